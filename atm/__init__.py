@@ -1,0 +1,5 @@
+"""Active Token Mixer (ATMNet) as a timm plug-in: importing this package registers the ``atmnet_*`` models."""
+
+from atm.backbone import ATMNet
+
+__all__ = ["ATMNet"]

@@ -1,0 +1,397 @@
+"""ATMNet: blocks of Active Token Mixer and MLP in four stages, and its timm entry points (AAAI Sec. 3.3, Table 10)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import DropPath, Mlp, trunc_normal_
+from timm.models import build_model_with_cfg, checkpoint, generate_default_cfgs, register_model
+from timm.models._features import feature_take_indices  # timm exports it nowhere else
+from torch import Tensor, nn
+
+from atm.mixer import ActiveTokenMixer, check_modes
+from atm.offsets import OffsetPredictor, PositionalEncodingGenerator, opens_set
+
+VARIANTS: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("variants.yaml").read_text("utf-8"))
+"""Arguments of ``ATMNet`` per model size, and the published drop path rate."""
+
+
+class Block(nn.Module):
+    """``x + mixer(LN(x), offsets)``, then ``x + MLP(LN(x))`` (AAAI Eq. 5, 6).
+
+    offsets: the block's own predictor, where it has one; the stage calls it, since later blocks reuse what it predicts.
+    """
+
+    def __init__(
+        self, dim: int, mlp_ratio: float, mixer: ActiveTokenMixer, offsets: OffsetPredictor | None, drop_path: float
+    ) -> None:
+        super().__init__()
+        self.predicts = offsets is not None
+        self.offsets = nn.Identity() if offsets is None else offsets
+        self.norm1 = nn.LayerNorm(dim)
+        self.mixer = mixer
+        self.drop_path1 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, x: Tensor, offsets: Tensor | None) -> Tensor:
+        """x: [B, H, W, C]; offsets: [B, H, W, O] in tokens, None in mode zero. Returns [B, H, W, C]."""
+        x = x + self.drop_path1(self.mixer(self.norm1(x), offsets))
+        return x + self.drop_path2(self.mlp(self.norm2(x)))
+
+
+class Stage(nn.Module):
+    """An optional downsampling convolution, then blocks that share one PEG and pass their offsets on."""
+
+    def __init__(
+        self,
+        in_dim: int,
+        dim: int,
+        depth: int,
+        mlp_ratio: float,
+        drop_paths: Sequence[float],
+        interval: int,
+        groups: int,
+        offsets: str,
+        samples: int,
+        fusion: str,
+        peg: bool,
+    ) -> None:
+        super().__init__()
+        self.grad_checkpointing = False
+        # The released model keeps this convolution in the previous stage's last block. Here a stage ends
+        # where dense prediction taps it, before the next downsampling.
+        self.downsample = nn.Identity() if in_dim == 0 else nn.Conv2d(in_dim, dim, 3, stride=2, padding=1)
+        self.opens_set = [opens_set(j, depth, interval) for j in range(depth)]
+        self.peg = PositionalEncodingGenerator(dim) if peg else nn.Identity()
+        blocks = []
+        for j in range(depth):
+            predictor = None
+            if self.opens_set[j] and offsets != "zero":
+                predictor = OffsetPredictor(dim, groups, samples)
+            mixer = ActiveTokenMixer(dim, offsets=offsets, samples=samples, fusion=fusion)
+            blocks.append(Block(dim, mlp_ratio, mixer, predictor, drop_paths[j]))
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, H, W, C_in]. Returns [B, H', W', C], H' = ceil(H / 2) where the stage downsamples."""
+        x = self.downsample(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        offsets: Tensor | None = None
+        for j, block in enumerate(self.blocks):
+            if self.opens_set[j]:
+                x = self.peg(x)
+                if block.predicts:
+                    offsets = block.offsets(x)
+            if self.grad_checkpointing and not torch.jit.is_scripting():
+                x = checkpoint(block, x, offsets)
+            else:
+                x = block(x, offsets)
+        return x
+
+
+class ATMNet(nn.Module):
+    """The backbone with a linear classifier. Everything between stem and head is channels-last, [B, H, W, C].
+
+    dims, depths, mlp_ratios: per stage. offset_sharing: S, the channels that share one offset, one number or one per
+    stage; None means 1, or all channels where ``offsets="token"``, which takes no other value; unused in mode zero.
+    offset_interval: K, a stage predicts offsets at every K-th block except its last; "stage" for one set per stage.
+    offsets, samples, fusion: see ``ActiveTokenMixer``.
+    peg: whether each stage's PEG precedes the blocks that predict; None means True except in mode zero, the papers'
+    baseline. With True, mode zero has it before the blocks that would have predicted.
+    drop_path_rate: grows linearly from 0 at the first block to this at the last. drop_rate: dropout before the head.
+    global_pool: "avg", or "" to classify every token. stage_norms: as a dense backbone, a LayerNorm on every stage's
+    output in place of final norm and head. Raises ValueError for values that do not fit.
+    """
+
+    output_fmt = "NHWC"
+
+    def __init__(
+        self,
+        dims: Sequence[int],
+        depths: Sequence[int],
+        mlp_ratios: Sequence[float],
+        offset_sharing: int | Sequence[int] | None = None,
+        offset_interval: int | str = "stage",
+        offsets: str = "axial",
+        samples: int = 1,
+        peg: bool | None = None,
+        fusion: str = "pooled",
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        stage_norms: bool = False,
+    ) -> None:
+        super().__init__()
+        if not len(dims) == len(depths) == len(mlp_ratios):
+            raise ValueError("dims, depths and mlp_ratios must have one entry per stage")
+        check_modes(offsets, samples, fusion)
+        groups = _groups_per_stage(offsets, offset_sharing, dims)
+        intervals = _interval_per_stage(offset_interval, depths)
+        peg = offsets != "zero" if peg is None else peg
+        last = max(1, sum(depths) - 1)
+        drop_paths = [drop_path_rate * j / last for j in range(sum(depths))]
+
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.num_features = self.head_hidden_size = dims[-1]
+        self.feature_info = [
+            {"num_chs": dim, "reduction": 4 * 2**i, "module": f"stages.{i}"} for i, dim in enumerate(dims)
+        ]
+        self.stem = nn.Conv2d(in_chans, dims[0], 7, stride=4, padding=2)
+        self.stages = nn.Sequential(
+            *(
+                Stage(
+                    in_dim=dims[i - 1] if i else 0,
+                    dim=dims[i],
+                    depth=depths[i],
+                    mlp_ratio=mlp_ratios[i],
+                    drop_paths=drop_paths[sum(depths[:i]) :],
+                    interval=intervals[i],
+                    groups=groups[i],
+                    offsets=offsets,
+                    samples=samples,
+                    fusion=fusion,
+                    peg=peg,
+                )
+                for i in range(len(dims))
+            )
+        )
+        self.stage_norms = nn.ModuleList(nn.LayerNorm(dim) for dim in dims) if stage_norms else None
+        self.norm = nn.Identity() if stage_norms else nn.LayerNorm(dims[-1])
+        self.head_drop = nn.Dropout(drop_rate)
+        self.head: nn.Module = nn.Identity()
+        self.global_pool = ""
+        self.apply(_init_weights)
+        self.reset_classifier(0 if stage_norms else num_classes, "" if stage_norms else global_pool)
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """The PEG parameters; biases and norms are one-dimensional, which optimizers leave out by themselves."""
+        return {name for name, _ in self.named_parameters() if ".peg." in name}
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Layer groups for layer-wise learning rates: stem, then blocks (``coarse``: stages), then head."""
+        if coarse:
+            return {"stem": r"^stem", "blocks": [(r"^(?:stages|stage_norms)\.(\d+)", None), (r"^norm", (99999,))]}
+        return {
+            "stem": r"^stem",
+            "blocks": [
+                (r"^stages\.(\d+)\.(?:downsample|peg)", (0,)),
+                (r"^stages\.(\d+)\.blocks\.(\d+)", None),
+                (r"^stage_norms\.(\d+)", (99999,)),
+                (r"^norm", (99999,)),
+            ],
+        }
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recomputes every block in the backward pass instead of keeping its activations."""
+        for stage in self.stages:
+            stage.grad_checkpointing = enable
+
+    @torch.jit.ignore
+    def get_classifier(self) -> nn.Module:
+        """The linear classifier, an Identity without classes."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A fresh classifier; ``num_classes`` 0 removes it, ``global_pool`` "avg" or "" changes the pooling."""
+        if global_pool is not None:
+            if global_pool not in ("", "avg"):
+                raise ValueError(f"unknown global_pool {global_pool!r} (valid: avg, '')")
+            self.global_pool = global_pool
+        self.num_classes = num_classes
+        if num_classes > 0:
+            head = nn.Linear(self.num_features, num_classes, device=self.stem.weight.device, dtype=self.stem.weight.dtype)
+            _init_weights(head)
+            self.head = head
+        else:
+            self.head = nn.Identity()
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Stage outputs, taken before the next downsampling, under timm's interface.
+
+        x: [B, in_chans, H, W]; indices: the last n stages, or a list of stages, None for all; norm: apply the final
+        norm to the last stage's output; stop_early: stop after the last stage asked for; output_fmt: "NCHW" or "NHWC".
+        With ``stage_norms`` every output has passed its own LayerNorm.
+        Returns the outputs, preceded by the final features (NHWC) unless ``intermediates_only``.
+        """
+        if output_fmt not in ("NCHW", "NHWC"):
+            raise ValueError(f"unknown output_fmt {output_fmt!r} (valid: NCHW, NHWC)")
+        take, last = feature_take_indices(len(self.stages), indices)
+        intermediates = []
+        x = self._embed(x)
+        for i, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
+            x = stage(x)
+            if i in take:
+                y = x
+                if self.stage_norms is not None:
+                    y = self.stage_norms[i](y)
+                elif norm and i == len(self.stages) - 1:
+                    y = self.norm(y)
+                intermediates.append(y.permute(0, 3, 1, 2).contiguous() if output_fmt == "NCHW" else y)
+        return intermediates if intermediates_only else (self.norm(x), intermediates)
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drops what the given stages' outputs do not need. Returns their absolute indices."""
+        take, last = feature_take_indices(len(self.stages), indices)
+        cut = last < len(self.stages) - 1
+        self.stages = self.stages[: last + 1]
+        self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
+        if self.stage_norms is not None:
+            # A norm nobody reads would have no gradient, which distributed training refuses.
+            self.stage_norms = nn.ModuleList(n if i in take else nn.Identity() for i, n in enumerate(self.stage_norms))
+        if prune_norm or cut:
+            self.norm = nn.Identity()
+        if prune_head or cut:
+            self.reset_classifier(0, "")
+        return take
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """x: [B, in_chans, H, W]. Returns normalised tokens [B, H/32, W/32, C]."""
+        return self.norm(self.stages(self._embed(x)))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """x: [B, H, W, C]. Returns logits [B, num_classes], or with ``pre_logits`` what the classifier would read."""
+        if self.global_pool == "avg":
+            x = x.mean(dim=(1, 2))
+        x = self.head_drop(x)
+        return x if pre_logits else self.head(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, in_chans, H, W]. Returns logits [B, num_classes]."""
+        return self.forward_head(self.forward_features(x))
+
+    def _embed(self, x: Tensor) -> Tensor:
+        return self.stem(x).permute(0, 2, 3, 1)
+
+
+def _groups_per_stage(offsets: str, sharing: int | Sequence[int] | None, dims: Sequence[int]) -> list[int]:
+    """|O| per stage: offsets per token, direction and sample."""
+    if offsets == "zero":
+        return [0] * len(dims)
+    if offsets == "token":
+        if sharing is not None:
+            raise ValueError("offsets='token' shares one offset among all channels: leave offset_sharing unset")
+        return [1] * len(dims)
+    shared = [1] * len(dims) if sharing is None else [sharing] * len(dims) if isinstance(sharing, int) else list(sharing)
+    if len(shared) != len(dims) or any(s < 1 or dim % s for s, dim in zip(shared, dims)):
+        raise ValueError(f"offset_sharing {sharing} must be a divisor of {list(dims)}, or one divisor per stage")
+    return [dim // s for s, dim in zip(shared, dims)]
+
+
+def _interval_per_stage(interval: int | str, depths: Sequence[int]) -> list[int]:
+    if interval == "stage":
+        return list(depths)
+    if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
+        raise ValueError(f"offset_interval must be a positive whole number or 'stage', not {interval!r}")
+    return [interval] * len(depths)
+
+
+def _init_weights(module: nn.Module) -> None:
+    """Released model: Linear trunc-normal 0.02, convolutions normal over fan-out per group, biases 0, LN 1 and 0."""
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+    elif isinstance(module, nn.Conv2d):
+        fan_out = module.out_channels * module.kernel_size[0] * module.kernel_size[1] // module.groups
+        nn.init.normal_(module.weight, 0.0, (2.0 / fan_out) ** 0.5)
+    if isinstance(module, (nn.Linear, nn.Conv2d)) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def _filter_checkpoint(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Lets timm's own loading read released checkpoints."""
+    from atm.released import convert, is_released
+
+    return convert(state_dict) if is_released(state_dict) else state_dict
+
+
+def _create_atmnet(variant: str, pretrained: bool = False, **kwargs: Any) -> ATMNet:
+    given = {key: value for key, value in kwargs.items() if value is not None}
+    model_args = {key: value for key, value in VARIANTS[variant].items() if key != "drop_path"}
+    if given.get("offsets") == "token":
+        del model_args["offset_sharing"]
+    if given.get("features_only"):
+        given.setdefault("stage_norms", True)
+    return build_model_with_cfg(
+        ATMNet,
+        f"atmnet_{variant}",
+        pretrained,
+        pretrained_filter_fn=_filter_checkpoint,
+        feature_cfg={"out_indices": tuple(range(len(model_args["dims"]))), "feature_cls": "getter"},
+        **{**model_args, **given},
+    )
+
+
+def _cfg(**kwargs: Any) -> dict[str, Any]:
+    return {
+        "url": "",
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "pool_size": (7, 7),
+        "crop_pct": 0.875,
+        "interpolation": "bicubic",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "stem",
+        "classifier": "head",
+        "paper_ids": "arXiv:2203.06108",
+        "paper_name": "Active Token Mixer",
+        **kwargs,
+    }
+
+
+default_cfgs = generate_default_cfgs({f"atmnet_{variant}": _cfg() for variant in VARIANTS})
+
+
+@register_model
+def atmnet_nano(pretrained: bool = False, **kwargs: Any) -> ATMNet:
+    """A quarter-width model for tests and short runs; not in the papers."""
+    return _create_atmnet("nano", pretrained, **kwargs)
+
+
+@register_model
+def atmnet_xt(pretrained: bool = False, **kwargs: Any) -> ATMNet:
+    """ATMNet-xT: 15.3 M parameters, 2.2 G FLOPs, 79.7 % on ImageNet-1K (AAAI Table 1)."""
+    return _create_atmnet("xt", pretrained, **kwargs)
+
+
+@register_model
+def atmnet_t(pretrained: bool = False, **kwargs: Any) -> ATMNet:
+    """ATMNet-T: 27.2 M parameters, 4.0 G FLOPs, 82.0 % on ImageNet-1K (AAAI Table 1)."""
+    return _create_atmnet("t", pretrained, **kwargs)
+
+
+@register_model
+def atmnet_s(pretrained: bool = False, **kwargs: Any) -> ATMNet:
+    """ATMNet-S: 38.6 M parameters, 6.9 G FLOPs, 83.1 % on ImageNet-1K (AAAI Table 1)."""
+    return _create_atmnet("s", pretrained, **kwargs)
+
+
+@register_model
+def atmnet_b(pretrained: bool = False, **kwargs: Any) -> ATMNet:
+    """ATMNet-B: 52.2 M parameters, 10.1 G FLOPs, 83.5 % on ImageNet-1K (AAAI Table 1)."""
+    return _create_atmnet("b", pretrained, **kwargs)
+
+
+@register_model
+def atmnet_l(pretrained: bool = False, **kwargs: Any) -> ATMNet:
+    """ATMNet-L: 76.2 M parameters, 12.4 G FLOPs, 83.8 % on ImageNet-1K (AAAI Table 1)."""
+    return _create_atmnet("l", pretrained, **kwargs)

@@ -1,0 +1,156 @@
+"""Labelled images through timm's readers: folders, tar files, WebDataset shards, Hugging Face data sets."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data import create_dataset, create_transform
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from errors import DataError
+from experiments.config import Config
+from experiments.data.order import SampleKey, stream
+from experiments.provenance import listing_fingerprint
+
+Transform = Callable[[Image.Image], Tensor]
+READABLE = -1
+
+
+class Images(Dataset[tuple[Tensor, int, int]]):
+    """Random access to images by ``SampleKey``: (image [3, H, W], class, index of an unreadable image or -1).
+
+    An unreadable image is replaced by the next readable one and its index reported; whoever reads decides
+    whether that is tolerable. timm's own data set replaces silently, in evaluation too.
+    """
+
+    def __init__(self, reader: Any, transform: Transform, seed: int, length: int | None, split: str):
+        self.reader, self.transform, self.seed, self.split = reader, transform, seed, split
+        self.length = min(length or len(reader), len(reader))
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, key: SampleKey) -> tuple[Tensor, int, int]:
+        for distance in range(self.length):
+            try:
+                image, target = self.read((key.index + distance) % self.length)
+                break
+            except DataError:
+                continue
+        else:
+            raise DataError(f"none of the {self.length} images of the {self.split} split can be read")
+        seed_generators(self.seed, key.epoch, key.index, key.repeat)
+        return self.transform(image), target, READABLE if distance == 0 else key.index
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        """The decoded RGB image and its class. Raises DataError naming the file and what is wrong with it."""
+        try:
+            source, target, *_ = self.reader[index]
+            with Image.open(source) as opened:
+                return opened.convert("RGB"), int(target)
+        # PIL raises all of these for damaged files, depending on the format and on where the damage is
+        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+            why = str(error).replace(repr(source), "the file") if isinstance(source, str) else "cannot be decoded"
+            raise DataError(f"{self.name(index)}: unreadable image ({why.splitlines()[0]})") from None
+
+    def name(self, index: int) -> str:
+        return str(self.reader.filename(index, absolute=False))
+
+    def fingerprint(self) -> str:
+        return listing_fingerprint([self.name(i) for i in range(self.length)])
+
+
+class StreamedImages(IterableDataset[tuple[Tensor, int, int]]):
+    """Images that can only be read in order (shards, streams); their reader shuffles by (seed, epoch)."""
+
+    def __init__(self, source: Any, transform: Transform, seed: int, split: str):
+        self.source, self.transform, self.seed, self.split = source, transform, seed, split
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def at(self, epoch: int) -> StreamedImages:
+        self.epoch = epoch
+        self.source.set_epoch(epoch)
+        return self
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int, int]]:
+        worker = get_worker_info()
+        for number, (image, target) in enumerate(self.source.reader):
+            seed_generators(self.seed, self.epoch, worker.id if worker else 0, number)
+            yield self.transform(image.convert("RGB")), int(target), READABLE
+
+    def fingerprint(self) -> str:
+        split = getattr(self.source.reader, "split_info", None)
+        return listing_fingerprint([str(split)])
+
+
+def open_images(config: Config, training: bool) -> Images | StreamedImages:
+    """The split that is trained on or judged. Raises DataError where it is empty or its classes are not the run's."""
+    data = config.data
+    split = data.train_split if training else data.eval_split
+    logging.getLogger("timm.data").setLevel(logging.ERROR)  # unreadable files are in our ledger, once
+    try:
+        source = create_dataset(
+            data.reader,
+            root=data.root,
+            split=split,
+            is_training=training,
+            batch_size=config.train.batch_size,
+            seed=config.seed,
+        )
+    except (AssertionError, OSError, RuntimeError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"data.root={data.root} (reader {data.reader or 'folder'!r}, split {split}): {reason}") from None
+    if not len(source):
+        raise DataError(f"data.root={data.root}: the {split} split holds no images")
+    transform = train_transform(config) if training else eval_transform(config)
+    if isinstance(source, IterableDataset):
+        return StreamedImages(source, transform, config.seed, split)
+    classes = getattr(source.reader, "class_to_idx", {})
+    if classes and len(classes) != data.num_classes:
+        raise DataError(f"data.root={data.root}: the {split} split has images of {len(classes)} classes, not {data.num_classes}")
+    return Images(source.reader, transform, config.seed, data.train_images if training else data.eval_images, split)
+
+
+def train_transform(config: Config) -> Transform:
+    """DeiT's training augmentation (AAAI Table 9), from timm's parts; returns a normalised [3, H, W] tensor."""
+    augment = config.augment
+    return create_transform(  # type: ignore[no-any-return]
+        (3, *config.data.image_size),
+        is_training=True,
+        scale=tuple(augment.scale),
+        hflip=augment.hflip,
+        color_jitter=augment.color_jitter,
+        auto_augment=augment.auto_augment,
+        interpolation=augment.interpolation,
+        re_prob=augment.erase,
+        re_mode="pixel",
+        re_count=1,
+    )
+
+
+def eval_transform(config: Config) -> Transform:
+    """Resize by 1 / crop_pct, centre crop, normalise."""
+    interpolation = "bicubic" if config.augment.interpolation == "random" else config.augment.interpolation
+    return create_transform(  # type: ignore[no-any-return]
+        (3, *config.data.image_size), interpolation=interpolation, crop_pct=config.augment.crop_pct
+    )
+
+
+def seed_generators(*key: int) -> None:
+    """timm's transforms draw from the global generators, so these are set before every sample."""
+    a, b, c = stream(*key).integers(0, 2**32, 3)
+    random.seed(int(a))
+    np.random.seed(int(b))
+    torch.random.default_generator.manual_seed(int(c))
+
+

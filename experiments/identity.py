@@ -1,0 +1,39 @@
+"""What makes two runs the same run: a hash over everything that decides its numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from errors import ConfigError
+from experiments.config import Config, scientific
+
+
+def run_id(config: Config) -> str:
+    """``<experiment>-<model>-s<seed>-<8 hex>``; the hex is a SHA-256 over the whole scientific config."""
+    identity = scientific(config)
+    identity["init"] = origin(config.init)
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{config.experiment}-{config.model.name}-s{config.seed}-{digest}"
+
+
+def origin(init: str | None) -> str | None:
+    """The parent a run starts from: a run id as it is, a weights file by its content, wherever it lies."""
+    if init == "required":
+        raise ConfigError("this recipe fine-tunes: set init=RUN_ID, or init=PATH of a checkpoint")
+    if init is None or not is_file(init):
+        return init
+    path = Path(init).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"init={init}: no such file")
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}" if hasattr(hashlib, "file_digest") else (
+            f"sha256:{hashlib.sha256(file.read()).hexdigest()}"
+        )
+
+
+def is_file(init: str) -> bool:
+    """Whether ``init`` is spelled as a file rather than as a run id (which never holds a slash or a suffix)."""
+    return "/" in init or "." in init

@@ -1,0 +1,42 @@
+"""Signals that ask a run to stop: they set a flag, and the run saves its state at the next step boundary."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and has saved its state."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 130 if number == signal.SIGINT else 143
+
+
+class Interrupts:
+    """While entered, remembers the first signal that asks for a stop; a second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def __enter__(self) -> Interrupts:
+        self._previous = {number: signal.signal(number, self._note) for number in ASKING}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if self.received == number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = self.received or number
+
+
+def ignore_in_worker(_: int = 0) -> None:
+    """Loader workers leave signals to the run itself, which ends them when it stops."""
+    for number in ASKING:
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,64 @@
+"""What a person sees of a run while it trains: a bar on a terminal, one line per epoch elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+log = logging.getLogger("experiments")
+
+
+class Progress:
+    """Counts images and seconds; ``rate`` and ``left`` are what status shows, the bar is what a terminal shows."""
+
+    def __init__(self, steps: int, batch_size: int, bar: bool):
+        self.steps, self.batch_size = steps, batch_size
+        self._bar: Any = None
+        self._task: Any = None
+        self._rate = 0.0
+        if bar:
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("loss {task.fields[loss]:.3f}"),
+                TextColumn("{task.fields[rate]:.0f} img/s"),
+                TimeRemainingColumn(),
+                transient=True,
+            )
+            self._task = self._bar.add_task("", total=steps, loss=float("nan"), rate=0.0)
+
+    def __enter__(self) -> Progress:
+        self._last = time.monotonic()
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def step(self, step: int, epoch: int, loss: float) -> None:
+        """Notes that ``step`` steps are done; the rate is a running mean that forgets its first steps."""
+        now = time.monotonic()
+        rate = self.batch_size / max(now - self._last, 1e-9)
+        self._rate = rate if self._rate == 0.0 else 0.95 * self._rate + 0.05 * rate
+        self._last = now
+        if self._bar:
+            self._bar.update(self._task, completed=step, description=f"epoch {epoch + 1}", loss=loss, rate=self._rate)
+
+    def skip(self) -> None:
+        """Leaves out the time since the last step: an evaluation or a checkpoint is not training speed."""
+        self._last = time.monotonic()
+
+    @property
+    def rate(self) -> float:
+        return round(self._rate, 1)
+
+    def left(self, step: int) -> float | None:
+        """Seconds of training left, evaluations not counted."""
+        return round((self.steps - step) * self.batch_size / self._rate, 1) if self._rate else None

@@ -1,0 +1,81 @@
+"""Where a number comes from: code, data, packages, hardware."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from experiments.config import ROOT
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "omegaconf", "pillow")
+
+
+def collect(data_fingerprint: str) -> dict[str, Any]:
+    commit = _git("rev-parse", "HEAD")
+    return {
+        "commit": commit,
+        "dirty": bool(_git("status", "--porcelain", "--", "atm", "experiments")) if commit else None,
+        "code_fingerprint": code_fingerprint(),
+        "data_fingerprint": data_fingerprint,
+        "packages": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "hardware": hardware(),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def code_fingerprint(root: Path = ROOT) -> str:
+    """Hash of the sources that decide a run's numbers: ``atm/`` and ``experiments/``, recipes left out.
+
+    Recipes are data that the run's own config already holds in full.
+    """
+    digest = hashlib.sha256()
+    sources = [p for room in ("atm", "experiments") for p in sorted((root / room).rglob("*"))]
+    for path in sources:
+        if path.suffix in (".py", ".yaml") and "recipes" not in path.parts:
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def listing_fingerprint(names: list[str]) -> str:
+    """Hash of a data set's file listing (names relative to its root), in order."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+
+
+def hardware() -> dict[str, Any]:
+    import torch
+
+    described: dict[str, Any] = {"cpu": _cpu(), "cores": len(os.sched_getaffinity(0)), "machine": platform.machine()}
+    if torch.cuda.is_available():
+        described["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return described
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    """Output of a git command in the checkout; None where there is no git or no checkout."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

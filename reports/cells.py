@@ -1,0 +1,90 @@
+"""What stands in a table's cells, as text: the same words for Markdown, LaTeX and the terminal."""
+
+from __future__ import annotations
+
+from reports.table import Row, Table
+from results.statistics import Difference
+
+NOTHING = "–"
+LONGEST_STATE = 72  # characters of a state in a cell; the runs table has it in full
+
+
+def header(table: Table) -> list[str]:
+    papers = table.spec.papers.label
+    return [
+        "Arm",
+        "Params (M)",
+        "FLOPs (G)",
+        f"{table.metric.label} ({table.metric.unit})",
+        f"Δ to {table.label_of[table.baseline]} [95 % interval]",
+        f"Papers ({papers})",
+        "Papers' Δ",
+        "Verdict",
+    ]
+
+
+def body(table: Table) -> list[list[str]]:
+    return [cells(table, row) for row in table.rows]
+
+
+def cells(table: Table, row: Row) -> list[str]:
+    """One row, in the order of ``header``."""
+    return [
+        row.label,
+        _fixed(row.params_m, 3),
+        _fixed(row.flops_g, 3),
+        result(row, table.metric.decimals),
+        "baseline" if row.is_baseline else difference(row.difference, table.metric.decimals) + ("†" if _odd(row) else ""),
+        _papers(row),
+        _papers_difference(table, row),
+        row.verdict.value,
+    ]
+
+
+def result(row: Row, decimals: int) -> str:
+    """``72.10 ± 0.21 (n = 3)``, ``72.10 (1 of 3)``, or the state of runs that have no result yet."""
+    if row.mean is None:
+        return row.state if len(row.state) <= LONGEST_STATE else row.state[: LONGEST_STATE - 1].rstrip() + "…"
+    deviation = f" ± {row.sd:.{decimals}f}" if row.sd is not None else ""
+    n = len(row.values)
+    return f"{row.mean:.{decimals}f}{deviation} ({f'n = {n}' if n == row.planned else f'{n} of {row.planned}'})"
+
+
+def difference(value: Difference | None, decimals: int) -> str:
+    """``+2.70 [+2.31, +3.09] (n = 3)``; one pair of runs is marked and has no interval."""
+    if value is None:
+        return NOTHING
+    if value.low is None or value.high is None:
+        return f"{signed(value.mean, decimals)} (n = 1, no interval)"
+    interval = f"[{signed(value.low, decimals)}, {signed(value.high, decimals)}]"
+    return f"{signed(value.mean, decimals)} {interval} (n = {value.n})"
+
+
+def signed(value: float, decimals: int) -> str:
+    """With a sign always, a true minus, and no negative zero."""
+    text = f"{abs(value):.{decimals}f}"
+    if float(text) == 0:
+        return text
+    return ("+" if value > 0 else "−") + text
+
+
+
+def _odd(row: Row) -> bool:
+    return row.other_model and row.difference is not None
+
+
+def _papers(row: Row) -> str:
+    said = [r.number.printed or r.number.note for r in row.references]
+    return " / ".join(dict.fromkeys(said)) or NOTHING
+
+
+def _papers_difference(table: Table, row: Row) -> str:
+    judged = row.judged
+    if judged is None or judged.difference is None:
+        return NOTHING
+    text = signed(judged.difference, judged.number.decimals)
+    return text if judged.against == table.baseline else f"{text} to {table.label_of[judged.against]}"
+
+
+def _fixed(value: float | None, decimals: int) -> str:
+    return NOTHING if value is None else f"{value:.{decimals}f}"

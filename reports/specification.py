@@ -1,0 +1,160 @@
+"""What a report shows: ``specs/*.yaml`` read into frozen dataclasses, every key and name checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from errors import SuiteError, unknown
+
+SPECS = Path(__file__).resolve().parent / "specs"
+FIGURES = ("accuracy_flops", "reach", "examples", "learning_curves")
+COMPLEXITY = "complexity"  # the one specification that is no sweep's; reports.complexity reads it
+Made = TypeVar("Made")
+
+
+class SpecificationError(SuiteError):
+    """A report specification that is not there, or that names something unknown."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a protocol is judged by: the metric's name in summaries, its words, unit, decimals and chance level."""
+
+    metric: str
+    label: str
+    unit: str = "%"
+    decimals: int = 2
+    chance: float | None = None
+
+
+@dataclass(frozen=True)
+class Papers:
+    """Which protocol and metric of the papers stand beside ours."""
+
+    protocol: str
+    label: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """A place in the papers' tables; ``baseline`` is the row of the same table that their difference is to.
+
+    against: the arm that plays that baseline here, where it is not the sweep's own.
+    """
+
+    source: str
+    table: str
+    row: str
+    baseline: str | None = None
+    against: str | None = None
+
+
+@dataclass(frozen=True)
+class Arm:
+    label: str
+    published: tuple[Published, ...] = ()
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure: its kind and the words and arms it takes."""
+
+    kind: str
+    title: str = ""
+    axis: str = ""
+    arms: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Specification:
+    name: str
+    title: str
+    question: str
+    sweep: str
+    protocols: dict[str, Metric]
+    papers: Papers
+    arms: dict[str, Arm]
+    figures: tuple[Figure, ...] = field(default=())
+
+    def metric(self, protocol: str) -> Metric:
+        if protocol not in self.protocols:
+            raise SpecificationError(f"report {self.name}: {unknown('protocol', protocol, self.protocols)}")
+        return self.protocols[protocol]
+
+
+def names() -> list[str]:
+    """Reports of sweeps, in alphabetical order."""
+    return sorted(path.stem for path in SPECS.glob("*.yaml") if path.stem != COMPLEXITY)
+
+
+def load(name: str) -> Specification:
+    """The specification ``specs/<name>.yaml``."""
+    content = read_yaml(name, names())
+    where = f"report {name}"
+    protocols = {key: _make(Metric, value, f"{where}, protocol {key}") for key, value in _section(content, "protocols")}
+    arms = {key: _arm(value, f"{where}, arm {key}") for key, value in _section(content, "arms")}
+    figures = tuple(_figure(value, where) for value in content.get("figures") or [])
+    papers = _make(Papers, content.get("papers"), f"{where}, papers")
+    made = {"protocols": protocols, "arms": arms, "papers": papers, "figures": figures}
+    return _make(Specification, {**content, **made, "name": name}, where)
+
+
+def check_arms(spec: Specification, planned: list[str]) -> None:
+    """Refuses arms of the specification that the plan does not have. The reverse is no error: they get a row."""
+    named = set(spec.arms)
+    named.update(p.against for arm in spec.arms.values() for p in arm.published if p.against)
+    for arm in (*sorted(named), *(arm for figure in spec.figures for arm in (*figure.arms, *figure.required))):
+        if arm not in planned:
+            raise SpecificationError(f"report {spec.name}: {unknown('arm', arm, planned)}")
+
+
+def read_yaml(name: str, valid: list[str]) -> dict[str, Any]:
+    path = SPECS / f"{name}.yaml"
+    if not path.is_file():
+        raise SpecificationError(unknown("report", name, valid))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise SpecificationError(f"{path.name}:{mark.line + 1 if mark else 0}: not valid YAML") from None
+    if not isinstance(content, dict):
+        raise SpecificationError(f"{path.name}: expected keys and values")
+    return content
+
+
+def _section(content: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
+    return list((content.get(key) or {}).items())
+
+
+def _arm(content: Mapping[str, Any], where: str) -> Arm:
+    published = tuple(_make(Published, place, where) for place in content.get("published") or [])
+    return _make(Arm, {**content, "published": published}, where)
+
+
+def _figure(content: Mapping[str, Any], where: str) -> Figure:
+    figure = _make(Figure, {key: tuple(v) if isinstance(v, list) else v for key, v in content.items()}, where)
+    if figure.kind not in FIGURES:
+        raise SpecificationError(f"{where}: {unknown('figure', figure.kind, FIGURES)}")
+    return figure
+
+
+def _make(cls: type[Made], content: Any, where: str) -> Made:
+    """A dataclass from a mapping; unknown and missing keys are named."""
+    if not isinstance(content, Mapping):
+        raise SpecificationError(f"{where}: expected keys and values")
+    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+    for key in content:
+        if key not in known:
+            raise SpecificationError(f"{where}: {unknown('key', key, known)}")
+    required = [k for k, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
+    missing = [key for key in required if content.get(key) is None]
+    if missing:
+        raise SpecificationError(f"{where}: {', '.join(missing)} missing")
+    return cls(**content)

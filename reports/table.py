@@ -1,0 +1,206 @@
+"""The table of an ablation: our numbers, the papers', and what the one says about the other, one row per arm."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from errors import unknown
+from reports.specification import Arm, Metric, Published, Specification, SpecificationError, check_arms
+from results import fingerprints, papers
+from results.collect import Collected, Plan, check_plan
+from results.run_folder import DONE, NOT_RUN
+from results.statistics import Difference, Verdict, paired_difference, spread, verdict
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A published number beside an arm, with the papers' difference and ours to the same arm."""
+
+    number: papers.Number
+    difference: float | None
+    baseline: papers.Number | None
+    against: str
+    ours: Difference | None
+    same_protocol: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm. mean, sd, values are of finished runs only; ``state`` says what the others are doing."""
+
+    arm: str
+    label: str
+    model: str
+    planned: int
+    state: str
+    params_m: float | None
+    flops_g: float | None
+    values: dict[int, float]
+    mean: float | None
+    sd: float | None
+    difference: Difference | None
+    references: tuple[Reference, ...]
+    verdict: Verdict
+    is_baseline: bool
+    other_model: bool
+
+    @property
+    def judged(self) -> Reference | None:
+        """The reference that the verdict is about: the first with a difference."""
+        return next((r for r in self.references if r.difference is not None), None)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A whole table with what its reader has to know about the runs behind it."""
+
+    spec: Specification
+    protocol: str
+    metric: Metric
+    baseline: str
+    rows: tuple[Row, ...]
+    runs: pd.DataFrame
+    warnings: tuple[str, ...]
+    mixed: tuple[str, ...]
+
+    @property
+    def label_of(self) -> dict[str, str]:
+        return {row.arm: row.label for row in self.rows}
+
+    @property
+    def is_papers_protocol(self) -> bool:
+        return self.protocol == self.spec.papers.protocol
+
+
+def build(spec: Specification, collected: Collected, plan: Plan, *, mixed: bool = False) -> Table:
+    """Puts the table together.
+
+    Raises SuiteError for arms, protocols, metrics or published rows that are not there, and for runs of different
+    code or data unless ``mixed``.
+    """
+    check_plan(plan)
+    planned = {arm["name"]: arm for arm in plan["arms"]}
+    check_arms(spec, list(planned))
+    metric = spec.metric(plan["protocol"])
+    mixture = fingerprints.check(collected.runs, mixed=mixed)
+    finals, missing = _finals(collected, metric.metric)
+    names = [*spec.arms, *(name for name in planned if name not in spec.arms)]
+    models = {name: _model(collected.runs, name, str(planned[name].get("model") or "")) for name in names}
+    rows = []
+    for name in names:
+        arm = spec.arms.get(name) or Arm(str(planned[name].get("label") or name))
+        rows.append(_row(spec, plan, name, arm, collected.runs, finals, models))
+    order = {name: position for position, name in enumerate(names)}
+    runs = collected.runs.sort_values("arm", key=lambda arms: arms.map(order), kind="stable").reset_index(drop=True)
+    warnings = (*collected.warnings, *missing)
+    return Table(spec, plan["protocol"], metric, plan["baseline"], tuple(rows), runs, warnings, tuple(mixture))
+
+
+def state_text(run: Any) -> str:
+    """``running 40 %``, ``failed: cause``, ``not run`` … of one row of the runs table."""
+    if run["cause"]:
+        return f"{run['state']}: {run['cause']}"
+    if run["state"] not in (DONE, NOT_RUN) and run["progress"] == run["progress"]:
+        return f"{run['state']} {int(100 * run['progress'])} %"
+    return str(run["state"])
+
+
+def _row(
+    spec: Specification,
+    plan: Plan,
+    name: str,
+    arm: Arm,
+    runs: pd.DataFrame,
+    finals: dict[str, dict[int, float]],
+    models: dict[str, str],
+) -> Row:
+    mine = runs[runs["arm"] == name]
+    values, baseline = finals.get(name, {}), plan["baseline"]
+    mean, sd = spread(values) if values else (None, None)
+    difference = None if name == baseline else paired_difference(values, finals.get(baseline, {}))
+    references = tuple(_reference(spec, plan, name, place, finals, models) for place in arm.published)
+    judged = next((r for r in references if r.difference is not None), None)
+    said = Verdict.NO_NUMBER
+    if judged is not None:
+        said = verdict(judged.ours, judged.difference, same_protocol=judged.same_protocol)
+    return Row(
+        arm=name,
+        label=arm.label,
+        model=models[name],
+        planned=len(mine),
+        state=_states(mine, values),
+        params_m=_only(mine, "params_m"),
+        flops_g=_only(mine, "flops_g"),
+        values=values,
+        mean=mean,
+        sd=sd,
+        difference=difference,
+        references=references,
+        verdict=said,
+        is_baseline=name == baseline,
+        other_model=bool(models[name]) and _variant(models[name]) != _variant(models[baseline]),
+    )
+
+
+def _reference(
+    spec: Specification,
+    plan: Plan,
+    name: str,
+    place: Published,
+    finals: dict[str, dict[int, float]],
+    models: dict[str, str],
+) -> Reference:
+    number = papers.number(place.source, place.table, place.row, spec.papers.metric)
+    against = place.against or plan["baseline"]
+    base, difference = None, None
+    if place.baseline:
+        base = papers.number(place.source, place.table, place.baseline, spec.papers.metric)
+        if number.value is not None and base.value is not None:
+            difference = round(number.value - base.value, max(number.decimals, base.decimals))
+    same = plan["protocol"] == spec.papers.protocol and all(
+        _variant(models[arm]) == _variant(published.model)
+        for arm, published in ((name, number), (against, base or number))
+    )
+    ours = None if name == against else paired_difference(finals.get(name, {}), finals.get(against, {}))
+    return Reference(number, difference, base, against, ours, same)
+
+
+def _finals(collected: Collected, metric: str) -> tuple[dict[str, dict[int, float]], list[str]]:
+    """arm → seed → final value, and what to say about finished runs without it."""
+    finals = collected.finals(metric)
+    done = collected.runs[collected.runs["state"] == DONE]
+    without = done[~done["run"].isin(finals["run"])]["run"].unique()
+    if len(done) and finals.empty:
+        there = collected.metrics[collected.metrics["final"]]["metric"].unique()
+        raise SpecificationError(f"no finished run has it: {unknown('metric', metric, there)}")
+    values: dict[str, dict[int, float]] = {}
+    for arm, seed, value in finals[["arm", "seed", "value"]].itertuples(index=False):
+        values.setdefault(arm, {})[int(seed)] = float(value)
+    return values, [f"{run}: finished without {metric}; not counted" for run in without]
+
+
+def _states(mine: pd.DataFrame, values: dict[int, float]) -> str:
+    """States of the runs that gave no value, equal ones counted."""
+    texts = [state_text(run) for run in mine.to_dict("records") if run["seed"] not in values]
+    counted = {text: texts.count(text) for text in texts}
+    return "; ".join(text if count in (1, len(mine)) else f"{count} × {text}" for text, count in counted.items())
+
+
+def _only(mine: pd.DataFrame, column: str) -> float | None:
+    known = mine[column].dropna()
+    return float(known.iloc[0]) if len(known) else None
+
+
+def _model(runs: pd.DataFrame, arm: str, planned: str) -> str:
+    known = [str(model) for model in runs[runs["arm"] == arm]["model"] if model]
+    return planned or (known[0] if known else "")
+
+
+def _variant(model: str) -> str:
+    """``T``, ``t``, ``T*`` and ``atmnet_t`` are one variant."""
+    return re.split(r"[-_]", model.lower().rstrip("*"))[-1]

@@ -1,0 +1,1 @@
+"""What came back: published numbers, collected runs, and the statistics over both. Never imports torch."""

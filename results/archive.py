@@ -1,0 +1,102 @@
+"""Measured results as committed: ``measured/<label>/{runs,metrics,curves}.csv`` and ``about.yaml``.
+
+A report made from these files is the report made from the run folders they were collected from, examples aside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from results import atomic_file
+from results.collect import CURVE_COLUMNS, Collected, CollectError, Plan, check_plan, metrics_frame, runs_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MEASURED = Path(__file__).resolve().parent / "measured"
+ABOUT_KEYS = ("title", "sweep", "protocol", "baseline", "hardware", "date", "note")
+LOSS, LOSS_POINTS = "train/loss", 200  # of the training metrics the loss alone is kept, and this many rows per run
+ROW = ("run", "step", "epoch", "metric", "value", "final")
+
+
+def write(
+    collected: Collected,
+    folder: Path,
+    plan: Plan,
+    *,
+    title: str,
+    date: str,
+    hardware: str | Mapping[str, Any] = "",
+    note: str = "",
+) -> list[Path]:
+    """Writes the measured results of ``plan``; ``date`` is the caller's. Returns the four files."""
+    arms = [dict(arm) for arm in plan["arms"]]
+    about = {
+        "title": title, "sweep": plan["sweep"], "protocol": plan["protocol"], "baseline": plan["baseline"],
+        "date": date, "hardware": hardware or _devices(collected), "note": note,
+        "warnings": collected.warnings, "arms": arms,
+    }  # fmt: skip
+    metrics = _shortened(collected.metrics).drop_duplicates(["run", "step", "metric"])[list(ROW)]
+    curves = collected.curves.drop(columns=["arm", "seed"]).drop_duplicates()
+    return [
+        atomic_file.write(folder / "about.yaml", yaml.safe_dump(about, sort_keys=False, allow_unicode=True, width=120)),
+        atomic_file.write(folder / "runs.csv", collected.runs.to_csv(index=False, lineterminator="\n")),
+        atomic_file.write(folder / "metrics.csv", metrics.to_csv(index=False, lineterminator="\n")),
+        atomic_file.write(folder / "curves.csv", curves.to_csv(index=False, lineterminator="\n")),
+    ]
+
+
+def read(folder: Path) -> Collected:
+    """Measured results back; ``plan_of`` gives the plan they answer."""
+    import pandas as pd
+
+    try:
+        about = yaml.safe_load((folder / "about.yaml").read_text(encoding="utf-8"))
+        runs = pd.read_csv(folder / "runs.csv", dtype=str, keep_default_na=False)
+        metrics = pd.read_csv(folder / "metrics.csv")
+        curves = pd.read_csv(folder / "curves.csv")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise CollectError(f"measured results {folder.name}: {error}") from None
+    typed = runs_frame(runs.replace("", None).to_dict("records"))
+    keys = typed[["run", "arm", "seed", "task"]]
+    joined = keys.merge(metrics, on="run", how="inner").assign(protocol=about["protocol"])
+    joined["epoch"] = joined["epoch"].astype("Int64")
+    points = keys.drop(columns="task").merge(curves, on="run", how="inner")
+    named = [*CURVE_COLUMNS, *(c for c in points.columns if c not in CURVE_COLUMNS)]
+    about_text = {key: value for key, value in about.items() if key != "warnings"}
+    collected = Collected(
+        typed, metrics_frame(joined.to_dict("records")), points[named], about["warnings"], {}, about_text
+    )
+    check_plan(plan_of(collected))
+    return collected
+
+
+def plan_of(collected: Collected) -> dict[str, Any]:
+    """The plan that measured results answer, in the form ``collect`` and ``reports`` take."""
+    about = collected.about
+    entries = collected.runs[["run", "arm", "seed"]].to_dict("records")
+    runs = [{"run": str(entry["run"]), "arm": str(entry["arm"]), "seed": int(entry["seed"])} for entry in entries]
+    return {key: about[key] for key in ("sweep", "protocol", "baseline", "arms")} | {"runs": runs}
+
+
+def labels() -> list[str]:
+    """Names of the measured results in the checkout."""
+    return sorted(path.parent.name for path in MEASURED.glob("*/about.yaml"))
+
+
+def _shortened(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Evaluation metrics in full, the training loss at LOSS_POINTS rows per run, nothing else."""
+    judged = metrics["metric"].str.startswith("eval")
+    loss = metrics[metrics["metric"] == LOSS]
+    rank = loss.groupby("run")["step"].rank(method="dense") - 1
+    stride = (loss.groupby("run")["step"].transform("nunique") / LOSS_POINTS).clip(lower=1).apply(lambda x: -int(-x // 1))
+    kept = loss[(rank % stride) == 0]
+    return metrics.loc[judged | metrics.index.isin(kept.index) | metrics["final"]]
+
+
+def _devices(collected: Collected) -> str:
+    return ", ".join(sorted({device for device in collected.runs["device"] if device}))

@@ -1,0 +1,86 @@
+"""The papers' printed numbers: ``published/*.csv``, one tidy row per number, exactly as printed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from errors import SuiteError, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PUBLISHED = Path(__file__).resolve().parent / "published"
+COLUMNS = ("source", "table", "row", "model", "head", "protocol", "metric", "value", "unit", "note")
+SOURCES = {
+    "AAAI": "Active Token Mixer, AAAI 2023 (arXiv 2203.06108)",
+    "v1": "ActiveMLP, arXiv 2203.06108v1",
+}
+
+
+class PublishedError(SuiteError):
+    """A published number that is not there, or a table of them that is not tidy."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """One published number with its place. ``value`` is None where the paper says something but prints no number."""
+
+    source: str
+    table: str
+    row: str
+    model: str
+    value: float | None
+    printed: str
+    unit: str
+    note: str
+
+    @property
+    def place(self) -> str:
+        return f"{self.source} {self.table} {self.row}"
+
+    @property
+    def decimals(self) -> int:
+        """How many decimals were printed: the precision to which anything can be compared with it."""
+        return len(self.printed.partition(".")[2])
+
+
+@cache
+def _load() -> pd.DataFrame:
+    import pandas as pd
+
+    frames = []
+    for path in sorted(PUBLISHED.glob("*.csv")):
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if tuple(frame.columns) != COLUMNS:
+            raise PublishedError(f"{path.name}: columns must be {', '.join(COLUMNS)}")
+        frames.append(frame.assign(file=path.name))
+    table = pd.concat(frames, ignore_index=True)
+    table["printed"] = table["value"]
+    try:
+        table["value"] = pd.to_numeric(table["value"].replace("", None))
+    except ValueError as error:
+        raise PublishedError(f"published numbers: {error}") from None
+    return table
+
+
+def load() -> pd.DataFrame:
+    """Every published number: the CSV columns, ``value`` as a float, ``printed`` as the text it was, ``file``."""
+    return _load().copy()
+
+
+def number(source: str, table: str, row: str, metric: str, head: str = "classification") -> Number:
+    """Looks one number up. Raises PublishedError with the nearest valid name for whatever is not there."""
+    found = _load()
+    for column, wanted in (("source", source), ("table", table), ("row", row), ("head", head), ("metric", metric)):
+        narrowed = found[found[column] == wanted]
+        if narrowed.empty:
+            raise PublishedError(f"published numbers: {unknown(column, wanted, found[column].unique())}")
+        found = narrowed
+    if len(found) > 1:
+        raise PublishedError(f"published numbers: {source} {table} {row} {metric} is there {len(found)} times")
+    match = found.iloc[0]
+    value = float(match["value"]) if match["printed"] else None
+    return Number(source, table, row, match["model"], value, match["printed"], match["unit"], match["note"])

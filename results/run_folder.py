@@ -1,0 +1,142 @@
+"""Reads one run folder as it was left: what state the run is in, and its numbers only if it finished.
+
+Nothing here writes. Whatever is torn, half-written or belongs to another run is named and never counted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+DONE, NOT_RUN, UNREADABLE = "done", "not run", "unreadable"
+REQUIRED = ("run", "seed", "protocol", "step", "metrics")  # of a summary, without which it is no result
+
+
+@dataclass
+class RunFolder:
+    """What is known about one run. ``summary`` is there only where ``state`` is ``done``."""
+
+    run: str
+    state: str = NOT_RUN
+    cause: str = ""
+    progress: float | None = None
+    status: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    log: list[dict[str, Any]] = field(default_factory=list)
+    examples: Path | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+def read_run(runs_dir: Path, run: str, seed: int, protocol: str) -> RunFolder:
+    """The run ``run`` of ``runs_dir``, which is to be of this seed and protocol."""
+    path, found = runs_dir / run, RunFolder(run)
+    if not path.is_dir():
+        return found
+    found.status = _read_json(path / "state.json", found.warnings) or {}
+    found.state = str(found.status.get("state") or UNREADABLE)
+    found.cause = " ".join(str(found.status.get("cause") or "").split())
+    found.progress = _progress(found.status)
+    found.log = _read_log(path / "metrics.jsonl", found.warnings)
+    if not (path / "summary.json").exists():
+        if found.state == DONE:
+            _refuse(found, "it is said to be done, but there is no summary.json")
+        elif found.state == UNREADABLE:
+            _refuse(found, "no readable state.json")
+        return found
+    summary = _read_json(path / "summary.json", found.warnings)
+    problem = _problem(summary, run, seed, protocol) or _half_written(path, found)
+    if problem:
+        _refuse(found, problem)
+        return found
+    assert summary is not None
+    found.state, found.cause, found.progress, found.summary = DONE, "", 1.0, summary
+    found.examples = path / "examples.npz" if (path / "examples.npz").is_file() else None
+    if not found.log:
+        found.warnings.append(f"{run}: no rows in metrics.jsonl; its learning curve is missing")
+    return found
+
+
+def _refuse(found: RunFolder, why: str) -> None:
+    found.state, found.cause, found.summary, found.progress = UNREADABLE, why, {}, None
+    found.warnings.append(f"{found.run}: {why}; not counted")
+
+
+def _problem(summary: dict[str, Any] | None, run: str, seed: int, protocol: str) -> str:
+    """Why a summary is no result of the planned run; empty where it is one."""
+    if summary is None:
+        return "summary.json cannot be read"
+    missing = [key for key in REQUIRED if summary.get(key) is None]
+    if missing:
+        return f"summary.json lacks {', '.join(missing)}"
+    for key, planned in (("run", run), ("seed", seed), ("protocol", protocol)):
+        if summary[key] != planned:
+            return f"summary.json is of another run: its {key} is {summary[key]!r}, planned was {planned!r}"
+    if not isinstance(summary["metrics"], dict) or not summary["metrics"]:
+        return "summary.json holds no metrics"
+    broken = [name for name, value in summary["metrics"].items() if not is_number(value)]
+    if broken:
+        return f"summary.json: {broken[0]} is {summary['metrics'][broken[0]]!r}, not a finite number"
+    return ""
+
+
+def _half_written(path: Path, found: RunFolder) -> str:
+    """Fills in the provenance; says what a folder with a good summary lacks to be traceable."""
+    found.provenance = _read_json(path / "provenance.json", found.warnings) or {}
+    if not found.provenance:
+        return "provenance.json is missing or cannot be read, so its code and data are unknown"
+    if not (path / "config.yaml").is_file() or not (path / "config.yaml").stat().st_size:
+        return "config.yaml is missing"
+    return ""
+
+
+def _progress(status: dict[str, Any]) -> float | None:
+    for done, total in (("step", "steps"), ("epoch", "epochs")):
+        if is_number(status.get(done)) and is_number(status.get(total)) and status[total] > 0:
+            return min(1.0, max(0.0, status[done] / status[total]))
+    return None
+
+
+def _read_json(path: Path, warnings: list[str]) -> dict[str, Any] | None:
+    where = f"{path.parent.name}/{path.name}"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        warnings.append(f"{where}{line}: torn or not JSON")
+        return None
+    if not isinstance(content, dict):
+        warnings.append(f"{where}: expected keys and values")
+        return None
+    return content
+
+
+def _read_log(path: Path, warnings: list[str]) -> list[dict[str, Any]]:
+    """Rows of ``metrics.jsonl``. A torn last line is ignored; any other bad line is named and left out."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    rows, lines = [], text.splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            good = isinstance(row, dict) and is_number(row.get("step"))
+        except ValueError:
+            if number == len(lines) and not text.endswith("\n"):
+                break
+            good = False
+        if good:
+            rows.append(row)
+        else:
+            warnings.append(f"{path.parent.name}/{path.name}:{number}: not a row of metrics; left out")
+    return rows
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,272 @@
+#!/usr/bin/env python3
+"""The command line: parses, dispatches, prints. Every command imports only the rooms it needs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from errors import ConfigError, SuiteError, unknown
+
+if TYPE_CHECKING:
+    from sweeps.plan import Plan
+
+USAGE = """\
+  python run.py experiment=NAME [key=value …]          one run, in the foreground
+  python run.py sweep=NAME [key=value …] [--jobs N]    every run of a sweep on this machine; only what is missing
+  python run.py status=NAME                            what has become of a sweep's runs
+  python run.py report=NAME                            its table and figures, from whatever exists
+  python run.py collect=NAME into=LABEL                its results as tidy files under results/measured/
+  python run.py complexity[=NAME]                      parameters and FLOPs beside the papers'
+  python run.py list                                   experiments, sweeps and reports, a line each"""
+
+KEYS = """\
+keys:
+  model=nano|xt|t|s|b|l    the variant             seed=N, seeds=[0,1,2]   the seeds
+  protocol=paper|tiny|smoke  of a sweep or report  arms=[zero,axial]       some arms of a sweep
+  data.root=PATH           where the images are    runs_dir=PATH           where run folders are
+  measured=LABEL           report from results/measured/LABEL instead of run folders
+  any other key of the schema (experiments/config.py), e.g. train.epochs=5 model.offsets=token
+
+start here: python run.py sweep=ablation_offsets protocol=smoke   (needs no data, minutes on a laptop)"""
+
+COMMANDS = ("experiment", "sweep", "status", "report", "collect", "complexity", "list")
+PLANNING = ("protocol", "seed", "seeds", "arms", "runs_dir")
+
+
+def main(words: list[str]) -> int:
+    options = build_parser().parse_args(words)
+    try:
+        return dispatch(options)
+    except SuiteError as error:
+        print(f"run.py: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader went away, e.g. `| head`
+        return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="run.py",
+        usage="run.py COMMAND [key=value …] [options]",
+        description="Reproduction and ablation suite for Active Token Mixer.\n\ncommands:\n" + USAGE,
+        epilog=KEYS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("words", nargs="+", metavar="key=value", help=argparse.SUPPRESS)
+    parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time (sweep)")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")
+    parser.add_argument("--retry-failed", action="store_true", help="also start runs that failed before (sweep)")
+    parser.add_argument("--watch", action="store_true", help="refresh until nothing runs (status)")
+    parser.add_argument("--mixed", action="store_true", help="average runs of different code or data, and say so (report)")
+    parser.add_argument("--json", action="store_true", help="one JSON document on standard output, nothing else")
+    return parser
+
+
+def dispatch(options: argparse.Namespace) -> int:
+    command, _, name = options.words[0].partition("=")
+    if command not in COMMANDS:
+        raise ConfigError(unknown("command", command, COMMANDS))
+    if not name and command not in ("list", "complexity"):
+        raise ConfigError(f"{command}=NAME: which one? `python run.py list` shows them")
+    if options.jobs is not None and options.jobs < 1:
+        raise ConfigError(f"--jobs {options.jobs}: must be at least 1")
+    if command == "list":
+        return show_list(options)
+    if command == "complexity":
+        return show_complexity(name, options)
+    from experiments.config import parse_overrides
+
+    return {"experiment": experiment, "sweep": sweep, "status": status, "report": report, "collect": collect}[command](
+        name, parse_overrides(options.words[1:]), options
+    )
+
+
+def experiment(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
+    """One run in the foreground."""
+    from experiments.config import read_site, resolve
+    from experiments.data.layout import check_root
+    from experiments.identity import run_id
+    from experiments.run_folder import RunFolder
+
+    site = read_site()
+    runs_dir = runs_folder(given, site)
+    config = resolve(name, given, site=site)
+    if not options.dry_run or config.data.num_classes is None:
+        check_root(config)
+    folder = RunFolder(runs_dir / run_id(config))
+    if options.dry_run:
+        import yaml
+
+        described = {"run": folder.id, "folder": str(folder.path), "config": config.as_dict()}
+        print(json.dumps(described) if options.json else yaml.safe_dump(described, sort_keys=False), end="")
+        return 0
+    folder.freeze(config)
+    if not folder.finished():
+        _train(folder, options)
+    summary = folder.finished()
+    if options.json:
+        print(json.dumps(summary))
+    else:
+        numbers = "  ".join(f"{metric} {value:.2f}" for metric, value in summary["metrics"].items())
+        print(f"{folder.id}: {numbers}\n{folder.path}")
+    return 0
+
+
+def _train(folder: Any, options: argparse.Namespace) -> None:
+    import logging
+
+    from experiments.engine import run
+    from experiments.interrupts import Interrupted
+
+    terminal = sys.stderr.isatty() and not options.json
+    log = logging.getLogger("experiments")
+    log.setLevel(logging.INFO)
+    log.addHandler(logging.StreamHandler())
+    try:
+        run(folder, bar=terminal)
+    except Interrupted as interruption:
+        print(f"run.py: interrupted; the same command resumes {folder.id}", file=sys.stderr)
+        sys.exit(interruption.exit_code)
+
+
+def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
+    """Every missing run of a sweep, on this machine."""
+    from sweeps import local, status
+
+    plan, runs_dir = planned(name, given)
+    if options.dry_run:
+        return _show_status(plan, runs_dir, options)
+    total, seen = len(plan.distinct()), sys.stdout.isatty()
+    console = None
+    if seen:
+        from rich.console import Console
+        from rich.status import Status
+
+        console = Console()
+        live = Status("starting", console=console)
+
+    def watch(running: list[str]) -> None:
+        if console is not None:
+            lines = [f"{r}: {status.state_of(local.RunFolder(runs_dir / r))[1]}" for r in running]
+            live.update("\n".join(lines))
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False) if console is not None else print(line, flush=True)
+
+    if console is not None:
+        live.start()
+    try:
+        outcome = local.launch(plan, runs_dir, options.jobs, options.retry_failed, say, watch)
+    finally:
+        if console is not None:
+            live.stop()
+    for run_id, cause in outcome.failed.items():
+        print(f"run.py: {run_id} failed: {cause}", file=sys.stderr)
+    if outcome.skipped_failed:
+        print(f"run.py: {len(outcome.skipped_failed)} runs failed earlier; --retry-failed tries them again", file=sys.stderr)
+    for run_id in outcome.running_elsewhere:
+        print(f"run.py: {run_id} is being run by another process", file=sys.stderr)
+    say(f"{len(outcome.done)} of {total} runs done; table: python run.py report={name} protocol={plan.protocol}")
+    return outcome.exit_code
+
+
+def status(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
+    """What has become of each run."""
+    import time
+
+    from sweeps.status import RUNNING, describe
+
+    plan, runs_dir = planned(name, given)
+    while True:
+        code = _show_status(plan, runs_dir, options)
+        if not options.watch or not any(run.state == RUNNING for run in describe(plan, runs_dir)):
+            return code
+        time.sleep(5)
+
+
+def _show_status(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
+    from sweeps.status import describe
+
+    rows = describe(plan, runs_dir)
+    if options.json:
+        print(json.dumps({**plan.as_dict(), "runs_dir": str(runs_dir), "runs": [row.as_dict() for row in rows]}))
+        return 0
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row.state] = counts.get(row.state, 0) + 1
+        share = f"{100 * row.share:3.0f} %" if 0 < row.share < 1 else ""
+        print(f"{row.arm:<12} seed {row.seed}  {row.run:<44} {row.state:<11} {share:>5}  {row.detail}".rstrip())
+    summary = ", ".join(f"{count} {state}" for state, count in counts.items())
+    print(f"{plan.sweep} ({plan.protocol}, {plan.experiment}): {len(rows)} runs: {summary}; in {runs_dir}")
+    return 0
+
+
+def planned(name: str, given: dict[str, Any]) -> tuple[Plan, Path]:
+    """The plan that the planning keys and overrides of a command line describe, and where its run folders are."""
+    from experiments.config import read_site
+    from sweeps.plan import load
+
+    site = read_site()
+    runs_dir = runs_folder(given, site)
+    seeds = given.pop("seeds", None)
+    if "seed" in given:
+        seeds = [given.pop("seed")]
+    if seeds is not None and (not isinstance(seeds, list) or not seeds or any(type(s) is not int or s < 0 for s in seeds)):
+        raise ConfigError(f"seeds={seeds}: give a list of whole numbers, e.g. seeds=[0,1,2]")
+    arms = given.pop("arms", None)
+    arms = [arms] if isinstance(arms, str) else arms
+    return load(name, given.pop("protocol", "paper"), given, seeds, arms, site), runs_dir
+
+
+def runs_folder(given: dict[str, Any], site: dict[str, Any]) -> Path:
+    from experiments.config import ROOT
+
+    return (ROOT / Path(given.pop("runs_dir", None) or site.get("runs_dir") or "results/runs").expanduser()).resolve()
+
+
+def report(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
+    """Table and figures of a sweep, from run folders or from committed results."""
+    from reports.command import render_report
+
+    measured = given.pop("measured", None)
+    if measured is not None:
+        return render_report(name, measured=measured, as_json=options.json, mixed=options.mixed)
+    plan, runs_dir = planned(_sweep_of(name), given)
+    return render_report(name, plan=plan.as_dict(), runs_dir=runs_dir, as_json=options.json, mixed=options.mixed)
+
+
+def collect(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
+    """The results of a sweep as tidy files that can be committed."""
+    raise NotImplementedError
+
+
+def show_complexity(name: str, options: argparse.Namespace) -> int:
+    raise NotImplementedError
+
+
+def show_list(options: argparse.Namespace) -> int:
+    """Experiments, sweeps and reports, with the first line of their files."""
+    from experiments.config import RECIPES, ROOT
+    from sweeps.plan import SWEEPS, headline
+
+    folders = {"experiment": RECIPES, "sweep": SWEEPS, "report": ROOT / "reports" / "specs"}
+    found = {kind: {path.stem: headline(path) for path in sorted(folder.glob("*.yaml"))} for kind, folder in folders.items()}
+    if options.json:
+        print(json.dumps(found))
+        return 0
+    for kind, entries in found.items():
+        for entry, line in entries.items():
+            print(f"{kind + '=' + entry:<30} {line}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
