@@ -128,8 +128,9 @@ def _train(folder: Any, options: argparse.Namespace) -> None:
 
     terminal = sys.stderr.isatty() and not options.json
     log = logging.getLogger("experiments")
-    log.setLevel(logging.INFO)
-    log.addHandler(logging.StreamHandler())
+    console = logging.StreamHandler()
+    console.setLevel(logging.INFO)
+    log.addHandler(console)
     try:
         run(folder, bar=terminal)
     except Interrupted as interruption:

@@ -23,7 +23,7 @@ class OffsetPredictor(nn.Module):
 
         The last axis reads as [direction, sample, group]: the first half is horizontal (W), the second vertical (H).
         """
-        if torch.jit.is_scripting():
+        if torch.jit.is_scripting() or x.is_meta:  # neither knows autocast
             return self.proj(self.norm(x))
         # Autocast would round offsets to 8 bits: 1/8 of a token at a distance of 20.
         with torch.autocast(device_type=x.device.type, enabled=False):

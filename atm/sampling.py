@@ -25,7 +25,7 @@ def sample_axis(x: Tensor, offsets: Tensor, dim: int) -> Tensor:
     groups = offsets.shape[-1]
 
     index, fraction = _locate(offsets, dim, x.shape[dim])
-    padded = F.pad(x, [0, 0, 1, 2] if dim == 2 else [0, 0, 0, 0, 1, 2])
+    padded = F.pad(x, [0, 0, 2, 2] if dim == 2 else [0, 0, 0, 0, 2, 2])
     padded = padded.reshape(batch, padded.shape[1], padded.shape[2], groups, channels // groups)
     # Expanded, not copied: the channels of a group share one index, one fraction and their arithmetic.
     index = index.unsqueeze(-1).expand(batch, height, width, groups, channels // groups)
@@ -50,9 +50,9 @@ def sample_joint(x: Tensor, dy: Tensor, dx: Tensor) -> Tensor:
 
     row, fraction_y = _locate(dy, 1, height)
     column, fraction_x = _locate(dx, 2, width)
-    padded_width = width + 3
-    padded = F.pad(x, [0, 0, 1, 2, 1, 2])
-    padded = padded.reshape(batch, (height + 3) * padded_width, groups, channels // groups)
+    padded_width = width + 4
+    padded = F.pad(x, [0, 0, 2, 2, 2, 2])
+    padded = padded.reshape(batch, (height + 4) * padded_width, groups, channels // groups)
     index = (row * padded_width + column).reshape(batch, height * width, groups, 1)
     index = index.expand(batch, height * width, groups, channels // groups)
     fraction_y = fraction_y.reshape(batch, height * width, groups, 1)
@@ -64,10 +64,10 @@ def sample_joint(x: Tensor, dy: Tensor, dx: Tensor) -> Tensor:
 
 
 def _locate(offsets: Tensor, dim: int, size: int) -> tuple[Tensor, Tensor]:
-    """Where each offset points on an axis padded by one zero before and two after.
+    """Where each offset points on an axis padded by two zeros at both ends.
 
     offsets: [B, H, W, G]; dim: the axis, ``size`` tokens long.
-    Returns the padded index of the lower neighbour, [B, H, W, G] int64 within [0, size + 1],
+    Returns the padded index of the lower neighbour, [B, H, W, G] int64 within [0, size + 2],
     and the fraction of the way to the next one, [B, H, W, G] in at least float32.
     """
     if offsets.dtype != torch.float64:
@@ -75,12 +75,13 @@ def _locate(offsets: Tensor, dim: int, size: int) -> tuple[Tensor, Tensor]:
         offsets = offsets.float()
     here = torch.arange(size, dtype=offsets.dtype, device=offsets.device)
     here = here.reshape(1, 1, size, 1) if dim == 2 else here.reshape(1, size, 1, 1)
-    # Everything at or beyond -1 and size reads zeros. Clamping there, before the conversion to integers,
-    # keeps huge offsets from overflowing and gives them no gradient.
-    position = (here + offsets).clamp(-1.0, float(size))
+    # Clamping before the conversion to integers keeps huge offsets from overflowing and gives them no gradient.
+    # Both neighbours are zeros at -2 and at size, so it
+    # does not matter whether clamp passes a gradient at its very ends. At -1 it would: the upper one is a token.
+    position = (here + offsets).clamp(-2.0, float(size))
     lower = position.floor()
     # The second clamp is for NaN, which becomes an arbitrary integer; its fraction keeps the NaN in the output.
-    index = (lower.detach().long() + 1).clamp(0, size + 1)
+    index = (lower.detach().long() + 2).clamp(0, size + 2)
     return index, position - lower
 
 

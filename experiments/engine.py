@@ -45,6 +45,7 @@ def run(folder: RunFolder, bar: bool = False) -> dict[str, Any]:
         handler = logging.FileHandler(folder.log)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
         log.addHandler(handler)
+        log.setLevel(logging.DEBUG)
         try:
             with Interrupts() as interrupts, _outcome(folder):
                 folder.set_state("running", step=0)
@@ -122,7 +123,7 @@ class Training:
         with self._autocast():
             output = self.forward(self._images(batch[0]))
             loss = self.task.loss(output, batch)
-        value = float(loss)
+        value = float(loss.detach())
         if not math.isfinite(value):
             raise RunFailed(f"non-finite loss at step {self.step}")
         self.optimizer.zero_grad(set_to_none=True)
@@ -194,8 +195,7 @@ class Training:
     def _summarise(self, evaluation: Evaluation) -> dict[str, Any]:
         from atm.complexity import count
 
-        with torch.device("meta"):
-            size = count(self.task.build_model(), (3, *self.config.data.image_size))
+        size = count(self.model, (3, *self.config.data.image_size))
         if evaluation.examples:
             temporary = self.folder.path / ".examples.npz"
             np.savez_compressed(temporary, **evaluation.examples)  # type: ignore[arg-type]
@@ -319,8 +319,7 @@ def _outcome(folder: RunFolder) -> Iterator[None]:
         raise
     except Exception as error:
         cause = _one_line(error, folder)
-        with suppress(OSError):  # a full disk is one of the causes
-            log.error("%s\n%s", cause, traceback.format_exc())
+        log.debug("%s\n%s", cause, traceback.format_exc())
         with suppress(OSError):
             folder.set_state("failed", cause=cause)
         raise RunFailed(cause) from error

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
+from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from errors import ConfigError
@@ -27,28 +25,30 @@ def initialise(model: nn.Module, init: str, runs_dir: Path) -> None:
     path = Path(init).expanduser() if is_file(init) else runs_dir / init / "weights.safetensors"
     if not path.is_file():
         raise ConfigError(f"init={init}: {path} does not exist" + ("" if is_file(init) else "; has that run finished?"))
-    state = read(path)
-    own = model.state_dict()
+    state, own = read(path), model.state_dict()
     for name in [n for n in own if n.startswith("head.") and n in state and state[n].shape != own[n].shape]:
         state[name] = own[name]
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        lines = str(error).splitlines()
-        raise ConfigError(f"init={init} does not fit this model: {(lines[1:] or lines)[0].strip()}") from None
+    if odd := sorted(state.keys() ^ own.keys()):
+        raise ConfigError(f"init={init} does not fit this model: {len(odd)} weights are in one only, e.g. {odd[0]}")
+    for name, tensor in own.items():
+        if state[name].shape != tensor.shape:
+            raise ConfigError(
+                f"init={init} does not fit this model: {name} is {list(state[name].shape)}, not {list(tensor.shape)}"
+            )
+    model.load_state_dict(state)
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """A state dict in our names from a safetensors file, a checkpoint, or a released checkpoint."""
-    from atm.released import CheckpointError, convert
+    """A state dict in our names from a safetensors file, a training checkpoint, or a released checkpoint.
+
+    Averaged weights are taken where there are any. Raises ConfigError; a file that would run code is never loaded.
+    """
+    from atm.released import CheckpointError, convert, is_released
 
     try:
-        content: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, ValueError, EOFError, KeyError) as error:
-        raise ConfigError(f"{path}: not a readable checkpoint: {str(error).splitlines()[0]}") from None
-    except Exception as error:  # pickle.UnpicklingError: a file that would run code when loaded
-        raise ConfigError(f"{path}: refused: {str(error).splitlines()[0]}") from None
-    try:
-        return convert(content)
-    except CheckpointError:
-        return content  # type: ignore[no-any-return]
+        state = load_state_dict(str(path), use_ema=True, weights_only=True)
+        return convert(state) if is_released(state) else dict(state)
+    except CheckpointError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except Exception as error:  # whatever the unpicklers find in a file that is no checkpoint
+        raise ConfigError(f"{path}: not a checkpoint that can be read safely: {str(error).splitlines()[0]}") from None

@@ -29,12 +29,13 @@ def body(table: Table) -> list[list[str]]:
 
 def cells(table: Table, row: Row) -> list[str]:
     """One row, in the order of ``header``."""
+    gap = difference(row.difference, table.metric.decimals)
     return [
         row.label,
         _fixed(row.params_m, 3),
         _fixed(row.flops_g, 3),
         result(row, table.metric.decimals),
-        "baseline" if row.is_baseline else difference(row.difference, table.metric.decimals) + ("†" if _odd(row) else ""),
+        "baseline" if row.is_baseline else gap + ("†" if _odd(row) else ""),
         _papers(row),
         _papers_difference(table, row),
         row.verdict.value,
@@ -68,13 +69,12 @@ def signed(value: float, decimals: int) -> str:
     return ("+" if value > 0 else "−") + text
 
 
-
 def _odd(row: Row) -> bool:
     return row.other_model and row.difference is not None
 
 
 def _papers(row: Row) -> str:
-    said = [r.number.printed or r.number.note for r in row.references]
+    said = [f"{r.number.printed} ({r.number.model})" if r.number.printed else r.number.note for r in row.references]
     return " / ".join(dict.fromkeys(said)) or NOTHING
 
 

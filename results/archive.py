@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MEASURED = Path(__file__).resolve().parent / "measured"
-ABOUT_KEYS = ("title", "sweep", "protocol", "baseline", "hardware", "date", "note")
 LOSS, LOSS_POINTS = "train/loss", 200  # of the training metrics the loss alone is kept, and this many rows per run
 ROW = ("run", "step", "epoch", "metric", "value", "final")
 
@@ -34,12 +33,14 @@ def write(
     note: str = "",
 ) -> list[Path]:
     """Writes the measured results of ``plan``; ``date`` is the caller's. Returns the four files."""
-    arms = [dict(arm) for arm in plan["arms"]]
     about = {
-        "title": title, "sweep": plan["sweep"], "protocol": plan["protocol"], "baseline": plan["baseline"],
-        "date": date, "hardware": hardware or _devices(collected), "note": note,
-        "warnings": collected.warnings, "arms": arms,
-    }  # fmt: skip
+        "title": title,
+        "date": date,
+        "hardware": hardware or _devices(collected),
+        "note": note,
+        "plan": {key: value for key, value in plan.items() if key != "runs"},  # the runs are those of runs.csv
+        "warnings": collected.warnings,
+    }
     metrics = _shortened(collected.metrics).drop_duplicates(["run", "step", "metric"])[list(ROW)]
     curves = collected.curves.drop(columns=["arm", "seed"]).drop_duplicates()
     return [
@@ -63,7 +64,7 @@ def read(folder: Path) -> Collected:
         raise CollectError(f"measured results {folder.name}: {error}") from None
     typed = runs_frame(runs.replace("", None).to_dict("records"))
     keys = typed[["run", "arm", "seed", "task"]]
-    joined = keys.merge(metrics, on="run", how="inner").assign(protocol=about["protocol"])
+    joined = keys.merge(metrics, on="run", how="inner").assign(protocol=about["plan"]["protocol"])
     joined["epoch"] = joined["epoch"].astype("Int64")
     points = keys.drop(columns="task").merge(curves, on="run", how="inner")
     named = [*CURVE_COLUMNS, *(c for c in points.columns if c not in CURVE_COLUMNS)]
@@ -77,10 +78,9 @@ def read(folder: Path) -> Collected:
 
 def plan_of(collected: Collected) -> dict[str, Any]:
     """The plan that measured results answer, in the form ``collect`` and ``reports`` take."""
-    about = collected.about
     entries = collected.runs[["run", "arm", "seed"]].to_dict("records")
     runs = [{"run": str(entry["run"]), "arm": str(entry["arm"]), "seed": int(entry["seed"])} for entry in entries]
-    return {key: about[key] for key in ("sweep", "protocol", "baseline", "arms")} | {"runs": runs}
+    return {**collected.about["plan"], "runs": runs}
 
 
 def labels() -> list[str]:
@@ -92,10 +92,10 @@ def _shortened(metrics: pd.DataFrame) -> pd.DataFrame:
     """Evaluation metrics in full, the training loss at LOSS_POINTS rows per run, nothing else."""
     judged = metrics["metric"].str.startswith("eval")
     loss = metrics[metrics["metric"] == LOSS]
-    rank = loss.groupby("run")["step"].rank(method="dense") - 1
-    stride = (loss.groupby("run")["step"].transform("nunique") / LOSS_POINTS).clip(lower=1).apply(lambda x: -int(-x // 1))
-    kept = loss[(rank % stride) == 0]
-    return metrics.loc[judged | metrics.index.isin(kept.index) | metrics["final"]]
+    steps = loss.groupby("run")["step"]
+    rank, stride = steps.rank(method="dense") - 1, (steps.transform("nunique") - 1) // LOSS_POINTS + 1
+    kept = loss[rank % stride == 0]
+    return metrics[judged | metrics.index.isin(kept.index) | metrics["final"]]
 
 
 def _devices(collected: Collected) -> str:

@@ -21,6 +21,10 @@ RUN_COLUMNS = (
     "wall_s", "images_per_s", "device", "finished", "commit", "dirty", "code_fingerprint", "data_fingerprint",
     "python", "torch", "notes",
 )  # fmt: skip
+NUMBERS = {
+    **dict.fromkeys(("progress", "params_m", "flops_g", "wall_s", "images_per_s"), "float64"),
+    **dict.fromkeys(("seed", "epochs", "step"), "Int64"),
+}
 METRIC_COLUMNS = ("run", "arm", "seed", "task", "protocol", "step", "epoch", "metric", "value", "final")
 CURVE_COLUMNS = ("run", "arm", "seed", "curve")
 DIGITS = 6  # significant digits kept of any measured number, here already: a committed CSV then loses nothing more
@@ -89,13 +93,12 @@ def runs_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     import pandas as pd
 
     frame = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
-    for column in ("progress", "params_m", "flops_g", "wall_s", "images_per_s"):
-        frame[column] = pd.to_numeric(frame[column]).astype("float64")
-    for column in ("seed", "epochs", "step"):
-        frame[column] = pd.to_numeric(frame[column]).astype("Int64")
-    for column in set(RUN_COLUMNS) - {"progress", "params_m", "flops_g", "wall_s", "images_per_s", "seed", "epochs", "step"}:
-        values = frame[column].astype(object)
-        frame[column] = values.where(values.notna(), "")
+    for column in RUN_COLUMNS:
+        if column in NUMBERS:
+            frame[column] = pd.to_numeric(frame[column]).astype(NUMBERS[column])
+        else:
+            values = frame[column].astype(object)
+            frame[column] = values.where(values.notna(), "")
     return frame
 
 

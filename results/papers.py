@@ -71,6 +71,13 @@ def load() -> pd.DataFrame:
     return _load().copy()
 
 
+def metrics(source: str, table: str, row: str, head: str = "classification") -> list[str]:
+    """Which metrics a row prints for a head."""
+    frame = _load()
+    chosen = (frame["source"] == source) & (frame["table"] == table) & (frame["row"] == row) & (frame["head"] == head)
+    return list(frame[chosen]["metric"])
+
+
 def number(source: str, table: str, row: str, metric: str, head: str = "classification") -> Number:
     """Looks one number up. Raises PublishedError with the nearest valid name for whatever is not there."""
     found = _load()

@@ -37,7 +37,9 @@ class Difference:
         return len(self.seeds)
 
 
-def paired_difference(arm: Mapping[int, float], baseline: Mapping[int, float], level: float = LEVEL) -> Difference | None:
+def paired_difference(
+    arm: Mapping[int, float], baseline: Mapping[int, float], level: float = LEVEL
+) -> Difference | None:
     """``arm`` minus ``baseline`` (seed → value), paired by common seed; None where no seed is common."""
     seeds = tuple(sorted(set(arm) & set(baseline)))
     if not seeds:

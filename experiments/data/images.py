@@ -32,27 +32,29 @@ class Images(Dataset[tuple[Tensor, int, int]]):
 
     def __init__(self, reader: Any, transform: Transform, seed: int, length: int | None, split: str):
         self.reader, self.transform, self.seed, self.split = reader, transform, seed, split
-        self.length = min(length or len(reader), len(reader))
+        available = len(reader)
+        # a part of a split is spread over it evenly: listings are sorted by class
+        self.indices = np.linspace(0, available - 1, min(length or available, available)).round().astype(int)
 
     def __len__(self) -> int:
-        return self.length
+        return len(self.indices)
 
     def __getitem__(self, key: SampleKey) -> tuple[Tensor, int, int]:
-        for distance in range(self.length):
+        for distance in range(len(self)):
             try:
-                image, target = self.read((key.index + distance) % self.length)
+                image, target = self.read((key.index + distance) % len(self))
                 break
             except DataError:
                 continue
         else:
-            raise DataError(f"none of the {self.length} images of the {self.split} split can be read")
+            raise DataError(f"none of the {len(self)} images of the {self.split} split can be read")
         seed_generators(self.seed, key.epoch, key.index, key.repeat)
         return self.transform(image), target, READABLE if distance == 0 else key.index
 
     def read(self, index: int) -> tuple[Image.Image, int]:
         """The decoded RGB image and its class. Raises DataError naming the file and what is wrong with it."""
         try:
-            source, target, *_ = self.reader[index]
+            source, target, *_ = self.reader[int(self.indices[index])]
             with Image.open(source) as opened:
                 return opened.convert("RGB"), int(target)
         # PIL raises all of these for damaged files, depending on the format and on where the damage is
@@ -61,14 +63,17 @@ class Images(Dataset[tuple[Tensor, int, int]]):
             raise DataError(f"{self.name(index)}: unreadable image ({why.splitlines()[0]})") from None
 
     def name(self, index: int) -> str:
-        return str(self.reader.filename(index, absolute=False))
+        return str(self.reader.filename(int(self.indices[index]), absolute=False))
 
     def fingerprint(self) -> str:
-        return listing_fingerprint([self.name(i) for i in range(self.length)])
+        return listing_fingerprint([self.name(i) for i in range(len(self))])
 
 
 class StreamedImages(IterableDataset[tuple[Tensor, int, int]]):
-    """Images that can only be read in order (shards, streams); their reader shuffles by (seed, epoch)."""
+    """Images that can only be read in order (shards, streams); their reader shuffles by (seed, epoch).
+
+    The order is exact again for the same number of workers only: shards are dealt out among them.
+    """
 
     def __init__(self, source: Any, transform: Transform, seed: int, split: str):
         self.source, self.transform, self.seed, self.split = source, transform, seed, split
@@ -80,6 +85,11 @@ class StreamedImages(IterableDataset[tuple[Tensor, int, int]]):
     def at(self, epoch: int) -> StreamedImages:
         self.epoch = epoch
         self.source.set_epoch(epoch)
+        reader = self.source.reader
+        if hasattr(reader, "worker_seed"):
+            # timm's shard reader shuffles with a generator that goes on from epoch to epoch: give each epoch its own
+            reader.ds = None
+            reader.worker_seed = int(stream(self.seed, epoch).integers(2**31))
         return self
 
     def __iter__(self) -> Iterator[tuple[Tensor, int, int]]:

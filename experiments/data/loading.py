@@ -27,6 +27,7 @@ class Batches:
         self.order = EpochOrder(len(dataset), batch_size, seed, shuffle, repeats)
         if shuffle and len(self.order) == 0:
             raise DataError(f"the training set has {len(dataset)} images, fewer than one batch of {batch_size}")
+        self.generator = torch.Generator()  # of the workers' own seeds, which shard readers shuffle with
         layout: dict[str, Any] = {"batch_size": batch_size, "drop_last": shuffle}
         self.loader: DataLoader[Batch] = DataLoader(
             dataset,
@@ -36,6 +37,7 @@ class Batches:
             pin_memory=device.type == "cuda",
             # a streamed data set learns its epoch when its workers start
             persistent_workers=workers > 0 and not self.streamed,
+            generator=self.generator,
         )
 
     def __len__(self) -> int:
@@ -44,6 +46,7 @@ class Batches:
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         if self.streamed:
             self.dataset.at(epoch)
+            self.generator.manual_seed(epoch)
             batches = islice(self.loader, first_batch, len(self))
         else:
             self.order.at(epoch, first_batch)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ EVAL_SEED = 20220311  # of the evaluation scenes, whatever the seed of the run
 CLASSES = ("yellow", "sky", "vermilion", "navy")
 PALETTE = np.array([[240, 208, 64], [86, 180, 233], [213, 94, 0], [24, 62, 122]], np.uint8)  # falling luminance
 GROUNDS = np.array([[222, 214, 202], [204, 213, 220], [207, 216, 203], [224, 207, 203], [210, 206, 216]])
-FILLS = np.array([[250, 248, 244], [188, 184, 180], [138, 142, 148]])
+FILLS = np.array([[250, 248, 244], [238, 240, 243], [244, 238, 230]])
 MEAN, STD = 0.75, 0.2  # of a pixel in 0 … 1, all channels alike
 
 HEADINGS = ("left", "right", "up", "down")  # the side of a token on which the mark of its bar lies
@@ -34,7 +34,7 @@ DIRECTIONS = ("horizontal", "vertical")
 TOKEN = 16  # px, stride of the labels
 IGNORED = -1
 LANE = 40  # px across a bar, at least; its lane is widened to fill the image
-MARK = 12  # px along the bar
+MARK = 16  # px along the bar
 GAP = 2  # px between a bar and the edge of its lane, at least
 CORNER = 8  # px, radius
 HALO = 5  # px, width of the soft shadow
@@ -58,7 +58,7 @@ class Scene(NamedTuple):
     direction: int  # of that distance, an index into DIRECTIONS
 
 
-class Scenes(Dataset):
+class Scenes(Dataset[tuple[Tensor, ...]]):
     """``length`` scenes of ``size`` (height, width).
 
     Training scenes are a function of (seed, epoch, index): fresh ones in every epoch. Evaluation scenes are a
@@ -93,7 +93,7 @@ class Scenes(Dataset):
         return render(layout, draw_classes(random, len(layout.bars)))
 
     def fingerprint(self) -> str:
-        """SHA-256 over what decides the distribution of the scenes: the seed is not part of it."""
+        """Hash of what the scenes are drawn from, the same for runs of every seed."""
         recipe = {
             "data": "scenes",
             "version": VERSION,
@@ -107,7 +107,7 @@ class Scenes(Dataset):
             "fills": FILLS.tolist(),
             "lengths": [LANE, MARK, GAP, CORNER, HALO, COVERED, MEAN, STD],
         }
-        return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def normalise(image: NDArray[np.uint8]) -> Tensor:
@@ -163,12 +163,12 @@ def render(layout: Layout, classes: NDArray[np.int64]) -> Scene:
     image += (layout.grain + 0.5).astype(np.float32)[:, :, None]
     image = np.clip(image, 0, 255).astype(np.uint8)
 
-    owner = owner.reshape(rows, TOKEN, columns, TOKEN).swapaxes(1, 2).reshape(rows, columns, -1)
+    owners = owner.reshape(rows, TOKEN, columns, TOKEN).swapaxes(1, 2).reshape(rows, columns, -1)
     labels = np.full((rows, columns), IGNORED, np.int64)
     distance = np.zeros((rows, columns), np.float32)
     centres = np.arange(columns) * TOKEN + TOKEN // 2
     for number, bar in enumerate(layout.bars):
-        covered = np.count_nonzero(owner == number, axis=2) >= COVERED * TOKEN**2
+        covered = np.count_nonzero(owners == number, axis=2) >= COVERED * TOKEN**2
         labels[covered] = classes[number]
         distance += covered * np.maximum(centres - (bar[0] + MARK), 0).astype(np.float32)
     image, labels, distance = (_turn(array, layout.heading) for array in (image, labels, distance))
@@ -182,7 +182,8 @@ def _depth(bar: NDArray[np.int64], ys: NDArray[np.int64], xs: NDArray[np.int64])
     y = (np.abs(ys + 0.5 - top - thickness / 2) - (thickness / 2 - CORNER)).astype(np.float32)[:, None]
     outer_x, outer_y = np.maximum(x, 0), np.maximum(y, 0)
     outside = np.sqrt(outer_x * outer_x + outer_y * outer_y)
-    return np.float32(CORNER) - outside - np.minimum(np.maximum(x, y), 0)
+    depth: NDArray[np.float32] = np.float32(CORNER) - outside - np.minimum(np.maximum(x, y), 0)
+    return depth
 
 
 def _paint(
@@ -200,7 +201,7 @@ def _paint(
     image += (body - image) * np.clip(depth + np.float32(0.5), 0, 1)[:, :, None]
 
 
-def _turn(array: NDArray, heading: int) -> NDArray:
+def _turn(array: NDArray[Any], heading: int) -> NDArray[Any]:
     """From the frame of a layout, marks at the low end of x, to an image whose marks lie towards ``heading``."""
     turned = array if heading < 2 else array.swapaxes(0, 1)
     if HEADINGS[heading] in ("right", "down"):

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 import atm  # noqa: F401  registers the models with timm
 from experiments.data.scenes import CLASSES, DIRECTIONS, IGNORED, PALETTE, TOKEN, Scenes, pixels
 from experiments.tasks import Evaluation
+from experiments.tasks.network import backbone
 
-DEEP = 40  # px: from here on no mark is seen by the convolutions alone (stage 4 sees 31 px around, its tokens lie 8 off)
+DEEP = 4 * TOKEN  # px: convolutions alone see no mark from 54 px on (stage 4, seen from a token in its cell's corner)
 EXAMPLES = 6
 
 
@@ -29,8 +30,8 @@ class TokenLabelling:
         self.eval_set = Scenes((height, width), config.seed, config.data.eval_images, "eval")
 
     def build_model(self) -> nn.Module:
-        name = f"atmnet_{self.config.model.name}"
-        return TokenLabeller(name, len(CLASSES), **model_arguments(self.config.model))
+        name, arguments = backbone(self.config.model)
+        return TokenLabeller(name, len(CLASSES), **arguments)
 
     def prepare(self, batch: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
         return batch
@@ -52,78 +53,62 @@ class TokenLabelling:
             examples.add(images, labels, predictions)
         metrics = {
             "token_accuracy": reach.accuracy(),
-            "token_accuracy_deep": reach.accuracy(deep=True),
+            "token_accuracy_deep": reach.accuracy(at_least=DEEP),
             "loss": loss / tokens if tokens else float("nan"),
         }
         return Evaluation(metrics, {"reach": reach.rows()}, examples.arrays())
 
 
-def model_arguments(model: Any) -> dict[str, Any]:
-    """What the ``model`` section of a config says to timm."""
-    return {
-        "offsets": model.offsets,
-        "samples": model.samples,
-        "peg": model.peg,
-        "offset_sharing": model.offset_sharing,
-        "offset_interval": model.offset_interval,
-        "fusion": model.fusion,
-        "drop_path_rate": model.drop_path,
-    }
-
-
 class TokenLabeller(nn.Module):
     """A backbone whose stages 3 and 4 are read by one linear layer each: the head moves nothing between tokens."""
 
-    def __init__(self, backbone: str, classes: int, **arguments: Any):
+    def __init__(self, name: str, classes: int, **arguments: Any):
         super().__init__()
-        self.backbone = timm.create_model(backbone, features_only=True, out_indices=(2, 3), **arguments)
-        self.heads = nn.ModuleList(nn.Conv2d(width, classes, 1) for width in self.backbone.feature_info.channels())
-        for head in self.heads:
+        self.backbone = timm.create_model(name, features_only=True, out_indices=(2, 3), **arguments)
+        heads = [nn.Conv2d(width, classes, 1) for width in self.backbone.feature_info.channels()]
+        for head in heads:
             nn.init.trunc_normal_(head.weight, std=0.02)
-            nn.init.zeros_(head.bias)
+            nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+        self.heads = nn.ModuleList(heads)
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] to logits [B, classes, H/16, W/16]; each token of stage 4 answers for the 2 × 2 it covers."""
+        fine: Tensor
         fine, coarse = (head(stage) for head, stage in zip(self.heads, self.backbone(images)))
         return fine + F.interpolate(coarse, scale_factor=2, mode="nearest")
 
 
 class Reach:
-    """Counts of right and of all object tokens per direction, distance bin of one token, and depth."""
+    """Counts of right and of all object tokens per direction and distance, in bins of one token."""
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[int, int, bool], np.ndarray] = {}
+        self._counts: dict[tuple[int, int], np.ndarray] = {}
 
     def add(self, predictions: Tensor, labels: Tensor, distance: Tensor, direction: Tensor) -> None:
         """All [B, H/16, W/16]; distance in px, direction an index into DIRECTIONS."""
         known = labels != IGNORED
         right = (predictions == labels)[known].numpy()
-        px = distance[known].numpy()
-        keys = np.stack([direction[known].numpy(), px // TOKEN, px >= DEEP], axis=1).astype(np.int64)
-        for key in np.unique(keys, axis=0):
-            here = (keys == key).all(axis=1)
-            name = (int(key[0]), int(key[1]), bool(key[2]))
-            self._counts[name] = self._counts.get(name, 0) + np.array([right[here].sum(), here.sum()])
+        bins = torch.stack([direction[known], (distance[known] // TOKEN).long()], dim=1).numpy()
+        for axis, step in np.unique(bins, axis=0).tolist():
+            here = (bins == (axis, step)).all(axis=1)
+            self._counts[axis, step] = self._counts.get((axis, step), 0) + np.array([right[here].sum(), here.sum()])
 
-    def accuracy(self, deep: bool = False) -> float:
-        """Per cent of all object tokens, or of those at least DEEP px away from their mark."""
-        chosen = [counts for (_, _, is_deep), counts in self._counts.items() if is_deep or not deep]
+    def accuracy(self, at_least: int = 0) -> float:
+        """Per cent of the object tokens ``at_least`` so many px away from their mark (a multiple of 16)."""
+        chosen = [counts for (_, step), counts in self._counts.items() if step * TOKEN >= at_least]
         right, count = np.sum(chosen, axis=0) if chosen else (0, 0)
         return 100.0 * float(right) / float(count) if count else float("nan")
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per direction and distance; ``distance`` is the middle of the bin in px."""
-        merged: dict[tuple[int, int], np.ndarray] = {}
-        for (direction, step, _), counts in self._counts.items():
-            merged[direction, step] = merged.get((direction, step), 0) + counts
         return [
             {
-                "direction": DIRECTIONS[direction],
+                "direction": DIRECTIONS[axis],
                 "distance": step * TOKEN + TOKEN // 2,
                 "correct": int(right),
                 "count": int(count),
             }
-            for (direction, step), (right, count) in sorted(merged.items())
+            for (axis, step), (right, count) in sorted(self._counts.items())
         ]
 
 

@@ -1,0 +1,85 @@
+"""Parameters and FLOPs of any model under the papers' convention, without running it.
+
+One multiply-accumulate is one FLOP; LayerNorm costs 5 per element, evaluation BatchNorm 2, bilinear upsampling 4 per
+output element, adaptive average pooling 1 per input element; sampling, activations, softmax, sums and biases are free.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """params: number of parameters, used in the forward pass or not; flops: FLOPs of one forward pass."""
+
+    params: int
+    flops: int
+
+    @property
+    def params_m(self) -> float:
+        """Parameters in millions."""
+        return self.params / 1e6
+
+    @property
+    def flops_g(self) -> float:
+        """FLOPs in units of 10^9."""
+        return self.flops / 1e9
+
+
+def count(
+    model: nn.Module, input_size: Sequence[int] = (3, 224, 224), inputs: tuple[Any, ...] | None = None
+) -> Complexity:
+    """Counts one evaluation-mode forward pass of ``model``, on the meta device: nothing is computed.
+
+    input_size: (channels, height, width) of the single image passed in; inputs: instead of it, the call's arguments,
+    tensors on the meta device. The model itself may be on any device and is left as it was.
+    """
+    if inputs is None:
+        inputs = (torch.empty(1, *input_size, device="meta"),)
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    weightless = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+    training = {module: module.training for module in model.modules()}
+    counter = FlopCounterMode(display=False, custom_mapping=_ELEMENTWISE)
+    model.eval()
+    try:
+        with torch.no_grad(), counter:
+            functional_call(model, weightless, inputs)
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    return Complexity(params=sum(p.numel() for p in model.parameters()), flops=counter.get_total_flops() // 2)
+
+
+def _per_input_element(cost: int) -> Callable[..., int]:
+    return lambda shape, *args, **kwargs: 2 * cost * prod(shape)
+
+
+def _bilinear(shape: torch.Size, *args: Any, out_shape: torch.Size, **kwargs: Any) -> int:
+    return 2 * 4 * prod(out_shape)
+
+
+def _mean(shape: torch.Size, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> int:
+    # Adaptive pooling to one cell reaches the dispatcher as exactly this mean. Other means are free.
+    pools = keepdim and dim is not None and list(dim) == [-1, -2]
+    return 2 * prod(shape) if pools else 0
+
+
+# The counter hands over shapes in place of tensors, and takes a multiply-accumulate for two operations: hence the 2.
+_ELEMENTWISE = {
+    aten.native_layer_norm: _per_input_element(5),
+    aten.native_batch_norm: _per_input_element(2),
+    aten._native_batch_norm_legit_no_training: _per_input_element(2),
+    aten.cudnn_batch_norm: _per_input_element(2),
+    aten._adaptive_avg_pool2d: _per_input_element(1),
+    aten.mean: _mean,
+    aten.upsample_bilinear2d: _bilinear,
+}

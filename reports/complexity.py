@@ -1,0 +1,198 @@
+"""Parameters and FLOPs, counted, beside every number the papers print for them, compared at printed precision.
+
+Counting needs torch and is the caller's: ``compare`` takes the function that does it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from errors import unknown
+from reports.cells import NOTHING
+from reports.specification import COMPLEXITY, SpecificationError, read_yaml
+from results import papers
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Count = Callable[[str, dict[str, Any], int], tuple[float, float]]
+METRICS = ("params_m", "flops_g")
+HEADER = ["Model", "Size (px)", "Params (M)", "Papers", "FLOPs (G)", "Papers", "Agreement"]
+SIDES = "lrrrrrl"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model to count: its label, timm name, arguments, square image size, and where the papers print it."""
+
+    label: str
+    model: str
+    size: int
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    published: tuple[Mapping[str, str], ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One printed number beside ours. agrees: ours rounds to it; None where the papers print no number."""
+
+    metric: str
+    place: str
+    printed: str
+    note: str
+    agrees: bool | None
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A counted model with its comparisons."""
+
+    row: Model
+    params_m: float
+    flops_g: float
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def differing(self) -> list[Comparison]:
+        return [c for c in self.comparisons if c.agrees is False]
+
+
+def rows(only: str | None = None) -> list[Model]:
+    """The models of ``specs/complexity.yaml``; ``only`` those of one timm name or variant."""
+    models = []
+    for content in read_yaml(COMPLEXITY, [COMPLEXITY])["rows"]:
+        for key in content:
+            if key not in Model.__dataclass_fields__:
+                raise SpecificationError(f"complexity: {unknown('key', key, Model.__dataclass_fields__)}")
+        models.append(Model(**{**content, "published": tuple(content.get("published") or ())}))
+    if only is None:
+        return models
+    chosen = [row for row in models if only.lower() in (row.model, row.model.removeprefix("atmnet_"))]
+    if not chosen:
+        raise SpecificationError(unknown("model", only, {row.model for row in models}))
+    return chosen
+
+
+def compare(count: Count, models: Sequence[Model] | None = None) -> list[Counted]:
+    """Counts every model: ``count(timm name, arguments, image size)`` gives parameters in M and FLOPs in G."""
+    counted = []
+    for row in rows() if models is None else models:
+        params_m, flops_g = count(row.model, dict(row.kwargs), row.size)
+        ours = {"params_m": params_m, "flops_g": flops_g}
+        comparisons = [
+            _compare(metric, ours[metric], papers.number(**place, metric=metric))
+            for place in row.published
+            for metric in METRICS
+            if metric in papers.metrics(**place)
+        ]
+        counted.append(Counted(row, params_m, flops_g, tuple(comparisons)))
+    return counted
+
+
+def rounds_to(value: float, number: papers.Number) -> bool:
+    """Whether ``value`` is the printed number at the precision it was printed with."""
+    assert number.value is not None
+    return abs(value - number.value) <= 0.5 * 10**-number.decimals + 1e-9
+
+
+def body(counted: Sequence[Counted]) -> list[list[str]]:
+    """Cells in the order of HEADER."""
+    return [
+        [
+            item.row.label,
+            str(item.row.size),
+            f"{item.params_m:.3f}",
+            _printed(item, "params_m"),
+            f"{item.flops_g:.3f}",
+            _printed(item, "flops_g"),
+            _agreement(item),
+        ]
+        for item in counted
+    ]
+
+
+def markdown(counted: Sequence[Counted]) -> str:
+    """The comparison as a Markdown page."""
+    from reports.markup import environment
+
+    content = read_yaml(COMPLEXITY, [COMPLEXITY])
+    template = environment().get_template("complexity.md.j2")
+    return template.render(
+        title=content["title"],
+        question=content["question"],
+        header=HEADER,
+        sides=list(SIDES),
+        body=body(counted),
+        summary=summary(counted),
+        notes=notes(counted),
+    )
+
+
+def show(counted: Sequence[Counted], console: Console | None = None) -> None:
+    """Prints the comparison."""
+    from reports.terminal import grid, wide_console
+
+    console = console or wide_console()
+    console.print(grid(HEADER, body(counted), SIDES))
+    for line in (*notes(counted), summary(counted)):
+        console.print(line, style="dim", markup=False)
+
+
+def to_json(counted: Sequence[Counted]) -> str:
+    """The comparison as one JSON document."""
+    listed = [
+        {
+            "label": item.row.label,
+            "model": item.row.model,
+            "kwargs": item.row.kwargs,
+            "size": item.row.size,
+            "params_m": round(item.params_m, 6),
+            "flops_g": round(item.flops_g, 6),
+            "published": [asdict(comparison) for comparison in item.comparisons],
+            "note": item.row.note,
+        }
+        for item in counted
+    ]
+    return json.dumps({"report": COMPLEXITY, "rows": listed}, ensure_ascii=False, indent=1)
+
+
+def summary(counted: Sequence[Counted]) -> str:
+    judged = [c for item in counted for c in item.comparisons if c.agrees is not None]
+    return f"{sum(bool(c.agrees) for c in judged)} of {len(judged)} printed numbers agree at their printed precision."
+
+
+def notes(counted: Sequence[Counted]) -> list[str]:
+    """What is known about rows, and where the numbers stand that ours do not round to."""
+    lines = []
+    for item in counted:
+        places = ", ".join(f"{c.printed} ({c.place})" for c in item.differing)
+        said = [f"ours differs from {places}." if places else "", item.row.note]
+        if any(said):
+            lines.append(f"{item.row.label}: {' '.join(filter(None, said))}")
+    return lines
+
+
+def _compare(metric: str, ours: float, number: papers.Number) -> Comparison:
+    agrees = None if number.value is None else rounds_to(ours, number)
+    return Comparison(metric, number.place, number.printed, number.note, agrees)
+
+
+def _printed(item: Counted, metric: str) -> str:
+    """The printed numbers, equal ones once; those that differ from ours are marked."""
+    said = [
+        f"{c.printed}{'' if c.agrees else ' ≠'}" if c.printed else c.note
+        for c in item.comparisons
+        if c.metric == metric
+    ]
+    return " / ".join(dict.fromkeys(said)) or NOTHING
+
+
+def _agreement(item: Counted) -> str:
+    if all(c.agrees is None for c in item.comparisons):
+        return NOTHING
+    judged = sum(c.agrees is not None for c in item.comparisons)
+    return f"{len(item.differing)} of {judged} differ" if item.differing else "agrees"

@@ -1,0 +1,132 @@
+"""Input scenes, their true token labels, and what the arms predict, token by token."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reports.figures import FigureError, style
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from reports.specification import Figure
+    from reports.table import Table
+    from results.collect import Collected
+
+SCENES = 4
+IGNORED = -1
+FADE = 0.62  # how far the scene is faded to white below the tiles
+INSET = 0.09  # of a tile's side, left free at each edge
+Arrays = dict[str, Any]
+
+
+def draw(table: Table, collected: Collected, figure: Figure) -> tuple[Any, Any, str, str] | None:
+    """The figure, its data, title and caption; None where no seed has examples of every required arm."""
+    import pandas as pd
+
+    seed, examples = _first_seed(collected, figure)
+    if seed is None:
+        return None
+    truth = examples[figure.required[0] if figure.required else next(iter(examples))]
+    columns: list[tuple[str, NDArray[np.int8] | None]] = [("scene", None), ("labels", truth["labels"])]
+    columns += [(table.label_of[arm], arrays["predictions"]) for arm, arrays in examples.items()]
+    count = min(SCENES, len(truth["images"]))
+    height, width = truth["images"].shape[1:3]
+    canvas = style.new_figure(1.45 * len(columns), 1.45 * count * height / width + 0.3)
+    grid = canvas.subplots(count, len(columns), squeeze=False)
+    for scene in range(count):
+        for column, (title, tokens) in enumerate(columns):
+            axes = grid[scene][column]
+            _panel(axes, truth, scene, tokens, judged=column > 1)
+            if scene == 0:
+                axes.set_title(title, fontsize=9, pad=4)
+    canvas.subplots_adjust(left=0.01, right=0.99, top=0.94, bottom=0.03, wspace=0.05, hspace=0.16)
+    rows = [row for arm, arrays in examples.items() for row in _records(arm, seed, arrays, count)]
+    caption = (
+        f"The first {count} evaluation scenes, seed {seed}. Tiles are tokens in the colour of their class; "
+        "tokens without a label are left blank, wrong predictions are crossed. Below each panel: how many are right."
+    )
+    return canvas, pd.DataFrame(rows), "Examples", caption
+
+
+def _first_seed(collected: Collected, figure: Figure) -> tuple[int | None, dict[str, Arrays]]:
+    """The smallest seed with examples of every required arm, and the examples of all arms that show its scenes."""
+    import numpy as np
+
+    runs = collected.runs
+    for seed in sorted(map(int, runs["seed"].unique())):
+        of_seed = runs[runs["seed"] == seed].set_index("arm")["run"].to_dict()
+        found = {arm: collected.examples[of_seed[arm]] for arm in figure.arms if of_seed.get(arm) in collected.examples}
+        if not found or not set(figure.required) <= set(found):
+            continue
+        examples = {arm: _read(path) for arm, path in found.items()}
+        reference = examples[figure.required[0] if figure.required else next(iter(examples))]
+        for arm, arrays in examples.items():
+            if not all(np.array_equal(arrays[key], reference[key]) for key in ("images", "labels")):
+                raise FigureError(f"the examples of arm {arm}, seed {seed}, are of other scenes")
+        return seed, examples
+    return None, {}
+
+
+def _read(path: Path) -> Arrays:
+    import numpy as np
+
+    where = f"{path.parent.name}/{path.name}"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in ("images", "labels", "predictions", "palette")}
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise FigureError(f"{where} cannot be read: {error}") from None
+    images, labels, palette = arrays["images"], arrays["labels"], arrays["palette"]
+    good = images.ndim == 4 and labels.ndim == 3 and labels.shape == arrays["predictions"].shape
+    if not good or len(images) != len(labels) or not len(images) or palette.ndim != 2:
+        raise FigureError(f"{where}: shapes of images, labels and predictions do not fit together")
+    if max(labels.max(), arrays["predictions"].max()) >= len(palette):
+        raise FigureError(f"{where}: a class has no colour in the palette")
+    return arrays
+
+
+def _panel(axes: Any, arrays: Arrays, scene: int, tokens: NDArray[np.int8] | None, *, judged: bool) -> None:
+    import numpy as np
+
+    image, labels = arrays["images"][scene].astype(float) / 255, arrays["labels"][scene]
+    height, width = image.shape[:2]
+    if tokens is not None:
+        image = image + (1 - image) * FADE
+    axes.imshow(image, extent=(0, width, height, 0), interpolation="nearest")
+    if tokens is not None:
+        from matplotlib.patches import FancyBboxPatch
+
+        step_y, step_x = height / labels.shape[0], width / labels.shape[1]
+        inset = INSET * min(step_x, step_y)
+        for y, x in np.argwhere(labels != IGNORED):
+            colour, right = arrays["palette"][tokens[scene, y, x]] / 255, tokens[scene, y, x] == labels[y, x]
+            corner = (x * step_x + 2 * inset, y * step_y + 2 * inset)
+            size, shape = (step_x - 4 * inset, step_y - 4 * inset), f"round,pad={inset}"
+            axes.add_patch(FancyBboxPatch(corner, *size, boxstyle=shape, facecolor=colour, linewidth=0))
+            if judged and not right:
+                cross = "black" if float(colour @ [0.3, 0.59, 0.11]) > 0.45 else "white"
+                axes.plot((x + 0.5) * step_x, (y + 0.5) * step_y, "x", color=cross, markersize=3.6, mew=1)
+    if judged and tokens is not None:
+        known = labels != IGNORED
+        right = int((tokens[scene] == labels)[known].sum())
+        axes.set_xlabel(f"{right} of {int(known.sum())}", fontsize=7, labelpad=2, color=style.GREY)
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set(visible=True, color="#bdbdbd", linewidth=0.6)
+
+
+def _records(arm: str, seed: int, arrays: Arrays, count: int) -> list[dict[str, Any]]:
+    import numpy as np
+
+    return [
+        {"arm": arm, "seed": seed, "scene": int(n), "row": int(y), "column": int(x),
+         "label": int(arrays["labels"][n, y, x]), "prediction": int(arrays["predictions"][n, y, x])}
+        for n, y, x in np.argwhere(arrays["labels"][:count] != IGNORED)
+    ]  # fmt: skip

@@ -1,0 +1,160 @@
+"""Direct labels that do not overlap: beside points, and at the right ends of lines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+from reports.figures.style import INK
+
+RADII = (9, 13, 18, 24, 31, 39, 48, 58, 70, 84, 100)  # points from the marker's centre
+ANGLES = (0, 90, -90, 180, 45, -45, 135, -135, 20, -20, 65, -65, 115, -115, 160, -160)
+GAP = 1.5  # points of air around a label
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in pixels."""
+
+    left: float
+    bottom: float
+    right: float
+    top: float
+
+    def overlaps(self, other: Box) -> bool:
+        beside = self.right <= other.left or other.right <= self.left
+        return not (beside or self.top <= other.bottom or other.top <= self.bottom)
+
+    def within(self, other: Box) -> bool:
+        beside = self.left >= other.left and self.right <= other.right
+        return beside and self.bottom >= other.bottom and self.top <= other.top
+
+    def crossed_by(self, start: tuple[float, float], end: tuple[float, float]) -> bool:
+        """Whether a segment passes through, by sampling it finely."""
+        for i in range(33):
+            x = start[0] + (end[0] - start[0]) * i / 32
+            y = start[1] + (end[1] - start[1]) * i / 32
+            if self.left < x < self.right and self.bottom < y < self.top:
+                return True
+        return False
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a label belongs to, in data coordinates; low and high are the ends of its error bar."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    text: str
+    colour: Any
+
+
+def beside_points(axes: Axes, points: Sequence[Point], marker: float = 8) -> list[Box]:
+    """Labels every point at the nearest free place, with a thin leader where that is not beside it.
+
+    To be called when the limits of the axes are final. Returns the labels' boxes in pixels, in the points' order.
+    """
+    renderer = axes.figure.canvas.get_renderer()
+    pixel = axes.figure.dpi / 72
+    frame = Box(*axes.get_window_extent(renderer).extents)
+    centres = [tuple(map(float, axes.transData.transform((p.x, p.y)))) for p in points]
+    taken = []
+    for point, (x, y) in zip(points, centres):
+        half = marker / 2 * pixel
+        ends = [float(axes.transData.transform((point.x, value))[1]) for value in (point.low, point.high)]
+        taken.append(Box(x - half, min(y - half, *ends), x + half, max(y + half, *ends)))
+    leaders: list[tuple[tuple[float, float], tuple[float, float]]] = []
+    placed: dict[int, Box] = {}
+    for index in sorted(range(len(points)), key=lambda i: (-centres[i][1], centres[i][0])):
+        text = axes.text(0, 0, points[index].text, fontsize=8, color=INK, ha="center", va="center", zorder=6)
+        extent = text.get_window_extent(renderer)
+        size = (extent.width + 2 * GAP * pixel, extent.height + 2 * GAP * pixel)
+        box, anchor, far = _free_place(centres[index], size, frame, taken, leaders, pixel)
+        taken.append(box)
+        placed[index] = box
+        middle = ((box.left + box.right) / 2, (box.bottom + box.top) / 2)
+        text.set_position(axes.transData.inverted().transform(middle))
+        if far:
+            leaders.append((centres[index], anchor))
+            ends = axes.transData.inverted().transform([centres[index], anchor])
+            axes.plot(*zip(*ends), color=points[index].colour, linewidth=0.7, zorder=2, scalex=False, scaley=False)
+    return [placed[i] for i in range(len(points))]
+
+
+def at_line_ends(axes: Axes, ends: Sequence[tuple[float, float, str, Any]], height: float = 12.5) -> list[float]:
+    """Labels lines at the right, outside the axes: ends are (x, y, text, colour) in data coordinates.
+
+    Labels keep ``height`` points apart and as near to their line as that allows. Returns their y in pixels.
+    """
+    pixel = axes.figure.dpi / 72
+    frame = axes.get_window_extent(axes.figure.canvas.get_renderer())
+    wanted = [float(axes.transData.transform((x, y))[1]) for x, y, _, _ in ends]
+    order = sorted(range(len(ends)), key=lambda i: (wanted[i], i))
+    heights = _spread([wanted[i] for i in order], height * pixel, frame.y0, frame.y1)
+    placed = dict(zip(order, heights))
+    to_axes = axes.transAxes.inverted()
+    for index, (x, y, text, colour) in enumerate(ends):
+        label_y = float(to_axes.transform((0, placed[index]))[1])
+        start = to_axes.transform(axes.transData.transform((x, y)))
+        axes.plot(
+            [start[0], 1.012, 1.045], [start[1], start[1], label_y], transform=axes.transAxes, color=colour,
+            linewidth=0.8, clip_on=False, zorder=1, scalex=False, scaley=False, solid_capstyle="round",
+        )  # fmt: skip
+        axes.text(1.055, label_y, text, transform=axes.transAxes, fontsize=8, color=INK, va="center", ha="left")
+    return [placed[i] for i in range(len(ends))]
+
+
+def _free_place(
+    centre: tuple[float, float],
+    size: tuple[float, float],
+    frame: Box,
+    taken: list[Box],
+    leaders: list[tuple[tuple[float, float], tuple[float, float]]],
+    pixel: float,
+) -> tuple[Box, tuple[float, float], bool]:
+    """The first candidate that overlaps nothing; the one with the least overlap if every candidate does."""
+    best: tuple[int, Box, tuple[float, float], bool] | None = None
+    for radius in RADII:
+        for angle in ANGLES:
+            direction = (math.cos(math.radians(angle)), math.sin(math.radians(angle)))
+            anchor = (centre[0] + direction[0] * radius * pixel, centre[1] + direction[1] * radius * pixel)
+            middle = (anchor[0] + direction[0] * size[0] / 2, anchor[1] + direction[1] * size[1] / 2)
+            box = Box(
+                middle[0] - size[0] / 2, middle[1] - size[1] / 2, middle[0] + size[0] / 2, middle[1] + size[1] / 2
+            )
+            far = radius > RADII[1]
+            faults = sum(box.overlaps(other) for other in taken) + 2 * (not box.within(frame))
+            faults += sum(box.crossed_by(*leader) for leader in leaders)
+            if far:  # the leader may leave its own marker, but not run through others
+                start = (centre[0] + direction[0] * RADII[0] * pixel, centre[1] + direction[1] * RADII[0] * pixel)
+                faults += sum(other.crossed_by(start, anchor) for other in taken)
+            if faults == 0:
+                return box, anchor, far
+            if best is None or faults < best[0]:
+                best = (faults, box, anchor, far)
+    assert best is not None
+    return best[1:]
+
+
+def _spread(wanted: list[float], gap: float, low: float, high: float) -> list[float]:
+    """Ascending positions at least ``gap`` apart, near ``wanted`` (ascending), within the range if they fit."""
+    groups: list[list[float]] = []  # [sum of (wanted - own offset), members]
+    for value in wanted:
+        groups.append([value, 1])
+        while len(groups) > 1 and groups[-2][0] / groups[-2][1] + groups[-2][1] * gap > groups[-1][0] / groups[-1][1]:
+            total, members = groups.pop()
+            groups[-1][0] += total - members * groups[-1][1] * gap
+            groups[-1][1] += members
+    placed = [total / members + i * gap for total, members in groups for i in range(int(members))]
+    for i in range(len(placed) - 1, -1, -1):  # push down from the upper edge, then up from the lower one
+        placed[i] = min(placed[i], high - (len(placed) - 1 - i) * gap)
+    for i in range(len(placed)):
+        placed[i] = max(placed[i], low + i * gap)
+    return placed

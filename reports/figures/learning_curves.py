@@ -1,0 +1,38 @@
+"""The reported metric against training steps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from reports.figures import lines, style
+from results.run_folder import DONE
+
+if TYPE_CHECKING:
+    from reports.specification import Figure
+    from reports.table import Table
+    from results.collect import Collected
+
+
+def draw(table: Table, collected: Collected, figure: Figure) -> tuple[Any, Any, str, str] | None:
+    """The figure, its data, title and caption; None where no finished run logged the metric more than once."""
+    from matplotlib.ticker import StrMethodFormatter
+
+    metric, metrics = table.metric, collected.metrics
+    done = set(collected.runs[collected.runs["state"] == DONE]["run"])
+    mine = metrics[(metrics["metric"] == metric.metric) & metrics["run"].isin(done)]
+    if mine.empty or mine["step"].nunique() < 2:
+        return None
+    summary = lines.over_seeds(mine, ["step"])
+    canvas = style.new_figure(5.6, 3.6)
+    canvas.subplots_adjust(right=0.78)
+    axes = canvas.subplots()
+    ends = lines.lines(axes, summary, "step", table)
+    lines.chance_line(axes, metric.chance)
+    axes.set_xlim(0, float(summary["step"].max()))
+    style.percent_axis(axes, metric.unit)
+    axes.set_xlabel("Training step")
+    axes.set_ylabel(f"{metric.label} ({metric.unit})")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    lines.finish(canvas, [(axes, ends)])
+    caption = f"{metric.label} during training: mean over finished seeds; the band spans the lowest and highest seed."
+    return canvas, summary.round(4), "Learning curves", caption

@@ -1,0 +1,48 @@
+"""Accuracy against how far away the evidence lies, along rows and along columns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from reports.figures import FigureError, lines, style
+
+if TYPE_CHECKING:
+    from reports.specification import Figure
+    from reports.table import Table
+    from results.collect import Collected
+
+NEEDED = {"direction", "distance", "correct", "count"}
+
+
+def draw(table: Table, collected: Collected, figure: Figure) -> tuple[Any, Any, str, str] | None:
+    """The figure, its data, title and caption; None where no finished run has a reach curve."""
+    curves = collected.curves[collected.curves["curve"] == "reach"]
+    if curves.empty:
+        return None
+    if missing := NEEDED - set(curves.columns):
+        raise FigureError(f"the reach curves lack {', '.join(sorted(missing))}")
+    counted = curves[curves["count"] > 0]
+    summed = counted.groupby(["arm", "seed", "direction", "distance"], as_index=False)[["correct", "count"]].sum()
+    summed["value"] = 100 * summed["correct"] / summed["count"]
+    summary = lines.over_seeds(summed, ["direction", "distance"])
+    directions = [d for d in ("horizontal", "vertical") if d in set(summary["direction"])]
+    directions += sorted(set(summary["direction"]) - set(directions))
+    canvas = style.new_figure(4.6 * len(directions), 3.5)
+    panels = []
+    for axes, direction in zip(canvas.subplots(1, len(directions), sharey=True, squeeze=False)[0], directions):
+        part = summary[summary["direction"] == direction]
+        panels.append((axes, lines.lines(axes, part, "distance", table)))
+        lines.chance_line(axes, table.metric.chance)
+        axes.set_title(direction.capitalize(), loc="left", fontweight="bold")
+        axes.set_xlabel(figure.axis or "Distance (px)")
+        axes.set_xlim(min(0.0, float(part["distance"].min())), float(part["distance"].max()))
+    first = panels[0][0]
+    style.percent_axis(first, "%")
+    first.set_ylabel(f"{table.metric.label} (%)")
+    canvas.subplots_adjust(wspace=0.5)
+    lines.finish(canvas, panels)
+    caption = (
+        "Accuracy of the tokens at each distance from what tells their class, by direction: mean over finished seeds; "
+        "the band spans the lowest and highest seed."
+    )
+    return canvas, summary.round(4), "Reach", caption

@@ -1,0 +1,64 @@
+"""Text into Markdown and LaTeX: escapes, and the jinja2 environment of the templates."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}", "[": "{[}", "]": "{]}",  # a bare [ after \\ would be its argument
+    "±": r"$\pm$", "−": r"$-$", "×": r"$\times$", "Δ": r"$\Delta$", "–": "--", "—": "---", "…": r"\dots{}",
+    "†": r"\textdagger{}", "²": r"\textsuperscript{2}", "≈": r"$\approx$", "≤": r"$\leq$", "≥": r"$\geq$",
+    "↑": r"$\uparrow$", "“": "``", "”": "''", "’": "'", "°": r"\textdegree{}", "µ": r"\textmu{}", "\u00a0": "~",
+    **{chr(0x2460 + n): rf"({n + 1})" for n in range(9)},
+}  # fmt: skip
+
+
+def latex(text: object) -> str:
+    """Any text as LaTeX that pdflatex sets; a character it has no glyph for becomes ``?``."""
+    return "".join(LATEX.get(c, c if c.isascii() or c in "äöüÄÖÜßéèáàçñ" else "?") for c in _one_line(text))
+
+
+def markdown_cell(text: object) -> str:
+    """Text that stays within one cell of a Markdown table and is not taken for markup."""
+    return re.sub(r"([|*_`<>\\])", r"\\\1", _one_line(text))
+
+
+def markdown_row(cells: list[object]) -> str:
+    return "| " + " | ".join(markdown_cell(cell) for cell in cells) + " |"
+
+
+def markdown_rule(columns: list[str]) -> str:
+    """The line under a header: words left, numbers right. ``columns`` holds ``l`` or ``r`` per column."""
+    return "|" + "|".join(" --- " if side == "l" else " ---: " for side in columns) + "|"
+
+
+@cache
+def environment() -> Environment:
+    """Templates of ``templates/``. A name that a template uses and nobody gave is an error, not an empty string."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=select_autoescape(["html", "html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        comment_start_string="<#",
+        comment_end_string="#>",
+    )
+    made.filters.update(latex=latex, cell=markdown_cell, row=markdown_row, rule=markdown_rule)
+    return made
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split(" ")).replace("\n", " ").replace("\r", " ")

@@ -1,0 +1,209 @@
+"""Real image files, whole and damaged, through every kind of reader."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from errors import DataError, RunFailed
+from experiments.config import resolve
+from experiments.data.images import READABLE, open_images
+from experiments.data.layout import check_root
+from experiments.data.loading import Batches
+from experiments.data.order import SampleKey
+from experiments.ledger import Ledger
+
+TEST = {"data.image_size": [32, 32], "data.workers": 0, "train.batch_size": 6}
+
+
+def config_of(root, **given):
+    config = resolve("tiny_imagenet", TEST, {"data.root": str(root)}, {k.replace("__", "."): v for k, v in given.items()})
+    check_root(config)
+    return config
+
+
+def test_a_sample_depends_on_its_key_alone(images):
+    config = config_of(images, augment__auto_augment="rand-m9-mstd0.5-inc1", augment__erase=0.5)
+    dataset = open_images(config, training=True)
+    first = dataset[SampleKey(0, 5)][0]
+    torch.rand(7)
+    np.random.rand(3)
+    assert torch.equal(dataset[SampleKey(0, 5)][0], first)
+    assert not torch.equal(dataset[SampleKey(1, 5)][0], first)
+    assert not torch.equal(dataset[SampleKey(0, 5, repeat=1)][0], first)
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(images):
+    config = config_of(images)
+    epochs = []
+    for workers in (0, 2):
+        batches = Batches(open_images(config, training=True), 6, 0, True, workers, torch.device("cpu"))
+        epochs.append([batch[0] for batch in batches.epoch(1, first_batch=1)])
+    assert len(epochs[0]) == 3
+    assert all(torch.equal(one, other) for one, other in zip(*epochs, strict=True))
+
+
+ODD_IMAGES = {
+    "grayscale.jpg": lambda image: image.convert("L"),
+    "palette.png": lambda image: image.convert("P"),
+    "rgba.png": lambda image: image.convert("RGBA"),
+    "cmyk.jpg": lambda image: image.convert("CMYK"),
+    "bilevel.png": lambda image: image.convert("1"),
+}
+
+
+@pytest.mark.parametrize("name", ODD_IMAGES)
+def test_every_colour_mode_is_read_as_rgb(images, name):
+    folder = images / "val" / "class0"
+    for file in folder.iterdir():
+        file.unlink()
+    original = Image.fromarray(np.full((40, 40, 3), 128, np.uint8))
+    ODD_IMAGES[name](original).save(folder / name)
+    image, label, unreadable = open_images(config_of(images), training=False)[SampleKey(0, 0)]
+    assert (tuple(image.shape), label, unreadable) == ((3, 32, 32), 0, READABLE)
+
+
+def damage(path, how):
+    if how == "truncated":
+        path.write_bytes(path.read_bytes()[:400])
+    else:
+        path.write_bytes({"empty": b"", "text": b"this is no image\n", "html": b"<html>404</html>"}[how])
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "text", "html"])
+def test_training_replaces_an_unreadable_image_and_lists_it(images, how):
+    damage(images / "train" / "class1" / "3.jpg", how)
+    dataset = open_images(config_of(images, data__bad_image_tolerance=0.1), training=True)
+    image, label, unreadable = dataset[SampleKey(0, 11)]
+    follower = dataset.read(12)
+    assert unreadable == 11
+    assert label == follower[1]
+    ledger = Ledger(dataset, tolerance=0.1)
+    ledger.note((image[None], torch.tensor([label]), torch.tensor([unreadable])))
+    assert list(ledger.state()) == [11]
+    assert "class1/3.jpg" in ledger.state()[11]
+    assert "\n" not in ledger.state()[11]
+
+
+def test_too_many_unreadable_images_fail_the_run(images):
+    damage(images / "train" / "class1" / "3.jpg", "empty")
+    dataset = open_images(config_of(images), training=True)
+    ledger = Ledger(dataset, tolerance=0.01)
+    with pytest.raises(RunFailed, match=r"1 of 24 .* class1/3\.jpg"):
+        ledger.note(tuple(torch.as_tensor(part)[None] for part in dataset[SampleKey(0, 11)]))
+
+
+def test_evaluation_never_replaces_an_image(images):
+    damage(images / "val" / "class2" / "1.jpg", "truncated")
+    dataset = open_images(config_of(images), training=False)
+    ledger = Ledger(dataset, tolerance=1.0)
+    with pytest.raises(DataError, match=r"class2/1\.jpg: unreadable image"):
+        for batch in Batches(dataset, 6, 0, False, 0, torch.device("cpu")).epoch(0):
+            ledger.refuse(dataset, batch)
+
+
+def test_a_part_of_a_split_holds_every_class(images):
+    dataset = open_images(config_of(images, data__eval_images=3), training=False)
+    assert [dataset[SampleKey(0, i)][1] for i in range(len(dataset))] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda root: None, r"no such file or folder.*scenes"),
+        (lambda root: root.mkdir(), "it is empty"),
+        (lambda root: (root / "train" / "a").mkdir(parents=True), "no folder for the validation split"),
+        (lambda root: [(root / s).mkdir(parents=True) for s in ("train", "val")], "no class folders"),
+        (
+            lambda root: [(root / s).mkdir(parents=True) for s in ("train/a", "train/b", "val/a", "val/c")],
+            "different classes: 2 are in one only, e.g. b, c",
+        ),
+    ],
+)
+def test_an_unusable_data_root_is_refused(tmp_path, spoil, says):
+    root = tmp_path / "root"
+    spoil(root)
+    with pytest.raises(DataError, match=says) as caught:
+        config_of(root)
+    assert "\n" not in str(caught.value)
+
+
+def test_class_folders_without_images_are_refused(tmp_path):
+    for folder in ("train/a", "val/a"):
+        (tmp_path / folder).mkdir(parents=True)
+    with pytest.raises(DataError, match="Found 0 images|holds no images"):
+        open_images(config_of(tmp_path), training=True)
+
+
+def test_a_class_without_images_is_refused(images):
+    for file in (images / "val" / "class2").iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match="images of 2 classes, not 3"):
+        open_images(config_of(images), training=False)
+
+
+def test_no_data_root_says_what_to_set():
+    with pytest.raises(DataError, match=r"data\.root=PATH.*site\.yaml.*experiment=scenes and protocol=smoke"):
+        check_root(resolve("imagenet"))
+
+
+def test_another_number_of_classes_than_the_recipe_is_refused(images):
+    with pytest.raises(DataError, match=r"holds 3 classes.*data\.num_classes=3"):
+        config_of(images, data__num_classes=1000)
+
+
+def test_tar_files_are_read_as_timm_spells_them(images, tmp_path):
+    for split in ("train", "val"):
+        with tarfile.open(tmp_path / f"{split}.tar", "w") as tar:
+            tar.add(images / split, arcname=".")
+    config = config_of(tmp_path / "train.tar", data__num_classes=3)
+    assert_same_images(open_images(config, training=True), open_images(config_of(images), training=True))
+
+
+def test_webdataset_shards_are_read_and_judged_completely(images, tmp_path):
+    pytest.importorskip("webdataset")
+    root = tmp_path / "shards"
+    root.mkdir()
+    splits = {}
+    for split, folder in (("train", "train"), ("validation", "val")):
+        files = sorted((images / folder).rglob("*.jpg"))
+        with tarfile.open(root / f"{split}-0000.tar", "w") as tar:
+            for number, file in enumerate(files):
+                for suffix, content in (("jpg", file.read_bytes()), ("cls", str(int(file.parent.name[-1])).encode())):
+                    entry = tarfile.TarInfo(f"{number:05d}.{suffix}")
+                    entry.size = len(content)
+                    tar.addfile(entry, io.BytesIO(content))
+        splits[split] = {"name": split, "num_samples": len(files), "filenames": [f"{split}-0000.tar"], "shard_lengths": [len(files)]}
+    (root / "_info.json").write_text(json.dumps({"splits": splits}))
+    config = config_of(root, data__num_classes=3, data__reader="wds/any")
+    judged = Batches(open_images(config, training=False), 5, 0, False, 0, torch.device("cpu"))
+    classes = torch.cat([batch[1] for batch in judged.epoch(0)])
+    assert sorted(classes.tolist()) == [0] * 4 + [1] * 4 + [2] * 4
+    for workers in (0, 1):
+        trained = Batches(open_images(config, training=True), 6, 0, True, workers, torch.device("cpu"))
+        epochs = [torch.cat([batch[0] for batch in trained.epoch(number)]) for number in (0, 0, 1)]
+        assert len(epochs[0]) == 24
+        assert torch.equal(epochs[0], epochs[1])
+        assert not torch.equal(epochs[0], epochs[2])
+
+
+def test_hugging_face_data_sets_are_read(images, monkeypatch):
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    config = config_of(images, data__num_classes=3)
+    config.data.reader, config.data.root = f"hfds/{images}", None
+    assert_same_images(open_images(config, training=True), open_images(config_of(images), training=True))
+
+
+def assert_same_images(dataset, reference):
+    def described(d):
+        return sorted((label, np.asarray(image).tobytes()) for image, label in map(d.read, range(len(d))))
+
+    assert len(dataset) == 24
+    assert described(dataset) == described(reference)

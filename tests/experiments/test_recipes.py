@@ -1,0 +1,95 @@
+"""Every recipe file trains for a step or two, so that none can rot; the paper's settings reach timm's parts."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import atm  # noqa: F401
+from experiments import engine
+from experiments.config import RECIPES, recipe_names, resolve
+from experiments.data.layout import check_root, needs_root
+from experiments.identity import run_id
+from experiments.optimization import build_ema, build_optimizer, build_schedule, set_lr
+from experiments.run_folder import RunFolder
+from experiments.tasks.classification import Classification
+
+BRIEF = {"model": "nano", "train.epochs": 2, "train.batch_size": 8, "train.warmup_epochs": 1, "train.precision": "float32",
+         "data.workers": 0, "machine.threads": 1, "data.image_size": [64, 64]}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_trains(name, tmp_path, shared_images):
+    given = dict(BRIEF)
+    recipe = resolve(name, {"init": "parent"})
+    if needs_root(recipe):
+        given |= {"data.root": str(shared_images), "data.num_classes": 3}
+    else:
+        given |= {"data.train_images": 16, "data.eval_images": 2}
+    if name == "imagenet_384":
+        model = timm.create_model("atmnet_nano", num_classes=1000)
+        torch.save({"model": model.state_dict()}, tmp_path / "parent.pth")
+        given["init"] = str(tmp_path / "parent.pth")
+    config = resolve(name, given)
+    check_root(config)
+    folder = RunFolder(tmp_path / run_id(config))
+    folder.freeze(config)
+    summary = engine.run(folder)
+    assert summary["protocol"] == recipe.protocol
+    assert summary["step"] == (4 if not needs_root(recipe) else 6)
+    if recipe.train.ema_decay:
+        assert "eval_ema/top1" in summary["metrics"]
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_a_record(name):
+    header = [line for line in (RECIPES / f"{name}.yaml").read_text().splitlines() if line.startswith("#")]
+    for part in ("Reproduces:", "Expected:", "Cost:", "Run:"):
+        assert sum(line.startswith(f"# {part}") for line in header) == 1
+    assert f"experiment={name}" in next(line for line in header if "Run:" in line)
+
+
+def test_the_papers_recipe_in_figures():
+    """SPEC of AAAI Table 9 as DeiT's code means it."""
+    config = resolve("imagenet")
+    train = config.train
+    model = nn.Linear(3, 3)
+    schedule = build_schedule(build_optimizer(model, train), train, steps_per_epoch=10)
+    rates = []
+    for epoch in (0, 1, 5, 150, 299):
+        set_lr(schedule, train, epoch * 10 + 3, steps_per_epoch=10)
+        rates.append(schedule.optimizer.param_groups[0]["lr"])
+    cosine = [1e-5 + (1e-3 - 1e-5) * (1 + torch.cos(torch.tensor(torch.pi * e / 300)).item()) / 2 for e in (5, 150, 299)]
+    assert rates == pytest.approx([1e-6, 1e-6 + (1e-3 - 1e-6) / 5, *cosine])
+    assert (train.batch_size, train.epochs, train.weight_decay, train.clip_grad) == (1024, 300, 0.05, None)
+    assert build_ema(model, train).decay == 0.99996
+
+
+def test_weight_decay_spares_vectors_and_peg():
+    model = timm.create_model("atmnet_nano", num_classes=3)
+    optimizer = build_optimizer(model, resolve("imagenet").train)
+    decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] == 0.05 for p in group["params"]}
+    spared = {name for name, p in model.named_parameters() if id(p) not in decayed}
+    assert spared == {name for name, p in model.named_parameters() if p.ndim == 1 or "peg" in name}
+    assert len(spared) > 20
+
+
+def test_mixing_is_a_function_of_batch_and_seed(shared_images):
+    config = resolve("imagenet", {"data.root": str(shared_images), "data.num_classes": 3})
+    task = Classification(config)
+    batch = (torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 0]), torch.full((4,), -1))
+    first, second, other = (task.prepare(tuple(part.clone() for part in batch), seed) for seed in (1, 1, 2))
+    assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
+    assert not torch.equal(first[1], other[1])
+    assert first[1].shape == (4, 3)
+    assert torch.allclose(first[1].sum(1), torch.ones(4))
+
+
+def test_top1_and_top5_count_every_image(shared_images):
+    task = Classification(resolve("imagenet", {"data.root": str(shared_images), "data.num_classes": 6}))
+    logits = torch.eye(6)[[0, 1, 2, 3]] - torch.eye(6)[[5, 5, 5, 5]]
+    judged = task.evaluate(lambda images: logits[: len(images)], [(torch.zeros(3, 1), torch.tensor([0, 1, 5]))])
+    assert judged.metrics["top1"] == pytest.approx(200 / 3)
+    assert judged.metrics["top5"] == pytest.approx(200 / 3)

@@ -1,0 +1,185 @@
+"""The token-labelling task: what it counts, and that depth measures mixing."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import default_collate
+
+from experiments.data.order import EpochOrder, stream
+from experiments.data.scenes import CLASSES, IGNORED, TOKEN, draw_layout, normalise, render
+from experiments.tasks.token_labelling import DEEP, EXAMPLES, TokenLabelling
+
+CHANCE = 100 / len(CLASSES)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def config(seed=0, **model):
+    defaults = {
+        "name": "nano",
+        "offsets": "axial",
+        "samples": 1,
+        "peg": None,
+        "offset_sharing": None,
+        "offset_interval": None,
+        "fusion": "pooled",
+        "drop_path": 0.0,
+    }
+    data = SimpleNamespace(image_size=[160, 160], train_images=16, eval_images=40)
+    return SimpleNamespace(model=SimpleNamespace(**{**defaults, **model}), data=data, seed=seed)
+
+
+def batches(task: TokenLabelling, size: int = 16):
+    for keys in EpochOrder(len(task.eval_set), size, 0, shuffle=False):
+        yield tuple(default_collate([task.eval_set[key] for key in keys]))
+
+
+def oracle(task: TokenLabelling, right=lambda labels, distance: torch.ones_like(labels, dtype=torch.bool)):
+    """Batches, and a predictor that knows their answers and gives them where ``right`` says so."""
+    judged = list(batches(task))
+    answers = {id(batch[0]): batch for batch in judged}
+
+    def predict(images):
+        _, labels, distance, _ = answers[id(images)]
+        shown = torch.where(right(labels, distance), labels, labels + 1) % len(CLASSES)
+        return 20.0 * torch.nn.functional.one_hot(shown, len(CLASSES)).permute(0, 3, 1, 2)
+
+    return predict, judged
+
+
+def test_an_oracle_scores_a_hundred():
+    task = TokenLabelling(config())
+    metrics = task.evaluate(*oracle(task)).metrics
+    assert metrics["token_accuracy"] == metrics["token_accuracy_deep"] == 100.0
+    assert 0 <= metrics["loss"] < 1e-6
+
+
+def test_accuracy_and_reach_count_what_they_say():
+    task = TokenLabelling(config())
+    evaluation = task.evaluate(*oracle(task, lambda labels, distance: distance < 56))
+    scenes = [task.eval_set[key] for keys in EpochOrder(40, 40, 0, shuffle=False) for key in keys]
+    labels, distance, direction = (torch.stack([scene[part] for scene in scenes]).numpy() for part in (1, 2, 3))
+    known = labels != IGNORED
+    right = known & (distance < 56)
+    assert evaluation.metrics["token_accuracy"] == pytest.approx(100 * right.sum() / known.sum())
+    deep = known & (distance >= DEEP)
+    assert evaluation.metrics["token_accuracy_deep"] == pytest.approx(100 * (right & deep).sum() / deep.sum())
+
+    rows = evaluation.curves["reach"]
+    assert {row["direction"] for row in rows} == {"horizontal", "vertical"}
+    for row in rows:
+        here = known & (direction == ["horizontal", "vertical"].index(row["direction"]))
+        here &= (distance >= row["distance"] - TOKEN / 2) & (distance < row["distance"] + TOKEN / 2)
+        assert (row["correct"], row["count"]) == ((right & here).sum(), here.sum()) and row["count"] > 0
+    assert sum(row["count"] for row in rows) == known.sum()
+
+
+def test_reach_rows_add_up_to_the_accuracy():
+    task = TokenLabelling(config())
+    torch.manual_seed(0)
+    model = task.build_model().eval()
+    evaluation = task.evaluate(model, batches(task))
+    rows = evaluation.curves["reach"]
+    total = 100 * sum(row["correct"] for row in rows) / sum(row["count"] for row in rows)
+    assert evaluation.metrics["token_accuracy"] == pytest.approx(total)
+    assert 0 < total < 60 and evaluation.metrics["loss"] > 1.0  # untrained
+
+
+def test_the_size_of_the_batches_changes_nothing():
+    task = TokenLabelling(config())
+    torch.manual_seed(0)
+    model = task.build_model().eval()
+    one, other = (task.evaluate(model, batches(task, size)) for size in (4, 40))
+    assert one.curves == other.curves
+    assert one.metrics == pytest.approx(other.metrics, rel=1e-5)
+    assert all(np.array_equal(one.examples[name], other.examples[name]) for name in one.examples)
+
+
+def test_examples_hold_all_that_a_picture_needs():
+    task = TokenLabelling(config())
+    examples = task.evaluate(*oracle(task)).examples
+    assert examples["images"].shape == (EXAMPLES, 160, 160, 3) and examples["images"].dtype == np.uint8
+    assert examples["labels"].shape == examples["predictions"].shape == (EXAMPLES, 10, 10)
+    assert examples["labels"].dtype == examples["predictions"].dtype == np.int8
+    assert examples["palette"].shape == (len(CLASSES), 3) and examples["palette"].dtype == np.uint8
+    assert examples["class_names"].tolist() == list(CLASSES)
+    known = examples["labels"] != IGNORED
+    assert known.any() and (examples["predictions"][known] == examples["labels"][known]).all()
+    directions = {int(task.eval_set[key][3][0, 0]) for key in next(iter(EpochOrder(EXAMPLES, EXAMPLES, 0, False)))}
+    assert directions == {0, 1}
+
+
+def test_the_loss_leaves_out_all_but_the_bars():
+    task = TokenLabelling(config())
+    logits = torch.randn(1, len(CLASSES), 2, 2)
+    labels = torch.tensor([[[1, IGNORED], [IGNORED, 3]]])
+    by_hand = -(logits.log_softmax(1)[0, 1, 0, 0] + logits.log_softmax(1)[0, 3, 1, 1]) / 2
+    assert task.loss(logits, (torch.empty(0), labels)).item() == pytest.approx(by_hand.item())
+
+
+def test_preparing_changes_nothing():
+    batch = (torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 1))
+    assert TokenLabelling(config()).prepare(batch, 7) is batch
+
+
+ARMS = [
+    {},
+    {"offsets": "zero"},
+    {"offsets": "zero", "fusion": "mean"},
+    {"offsets": "token"},
+    {"offsets": "joint", "offset_sharing": 1},
+    {"offset_sharing": 1},
+    {"samples": 3, "offset_sharing": 1},
+]
+
+
+@pytest.mark.parametrize("arm", ARMS, ids=lambda arm: "-".join(map(str, arm.values())) or "axial")
+def test_every_arm_labels_tokens_and_every_parameter_learns(arm):
+    task = TokenLabelling(config(**arm))
+    torch.manual_seed(0)
+    model = task.build_model()
+    batch = default_collate([task.train_set[key] for key in next(iter(EpochOrder(16, 4, 0, shuffle=True)))])
+    output = model(batch[0])
+    assert output.shape == (4, len(CLASSES), 10, 10)
+    task.loss(output, batch).backward()
+    idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert idle == []
+
+
+def test_evaluation_scenes_do_not_depend_on_the_seed_but_training_ones_do():
+    one, other = TokenLabelling(config(seed=0)), TokenLabelling(config(seed=1))
+    key = next(iter(EpochOrder(16, 1, 0, shuffle=False)))[0]
+    assert torch.equal(one.eval_set[key][0], other.eval_set[key][0])
+    assert not torch.equal(one.train_set[key][0], other.train_set[key][0])
+
+
+@pytest.mark.parametrize("offsets, sees", [("zero", False), ("axial", True)])
+def test_a_bars_own_mark_reaches_its_deep_tokens_only_by_offsets(offsets, sees):
+    """With zero offsets and mean fusion the mark of a bar cannot change its deep tokens; offsets carry it there."""
+    torch.manual_seed(0)
+    model = TokenLabelling(config(offsets=offsets, fusion="mean")).build_model().eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("offsets.proj.bias"):
+            torch.nn.init.normal_(parameter, std=4.0)  # tokens: as learned offsets come to be
+    moved = {"near": 0.0, "deep": 0.0}
+    for index in range(4):
+        layout = draw_layout(stream(9, index), (160, 160))
+        classes = np.zeros(len(layout.bars), np.int64)
+        for bar in np.eye(len(classes), dtype=np.int64):
+            before, after = render(layout, classes), render(layout, classes + 3 * bar)
+            with torch.no_grad():
+                outputs = model(torch.stack([normalise(before.image), normalise(after.image)]))
+            change = (outputs[1] - outputs[0]).abs().amax(0).numpy()
+            own = after.labels == 3
+            for name, chosen in (("near", own & (after.distance < 16)), ("deep", own & (after.distance >= DEEP))):
+                moved[name] = max(moved[name], float(change[chosen].max(initial=0.0)))
+    assert moved["near"] > 1e-2
+    assert (moved["deep"] > 1e-3) is sees
