@@ -38,7 +38,7 @@ PLANNING = ("protocol", "seed", "seeds", "arms", "runs_dir")
 
 
 def main(words: list[str]) -> int:
-    options = build_parser().parse_args(words)
+    options = build_parser().parse_intermixed_args(words)
     try:
         return dispatch(options)
     except SuiteError as error:

@@ -173,6 +173,8 @@ def complete(config: Config) -> Config:
         model.drop_path = float(variant["drop_path"])
     model.offset_sharing = _sharing(model, variant)
     model.offset_interval = _interval(model, variant)
+    if config.init == "required":
+        raise ConfigError(f"experiment={config.experiment} fine-tunes: set init=RUN_ID, or init=PATH of a checkpoint")
     size = config.data.image_size
     if len(size) != 2 or min(size) < 1:
         raise ConfigError(f"data.image_size={size}: give height and width in pixels, e.g. [224,224]")

@@ -322,6 +322,8 @@ def _outcome(folder: RunFolder) -> Iterator[None]:
         log.debug("%s\n%s", cause, traceback.format_exc())
         with suppress(OSError):
             folder.set_state("failed", cause=cause)
+        if isinstance(error, SuiteError):
+            raise
         raise RunFailed(cause) from error
 
 

@@ -21,17 +21,12 @@ def run_id(config: Config) -> str:
 
 def origin(init: str | None) -> str | None:
     """The parent a run starts from: a run id as it is, a weights file by its content, wherever it lies."""
-    if init == "required":
-        raise ConfigError("this recipe fine-tunes: set init=RUN_ID, or init=PATH of a checkpoint")
     if init is None or not is_file(init):
         return init
     path = Path(init).expanduser()
     if not path.is_file():
         raise ConfigError(f"init={init}: no such file")
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}" if hasattr(hashlib, "file_digest") else (
-            f"sha256:{hashlib.sha256(file.read()).hexdigest()}"
-        )
+    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
 def is_file(init: str) -> bool:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-WIDE = 150  # columns from which the table stands with one line per arm
+WIDE = 140  # columns from which the table stands with one line per arm
 
 
 def show(
@@ -29,9 +29,10 @@ def print_table(table: Table, console: Console | None = None) -> None:
     from rich.markup import escape
 
     console = console or wide_console()
-    header, body, sides = cells.header(table), cells.body(table), "lrrrrrrl"
+    header, body, sides = cells.header(table), cells.body(table), "lrrnnrrl"
     if console.width < WIDE:
-        header, body, sides = stacked(header), [stacked(row) for row in body], "lrrrrl"
+        header, body, sides = stacked(header), [stacked(row) for row in body], "lrnnrl"
+        header[2] = header[2].replace(" ", "\n", 1)
     console.print(f"[bold]{escape(table.spec.title)}[/bold]")
     console.print(_plain(words.about(table)), style="dim", markup=False)
     console.print(grid(header, body, sides))
@@ -88,14 +89,15 @@ def stacked(row: list[str]) -> list[str]:
 
 
 def grid(header: list[str], body: list[list[str]], sides: str) -> Any:
-    """A rich table; ``sides`` holds ``l`` or ``r`` per column."""
+    """A rich table; ``sides`` holds per column ``l`` or ``r``, or ``n`` for right and never wrapped."""
     from rich import box
     from rich.table import Table as Grid
     from rich.text import Text
 
     made = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
     for title, side in zip(header, sides):
-        made.add_column(Text(title), justify="right" if side == "r" else "left", overflow="fold")
+        text = Text(title.replace(" [", "\n[").replace(" (", "\n(", 1))
+        made.add_column(text, justify="left" if side == "l" else "right", overflow="fold", no_wrap=side == "n")
     for row in body:
         made.add_row(*(Text(cell) for cell in row))
     return made

@@ -125,7 +125,8 @@ def _free_place(
         for angle in ANGLES:
             direction = (math.cos(math.radians(angle)), math.sin(math.radians(angle)))
             anchor = (centre[0] + direction[0] * radius * pixel, centre[1] + direction[1] * radius * pixel)
-            middle = (anchor[0] + direction[0] * size[0] / 2, anchor[1] + direction[1] * size[1] / 2)
+            side = [max(-1.0, min(1.0, 1.5 * part)) for part in direction]  # which edge or corner is at the anchor
+            middle = (anchor[0] + side[0] * size[0] / 2, anchor[1] + side[1] * size[1] / 2)
             box = Box(
                 middle[0] - size[0] / 2, middle[1] - size[1] / 2, middle[0] + size[0] / 2, middle[1] + size[1] / 2
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from reports.figures import style
@@ -41,6 +42,11 @@ def lines(axes: Axes, summary: pd.DataFrame, x: str, table: Table) -> list[tuple
         )  # fmt: skip
         ends.append((float(xs[-1]), float(ys[-1]), row.label, look.colour))
     return ends
+
+
+def label_width(labels: Iterable[str]) -> float:
+    """Inches that end labels need to the right of an axes, to the next one's tick marks."""
+    return 0.5 + 0.068 * max(map(len, labels), default=0)
 
 
 def finish(canvas: Any, panels: list[tuple[Axes, list[tuple[float, float, str, Any]]]]) -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from reports.table import Table
     from results.collect import Collected
 
+PANEL = 3.2  # inches of width
 NEEDED = {"direction", "distance", "correct", "count"}
 
 
@@ -27,7 +28,8 @@ def draw(table: Table, collected: Collected, figure: Figure) -> tuple[Any, Any, 
     summary = lines.over_seeds(summed, ["direction", "distance"])
     directions = [d for d in ("horizontal", "vertical") if d in set(summary["direction"])]
     directions += sorted(set(summary["direction"]) - set(directions))
-    canvas = style.new_figure(4.6 * len(directions), 3.5)
+    gutter = lines.label_width(row.label for row in table.rows if row.arm in set(summary["arm"]))
+    canvas = style.new_figure(len(directions) * (PANEL + gutter), 3.5)
     panels = []
     for axes, direction in zip(canvas.subplots(1, len(directions), sharey=True, squeeze=False)[0], directions):
         part = summary[summary["direction"] == direction]
@@ -39,7 +41,8 @@ def draw(table: Table, collected: Collected, figure: Figure) -> tuple[Any, Any, 
     first = panels[0][0]
     style.percent_axis(first, "%")
     first.set_ylabel(f"{table.metric.label} (%)")
-    canvas.subplots_adjust(wspace=0.5)
+    width = len(directions) * (PANEL + gutter)
+    canvas.subplots_adjust(left=0, right=1 - gutter / width, wspace=gutter / PANEL)
     lines.finish(canvas, panels)
     caption = (
         "Accuracy of the tokens at each distance from what tells their class, by direction: mean over finished seeds; "

@@ -116,7 +116,7 @@ def test_identity_of_a_weights_file_is_its_content(tmp_path):
 
 def test_fine_tuning_needs_weights_to_start_from():
     with pytest.raises(ConfigError, match="init="):
-        run_id(resolve("imagenet_384"))
+        resolve("imagenet_384")
 
 
 def test_ids_do_not_drift():

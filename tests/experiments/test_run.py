@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from errors import RunFailed, RunFolderError
+from errors import ConfigError, RunFolderError
 from experiments import checkpoint, engine
 from experiments.config import ROOT, resolve
 from experiments.identity import run_id
@@ -137,7 +137,7 @@ def test_without_a_valid_checkpoint_a_run_fails_rather_than_starting_over(tmp_pa
     for path in folder.checkpoints.glob("step-*.pt"):
         path.write_bytes(b"")
     code, said = finish(folder)
-    assert code == 1
+    assert code == 2
     assert "none of its 2 checkpoints is valid" in said
     assert not folder.finished()
 
@@ -232,11 +232,11 @@ def test_weights_of_one_run_start_another(tmp_path, reference, small_scenes):
     child = frozen(parent.path.parent.parent, small_scenes | {"init": parent.id})
     assert engine.run(child)["step"] == 12
     other = frozen(parent.path.parent.parent, small_scenes | {"init": parent.id, "model.offsets": "token"})
-    with pytest.raises(RunFailed, match="does not fit this model"):
+    with pytest.raises(ConfigError, match="does not fit this model"):
         engine.run(other)
     rubbish = tmp_path / "weights.pth"
     rubbish.write_bytes(b"no weights")
-    with pytest.raises(RunFailed, match="not a checkpoint that can be read safely"):
+    with pytest.raises(ConfigError, match="not a checkpoint that can be read safely"):
         engine.run(frozen(tmp_path, small_scenes | {"init": str(rubbish)}))
 
 

@@ -188,7 +188,7 @@ def test_normalising_loses_nothing():
     keys = [SampleKey(0, index) for index in range(8)]
     images = torch.stack([data[key][0] for key in keys])
     assert np.array_equal(scenes.pixels(images), np.stack([data.scene(key).image for key in keys]))
-    assert abs(images.mean()) < 0.5 and 0.5 < images.std() < 1.5
+    assert abs(images.mean()) < 0.75 and 0.5 < images.std() < 1.5
 
 
 def test_the_palette_is_readable_in_grey():

@@ -1,0 +1,1 @@
+"""Timings of the model's own operators against the ones they replace: ``python -m benchmarks NAME``."""

@@ -1,0 +1,142 @@
+"""Sweeps: plans from files, and real launches in which runs fail, die, are stopped and are started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from errors import ConfigError
+from experiments.config import ROOT
+from experiments.run_folder import RunFolder
+from sweeps import local
+from sweeps.plan import load, read_sweep, sweep_names
+from sweeps.status import DONE, FAILED, INTERRUPTED, NOT_RUN, describe, state_of
+
+TINY = {
+    "data.image_size": [64, 64],
+    "data.train_images": 16,
+    "data.eval_images": 2,
+    "train.batch_size": 8,
+    "train.epochs": 1,
+    "train.warmup_epochs": 0,
+    "machine.threads": 1,
+}
+WORDS = [f"{key}={json.dumps(value)}" for key, value in TINY.items()]
+
+
+@pytest.mark.parametrize("name", sweep_names())
+@pytest.mark.parametrize("protocol", ["paper", "smoke"])
+def test_every_sweep_plans_every_arm_and_seed(name, protocol):
+    plan = load(name, protocol)
+    sweep = read_sweep(name)
+    assert len(plan.runs) == len(sweep["arms"]) * len(sweep["seeds"])
+    assert len(plan.distinct()) == len(plan.runs), "two arms of one sweep are the same run"
+    assert {run.config.protocol for run in plan.runs} == {protocol}
+    assert plan.runs[0].arm in plan.labels and plan.baseline in plan.labels
+
+
+@pytest.mark.parametrize("name", sweep_names())
+def test_every_sweep_is_a_record(name):
+    header = [line for line in (ROOT / "sweeps" / f"{name}.yaml").read_text().splitlines() if line.startswith("#")]
+    for part in ("Reproduces:", "Question:", "Expected:", "Cost:", "Run:"):
+        assert sum(line.startswith(f"# {part}") for line in header) == 1
+
+
+def test_arms_of_different_sweeps_with_one_config_are_one_run():
+    settings = {"model": "t"}
+    offsets = {run.arm: run.id for run in load("ablation_offsets", "smoke", {"model": "t"}, [0]).runs}
+    peg = {run.arm: run.id for run in load("ablation_peg", "smoke", settings, [0]).runs}
+    assert offsets["axial"] == peg["k2_peg"]
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({"name": "ablation_offset"}, "ablation_offsets"),
+        ({"protocol": "smok"}, "smoke"),
+        ({"arms": ["axail"]}, "axial"),
+        ({"overrides": {"train.epoch": 2}}, "train.epochs"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_nearest(given, names):
+    with pytest.raises(ConfigError, match=f"did you mean '{names}'"):
+        load(**({"name": "ablation_offsets", "protocol": "smoke"} | given))
+
+
+def test_a_failing_run_takes_no_other_down_and_only_what_is_missing_is_run_again(tmp_path, capsys):
+    overrides = TINY | {"data.bad_image_tolerance": 0.5}
+    plan = load("ablation_offsets", "smoke", overrides, [0], arms=["zero", "token", "axial"])
+    runs = {run.arm: RunFolder(tmp_path / run.id) for run in plan.runs}
+    runs["token"].freeze(plan.runs[1].config)
+    (runs["token"].path / "metrics.jsonl").mkdir()  # a run that cannot write its log
+    outcome = local.launch(plan, tmp_path, jobs=2)
+    assert sorted(outcome.done) == sorted([runs["zero"].id, runs["axial"].id])
+    assert list(outcome.failed) == [runs["token"].id]
+    assert outcome.exit_code == 1
+    status = {row.arm: row for row in describe(plan, tmp_path)}
+    assert (status["zero"].state, status["token"].state) == (DONE, FAILED)
+    assert "log.txt" in status["token"].detail
+
+    finished = (runs["axial"].path / "summary.json").stat().st_mtime_ns
+    again = local.launch(plan, tmp_path, jobs=2)
+    assert again.skipped_failed == [runs["token"].id]
+    assert (runs["axial"].path / "summary.json").stat().st_mtime_ns == finished
+
+    (runs["token"].path / "metrics.jsonl").rmdir()
+    retried = local.launch(plan, tmp_path, jobs=2, retry_failed=True)
+    assert retried.exit_code == 0
+    assert len(retried.done) == 3
+
+
+def test_a_run_that_is_killed_is_said_to_have_died_and_is_resumed(tmp_path):
+    plan = load("ablation_offsets", "smoke", TINY | {"train.epochs": 40}, [0], arms=["zero"])
+    folder = RunFolder(tmp_path / plan.runs[0].id)
+
+    def kill(running):
+        if len(list(folder.checkpoints.glob("step-*.json"))) and not folder.finished():
+            pid = int((folder.path / "claim").read_text().split()[1])
+            os.kill(pid, signal.SIGKILL)
+
+    outcome = local.launch(plan, tmp_path, watch=kill)
+    assert "killed by SIGKILL" in outcome.failed[folder.id]
+    state, detail, share = state_of(folder)
+    assert (state, share) == (INTERRUPTED, pytest.approx(share)) and "its process died" in detail
+    assert local.launch(plan, tmp_path).exit_code == 0
+
+
+def test_ctrl_c_saves_every_run_and_the_same_command_goes_on(tmp_path):
+    words = ["sweep=ablation_offsets", "protocol=smoke", "seeds=[0]", "arms=[zero,axial]", f"runs_dir={tmp_path}", "--jobs", "2"]
+    command = [sys.executable, "run.py", *words, *WORDS, "train.epochs=40"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    folders = []
+    for _ in range(2000):
+        folders = [RunFolder(path) for path in tmp_path.iterdir()]
+        if len(folders) == 2 and all(any(f.checkpoints.glob("step-*.json")) for f in folders):
+            break
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert {state_of(folder)[0] for folder in folders} <= {INTERRUPTED, DONE}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert {state_of(folder)[0] for folder in folders} == {DONE}
+    assert all("from step 0 " not in folder.log.read_text().split("interrupted by")[-1] for folder in folders)
+
+
+def test_status_changes_nothing(tmp_path):
+    plan = load("ablation_offsets", "smoke", TINY, [0])
+    folder = RunFolder(tmp_path / plan.runs[0].id)
+    folder.freeze(plan.runs[0].config)
+    folder.set_state("a state of a later version")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    states = [row.state for row in describe(plan, tmp_path)]
+    assert states == ["unknown", *[NOT_RUN] * 6]
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before

@@ -1,0 +1,102 @@
+"""The command line as a person types it, right and wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from experiments.config import ROOT
+
+SMALL = ["data.image_size=[64,64]", "data.train_images=16", "data.eval_images=2", "train.batch_size=8", "train.epochs=1",
+         "train.warmup_epochs=0", "machine.threads=1"]  # fmt: skip
+
+
+def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "run.py", *words], cwd=ROOT, capture_output=True, text=True, timeout=200, env={**os.environ, **environment}
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["experimnt=scenes"], "'experiment'"),
+        (["experiment="], "which one"),
+        (["experiment=scense"], "'scenes'"),
+        (["experiment=scenes", "trian.epochs=3"], "'train.epochs'"),
+        (["experiment=scenes", "train.epochs"], "key=value"),
+        (["experiment=scenes", "model=nono"], "'nano'"),
+        (["sweep=ablation_offset"], "'ablation_offsets'"),
+        (["sweep=ablation_offsets", "arms=[axail]"], "'axial'"),
+        (["sweep=ablation_offsets", "protocol=papr"], "'paper'"),
+        (["sweep=ablation_offsets", "protocol=smoke", "seeds=3"], "seeds=[0,1,2]"),
+        (["sweep=ablation_offsets", "--jobs", "0"], "at least 1"),
+        (["sweep=ablation_offsets"], "needs images: set data.root=PATH"),
+        (["status=ablation_pag"], "'ablation_peg'"),
+        (["report=ablation_offset"], "'ablation_offsets'"),
+        (["experiment=imagenet"], "needs images: set data.root=PATH"),
+        (["experiment=tiny_imagenet", "data.root=/no/such/place"], "no such file or folder"),
+        (["experiment=imagenet_384", "data.root=/"], "init=RUN_ID"),
+        (["experiment=scenes", "data.image_size=[65,64]"], "multiple"),
+        (["experiment=scenes", "runs_dir=/dev/null"], "cannot write"),
+    ],
+)
+def test_a_wrong_command_gets_one_line_and_exit_code_2(words, names):
+    done = run(*words)
+    assert done.returncode == 2, done.stderr
+    assert names in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+
+
+def test_help_and_list_import_nothing_heavy():
+    for words, allowed in ((["--help"], ()), (["list"], ("omegaconf", "yaml"))):
+        code = (
+            "import sys, run\n"
+            f"try: run.main({words!r})\nexcept SystemExit: pass\n"
+            "print([m for m in ('torch', 'pandas', 'matplotlib', 'omegaconf', 'yaml', 'rich') if m in sys.modules], file=sys.stderr)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert set(eval(done.stderr)) <= set(allowed)
+
+
+def test_help_names_every_command():
+    text = run("--help").stdout
+    for command in ("experiment=", "sweep=", "status=", "report=", "collect=", "complexity", "list"):
+        assert f"run.py {command}" in text
+
+
+def test_list_as_json_is_one_document_with_a_line_for_everything():
+    found = json.loads(run("list", "--json").stdout)
+    assert set(found) == {"experiment", "sweep", "report"}
+    assert all(line for entries in found.values() for line in entries.values())
+
+
+def test_dry_run_starts_nothing(tmp_path):
+    done = run("sweep=ablation_offsets", "protocol=smoke", "--dry-run", "--json", f"runs_dir={tmp_path}")
+    plan = json.loads(done.stdout)
+    assert len(plan["runs"]) == 21
+    assert {row["state"] for row in plan["runs"]} == {"not run"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_run_from_the_command_line(tmp_path):
+    words = ["experiment=scenes", *SMALL, f"runs_dir={tmp_path}"]
+    first = run(*words, "--json")
+    assert first.returncode == 0, first.stderr
+    summary = json.loads(first.stdout)
+    assert summary["step"] == 2
+    again = run(*words)
+    assert summary["run"] in again.stdout
+    assert "token_accuracy" in again.stdout
+
+
+def test_complexity_prints_every_row_and_agrees_with_the_papers():
+    done = run("complexity", "--json")
+    rows = json.loads(done.stdout)["rows"]
+    assert len(rows) >= 15
+    assert done.returncode == 0
