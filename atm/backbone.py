@@ -209,7 +209,9 @@ class ATMNet(nn.Module):
             self.global_pool = global_pool
         self.num_classes = num_classes
         if num_classes > 0:
-            head = nn.Linear(self.num_features, num_classes, device=self.stem.weight.device, dtype=self.stem.weight.dtype)
+            head = nn.Linear(
+                self.num_features, num_classes, device=self.stem.weight.device, dtype=self.stem.weight.dtype
+            )
             _init_weights(head)
             self.head = head
         else:
@@ -291,7 +293,9 @@ def _groups_per_stage(offsets: str, sharing: int | Sequence[int] | None, dims: S
         if sharing is not None:
             raise ValueError("offsets='token' shares one offset among all channels: leave offset_sharing unset")
         return [1] * len(dims)
-    shared = [1] * len(dims) if sharing is None else [sharing] * len(dims) if isinstance(sharing, int) else list(sharing)
+    shared = (
+        [1] * len(dims) if sharing is None else [sharing] * len(dims) if isinstance(sharing, int) else list(sharing)
+    )
     if len(shared) != len(dims) or any(s < 1 or dim % s for s, dim in zip(shared, dims)):
         raise ValueError(f"offset_sharing {sharing} must be a divisor of {list(dims)}, or one divisor per stage")
     return [dim // s for s, dim in zip(shared, dims)]

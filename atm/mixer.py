@@ -1,5 +1,7 @@
 """The Active Token Mixer: recomposed tokens, one FC per branch, and the fusion of the branches (AAAI Sec. 3.2)."""
 
+from typing import Final
+
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +25,7 @@ class ActiveTokenMixer(nn.Module):
     Raises ValueError for a name or combination outside these.
     """
 
-    joint: torch.jit.Final[bool]  # TorchScript then compiles only the branches that exist
+    joint: Final[bool]  # TorchScript then compiles only the branches that exist
 
     def __init__(
         self,

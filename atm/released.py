@@ -9,7 +9,7 @@ import argparse
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -99,7 +99,7 @@ def _faults(released: Mapping[str, Any], variant: str) -> dict[str, list[str]]:
     }
 
 
-@lru_cache(maxsize=None)
+@cache
 def _layout(variant: str) -> dict[str, tuple[str, torch.Size]]:
     """Released key to our name and shape, for every weight of a variant."""
     with torch.device("meta"):

@@ -82,7 +82,9 @@ def _measure_row(batch: int, size: int, channels: int, sharing: int, axis: str, 
     def atm() -> Tensor:
         if axis == "joint":
             return F.linear(sample_joint(x, dy, dx), weight, bias)
-        return F.linear(sample_axis(x, dx if axis == "horizontal" else dy, 2 if axis == "horizontal" else 1), weight, bias)
+        return F.linear(
+            sample_axis(x, dx if axis == "horizontal" else dy, 2 if axis == "horizontal" else 1), weight, bias
+        )
 
     def deform() -> Tensor:
         # deform_conv2d knows channel groups, but no axis: the other one's offsets are zeros.

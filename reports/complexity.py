@@ -96,7 +96,7 @@ def compare(count: Count, models: Sequence[Model] | None = None) -> list[Counted
 def rounds_to(value: float, number: papers.Number) -> bool:
     """Whether ``value`` is the printed number at the precision it was printed with."""
     assert number.value is not None
-    return abs(value - number.value) <= 0.5 * 10**-number.decimals + 1e-9
+    return abs(value - number.value) <= 0.5 * 10.0**-number.decimals + 1e-9
 
 
 def body(counted: Sequence[Counted]) -> list[list[str]]:

@@ -14,10 +14,10 @@ TEMPLATES = Path(__file__).resolve().parent / "templates"
 LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}", "[": "{[}", "]": "{]}",  # a bare [ after \\ would be its argument
+    "|": r"\textbar{}", '"': "''", "[": "{[}", "]": "{]}",  # a bare [ after \\ would be its argument
     "±": r"$\pm$", "−": r"$-$", "×": r"$\times$", "Δ": r"$\Delta$", "–": "--", "—": "---", "…": r"\dots{}",
     "†": r"\textdagger{}", "²": r"\textsuperscript{2}", "≈": r"$\approx$", "≤": r"$\leq$", "≥": r"$\geq$",
-    "↑": r"$\uparrow$", "“": "``", "”": "''", "’": "'", "°": r"\textdegree{}", "µ": r"\textmu{}", "\u00a0": "~",
+    "↑": r"$\uparrow$", "“": "``", "”": "''", "’": "'", "°": r"$^\circ$", "µ": r"$\mu$", "\u00a0": "~",
     **{chr(0x2460 + n): rf"({n + 1})" for n in range(9)},
 }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,8 @@ def render(
     where their finished times are not to be taken. The same input gives the same bytes.
     """
     table = build(load(spec_name), collected, plan, mixed=mixed)
-    written, drawings = [], []
+    written: list[Path] = []
+    drawings: list[Drawing] = []
     if figures:
         drawings, problems = draw(table, collected)
         table = Table(**{**vars(table), "warnings": (*table.warnings, *problems)})
@@ -51,7 +53,7 @@ def render(
     return [atomic_file.write(out_dir / name, content) for name, content in pages.items()] + written
 
 
-def page(table: Table, drawings: list[Drawing] | tuple[()] = (), *, label: str | None = None, date: str = "") -> str:
+def page(table: Table, drawings: Sequence[Drawing] = (), *, label: str | None = None, date: str = "") -> str:
     """The Markdown page."""
     title = f"{table.spec.title}: {label}" if label else table.spec.title
     return (
@@ -128,7 +130,7 @@ def _template(name: str, table: Table, **more: Any) -> str:
     )
 
 
-def _run_cells(table: Table, run: dict[str, Any]) -> list[object]:
+def _run_cells(table: Table, run: Mapping[Any, Any]) -> list[object]:
     known = {key: value for key, value in run.items() if value == value and value is not None and str(value) != "<NA>"}
     return [
         table.label_of[run["arm"]],

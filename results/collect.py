@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ RUN_COLUMNS = (
     "wall_s", "images_per_s", "device", "finished", "commit", "dirty", "code_fingerprint", "data_fingerprint",
     "python", "torch", "notes",
 )  # fmt: skip
-NUMBERS = {
+NUMBERS: dict[str, Any] = {
     **dict.fromkeys(("progress", "params_m", "flops_g", "wall_s", "images_per_s"), "float64"),
     **dict.fromkeys(("seed", "epochs", "step"), "Int64"),
 }
@@ -88,11 +88,11 @@ def check_plan(plan: Plan) -> None:
         raise CollectError(f"plan of sweep {plan['sweep']}: arm {twice[0][0]} has seed {twice[0][1]} more than once")
 
 
-def runs_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+def runs_frame(rows: Iterable[Mapping[Any, Any]]) -> pd.DataFrame:
     """The runs table with its types, the same whether the rows come from folders or from a CSV file."""
     import pandas as pd
 
-    frame = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
+    frame = pd.DataFrame(list(rows), columns=list(RUN_COLUMNS))
     for column in RUN_COLUMNS:
         if column in NUMBERS:
             frame[column] = pd.to_numeric(frame[column]).astype(NUMBERS[column])
@@ -102,11 +102,11 @@ def runs_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return frame
 
 
-def metrics_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+def metrics_frame(rows: Iterable[Mapping[Any, Any]]) -> pd.DataFrame:
     """The metrics table with its types."""
     import pandas as pd
 
-    frame = pd.DataFrame(rows, columns=list(METRIC_COLUMNS))
+    frame = pd.DataFrame(list(rows), columns=list(METRIC_COLUMNS))
     return frame.astype({"seed": "int64", "step": "int64", "epoch": "Int64", "value": "float64", "final": "bool"})
 
 
@@ -149,6 +149,8 @@ def _metrics(planned: list[tuple[str, int, RunFolder]], plan: Plan) -> pd.DataFr
                 replaced = name in final and row["step"] == last  # by the summary's value, below
                 if "/" in name and is_number(value) and not replaced:
                     rows.append({**place, "metric": name, "value": rounded(float(value)), "final": False})
+        if last is None:
+            continue
         for name, value in final.items():
             place = {**key, "step": int(last), "epoch": folder.summary.get("epochs")}
             rows.append({**place, "metric": name, "value": rounded(float(value)), "final": True})

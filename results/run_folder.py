@@ -96,7 +96,7 @@ def _half_written(path: Path, found: RunFolder) -> str:
 def _progress(status: dict[str, Any]) -> float | None:
     for done, total in (("step", "steps"), ("epoch", "epochs")):
         if is_number(status.get(done)) and is_number(status.get(total)) and status[total] > 0:
-            return min(1.0, max(0.0, status[done] / status[total]))
+            return min(1.0, max(0.0, float(status[done] / status[total])))
     return None
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.backend_bases import RendererBase
 
 from reports.figures.style import INK
 
@@ -61,14 +62,14 @@ def beside_points(axes: Axes, points: Sequence[Point], marker: float = 8) -> lis
 
     To be called when the limits of the axes are final. Returns the labels' boxes in pixels, in the points' order.
     """
-    renderer = axes.figure.canvas.get_renderer()
+    renderer = _renderer(axes)
     pixel = axes.figure.dpi / 72
     frame = Box(*axes.get_window_extent(renderer).extents)
-    centres = [tuple(map(float, axes.transData.transform((p.x, p.y)))) for p in points]
+    centres = [_pixels(axes, p.x, p.y) for p in points]
     taken = []
     for point, (x, y) in zip(points, centres):
         half = marker / 2 * pixel
-        ends = [float(axes.transData.transform((point.x, value))[1]) for value in (point.low, point.high)]
+        ends = [_pixels(axes, point.x, value)[1] for value in (point.low, point.high)]
         taken.append(Box(x - half, min(y - half, *ends), x + half, max(y + half, *ends)))
     leaders: list[tuple[tuple[float, float], tuple[float, float]]] = []
     placed: dict[int, Box] = {}
@@ -80,11 +81,11 @@ def beside_points(axes: Axes, points: Sequence[Point], marker: float = 8) -> lis
         taken.append(box)
         placed[index] = box
         middle = ((box.left + box.right) / 2, (box.bottom + box.top) / 2)
-        text.set_position(axes.transData.inverted().transform(middle))
+        text.set_position(tuple(axes.transData.inverted().transform(middle)))
         if far:
             leaders.append((centres[index], anchor))
-            ends = axes.transData.inverted().transform([centres[index], anchor])
-            axes.plot(*zip(*ends), color=points[index].colour, linewidth=0.7, zorder=2, scalex=False, scaley=False)
+            xs, ys = zip(*axes.transData.inverted().transform([centres[index], anchor]))
+            axes.plot(xs, ys, color=points[index].colour, linewidth=0.7, zorder=2, scalex=False, scaley=False)
     return [placed[i] for i in range(len(points))]
 
 
@@ -94,8 +95,8 @@ def at_line_ends(axes: Axes, ends: Sequence[tuple[float, float, str, Any]], heig
     Labels keep ``height`` points apart and as near to their line as that allows. Returns their y in pixels.
     """
     pixel = axes.figure.dpi / 72
-    frame = axes.get_window_extent(axes.figure.canvas.get_renderer())
-    wanted = [float(axes.transData.transform((x, y))[1]) for x, y, _, _ in ends]
+    frame = axes.get_window_extent(_renderer(axes))
+    wanted = [_pixels(axes, x, y)[1] for x, y, _, _ in ends]
     order = sorted(range(len(ends)), key=lambda i: (wanted[i], i))
     heights = _spread([wanted[i] for i in order], height * pixel, frame.y0, frame.y1)
     placed = dict(zip(order, heights))
@@ -109,6 +110,20 @@ def at_line_ends(axes: Axes, ends: Sequence[tuple[float, float, str, Any]], heig
         )  # fmt: skip
         axes.text(1.055, label_y, text, transform=axes.transAxes, fontsize=8, color=INK, va="center", ha="left")
     return [placed[i] for i in range(len(ends))]
+
+
+def _renderer(axes: Axes) -> RendererBase:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = axes.figure.canvas
+    assert isinstance(canvas, FigureCanvasAgg)
+    renderer: RendererBase = canvas.get_renderer()  # type: ignore[no-untyped-call]
+    return renderer
+
+
+def _pixels(axes: Axes, x: float, y: float) -> tuple[float, float]:
+    across, up = axes.transData.transform((x, y))
+    return float(across), float(up)
 
 
 def _free_place(

@@ -1,0 +1,167 @@
+"""What run folders say is what is collected; whatever is torn, foreign or unfinished is named and never counted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from results.collect import CollectError, collect
+from tests.results.synthetic import edit_json, make_plan, make_run, make_runs, run_id, write_json
+
+ARMS = {"zero": (71.8, 60, 0.148), "axial": (98.3, 230, 0.152)}
+
+
+@pytest.fixture
+def plan():
+    return make_plan(ARMS)
+
+
+@pytest.fixture
+def runs_dir(tmp_path, plan):
+    make_runs(tmp_path, plan, ARMS, examples=False)
+    return tmp_path
+
+
+def state(collected, arm, seed):
+    runs = collected.runs
+    return runs[(runs["arm"] == arm) & (runs["seed"] == seed)].iloc[0]
+
+
+def test_a_complete_sweep(plan, runs_dir):
+    found = collect(plan, runs_dir)
+    assert found.warnings == []
+    assert list(found.runs["state"]) == ["done"] * 6
+    first = found.runs.iloc[0]
+    assert (first["model"], first["params_m"], first["flops_g"]) == ("nano", 1.23457, 0.148)
+    assert (first["step"], first["epochs"], first["torch"], first["dirty"]) == (1200, 20, "2.8.0", "no")
+    summary = json.loads((runs_dir / run_id("axial", 2) / "summary.json").read_text())
+    final = found.finals("eval/token_accuracy").set_index(["arm", "seed"])["value"]
+    assert len(final) == 6
+    assert final["axial", 2] == pytest.approx(summary["metrics"]["eval/token_accuracy"], rel=1e-5)
+
+
+def test_the_whole_log_is_there_and_only_the_summary_is_final(plan, runs_dir):
+    edit_json(runs_dir / run_id("zero", 0) / "summary.json", metrics={"eval/token_accuracy": 12.5})
+    metrics = collect(plan, runs_dir).metrics
+    mine = metrics[(metrics["run"] == run_id("zero", 0)) & (metrics["metric"] == "eval/token_accuracy")]
+    assert len(mine) == 20 and list(mine[mine["final"]]["value"]) == [12.5]
+    assert set(metrics["metric"]) == {"train/loss", "train/lr", "eval/token_accuracy"}
+    assert set(metrics["protocol"]) == {"smoke"} and set(metrics["task"]) == {"token_labelling"}
+
+
+def test_curves_are_tidy(plan, runs_dir):
+    curves = collect(plan, runs_dir).curves
+    assert len(curves) == 6 * 2 * 16
+    assert set(curves["curve"]) == {"reach"} and set(curves["direction"]) == {"horizontal", "vertical"}
+
+
+def test_states_before_and_beside_results(plan, runs_dir):
+    shutil.rmtree(runs_dir / run_id("zero", 0))
+    running, failed, stopped = (runs_dir / run_id("axial", seed) for seed in (0, 1, 2))
+    for folder in (running, failed, stopped):
+        (folder / "summary.json").unlink()
+    edit_json(running / "state.json", state="running", epoch=8, step=480)
+    edit_json(failed / "state.json", state="failed", cause="non-finite loss\nat step 7")
+    edit_json(stopped / "state.json", state="interrupted", epoch=3, step=200)
+    found = collect(plan, runs_dir)
+    assert state(found, "zero", 0)["state"] == "not run"
+    assert (state(found, "axial", 0)["state"], state(found, "axial", 0)["progress"]) == ("running", 0.4)
+    assert state(found, "axial", 1)["cause"] == "non-finite loss at step 7"
+    assert state(found, "axial", 2)["state"] == "interrupted"
+    assert found.warnings == []
+    assert set(found.finals("eval/token_accuracy")["arm"]) == {"zero"}
+    assert found.curves["arm"].unique().tolist() == ["zero"]
+    logged = found.metrics[found.metrics["run"] == run_id("axial", 0)]
+    assert len(logged) and not logged["final"].any()
+
+
+BROKEN = {
+    "torn summary": (lambda f: (f / "summary.json").write_text('{"run": "sce'), "summary.json cannot be read"),
+    "empty summary": (lambda f: (f / "summary.json").write_text(""), "summary.json cannot be read"),
+    "a list": (lambda f: (f / "summary.json").write_text("[]"), "summary.json cannot be read"),
+    "no metrics": (lambda f: edit_json(f / "summary.json", metrics={}), "holds no metrics"),
+    "not a number": (lambda f: edit_json(f / "summary.json", metrics={"eval/top1": float("nan")}), "eval/top1 is nan"),
+    "lacks step": (lambda f: edit_json(f / "summary.json", step=None), "lacks step"),
+    "other run": (lambda f: edit_json(f / "summary.json", run="scenes-nano-s0-00000000"), "of another run: its run"),
+    "other seed": (lambda f: edit_json(f / "summary.json", seed=7), "of another run: its seed is 7"),
+    "other protocol": (lambda f: edit_json(f / "summary.json", protocol="tiny"), "its protocol is 'tiny'"),
+    "no provenance": (lambda f: (f / "provenance.json").unlink(), "provenance.json is missing"),
+    "torn provenance": (lambda f: (f / "provenance.json").write_text("{"), "provenance.json is missing or cannot be read"),
+    "no config": (lambda f: (f / "config.yaml").unlink(), "config.yaml is missing"),
+    "done without summary": (lambda f: (f / "summary.json").unlink(), "no summary.json"),
+}
+
+
+@pytest.mark.parametrize("damage", BROKEN)
+def test_a_damaged_folder_is_named_and_not_counted(plan, runs_dir, damage):
+    harm, says = BROKEN[damage]
+    harm(runs_dir / run_id("zero", 1))
+    found = collect(plan, runs_dir)
+    assert state(found, "zero", 1)["state"] == "unreadable" and says in state(found, "zero", 1)["cause"]
+    assert any(run_id("zero", 1) in warning and says in warning for warning in found.warnings)
+    assert len(found.finals("eval/token_accuracy")) == 5
+    assert run_id("zero", 1) not in set(found.curves["run"])
+
+
+def test_a_finished_run_counts_whatever_its_state_file_says(plan, runs_dir):
+    edit_json(runs_dir / run_id("zero", 0) / "state.json", state="running", step=10)
+    assert state(collect(plan, runs_dir), "zero", 0)["state"] == "done"
+
+
+def test_a_torn_last_line_is_ignored_and_garbage_elsewhere_is_named(plan, runs_dir):
+    log = runs_dir / run_id("zero", 0) / "metrics.jsonl"
+    log.write_text(log.read_text() + '{"step": 1260, "eval/token_acc')
+    assert collect(plan, runs_dir).warnings == []
+    lines = log.read_text().splitlines()
+    lines[2], lines[4] = "\x00\x00garbage", '"a string"'
+    log.write_text("\n".join(lines))
+    found = collect(plan, runs_dir)
+    where = f"{run_id('zero', 0)}/metrics.jsonl"
+    assert [w.split(": ")[0] for w in found.warnings] == [f"{where}:3", f"{where}:5"]
+    assert len(found.metrics[(found.metrics["run"] == run_id("zero", 0)) & (found.metrics["metric"] == "train/loss")]) == 18
+    log.write_text(log.read_text() + "\n")  # a whole bad line at the end is no torn one
+    assert any(f"{where}:21" in warning for warning in collect(plan, runs_dir).warnings)
+
+
+def test_foreign_folders(plan, runs_dir):
+    shutil.copytree(runs_dir / run_id("zero", 0), runs_dir / "zero-copy")
+    shutil.copytree(runs_dir / run_id("zero", 0), runs_dir / "other-nano-s0-0123abcd")  # another sweep's run
+    (runs_dir / "notes").mkdir()
+    (runs_dir / "README").write_text("not a folder")
+    found = collect(plan, runs_dir)
+    assert found.warnings == ["zero-copy: looks like a run folder, but its name is not a run id; skipped"]
+    assert len(found.runs) == 6
+
+
+def test_arms_may_share_a_run(plan, runs_dir):
+    plan["arms"].append({"name": "again", "label": "again", "model": "nano", "config": {}})
+    plan["runs"].append({"run": run_id("axial", 0), "arm": "again", "seed": 0})
+    final = collect(plan, runs_dir).finals("eval/token_accuracy").set_index(["arm", "seed"])["value"]
+    assert final["again", 0] == final["axial", 0] and len(final) == 7
+
+
+def test_nothing_has_run_yet(plan, tmp_path):
+    found = collect(plan, tmp_path / "nowhere")
+    assert list(found.runs["state"]) == ["not run"] * 6
+    assert found.metrics.empty and found.curves.empty and found.warnings == []
+
+
+def test_plans_that_contradict_themselves(plan, tmp_path):
+    with pytest.raises(CollectError, match="unknown arm 'axail'; did you mean 'axial'"):
+        collect({**plan, "baseline": "axail"}, tmp_path)
+    with pytest.raises(CollectError, match="arm zero has seed 0 more than once"):
+        collect({**plan, "runs": [*plan["runs"], plan["runs"][0]]}, tmp_path)
+
+
+def test_optional_fields_may_be_missing(plan, tmp_path):
+    folder = make_run(tmp_path, plan, plan["runs"][0], 70, 60, 0.1, examples=False)
+    summary = json.loads((folder / "summary.json").read_text())
+    for key in ("curves", "notes", "device", "finished", "params_m", "images_per_s"):
+        del summary[key]
+    write_json(folder / "summary.json", summary)
+    (folder / "metrics.jsonl").unlink()
+    found = collect(plan, tmp_path)
+    assert state(found, "zero", 0)["state"] == "done" and found.curves.empty
+    assert found.warnings == [f"{run_id('zero', 0)}: no rows in metrics.jsonl; its learning curve is missing"]

@@ -1,0 +1,49 @@
+"""Runs of different code or data are not averaged unless one asks for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from errors import SuiteError
+from results import fingerprints
+from results.collect import collect
+from tests.results.synthetic import edit_json, make_plan, make_runs, run_id
+
+ARMS = {"zero": (71.8, 60, 0.148), "axial": (98.3, 230, 0.152)}
+
+
+@pytest.fixture
+def folders(tmp_path):
+    plan = make_plan(ARMS)
+    make_runs(tmp_path, plan, ARMS, examples=False)
+    return plan, tmp_path
+
+
+def test_one_code_and_one_data(folders):
+    assert fingerprints.check(collect(*folders).runs) == []
+
+
+@pytest.mark.parametrize(("key", "kind"), [("code_fingerprint", "code"), ("data_fingerprint", "data")])
+def test_different_ones_are_refused_and_named(folders, key, kind):
+    plan, runs_dir = folders
+    edit_json(runs_dir / run_id("axial", 1) / "provenance.json", **{key: "0dd0dd0dd0dd0dd0"})
+    runs = collect(plan, runs_dir).runs
+    with pytest.raises(fingerprints.MixedFingerprints, match=f"different {kind}.*{run_id('axial', 1)}") as refused:
+        fingerprints.check(runs)
+    assert isinstance(refused.value, SuiteError) and "\n" not in str(refused.value)
+    said = fingerprints.check(runs, mixed=True)
+    assert len(said) == 1 and f"Runs of different {kind}" in said[0] and "0dd0dd0dd0dd0dd0" in said[0]
+
+
+def test_an_unknown_fingerprint_is_a_different_one(folders):
+    plan, runs_dir = folders
+    edit_json(runs_dir / run_id("zero", 0) / "provenance.json", code_fingerprint=None)
+    with pytest.raises(fingerprints.MixedFingerprints, match="unknown: " + run_id("zero", 0)):
+        fingerprints.check(collect(plan, runs_dir).runs)
+
+
+def test_unfinished_runs_do_not_count(folders):
+    plan, runs_dir = folders
+    edit_json(runs_dir / run_id("zero", 0) / "provenance.json", code_fingerprint="0dd")
+    (runs_dir / run_id("zero", 0) / "summary.json").unlink()
+    assert fingerprints.check(collect(plan, runs_dir).runs) == []
