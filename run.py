@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from errors import ConfigError, SuiteError, unknown
 
+ROOT = Path(__file__).resolve().parent
 if TYPE_CHECKING:
     from sweeps.plan import Plan
 
@@ -228,34 +229,85 @@ def planned(name: str, given: dict[str, Any]) -> tuple[Plan, Path]:
 
 
 def runs_folder(given: dict[str, Any], site: dict[str, Any]) -> Path:
-    from experiments.config import ROOT
-
     return (ROOT / Path(given.pop("runs_dir", None) or site.get("runs_dir") or "results/runs").expanduser()).resolve()
 
 
 def report(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
-    """Table and figures of a sweep, from run folders or from committed results."""
-    from reports.command import render_report
+    """Table and figures of a sweep, from its run folders or from committed results."""
+    from reports import render, specification, terminal
+    from results import archive
+    from results.collect import collect
 
-    measured = given.pop("measured", None)
-    if measured is not None:
-        return render_report(name, measured=measured, as_json=options.json, mixed=options.mixed)
-    plan, runs_dir = planned(_sweep_of(name), given)
-    return render_report(name, plan=plan.as_dict(), runs_dir=runs_dir, as_json=options.json, mixed=options.mixed)
+    spec = specification.load(name)
+    label = given.pop("measured", None)
+    if label is not None:
+        if given:
+            raise ConfigError(f"measured={label} says what was run; {next(iter(given))} cannot change it")
+        collected = archive.read(archive.folder(label))
+        plan = archive.plan_of(collected)
+        out = ROOT / "reports" / "pages" / label
+    else:
+        planning, runs_dir = planned(spec.sweep, given)
+        plan = planning.as_dict()
+        collected = collect(plan, runs_dir)
+        out = runs_dir / "reports" / f"{name}-{planning.protocol}"
+    files = render.render(name, collected, plan, out, mixed=options.mixed, label=label)
+    if options.json:
+        print(terminal.to_json(name, collected, plan, mixed=options.mixed))
+    else:
+        terminal.show(name, collected, plan, mixed=options.mixed)
+        print(f"{len(files)} files, first of all {out / 'report.md'}")
+    return 0
 
 
 def collect(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     """The results of a sweep as tidy files that can be committed."""
-    raise NotImplementedError
+    from datetime import date
+
+    from results import archive
+    from results.collect import collect as collected_from
+
+    label, note = given.pop("into", None), str(given.pop("note", ""))
+    if not label:
+        raise ConfigError("collect=NAME into=LABEL: under which name?")
+    planning, runs_dir = planned(name, given)
+    plan = planning.as_dict()
+    collected = collected_from(plan, runs_dir)
+    today = date.today().isoformat()
+    files = archive.write(collected, archive.folder(label), plan, title=f"{name}, protocol {planning.protocol}", date=today, note=note)
+    for warning in collected.warnings:
+        print(f"run.py: {warning}", file=sys.stderr)
+    print(json.dumps({"files": [str(f) for f in files]}) if options.json else "\n".join(map(str, files)))
+    return 0
 
 
 def show_complexity(name: str, options: argparse.Namespace) -> int:
-    raise NotImplementedError
+    """Parameters and FLOPs of every classification model and arm, counted, beside the papers'."""
+    from reports import complexity
+
+    models = complexity.rows(name or None)
+    import timm
+    import torch
+
+    import atm  # noqa: F401  (registers the models)
+    from atm.complexity import count
+
+    def counted(model: str, arguments: dict[str, Any], size: int) -> tuple[float, float]:
+        with torch.device("meta"):
+            found = count(timm.create_model(model, **arguments), (3, size, size))
+        return found.params_m, found.flops_g
+
+    comparison = complexity.compare(counted, models)
+    if options.json:
+        print(complexity.to_json(comparison))
+    else:
+        complexity.show(comparison)
+    return 0
 
 
 def show_list(options: argparse.Namespace) -> int:
     """Experiments, sweeps and reports, with the first line of their files."""
-    from experiments.config import RECIPES, ROOT
+    from experiments.config import RECIPES
     from sweeps.plan import SWEEPS, headline
 
     folders = {"experiment": RECIPES, "sweep": SWEEPS, "report": ROOT / "reports" / "specs"}

@@ -73,7 +73,7 @@ def rows(only: str | None = None) -> list[Model]:
         return models
     chosen = [row for row in models if only.lower() in (row.model, row.model.removeprefix("atmnet_"))]
     if not chosen:
-        raise SpecificationError(unknown("model", only, {row.model for row in models}))
+        raise SpecificationError(unknown("model", only, {row.model.removeprefix("atmnet_") for row in models}))
     return chosen
 
 

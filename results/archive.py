@@ -5,12 +5,14 @@ A report made from these files is the report made from the run folders they were
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from errors import unknown
 from results import atomic_file
 from results.collect import CURVE_COLUMNS, Collected, CollectError, Plan, check_plan, metrics_frame, runs_frame
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MEASURED = Path(__file__).resolve().parent / "measured"
+LABEL = re.compile(r"[\w-][\w.-]*")
 LOSS, LOSS_POINTS = "train/loss", 200  # of the training metrics the loss alone is kept, and this many rows per run
 ROW = ("run", "step", "epoch", "metric", "value", "final")
 
@@ -55,6 +58,8 @@ def read(folder: Path) -> Collected:
     """Measured results back; ``plan_of`` gives the plan they answer."""
     import pandas as pd
 
+    if not (folder / "about.yaml").is_file():
+        raise CollectError(unknown("measured results", folder.name, labels()))
     try:
         about = yaml.safe_load((folder / "about.yaml").read_text(encoding="utf-8"))
         runs = pd.read_csv(folder / "runs.csv", dtype=str, keep_default_na=False)
@@ -81,6 +86,13 @@ def plan_of(collected: Collected) -> dict[str, Any]:
     entries = collected.runs[["run", "arm", "seed"]].to_dict("records")
     runs = [{"run": str(entry["run"]), "arm": str(entry["arm"]), "seed": int(entry["seed"])} for entry in entries]
     return {**collected.about["plan"], "runs": runs}
+
+
+def folder(label: str) -> Path:
+    """Where measured results of this name are, or are to be."""
+    if not LABEL.fullmatch(label):
+        raise CollectError(f"measured results are named with letters, digits, '.', '_' and '-', not {label!r}")
+    return MEASURED / label
 
 
 def labels() -> list[str]:

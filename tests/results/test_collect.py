@@ -88,7 +88,10 @@ BROKEN = {
     "other seed": (lambda f: edit_json(f / "summary.json", seed=7), "of another run: its seed is 7"),
     "other protocol": (lambda f: edit_json(f / "summary.json", protocol="tiny"), "its protocol is 'tiny'"),
     "no provenance": (lambda f: (f / "provenance.json").unlink(), "provenance.json is missing"),
-    "torn provenance": (lambda f: (f / "provenance.json").write_text("{"), "provenance.json is missing or cannot be read"),
+    "torn provenance": (
+        lambda f: (f / "provenance.json").write_text("{"),
+        "provenance.json is missing or cannot be read",
+    ),
     "no config": (lambda f: (f / "config.yaml").unlink(), "config.yaml is missing"),
     "done without summary": (lambda f: (f / "summary.json").unlink(), "no summary.json"),
 }
@@ -120,7 +123,10 @@ def test_a_torn_last_line_is_ignored_and_garbage_elsewhere_is_named(plan, runs_d
     found = collect(plan, runs_dir)
     where = f"{run_id('zero', 0)}/metrics.jsonl"
     assert [w.split(": ")[0] for w in found.warnings] == [f"{where}:3", f"{where}:5"]
-    assert len(found.metrics[(found.metrics["run"] == run_id("zero", 0)) & (found.metrics["metric"] == "train/loss")]) == 18
+    assert (
+        len(found.metrics[(found.metrics["run"] == run_id("zero", 0)) & (found.metrics["metric"] == "train/loss")])
+        == 18
+    )
     log.write_text(log.read_text() + "\n")  # a whole bad line at the end is no torn one
     assert any(f"{where}:21" in warning for warning in collect(plan, runs_dir).warnings)
 

@@ -11,7 +11,15 @@ from results import papers
 
 TEXTS = {"AAAI": "atm-aaai2023.md", "v1": "activemlp-v1.md"}
 PAPERS = Path(__file__).resolve().parents[3] / "shared" / "papers"
-UNITS = {"top1": "%", "ap_box": "%", "ap_mask": "%", "miou": "%", "params_m": "M", "flops_g": "G", "flops_increase": "%"}
+UNITS = {
+    "top1": "%",
+    "ap_box": "%",
+    "ap_mask": "%",
+    "miou": "%",
+    "params_m": "M",
+    "flops_g": "G",
+    "flops_increase": "%",
+}
 IN_HEADER = ("Table 1",)  # v1's Table 1 has its models as columns
 
 

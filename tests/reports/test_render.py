@@ -1,0 +1,189 @@
+"""A report is complete, well formed, safe to typeset, and the same bytes every time."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reports import markup
+from reports.render import render
+from results import archive
+from results.collect import collect
+from tests.results.synthetic import edit_json, make_plan, run_id
+
+NASTY = r"50% of $x_1$ & {A|B} <b> \cmd #3 ~^ [y] *z* `c` ① Δ ±"
+
+
+def unescaped_bars(line):
+    return len(re.findall(r"(?<!\\)(?:\\\\)*\|", line))
+
+
+def tables(page):
+    """Runs of consecutive lines that start with a bar."""
+    blocks, block = [], []
+    for line in [*page.splitlines(), ""]:
+        if line.startswith("|"):
+            block.append(line)
+        elif block:
+            blocks.append(block)
+            block = []
+    return blocks
+
+
+def balanced(tex):
+    """Braces and environments of LaTeX source, comments and escaped signs left out."""
+    tex = re.sub(r"(?<!\\)%.*", "", tex).replace(r"\{", "").replace(r"\}", "")
+    depth = 0
+    for sign in tex:
+        depth += (sign == "{") - (sign == "}")
+        if depth < 0:
+            return False
+    return depth == 0 and tex.count(r"\begin{") == tex.count(r"\end{")
+
+
+@pytest.fixture(scope="module")
+def report(finished, tmp_path_factory):
+    plan, _, collected = finished
+    folder = tmp_path_factory.mktemp("report")
+    return folder, render("ablation_offsets", collected, plan, folder)
+
+
+@pytest.fixture
+def messy(finished, tmp_path):
+    """Unfinished runs, awkward words, mixed code: everything a table may have to set."""
+    plan, runs_dir, _ = finished
+    shutil.copytree(runs_dir, tmp_path / "runs", ignore=shutil.ignore_patterns("*.npz"))
+    runs_dir = tmp_path / "runs"
+    (runs_dir / run_id("token", 0) / "summary.json").unlink()
+    edit_json(runs_dir / run_id("token", 0) / "state.json", state="failed", cause=NASTY)
+    for seed in (1, 2):
+        shutil.rmtree(runs_dir / run_id("token", seed))
+    edit_json(runs_dir / run_id("zero", 1) / "summary.json", notes=[NASTY, "resumed\nonce"])
+    edit_json(runs_dir / run_id("zero", 2) / "provenance.json", code_fingerprint="0dd", dirty=True)
+    (runs_dir / run_id("joint", 0) / "provenance.json").unlink()
+    return plan, collect(plan, runs_dir)
+
+
+def test_files(report):
+    folder, files = report
+    kinds = ("accuracy_flops", "reach", "examples", "learning_curves")
+    expected = {"report.md", "table.tex", "table_alone.tex", "table.csv"}
+    expected |= {f"{kind}.{suffix}" for kind in kinds for suffix in ("png", "pdf", "csv")}
+    assert {path.name for path in files} == expected == {path.name for path in folder.iterdir()}
+    assert all(path.stat().st_size > 100 for path in files)
+
+
+def test_the_page_says_what_it_shows(report, finished):
+    folder, _ = report
+    page = (folder / "report.md").read_text()
+    assert page.startswith("# Offset configurations\n")
+    assert "Protocol `smoke`, model nano, seeds 0, 1, 2: 21 of 21 runs have finished." in page
+    assert "1,200 steps (20 epochs) on cpu" in page and "Commit a1b2c3d4;" in page and "2031-05-04" in page
+    for entry in finished[0]["runs"]:
+        assert entry["run"] in page
+    for figure in re.findall(r"!\[.*\]\((.*)\)", page):
+        assert (folder / figure).is_file()
+    assert "## Warnings" not in page and "\n\n\n" not in page
+
+
+def test_markdown_columns_are_equal(report, messy, tmp_path):
+    plan, collected = messy
+    render("ablation_offsets", collected, plan, tmp_path / "out", mixed=True, figures=False)
+    for folder in (report[0], tmp_path / "out"):
+        blocks = tables((folder / "report.md").read_text())
+        assert [len(block) for block in blocks] == [9, 23]
+        for block in blocks:
+            assert len({unescaped_bars(line) for line in block}) == 1
+            assert re.fullmatch(r"\|( --- \|| ---: \|)+", block[1])
+
+
+def test_a_messy_report_says_everything(messy, tmp_path):
+    plan, collected = messy
+    render("ablation_offsets", collected, plan, tmp_path, mixed=True, label="by hand", date="yesterday")
+    page = (tmp_path / "report.md").read_text()
+    assert page.startswith("# Offset configurations: by hand\n") and "Finished: yesterday." in page
+    assert "Runs of different code are averaged here" in page and "with uncommitted changes" in page
+    assert "## Warnings" in page and f"{run_id('joint', 0)}: provenance.json is missing" in page.replace("\\", "")
+    assert markup.markdown_cell(NASTY) in page  # in full where the runs are listed
+    assert "resumed once" in page
+    assert balanced((tmp_path / "table.tex").read_text()) and balanced((tmp_path / "table_alone.tex").read_text())
+
+
+def test_the_csv_holds_plain_numbers(report):
+    table = pd.read_csv(report[0] / "table.csv").set_index("arm")
+    assert len(table) == 7
+    assert table.loc["axial", "difference"] == pytest.approx(
+        table.loc["axial", "mean"] - table.loc["zero", "mean"], abs=1e-3
+    )
+    assert table.loc["axial", "low"] < table.loc["axial", "difference"] < table.loc["axial", "high"]
+    assert table.loc["token", "papers_difference"] == 2.0 and table.loc["token", "papers_place"] == "v1 Table 7 ④"
+    assert table.loc["axial_x3", "papers_against"] == "axial"
+
+
+def test_latex_has_equal_columns_and_balances(report):
+    tex = (report[0] / "table.tex").read_text()
+    rows = [line for line in tex.splitlines() if line.endswith(r"\\")]
+    assert len(rows) == 8 and {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {7}
+    assert balanced(tex) and tex.isascii()
+    assert not balanced(tex.replace(r"\end{tabular}", "")) and not balanced(tex + "}")
+
+
+@given(st.text())
+def test_any_text_becomes_balanced_latex_and_one_markdown_cell(text):
+    assert balanced(markup.latex(text))
+    assert unescaped_bars(markup.markdown_row([text, "x"])) == 3
+    assert "\n" not in markup.latex(text) and len(markup.markdown_row([text]).splitlines()) == 1
+
+
+@pytest.mark.skipif(not (shutil.which("pdflatex") or shutil.which("tectonic")), reason="no LaTeX on PATH")
+def test_latex_compiles(messy, tmp_path):
+    plan, collected = messy
+    render("ablation_offsets", collected, plan, tmp_path, mixed=True, figures=False)
+    own = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{table}\end{document}"
+    (tmp_path / "paper.tex").write_text(own)
+    for name in ("table_alone.tex", "paper.tex"):
+        command = [shutil.which("tectonic"), name]
+        if shutil.which("pdflatex"):
+            command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", name]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_the_same_input_gives_the_same_bytes(report, finished, tmp_path):
+    plan, runs_dir, _ = finished
+    again = render("ablation_offsets", collect(plan, runs_dir), plan, tmp_path)
+    assert again[0].parent != report[1][0].parent
+    for path in report[1]:
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_measured_folders_give_the_report_of_their_runs(report, finished, tmp_path):
+    plan, _, collected = finished
+    archive.write(collected, tmp_path / "measured", plan, title="t", date="d")
+    back = archive.read(tmp_path / "measured")
+    render("ablation_offsets", back, archive.plan_of(back), tmp_path / "out")
+    for name in (
+        "table.tex",
+        "table.csv",
+        "accuracy_flops.png",
+        "reach.png",
+        "learning_curves.csv",
+        "learning_curves.png",
+    ):
+        assert (tmp_path / "out" / name).read_bytes() == (report[0] / name).read_bytes(), name
+    without = re.sub(r"## Examples.*?(?=## )", "", (report[0] / "report.md").read_text(), flags=re.S)
+    assert (tmp_path / "out" / "report.md").read_text() == without
+
+
+def test_a_report_before_anything_has_run(tmp_path):
+    plan = make_plan()
+    files = render("ablation_offsets", collect(plan, tmp_path / "none"), plan, tmp_path / "out")
+    assert [path.name for path in files] == ["report.md", "table.tex", "table_alone.tex", "table.csv"]
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert page.count("| not run |") == 7 + 21 + 2  # results, runs, and the two verdicts that wait; axial_x3 is below
