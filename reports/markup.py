@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
-LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
-    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': "''", "[": "{[}", "]": "{]}",  # a bare [ after \\ would be its argument
-    "±": r"$\pm$", "−": r"$-$", "×": r"$\times$", "Δ": r"$\Delta$", "–": "--", "—": "---", "…": r"\dots{}",
-    "†": r"\textdagger{}", "²": r"\textsuperscript{2}", "≈": r"$\approx$", "≤": r"$\leq$", "≥": r"$\geq$",
-    "↑": r"$\uparrow$", "“": "``", "”": "''", "’": "'", "°": r"$^\circ$", "µ": r"$\mu$", "\u00a0": "~",
-    **{chr(0x2460 + n): rf"({n + 1})" for n in range(9)},
+LATEX = {  # in mathematics where text would need a font that small installations lack
+    "\\": r"$\backslash$", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "^": r"\^{}", "~": r"\~{}", "<": "$<$", ">": "$>$", "|": "$|$", '"': "''", "*": "$*$",
+    "[": "{[}", "]": "{]}",  # a bare [ after \\ would be its argument
+    "±": r"$\pm$", "−": "$-$", "×": r"$\times$", "Δ": r"$\Delta$", "–": "--", "—": "---", "…": r"\dots{}",
+    "†": r"$\dagger$", "²": "$^2$", "≈": r"$\approx$", "≤": r"$\leq$", "≥": r"$\geq$", "≠": r"$\neq$",
+    "↑": r"$\uparrow$", "“": "``", "”": "''", "’": "'", "°": r"$^\circ$", "µ": r"$\mu$",
+    **{chr(0x2460 + n): f"({n + 1})" for n in range(9)},
 }  # fmt: skip
 
 
@@ -61,4 +61,5 @@ def environment() -> Environment:
 
 
 def _one_line(text: object) -> str:
-    return " ".join(str(text).split(" ")).replace("\n", " ").replace("\r", " ")
+    """Without line breaks of any kind, control characters and lone surrogates."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(str(text).split()))

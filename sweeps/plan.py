@@ -34,7 +34,10 @@ class Plan:
 
     def distinct(self) -> dict[str, PlannedRun]:
         """Runs by id: arms with one config share a run."""
-        return {run.id: run for run in reversed(self.runs)}
+        first: dict[str, PlannedRun] = {}
+        for run in self.runs:
+            first.setdefault(run.id, run)
+        return first
 
     def as_dict(self) -> dict[str, Any]:
         """The plan in plain values, as the rooms that only read results take it."""

@@ -47,10 +47,10 @@ from reports import terminal
 plan = make_plan(); folder = Path({str(tmp_path)!r})
 make_runs(folder / "runs", plan)
 found = collect(plan, folder / "runs")
-render("ablation_offsets", found, plan, folder / "out")
+render("ablation_offsets", found, plan, folder / "out")  # with every figure
 terminal.to_json("ablation_offsets", found, plan)
 assert "matplotlib" in sys.modules
-assert not {{"torch", "timm", "atm", "experiments", "sweeps", "matplotlib.pyplot.show"}} & set(sys.modules)
+assert not {{"torch", "timm", "atm", "experiments", "sweeps"}} & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -38,6 +38,7 @@ def test_every_sweep_plans_every_arm_and_seed(name, protocol):
     assert len(plan.runs) == len(sweep["arms"]) * len(sweep["seeds"])
     assert len(plan.distinct()) == len(plan.runs), "two arms of one sweep are the same run"
     assert {run.config.protocol for run in plan.runs} == {protocol}
+    assert [run.seed for run in plan.distinct().values()] == sorted(run.seed for run in plan.runs), "seed by seed"
     assert plan.runs[0].arm in plan.labels and plan.baseline in plan.labels
 
 
