@@ -66,7 +66,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")
     parser.add_argument("--retry-failed", action="store_true", help="also start runs that failed before (sweep)")
     parser.add_argument("--watch", action="store_true", help="refresh until nothing runs (status)")
-    parser.add_argument("--mixed", action="store_true", help="average runs of different code or data, and say so (report)")
+    parser.add_argument(
+        "--mixed", action="store_true", help="average runs of different code or data, and say so (report)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output, nothing else")
     return parser
 
@@ -141,6 +143,7 @@ def _train(folder: Any, options: argparse.Namespace) -> None:
 
 def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     """Every missing run of a sweep, on this machine."""
+    from experiments.run_folder import RunFolder
     from sweeps import local, status
 
     plan, runs_dir = planned(name, given)
@@ -157,7 +160,7 @@ def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
 
     def watch(running: list[str]) -> None:
         if console is not None:
-            lines = [f"{r}: {status.state_of(local.RunFolder(runs_dir / r))[1]}" for r in running]
+            lines = [f"{r}: {status.state_of(RunFolder(runs_dir / r))[1]}" for r in running]
             live.update("\n".join(lines))
 
     def say(line: str) -> None:
@@ -173,7 +176,10 @@ def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     for run_id, cause in outcome.failed.items():
         print(f"run.py: {run_id} failed: {cause}", file=sys.stderr)
     if outcome.skipped_failed:
-        print(f"run.py: {len(outcome.skipped_failed)} runs failed earlier; --retry-failed tries them again", file=sys.stderr)
+        print(
+            f"run.py: {len(outcome.skipped_failed)} runs failed earlier; --retry-failed tries them again",
+            file=sys.stderr,
+        )
     for run_id in outcome.running_elsewhere:
         print(f"run.py: {run_id} is being run by another process", file=sys.stderr)
     say(f"{len(outcome.done)} of {total} runs done; table: python run.py report={name} protocol={plan.protocol}")
@@ -221,7 +227,9 @@ def planned(name: str, given: dict[str, Any]) -> tuple[Plan, Path]:
     seeds = given.pop("seeds", None)
     if "seed" in given:
         seeds = [given.pop("seed")]
-    if seeds is not None and (not isinstance(seeds, list) or not seeds or any(type(s) is not int or s < 0 for s in seeds)):
+    if seeds is not None and (
+        not isinstance(seeds, list) or not seeds or any(type(s) is not int or s < 0 for s in seeds)
+    ):
         raise ConfigError(f"seeds={seeds}: give a list of whole numbers, e.g. seeds=[0,1,2]")
     arms = given.pop("arms", None)
     arms = [arms] if isinstance(arms, str) else arms
@@ -274,7 +282,9 @@ def collect(name: str, given: dict[str, Any], options: argparse.Namespace) -> in
     plan = planning.as_dict()
     collected = collected_from(plan, runs_dir)
     today = date.today().isoformat()
-    files = archive.write(collected, archive.folder(label), plan, title=f"{name}, protocol {planning.protocol}", date=today, note=note)
+    files = archive.write(
+        collected, archive.folder(label), plan, title=f"{name}, protocol {planning.protocol}", date=today, note=note
+    )
     for warning in collected.warnings:
         print(f"run.py: {warning}", file=sys.stderr)
     print(json.dumps({"files": [str(f) for f in files]}) if options.json else "\n".join(map(str, files)))
@@ -311,7 +321,9 @@ def show_list(options: argparse.Namespace) -> int:
     from sweeps.plan import SWEEPS, headline
 
     folders = {"experiment": RECIPES, "sweep": SWEEPS, "report": ROOT / "reports" / "specs"}
-    found = {kind: {path.stem: headline(path) for path in sorted(folder.glob("*.yaml"))} for kind, folder in folders.items()}
+    found = {
+        kind: {path.stem: headline(path) for path in sorted(folder.glob("*.yaml"))} for kind, folder in folders.items()
+    }
     if options.json:
         print(json.dumps(found))
         return 0

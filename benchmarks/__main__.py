@@ -33,10 +33,10 @@ def main(arguments: list[str] | None = None) -> None:
 def _table(report: sampler.Report) -> Table:
     table = Table(
         title=f"Sampling and its FC, forward and backward, batch {report.batch}, {report.device}",
-        caption=f"Medians of {report.repeats} interleaved calls, {report.threads} threads, torch {report.torch}, "
+        caption=f"Medians of {report.repeats} interleaved calls in ms, {report.threads} threads, torch {report.torch}, "
         f"load average before {report.load_average:.2f}",
     )
-    for heading in ("map", "channels", "S", "axis", "atm (ms)", "deform_conv2d (ms)", "ratio"):
+    for heading in ("map", "channels", "S", "axis", "atm", "deform_conv2d", "ratio", "fastest"):
         table.add_column(heading, justify="right")
     for row in report.rows:
         table.add_row(
@@ -47,6 +47,7 @@ def _table(report: sampler.Report) -> Table:
             f"{row.atm_ms:.2f}",
             f"{row.deform_ms:.2f}",
             f"{row.ratio:.3f}",
+            f"{row.fastest_ratio:.3f}",
         )
     return table
 

@@ -21,7 +21,10 @@ AXES = ("horizontal", "vertical", "joint")
 
 @dataclass(frozen=True)
 class Row:
-    """One stage's shape and axis; times are medians in milliseconds, ``ratio`` is ours over deform_conv2d's."""
+    """One stage's shape and axis; times are medians in milliseconds, ``ratio`` is ours over deform_conv2d's.
+
+    ``fastest_ratio`` compares the fastest calls instead: the figure to trust when the machine was busy.
+    """
 
     size: int
     channels: int
@@ -30,6 +33,7 @@ class Row:
     atm_ms: float
     deform_ms: float
     ratio: float
+    fastest_ratio: float
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,8 @@ def _measure_row(batch: int, size: int, channels: int, sharing: int, axis: str, 
             if turn:
                 measured.append(elapsed)
     atm_ms, deform_ms = (1e3 * median(times[operator]) for operator in (atm, deform))
-    return Row(size, channels, sharing, axis, atm_ms, deform_ms, atm_ms / deform_ms)
+    fastest_ratio = min(times[atm]) / min(times[deform])
+    return Row(size, channels, sharing, axis, atm_ms, deform_ms, atm_ms / deform_ms, fastest_ratio)
 
 
 def _time(operator: Callable[[], Tensor], inputs: list[Tensor], cotangent: Tensor) -> float:

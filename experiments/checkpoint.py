@@ -54,7 +54,9 @@ def load(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] | N
         assert isinstance(state, dict)
         return state
     if paths:
-        raise RunFolderError(f"{folder}: none of its {len(paths)} checkpoints is valid; delete the folder to start over")
+        raise RunFolderError(
+            f"{folder}: none of its {len(paths)} checkpoints is valid; delete the folder to start over"
+        )
     return None
 
 

@@ -40,8 +40,12 @@ class Model:
     offsets: str = setting("axial", "offset mode", choices=OFFSET_MODES)
     samples: int = setting(1, "tokens read per channel and direction: 1 or 3")
     peg: bool | None = setting(None, "positional encoding generator; null = wherever offsets are predicted")
-    offset_sharing: Any = setting(None, "S, neighbouring channels that share one offset: a number, one per stage, or null")
-    offset_interval: Any = setting(None, "K, blocks per offset prediction: a number, 'stage', or null for the variant's")
+    offset_sharing: Any = setting(
+        None, "S, neighbouring channels that share one offset: a number, one per stage, or null"
+    )
+    offset_interval: Any = setting(
+        None, "K, blocks per offset prediction: a number, 'stage', or null for the variant's"
+    )
     fusion: str = setting("pooled", "how the branches are weighted", choices=FUSIONS)
     drop_path: float | None = setting(None, "stochastic depth of the last block; null = the variant's ImageNet rate")
 
@@ -244,7 +248,7 @@ def read_variants() -> dict[str, dict[str, Any]]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        content = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark else ""
@@ -283,7 +287,9 @@ def _sharing(model: Model, variant: Mapping[str, Any]) -> list[int] | None:
         or len(sharing) != len(dims)
         or any(not isinstance(s, int) or s < 1 or dim % s for s, dim in zip(sharing, dims))
     ):
-        raise ConfigError(f"model.offset_sharing={given}: give divisors of the widths {dims}, one number or one per stage")
+        raise ConfigError(
+            f"model.offset_sharing={given}: give divisors of the widths {dims}, one number or one per stage"
+        )
     return list(sharing)
 
 
@@ -293,7 +299,9 @@ def _interval(model: Model, variant: Mapping[str, Any]) -> int | str | None:
         return None
     if given is None:
         return int(variant["offset_interval"])
-    if given == "stage" or (isinstance(given, int) and given >= 1):
+    if given == "stage":
+        return "stage"
+    if isinstance(given, int) and given >= 1:
         return given
     raise ConfigError(f"model.offset_interval={given}: give a number of blocks, or stage")
 

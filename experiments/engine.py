@@ -127,7 +127,7 @@ class Training:
         if not math.isfinite(value):
             raise RunFailed(f"non-finite loss at step {self.step}")
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.config.train.clip_grad is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.clip_grad)
@@ -353,5 +353,3 @@ def _prepare_machine(config: Config) -> torch.device:
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.train.precision != "float32"
     return device
-
-

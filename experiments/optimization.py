@@ -19,7 +19,7 @@ def peak_lr(train: Train) -> float:
 
 def build_optimizer(model: nn.Module, train: Train) -> Optimizer:
     """timm leaves 1-D parameters and the model's own ``no_weight_decay`` list (PEG) without decay."""
-    return create_optimizer_v2(model, train.optimizer, lr=peak_lr(train), weight_decay=train.weight_decay)
+    return create_optimizer_v2(model, train.optimizer, lr=peak_lr(train), weight_decay=train.weight_decay)  # type: ignore[no-any-return]
 
 
 def build_schedule(optimizer: Optimizer, train: Train, steps_per_epoch: int) -> Scheduler:

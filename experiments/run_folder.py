@@ -27,7 +27,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
@@ -114,7 +114,9 @@ class RunFolder:
                 except BlockingIOError:
                     if attempt == 4:
                         file.seek(0)
-                        raise RunFolderError(f"{self.id} is being run by {file.read().strip() or 'another process'}") from None
+                        raise RunFolderError(
+                            f"{self.id} is being run by {file.read().strip() or 'another process'}"
+                        ) from None
                     time.sleep(0.05)
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")

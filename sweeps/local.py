@@ -91,7 +91,7 @@ def _work_off(
     queue = list(waiting)
     total = len(queue)
 
-    def stop(number: int, _: FrameType | None) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
         outcome.interrupted = number
         for _, process, _ in running.values():
             process.send_signal(signal.SIGTERM)
@@ -101,7 +101,11 @@ def _work_off(
         while running or (queue and outcome.interrupted is None):
             while queue and len(running) < jobs and outcome.interrupted is None:
                 run = queue.pop(0)
-                running[run.id] = (run, start(RunFolder(runs_dir / run.id), run.config.machine.threads), time.monotonic())
+                running[run.id] = (
+                    run,
+                    start(RunFolder(runs_dir / run.id), run.config.machine.threads),
+                    time.monotonic(),
+                )
             time.sleep(POLL_SECONDS)
             watch(list(running))
             for run, process, started in list(running.values()):

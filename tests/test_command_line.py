@@ -17,7 +17,12 @@ SMALL = ["data.image_size=[64,64]", "data.train_images=16", "data.eval_images=2"
 
 def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "run.py", *words], cwd=ROOT, capture_output=True, text=True, timeout=200, env={**os.environ, **environment}
+        [sys.executable, "run.py", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, **environment},
     )
 
 

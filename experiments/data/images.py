@@ -119,7 +119,9 @@ def open_images(config: Config, training: bool) -> Images | StreamedImages:
         )
     except (AssertionError, OSError, RuntimeError, ValueError, KeyError, ImportError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"data.root={data.root} (reader {data.reader or 'folder'!r}, split {split}): {reason}") from None
+        raise DataError(
+            f"data.root={data.root} (reader {data.reader or 'folder'!r}, split {split}): {reason}"
+        ) from None
     if not len(source):
         raise DataError(f"data.root={data.root}: the {split} split holds no images")
     transform = train_transform(config) if training else eval_transform(config)
@@ -127,7 +129,9 @@ def open_images(config: Config, training: bool) -> Images | StreamedImages:
         return StreamedImages(source, transform, config.seed, split)
     classes = getattr(source.reader, "class_to_idx", {})
     if classes and len(classes) != data.num_classes:
-        raise DataError(f"data.root={data.root}: the {split} split has images of {len(classes)} classes, not {data.num_classes}")
+        raise DataError(
+            f"data.root={data.root}: the {split} split has images of {len(classes)} classes, not {data.num_classes}"
+        )
     return Images(source.reader, transform, config.seed, data.train_images if training else data.eval_images, split)
 
 
@@ -161,6 +165,4 @@ def seed_generators(*key: int) -> None:
     a, b, c = stream(*key).integers(0, 2**32, 3)
     random.seed(int(a))
     np.random.seed(int(b))
-    torch.random.default_generator.manual_seed(int(c))
-
-
+    torch.default_generator.manual_seed(int(c))

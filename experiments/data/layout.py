@@ -28,7 +28,8 @@ def check_root(config: Config) -> None:
     data = config.data
     if data.root is None and not data.reader.lower().startswith(("hfds/", "hfids/")):
         raise DataError(
-            f"{config.experiment} needs images: set data.root=PATH, or data.{data.dataset}.root in site.yaml ({NEEDS_NOTHING})"
+            f"{config.experiment} needs images: set data.root=PATH, or data.{data.dataset}.root in site.yaml "
+            f"({NEEDS_NOTHING})"
         )
     if data.root is not None:
         root = Path(data.root).expanduser()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -21,7 +21,14 @@ class Batches:
     """Training (``shuffle``) or evaluation batches on ``device``; ``len`` is the number of batches of an epoch."""
 
     def __init__(
-        self, dataset: Any, batch_size: int, seed: int, shuffle: bool, workers: int, device: torch.device, repeats: int = 1
+        self,
+        dataset: Any,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        workers: int,
+        device: torch.device,
+        repeats: int = 1,
     ):
         self.dataset, self.device, self.streamed = dataset, device, isinstance(dataset, IterableDataset)
         self.order = EpochOrder(len(dataset), batch_size, seed, shuffle, repeats)
@@ -47,9 +54,9 @@ class Batches:
         if self.streamed:
             self.dataset.at(epoch)
             self.generator.manual_seed(epoch)
-            batches = islice(self.loader, first_batch, len(self))
+            batches: Iterable[Batch] = islice(self.loader, first_batch, len(self))
         else:
             self.order.at(epoch, first_batch)
-            batches = iter(self.loader)
+            batches = self.loader
         for batch in batches:
             yield tuple(part.to(self.device, non_blocking=True) for part in batch)

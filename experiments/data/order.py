@@ -12,7 +12,7 @@ class SampleKey(NamedTuple):
     """What a data set is asked for: which image, in which epoch, and the how-manieth repeat of it."""
 
     epoch: int
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple's own `index` is not missed
     repeat: int = 0
 
 

@@ -28,8 +28,8 @@ class Evaluation:
 class Task(Protocol):
     """Built from a resolved config. Data sets are indexed with a ``SampleKey`` and return tuples of tensors."""
 
-    train_set: Dataset
-    eval_set: Dataset
+    train_set: Dataset[Any]
+    eval_set: Dataset[Any]
 
     def build_model(self) -> nn.Module: ...
 

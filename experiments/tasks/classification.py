@@ -48,7 +48,7 @@ class Classification:
 
     def build_model(self) -> nn.Module:
         name, arguments = backbone(self.config.model)
-        return timm.create_model(name, num_classes=self.config.data.num_classes, **arguments)
+        return timm.create_model(name, num_classes=self.config.data.num_classes, **arguments)  # type: ignore[no-any-return]
 
     def prepare(self, batch: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
         if self.mixup is None:

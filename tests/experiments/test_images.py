@@ -23,7 +23,9 @@ TEST = {"data.image_size": [32, 32], "data.workers": 0, "train.batch_size": 6}
 
 
 def config_of(root, **given):
-    config = resolve("tiny_imagenet", TEST, {"data.root": str(root)}, {k.replace("__", "."): v for k, v in given.items()})
+    config = resolve(
+        "tiny_imagenet", TEST, {"data.root": str(root)}, {k.replace("__", "."): v for k, v in given.items()}
+    )
     check_root(config)
     return config
 
@@ -137,7 +139,7 @@ def test_an_unusable_data_root_is_refused(tmp_path, spoil, says):
 def test_class_folders_without_images_are_refused(tmp_path):
     for folder in ("train/a", "val/a"):
         (tmp_path / folder).mkdir(parents=True)
-    with pytest.raises(DataError, match="Found 0 images|holds no images"):
+    with pytest.raises(DataError, match=r"Found 0 images|holds no images"):
         open_images(config_of(tmp_path), training=True)
 
 
@@ -179,7 +181,12 @@ def test_webdataset_shards_are_read_and_judged_completely(images, tmp_path):
                     entry = tarfile.TarInfo(f"{number:05d}.{suffix}")
                     entry.size = len(content)
                     tar.addfile(entry, io.BytesIO(content))
-        splits[split] = {"name": split, "num_samples": len(files), "filenames": [f"{split}-0000.tar"], "shard_lengths": [len(files)]}
+        splits[split] = {
+            "name": split,
+            "num_samples": len(files),
+            "filenames": [f"{split}-0000.tar"],
+            "shard_lengths": [len(files)],
+        }
     (root / "_info.json").write_text(json.dumps({"splits": splits}))
     config = config_of(root, data__num_classes=3, data__reader="wds/any")
     judged = Batches(open_images(config, training=False), 5, 0, False, 0, torch.device("cpu"))

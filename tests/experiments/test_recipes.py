@@ -61,7 +61,9 @@ def test_the_papers_recipe_in_figures():
     for epoch in (0, 1, 5, 150, 299):
         set_lr(schedule, train, epoch * 10 + 3, steps_per_epoch=10)
         rates.append(schedule.optimizer.param_groups[0]["lr"])
-    cosine = [1e-5 + (1e-3 - 1e-5) * (1 + torch.cos(torch.tensor(torch.pi * e / 300)).item()) / 2 for e in (5, 150, 299)]
+    cosine = [
+        1e-5 + (1e-3 - 1e-5) * (1 + torch.cos(torch.tensor(torch.pi * e / 300)).item()) / 2 for e in (5, 150, 299)
+    ]
     assert rates == pytest.approx([1e-6, 1e-6 + (1e-3 - 1e-6) / 5, *cosine])
     assert (train.batch_size, train.epochs, train.weight_decay, train.clip_grad) == (1024, 300, 0.05, None)
     assert build_ema(model, train).decay == 0.99996

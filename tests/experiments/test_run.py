@@ -32,7 +32,11 @@ def frozen(tmp_path: Path, settings: dict[str, object], name: str = "runs") -> R
 
 def start(folder: RunFolder) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "experiments", str(folder.path)], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "experiments", str(folder.path)],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
 
 
@@ -78,7 +82,9 @@ def test_a_finished_run_leaves_everything_a_report_needs(reference):
     folder, _ = reference
     summary = folder.finished()
     assert summary["step"] == 48
-    assert summary["params_m"] == pytest.approx(sum(t.numel() for t in load_file(folder.path / "weights.safetensors").values()) / 1e6)
+    assert summary["params_m"] == pytest.approx(
+        sum(t.numel() for t in load_file(folder.path / "weights.safetensors").values()) / 1e6
+    )
     assert summary["flops_g"] > 0
     assert set(summary["metrics"]) >= {"eval/token_accuracy", "eval_ema/token_accuracy"}
     rows = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]

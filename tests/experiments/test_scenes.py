@@ -63,6 +63,11 @@ def test_training_scenes_follow_seed_epoch_and_index():
     assert not any(torch.equal(base[0], other[0]) for other in others)
 
 
+def test_no_seed_trains_on_the_evaluation_scenes():
+    trained, judged = (Scenes(SIZE, scenes.EVAL_SEED, 10, split)[SampleKey(0, 0)][0] for split in ("train", "eval"))
+    assert not torch.equal(trained, judged)
+
+
 def test_evaluation_scenes_are_the_same_for_every_seed_and_epoch():
     a, b = Scenes(SIZE, 0, 10, "eval"), Scenes(SIZE, 41, 10, "eval")
     assert equal(a[SampleKey(0, 3)], b[SampleKey(9, 3)])

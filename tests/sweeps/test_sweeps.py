@@ -112,7 +112,15 @@ def test_a_run_that_is_killed_is_said_to_have_died_and_is_resumed(tmp_path):
 
 
 def test_ctrl_c_saves_every_run_and_the_same_command_goes_on(tmp_path):
-    words = ["sweep=ablation_offsets", "protocol=smoke", "seeds=[0]", "arms=[zero,axial]", f"runs_dir={tmp_path}", "--jobs", "2"]
+    words = [
+        "sweep=ablation_offsets",
+        "protocol=smoke",
+        "seeds=[0]",
+        "arms=[zero,axial]",
+        f"runs_dir={tmp_path}",
+        "--jobs",
+        "2",
+    ]
     command = [sys.executable, "run.py", *words, *WORDS, "train.epochs=40"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     folders = []
