@@ -32,11 +32,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _table(report: sampler.Report) -> Table:
     table = Table(
-        title=f"Sampling and its FC, forward and backward, batch {report.batch}, {report.device}",
+        title=f"Sampling and its FC against deform_conv2d, forward and backward, batch {report.batch}, {report.device}",
         caption=f"Medians of {report.repeats} interleaved calls in ms, {report.threads} threads, torch {report.torch}, "
         f"load average before {report.load_average:.2f}",
     )
-    for heading in ("map", "channels", "S", "axis", "atm", "deform_conv2d", "ratio", "fastest"):
+    for heading in ("map", "channels", "S", "axis", "atm", "deform", "ratio", "fastest"):
         table.add_column(heading, justify="right")
     for row in report.rows:
         table.add_row(
