@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SCENES = 4
 IGNORED = -1
+PANEL = 1.4  # inches, width of a square scene
 FADE = 0.62  # how far the scene is faded to white below the tiles
 INSET = 0.09  # of a tile's side, left free at each edge
 Arrays = dict[str, Any]
@@ -34,15 +35,18 @@ def draw(table: Table, collected: Collected, figure: Figure) -> tuple[Any, Any, 
     columns += [(table.label_of[arm], arrays["predictions"]) for arm, arrays in examples.items()]
     count = min(SCENES, len(truth["images"]))
     height, width = truth["images"].shape[1:3]
-    canvas = style.new_figure(1.45 * len(columns), 1.45 * count * height / width + 0.3)
+    panel = PANEL * min(1.6, max(1.0, width / height))  # inches of width
+    tall, caption_room = panel * height / width, 0.2
+    canvas = style.new_figure(len(columns) * panel * 1.05, count * (tall + caption_room))
     grid = canvas.subplots(count, len(columns), squeeze=False)
     for scene in range(count):
         for column, (title, tokens) in enumerate(columns):
             axes = grid[scene][column]
-            _panel(axes, truth, scene, tokens, judged=column > 1)
+            _panel(axes, truth, scene, tokens, judged=column > 1, cross=0.42 * 72 * tall / truth["labels"].shape[1])
             if scene == 0:
                 axes.set_title(title, fontsize=9, pad=4)
-    canvas.subplots_adjust(left=0.01, right=0.99, top=0.94, bottom=0.03, wspace=0.05, hspace=0.16)
+    bottom = caption_room / (count * (tall + caption_room))
+    canvas.subplots_adjust(left=0, right=1, top=1, bottom=bottom, wspace=0.05, hspace=caption_room / tall)
     rows = [row for arm, arrays in examples.items() for row in _records(arm, seed, arrays, count)]
     caption = (
         f"The first {count} evaluation scenes, seed {seed}. Tiles are tokens in the colour of their class; "
@@ -88,7 +92,10 @@ def _read(path: Path) -> Arrays:
     return arrays
 
 
-def _panel(axes: Any, arrays: Arrays, scene: int, tokens: NDArray[np.int8] | None, *, judged: bool) -> None:
+def _panel(
+    axes: Any, arrays: Arrays, scene: int, tokens: NDArray[np.int8] | None, *, judged: bool, cross: float
+) -> None:
+    """One scene, with its tokens as tiles; where they are judged, wrong ones have a cross of ``cross`` points."""
     import numpy as np
 
     image, labels = arrays["images"][scene].astype(float) / 255, arrays["labels"][scene]
@@ -107,8 +114,8 @@ def _panel(axes: Any, arrays: Arrays, scene: int, tokens: NDArray[np.int8] | Non
             size, shape = (step_x - 4 * inset, step_y - 4 * inset), f"round,pad={inset}"
             axes.add_patch(FancyBboxPatch(corner, *size, boxstyle=shape, facecolor=colour, linewidth=0))
             if judged and not right:
-                cross = "black" if float(colour @ [0.3, 0.59, 0.11]) > 0.45 else "white"
-                axes.plot((x + 0.5) * step_x, (y + 0.5) * step_y, "x", color=cross, markersize=3.6, mew=1)
+                ink = "black" if float(colour @ [0.3, 0.59, 0.11]) > 0.45 else "white"
+                axes.plot((x + 0.5) * step_x, (y + 0.5) * step_y, "x", color=ink, markersize=cross, mew=cross / 4)
     if judged and tokens is not None:
         known = labels != IGNORED
         right = int((tokens[scene] == labels)[known].sum())

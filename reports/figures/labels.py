@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +36,16 @@ class Box:
         return beside and self.bottom >= other.bottom and self.top <= other.top
 
     def crossed_by(self, start: tuple[float, float], end: tuple[float, float]) -> bool:
-        """Whether a segment passes through, by sampling it finely."""
-        for i in range(33):
-            x = start[0] + (end[0] - start[0]) * i / 32
-            y = start[1] + (end[1] - start[1]) * i / 32
-            if self.left < x < self.right and self.bottom < y < self.top:
-                return True
-        return False
+        """Whether a segment passes through, by clipping it at each pair of edges."""
+        first, last = 0.0, 1.0
+        for a, b, low, high in ((start[0], end[0], self.left, self.right), (start[1], end[1], self.bottom, self.top)):
+            if a == b:
+                if not low < a < high:
+                    return False
+                continue
+            enter, leave = sorted(((low - a) / (b - a), (high - a) / (b - a)))
+            first, last = max(first, enter), min(last, leave)
+        return first < last
 
 
 @dataclass(frozen=True)
@@ -134,29 +137,54 @@ def _free_place(
     leaders: list[tuple[tuple[float, float], tuple[float, float]]],
     pixel: float,
 ) -> tuple[Box, tuple[float, float], bool]:
-    """The first candidate that overlaps nothing; the one with the least overlap if every candidate does."""
+    """The first place with nothing in its way; the least bad one if there is none.
+
+    Overlapping weighs more than a leader that runs through something. Returns the box, the end of the leader at it,
+    and whether it is so far away as to need one.
+    """
     best: tuple[int, Box, tuple[float, float], bool] | None = None
+    for box, anchor, far in _places(centre, size, frame, pixel):
+        faults = 10 * (sum(box.overlaps(other) for other in taken) + 2 * (not box.within(frame)))
+        if best is not None and faults >= best[0]:
+            continue
+        faults += sum(box.crossed_by(*leader) for leader in leaders)
+        if far:  # the leader may leave its own marker, but not run through others
+            length = math.dist(centre, anchor)
+            share = min(1.0, RADII[0] * pixel / length)
+            start = (centre[0] + share * (anchor[0] - centre[0]), centre[1] + share * (anchor[1] - centre[1]))
+            faults += sum(other.crossed_by(start, anchor) for other in taken)
+        if faults == 0:
+            return box, anchor, far
+        if best is None or faults < best[0]:
+            best = (faults, box, anchor, far)
+    assert best is not None
+    return best[1:]
+
+
+def _places(
+    centre: tuple[float, float], size: tuple[float, float], frame: Box, pixel: float
+) -> Iterator[tuple[Box, tuple[float, float], bool]]:
+    """Places for a label, the preferred ones first: rings around the point, then the whole frame, near before far."""
     for radius in RADII:
         for angle in ANGLES:
             direction = (math.cos(math.radians(angle)), math.sin(math.radians(angle)))
             anchor = (centre[0] + direction[0] * radius * pixel, centre[1] + direction[1] * radius * pixel)
             side = [max(-1.0, min(1.0, 1.5 * part)) for part in direction]  # which edge or corner is at the anchor
-            middle = (anchor[0] + side[0] * size[0] / 2, anchor[1] + side[1] * size[1] / 2)
-            box = Box(
-                middle[0] - size[0] / 2, middle[1] - size[1] / 2, middle[0] + size[0] / 2, middle[1] + size[1] / 2
-            )
-            far = radius > RADII[1]
-            faults = sum(box.overlaps(other) for other in taken) + 2 * (not box.within(frame))
-            faults += sum(box.crossed_by(*leader) for leader in leaders)
-            if far:  # the leader may leave its own marker, but not run through others
-                start = (centre[0] + direction[0] * RADII[0] * pixel, centre[1] + direction[1] * RADII[0] * pixel)
-                faults += sum(other.crossed_by(start, anchor) for other in taken)
-            if faults == 0:
-                return box, anchor, far
-            if best is None or faults < best[0]:
-                best = (faults, box, anchor, far)
-    assert best is not None
-    return best[1:]
+            left = anchor[0] + (side[0] - 1) * size[0] / 2
+            bottom = anchor[1] + (side[1] - 1) * size[1] / 2
+            yield Box(left, bottom, left + size[0], bottom + size[1]), anchor, radius > RADII[1]
+    step, boxes = size[1], []
+    for row in range(max(0, int((frame.top - frame.bottom) / step))):
+        for column in range(max(0, int((frame.right - frame.left - size[0]) / step) + 1)):
+            left, bottom = frame.left + column * step, frame.bottom + row * step
+            boxes.append(Box(left, bottom, left + size[0], bottom + step))
+    for box in sorted(boxes, key=lambda b: math.dist(centre, _nearest(b, centre))):
+        yield box, _nearest(box, centre), True
+
+
+def _nearest(box: Box, point: tuple[float, float]) -> tuple[float, float]:
+    """The point of a box that is nearest to a given one."""
+    return min(max(point[0], box.left), box.right), min(max(point[1], box.bottom), box.top)
 
 
 def _spread(wanted: list[float], gap: float, low: float, high: float) -> list[float]:

@@ -34,7 +34,7 @@ def test_rows_are_distinct_models(counted):
     assert len({(row.model, json.dumps(row.kwargs), row.size) for row in rows}) == len(rows)
     assert set().union(*(row.kwargs for row in rows)) <= KEYS
     assert [row.label for row in complexity.rows("b")] == ["ATMNet-B"] == [r.label for r in complexity.rows("atmnet_b")]
-    with pytest.raises(SpecificationError, match="unknown model 'atmnet_tt' .valid: b, l, s, t, xt"):
+    with pytest.raises(SpecificationError, match=r"unknown model 'atmnet_tt' .valid: b, l, s, t, xt"):
         complexity.rows("atmnet_tt")
 
 

@@ -154,7 +154,7 @@ def test_a_lone_end_label_is_at_its_line(wanted):
 points = st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 0.04))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(st.lists(points, min_size=1, max_size=8))
 def test_labels_beside_points_do_not_overlap(places):
     canvas = style.new_figure(5.4, 3.7)
@@ -173,3 +173,5 @@ def test_boxes():
     assert box.overlaps(Box(9, 9, 12, 12)) and not box.overlaps(Box(10, 0, 12, 10))
     assert Box(1, 1, 9, 9).within(box) and not Box(1, 1, 11, 9).within(box)
     assert box.crossed_by((-5, 5), (15, 5)) and not box.crossed_by((-5, 11), (15, 11))
+    assert box.crossed_by((5, -5), (5, 5)) and box.crossed_by((2, 2), (3, 3)) and not box.crossed_by((-5, 0), (0, 8))
+    assert not box.crossed_by((-9, -2), (-1, 12)) and box.crossed_by((-1, -1), (11, 11))

@@ -67,7 +67,7 @@ def test_long_logs_are_kept_short(collected, tmp_path):
 
 def test_files_that_are_missing_or_torn_are_one_line(collected, tmp_path):
     plan, found = collected
-    with pytest.raises(CollectError, match="measured results nowhere"):
+    with pytest.raises(CollectError, match="unknown measured results 'nowhere'"):
         archive.read(tmp_path / "nowhere")
     archive.write(found, tmp_path / "m", plan, title="t", date="d")
     (tmp_path / "m" / "metrics.csv").write_text("")
