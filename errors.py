@@ -27,6 +27,12 @@ class RunFolderError(SuiteError):
     """A run folder that cannot be written, or whose files contradict each other."""
 
 
+class WriteError(SuiteError):
+    """A file that could not be written; exit code 1."""
+
+    exit_code = 1
+
+
 class RunFailed(SuiteError):
     """A run that started and could not finish; exit code 1."""
 

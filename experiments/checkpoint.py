@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+import atomic_file
 from errors import RunFolderError
-from experiments.run_folder import write_atomically
 
 KEPT = 2
 log = logging.getLogger(__name__)
@@ -24,9 +24,9 @@ def save(folder: Path, state: dict[str, Any], step: int) -> Path:
     buffer = io.BytesIO()  # torch's own file writer hides a full disk behind a RuntimeError
     torch.save(state, buffer)
     content = buffer.getvalue()
-    write_atomically(path, content)
+    atomic_file.write(path, content)
     sidecar = {"sha256": hashlib.sha256(content).hexdigest(), "step": step}
-    write_atomically(_sidecar(path), json.dumps(sidecar).encode())
+    atomic_file.write(_sidecar(path), json.dumps(sidecar))
     for old in _newest_first(folder)[KEPT:]:
         old.unlink()
         _sidecar(old).unlink(missing_ok=True)

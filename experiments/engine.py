@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import math
 import time
@@ -17,6 +18,7 @@ import torch
 from timm.utils import get_state_dict
 from torch import Tensor, nn
 
+import atomic_file
 from errors import DataError, RunFailed, SuiteError
 from experiments import checkpoint, provenance, weights
 from experiments.config import Config
@@ -197,9 +199,9 @@ class Training:
 
         size = count(self.model, (3, *self.config.data.image_size))
         if evaluation.examples:
-            temporary = self.folder.path / ".examples.npz"
-            np.savez_compressed(temporary, **evaluation.examples)  # type: ignore[arg-type]
-            temporary.replace(self.folder.path / "examples.npz")
+            packed = io.BytesIO()
+            np.savez_compressed(packed, **evaluation.examples)  # type: ignore[arg-type]
+            atomic_file.write(self.folder.path / "examples.npz", packed.getvalue())
         weights.export(get_state_dict(self.ema or self.model), self.folder.path / "weights.safetensors")
         seconds = self._elapsed()
         summary = {

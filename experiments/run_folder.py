@@ -15,31 +15,9 @@ from typing import Any
 
 import yaml
 
-from errors import RunFolderError
+import atomic_file
+from errors import RunFolderError, WriteError
 from experiments.config import FIELDS, Config, from_dict, get, read_yaml
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces ``path`` in one step: a reader sees the old file or the new one, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @dataclass(frozen=True)
@@ -74,15 +52,17 @@ class RunFolder:
                             "it was edited, or another version of the suite wrote it"
                         )
             text = yaml.safe_dump(config.as_dict(), sort_keys=False)
-            write_atomically(self.path / "config.yaml", text.encode())
+            atomic_file.write(self.path / "config.yaml", text)
         except OSError as error:
-            raise RunFolderError(f"{error.filename or self.path}: cannot write: {error.strerror}") from None
+            raise RunFolderError(f"cannot write {error.filename or self.path}: {error.strerror}") from None
+        except WriteError as error:
+            raise RunFolderError(str(error)) from None
 
     def config(self) -> Config:
         return from_dict(read_yaml(self.path / "config.yaml"))
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        write_atomically(self.path / name, (json.dumps(content, indent=1) + "\n").encode())
+        atomic_file.write(self.path / name, json.dumps(content, indent=1) + "\n")
 
     def read_json(self, name: str) -> dict[str, Any]:
         """The content of a JSON file of the folder; empty where it is absent or unreadable."""
@@ -162,4 +142,4 @@ class MetricsLog:
                 raise RunFolderError(f"{self.path}:{number}: not a JSON line") from None
             if row["step"] <= step:
                 kept.append(line + "\n")
-        write_atomically(self.path, "".join(kept).encode())
+        atomic_file.write(self.path, "".join(kept))

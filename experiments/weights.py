@@ -8,13 +8,13 @@ from safetensors.torch import save
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
+import atomic_file
 from errors import ConfigError
 from experiments.identity import is_file
-from experiments.run_folder import write_atomically
 
 
 def export(state: dict[str, Tensor], path: Path) -> None:
-    write_atomically(path, save({name: value.detach().cpu().contiguous() for name, value in state.items()}))
+    atomic_file.write(path, save({name: value.detach().cpu().contiguous() for name, value in state.items()}))
 
 
 def initialise(model: nn.Module, init: str, runs_dir: Path) -> None:

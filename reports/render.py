@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import atomic_file
 from reports import cells, words
 from reports.figures import Drawing, draw
 from reports.markup import environment
 from reports.specification import load
 from reports.table import Row, Table, build, state_text
-from results import atomic_file
 from results.collect import Collected, Plan
 
 if TYPE_CHECKING:

@@ -107,7 +107,7 @@ def load(name: str) -> Specification:
 
 
 def check_arms(spec: Specification, planned: list[str]) -> None:
-    """Refuses arms of the specification that the plan does not have. The reverse is no error: they get a row."""
+    """Refuses arms of the specification that the sweep does not have. The reverse is no error: they get a row."""
     named = set(spec.arms)
     named.update(p.against for arm in spec.arms.values() for p in arm.published if p.against)
     for arm in (*sorted(named), *(arm for figure in spec.figures for arm in (*figure.arms, *figure.required))):

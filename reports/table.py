@@ -85,12 +85,14 @@ def build(spec: Specification, collected: Collected, plan: Plan, *, mixed: bool 
     """
     check_plan(plan)
     planned = {arm["name"]: arm for arm in plan["arms"]}
-    check_arms(spec, list(planned))
+    left_out = plan.get("left_out") or []
+    check_arms(spec, [*planned, *left_out])
     metric = spec.metric(plan["protocol"])
     mixture = fingerprints.check(collected.runs, mixed=mixed)
     finals, missing = _finals(collected, metric.metric)
-    names = [*spec.arms, *(name for name in planned if name not in spec.arms)]
+    names = [*(name for name in spec.arms if name in planned), *(name for name in planned if name not in spec.arms)]
     models = {name: _model(collected.runs, name, str(planned[name].get("model") or "")) for name in names}
+    models |= dict.fromkeys(left_out, "")
     rows = []
     for name in names:
         arm = spec.arms.get(name) or Arm(str(planned[name].get("label") or name))

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+import atomic_file
 from errors import unknown
-from results import atomic_file
 from results.collect import CURVE_COLUMNS, Collected, CollectError, Plan, check_plan, metrics_frame, runs_frame
 
 if TYPE_CHECKING:

@@ -30,6 +30,7 @@ class Plan:
     experiment: str
     baseline: str
     labels: dict[str, str]  # arm -> what tables call it
+    left_out: list[str]  # arms of the sweep that were not chosen
     runs: list[PlannedRun]  # seed by seed, so that a part of a sweep already compares all arms
 
     def distinct(self) -> dict[str, PlannedRun]:
@@ -47,6 +48,7 @@ class Plan:
             "protocol": self.protocol,
             "experiment": self.experiment,
             "baseline": self.baseline,
+            "left_out": self.left_out,
             "arms": [
                 {"name": arm, "label": label, "model": first[arm].model.name, "config": first[arm].as_dict()["model"]}
                 for arm, label in self.labels.items()
@@ -86,7 +88,8 @@ def load(
                 check_root(config)
             runs.append(PlannedRun(run_id(config), arm, seed, config))
     baseline = sweep["baseline"] if sweep["baseline"] in chosen else next(iter(chosen))
-    return Plan(name, protocol, experiment, baseline, labels, runs)
+    left_out = [arm for arm in sweep["arms"] if arm not in chosen]
+    return Plan(name, protocol, experiment, baseline, labels, left_out, runs)
 
 
 def read_sweep(name: str) -> dict[str, Any]:

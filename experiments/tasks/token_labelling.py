@@ -54,9 +54,10 @@ class TokenLabelling:
         metrics = {
             "token_accuracy": reach.accuracy(),
             "token_accuracy_deep": reach.accuracy(at_least=DEEP),
-            "loss": loss / tokens if tokens else float("nan"),
+            "loss": loss / tokens if tokens else None,
         }
-        return Evaluation(metrics, {"reach": reach.rows()}, examples.arrays())
+        known = {name: value for name, value in metrics.items() if value is not None}  # small scenes have no deep token
+        return Evaluation(known, {"reach": reach.rows()}, examples.arrays())
 
 
 class TokenLabeller(nn.Module):
@@ -93,11 +94,11 @@ class Reach:
             here = (bins == (axis, step)).all(axis=1)
             self._counts[axis, step] = self._counts.get((axis, step), 0) + np.array([right[here].sum(), here.sum()])
 
-    def accuracy(self, at_least: int = 0) -> float:
-        """Per cent of the object tokens ``at_least`` so many px away from their mark (a multiple of 16)."""
+    def accuracy(self, at_least: int = 0) -> float | None:
+        """Per cent of the object tokens ``at_least`` so many px (a multiple of 16) from their mark; None without any."""
         chosen = [counts for (_, step), counts in self._counts.items() if step * TOKEN >= at_least]
         right, count = np.sum(chosen, axis=0) if chosen else (0, 0)
-        return 100.0 * float(right) / float(count) if count else float("nan")
+        return 100.0 * float(right) / float(count) if count else None
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per direction and distance; ``distance`` is the middle of the bin in px."""
