@@ -226,3 +226,12 @@ def test_an_unknown_report_is_refused_with_the_nearest_name():
 )
 def test_signs(value, said):
     assert cells.signed(value, 2) == said
+
+
+def test_arms_left_out_of_a_sweep_have_no_row_and_are_no_error(tmp_path):
+    chosen = {arm: OFFSETS[arm] for arm in ("zero", "axial_x3")}
+    plan = make_plan(chosen) | {"left_out": [arm for arm in OFFSETS if arm not in chosen]}
+    make_runs(tmp_path, plan, chosen)
+    made = build(plan, tmp_path)
+    assert [r.arm for r in made.rows] == ["zero", "axial_x3"]
+    assert row(made, "axial_x3").verdict is Verdict.NOT_RUN  # the arm it is compared with was left out
