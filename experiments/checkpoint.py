@@ -53,10 +53,9 @@ def load(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] | N
         state = torch.load(path, map_location=device, weights_only=True)
         assert isinstance(state, dict)
         return state
-    if paths:
-        raise RunFolderError(
-            f"{folder}: none of its {len(paths)} checkpoints is valid; delete the folder to start over"
-        )
+    # a file without any checksum beside it is a first checkpoint that was never completed
+    if completed := len(list(folder.glob("step-*.json"))):
+        raise RunFolderError(f"{folder}: none of its {completed} checkpoints is valid; delete the folder to start over")
     return None
 
 

@@ -137,7 +137,7 @@ class Training:
         self.scaler.update()
         self.step += 1
         if self.ema is not None:
-            self.ema.update(self.model, step=self.step)
+            self.ema.update(self.model)
         self.loss_sum += value
 
     def _between_steps(self, epoch: int) -> None:
@@ -352,6 +352,6 @@ def _prepare_machine(config: Config) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise RunFailed(f"machine.device={machine.device}: {str(error).splitlines()[0]}") from None
-    if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.train.precision != "float32"
+    if config.train.precision != "float32":
+        torch.set_float32_matmul_precision("high")  # what autocast leaves in float32 may use tensor cores too
     return device
