@@ -95,7 +95,7 @@ class Reach:
             self._counts[axis, step] = self._counts.get((axis, step), 0) + np.array([right[here].sum(), here.sum()])
 
     def accuracy(self, at_least: int = 0) -> float | None:
-        """Per cent of the object tokens ``at_least`` so many px (a multiple of 16) from their mark; None without any."""
+        """Per cent of the object tokens ``at_least`` px (a multiple of 16) from their mark; None without any."""
         chosen = [counts for (_, step), counts in self._counts.items() if step * TOKEN >= at_least]
         right, count = np.sum(chosen, axis=0) if chosen else (0, 0)
         return 100.0 * float(right) / float(count) if count else None
