@@ -8,7 +8,17 @@ import sys
 import pytest
 
 from errors import ConfigError
-from experiments.config import FIELDS, ROOT, from_dict, get, parse_overrides, recipe_names, resolve
+from experiments.config import (
+    FIELDS,
+    ROOT,
+    from_dict,
+    get,
+    parse_overrides,
+    read_yaml,
+    recipe_names,
+    resolve,
+    site_settings,
+)
 from experiments.identity import run_id
 
 
@@ -52,6 +62,18 @@ def test_later_layers_win_and_site_is_below_the_command_line():
 def test_site_may_not_change_numbers():
     with pytest.raises(ConfigError, match=r"data\.image_size decides"):
         resolve("tiny_imagenet", site={"data": {"tiny_imagenet": {"image_size": [32, 32]}}})
+
+
+def test_the_example_of_a_site_is_one():
+    site = read_yaml(ROOT / "site.example.yaml")
+    for dataset in site["data"]:
+        assert site_settings(site, dataset)["data.root"].startswith("/datasets/")
+
+
+def test_the_lock_file_pins_every_package_and_names_no_host():
+    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+    assert all("==" in line.partition(";")[0] and "://" not in line for line in lines)
+    assert any(line.startswith("torch==") for line in lines)
 
 
 def test_nulls_become_the_variants_values():
