@@ -45,7 +45,7 @@ def render(
         for drawing in drawings:
             written += [atomic_file.write(out_dir / name, content) for name, content in drawing.files.items()]
     pages = {
-        "report.md": page(table, drawings, label=label, date=date),
+        "report.md": page(table, drawings, label=label, date=date, note=collected.about.get("note", "")),
         "table.tex": _template("table.tex.j2", table, columns="l" + "r" * 6 + "l"),
         "table_alone.tex": _template("table_alone.tex.j2", table),
         "table.csv": frame(table).to_csv(index=False, lineterminator="\n"),
@@ -53,8 +53,10 @@ def render(
     return [atomic_file.write(out_dir / name, content) for name, content in pages.items()] + written
 
 
-def page(table: Table, drawings: Sequence[Drawing] = (), *, label: str | None = None, date: str = "") -> str:
-    """The Markdown page."""
+def page(
+    table: Table, drawings: Sequence[Drawing] = (), *, label: str | None = None, date: str = "", note: str = ""
+) -> str:
+    """The Markdown page; ``note`` is what whoever committed the results said of them."""
     title = f"{table.spec.title}: {label}" if label else table.spec.title
     return (
         environment()
@@ -62,7 +64,7 @@ def page(table: Table, drawings: Sequence[Drawing] = (), *, label: str | None = 
         .render(
             table=table,
             title=title,
-            about=words.about(table, date),
+            about=f"{words.about(table, date)} {note}".strip(),
             header=cells.header(table),
             sides=["l", "r", "r", "r", "r", "r", "r", "l"],
             body=cells.body(table),

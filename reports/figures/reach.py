@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from results.collect import Collected
 
 PANEL = 3.2  # inches of width
+DRAWN = 0.01  # of a direction's tokens: a distance with a smaller share is left to the CSV file
 NEEDED = {"direction", "distance", "correct", "count"}
 
 
@@ -26,13 +27,16 @@ def draw(table: Table, collected: Collected, figure: Figure) -> tuple[Any, Any, 
     summed = counted.groupby(["arm", "seed", "direction", "distance"], as_index=False)[["correct", "count"]].sum()
     summed["value"] = 100 * summed["correct"] / summed["count"]
     summary = lines.over_seeds(summed, ["direction", "distance"])
+    tokens = summed.groupby(["direction", "distance"])["count"].sum()
+    share = tokens / tokens.groupby("direction").transform("sum")
+    drawn = summary[summary.set_index(["direction", "distance"]).index.map(share) >= DRAWN]
     directions = [d for d in ("horizontal", "vertical") if d in set(summary["direction"])]
     directions += sorted(set(summary["direction"]) - set(directions))
     gutter = lines.label_width(row.label for row in table.rows if row.arm in set(summary["arm"]))
     canvas = style.new_figure(len(directions) * (PANEL + gutter), 3.5)
     panels = []
     for axes, direction in zip(canvas.subplots(1, len(directions), sharey=True, squeeze=False)[0], directions):
-        part = summary[summary["direction"] == direction]
+        part = drawn[drawn["direction"] == direction]
         panels.append((axes, lines.lines(axes, part, "distance", table)))
         lines.chance_line(axes, table.metric.chance)
         axes.set_title(direction.capitalize(), loc="left", fontweight="bold")
@@ -46,6 +50,6 @@ def draw(table: Table, collected: Collected, figure: Figure) -> tuple[Any, Any, 
     lines.finish(canvas, panels)
     caption = (
         "Accuracy of the tokens at each distance from what tells their class, by direction: mean over finished seeds; "
-        "the band spans the lowest and highest seed."
+        f"the band spans the lowest and highest seed. Distances of fewer than {DRAWN:.0%} of the tokens are not drawn."
     )
     return canvas, summary.round(4), "Reach", caption
