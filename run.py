@@ -6,6 +6,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +37,6 @@ keys:
 start here: python run.py sweep=ablation_offsets protocol=smoke   (needs no data, minutes on a laptop)"""
 
 COMMANDS = ("experiment", "sweep", "status", "report", "collect", "complexity", "list")
-PLANNING = ("protocol", "seed", "seeds", "arms", "runs_dir")
 
 
 def main(words: list[str]) -> int:
@@ -143,47 +144,43 @@ def _train(folder: Any, options: argparse.Namespace) -> None:
 
 def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     """Every missing run of a sweep, on this machine."""
-    from experiments.run_folder import RunFolder
-    from sweeps import local, status
+    from sweeps.local import launch
 
     plan, runs_dir = planned(name, given)
     if options.dry_run:
         return _show_status(plan, runs_dir, options)
-    total, seen = len(plan.distinct()), sys.stdout.isatty()
-    console = None
-    if seen:
-        from rich.console import Console
-        from rich.status import Status
-
-        console = Console()
-        live = Status("starting", console=console)
-
-    def watch(running: list[str]) -> None:
-        if console is not None:
-            lines = [f"{r}: {status.state_of(RunFolder(runs_dir / r))[1]}" for r in running]
-            live.update("\n".join(lines))
-
-    def say(line: str) -> None:
-        console.print(line, highlight=False, markup=False) if console is not None else print(line, flush=True)
-
-    if console is not None:
-        live.start()
-    try:
-        outcome = local.launch(plan, runs_dir, options.jobs, options.retry_failed, say, watch)
-    finally:
-        if console is not None:
-            live.stop()
+    with _live(runs_dir) as (say, watch):
+        outcome = launch(plan, runs_dir, options.jobs, options.retry_failed, say, watch)
     for run_id, cause in outcome.failed.items():
         print(f"run.py: {run_id} failed: {cause}", file=sys.stderr)
-    if outcome.skipped_failed:
-        print(
-            f"run.py: {len(outcome.skipped_failed)} runs failed earlier; --retry-failed tries them again",
-            file=sys.stderr,
-        )
     for run_id in outcome.running_elsewhere:
         print(f"run.py: {run_id} is being run by another process", file=sys.stderr)
-    say(f"{len(outcome.done)} of {total} runs done; table: python run.py report={name} protocol={plan.protocol}")
+    if earlier := len(outcome.skipped_failed):
+        print(f"run.py: {earlier} runs failed earlier; --retry-failed tries them again", file=sys.stderr)
+    print(
+        f"{len(outcome.done)} of {len(plan.distinct())} runs done; `report={name}` with the same words makes the table"
+    )
     return outcome.exit_code
+
+
+@contextmanager
+def _live(runs_dir: Path) -> Iterator[tuple[Callable[[str], None], Callable[[list[str]], None]]]:
+    """How a launch speaks: lines, and on a terminal below them what each running run is doing."""
+    if not sys.stdout.isatty():
+        yield lambda line: print(line, flush=True), lambda running: None
+        return
+    from rich.console import Console
+
+    from experiments.run_folder import RunFolder
+    from sweeps.status import state_of
+
+    console = Console()
+    with console.status("starting") as display:
+
+        def watch(running: list[str]) -> None:
+            display.update("\n".join(f"{run}: {state_of(RunFolder(runs_dir / run))[1]}" for run in running))
+
+        yield lambda line: console.print(line, highlight=False, markup=False), watch
 
 
 def status(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:

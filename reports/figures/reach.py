@@ -29,7 +29,7 @@ def draw(table: Table, collected: Collected, figure: Figure) -> tuple[Any, Any, 
     summary = lines.over_seeds(summed, ["direction", "distance"])
     tokens = summed.groupby(["direction", "distance"])["count"].sum()
     share = tokens / tokens.groupby("direction").transform("sum")
-    drawn = summary[summary.set_index(["direction", "distance"]).index.map(share) >= DRAWN]
+    drawn = summary[[share[place] >= DRAWN for place in zip(summary["direction"], summary["distance"])]]
     directions = [d for d in ("horizontal", "vertical") if d in set(summary["direction"])]
     directions += sorted(set(summary["direction"]) - set(directions))
     gutter = lines.label_width(row.label for row in table.rows if row.arm in set(summary["arm"]))

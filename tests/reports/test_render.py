@@ -189,3 +189,15 @@ def test_a_report_before_anything_has_run(tmp_path):
     result, runs = tables(page)
     assert [line.count(" not run |") for line in result[2:]] == [1, 1, 2, 1, 2, 2, 1]  # the state, and waiting verdicts
     assert all(line.count(" not run |") == 1 for line in runs[2:])
+
+
+@pytest.mark.parametrize("label", archive.labels())
+def test_committed_pages_are_what_the_committed_results_give(label, tmp_path):
+    collected = archive.read(archive.folder(label))
+    plan = archive.plan_of(collected)
+    render(plan["sweep"], collected, plan, tmp_path, label=label)
+    page = archive.MEASURED.parent.parent / "reports" / "pages" / label
+    assert {path.name for path in page.iterdir()} == {path.name for path in tmp_path.iterdir()}
+    for path in tmp_path.iterdir():
+        if path.suffix in (".md", ".csv", ".tex"):  # pictures differ between versions of the drawing library
+            assert path.read_bytes() == (page / path.name).read_bytes(), path.name
