@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from errors import ConfigError, SuiteError, unknown
 
@@ -40,9 +40,8 @@ COMMANDS = ("experiment", "sweep", "status", "report", "collect", "complexity", 
 
 
 def main(words: list[str]) -> int:
-    options = build_parser().parse_intermixed_args(words)
     try:
-        return dispatch(options)
+        return dispatch(parse(words))
     except SuiteError as error:
         print(f"run.py: {error}", file=sys.stderr)
         return error.exit_code
@@ -53,8 +52,26 @@ def main(words: list[str]) -> int:
         return 0
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """argparse would print its usage as well; here every refusal is one line."""
+        raise ConfigError(message)
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    parser = build_parser()
+    options, odd = parser.parse_known_intermixed_args(words)
+    if odd:
+        raise ConfigError(
+            unknown("option", odd[0], [name for name in parser._option_string_actions if name[:2] == "--"])
+        )
+    if not options.words:
+        raise ConfigError(f"which command? One of {', '.join(COMMANDS)}; --help says more")
+    return options
+
+
+def build_parser() -> Parser:
+    parser = Parser(
         prog="run.py",
         usage="run.py COMMAND [key=value …] [options]",
         description="Reproduction and ablation suite for Active Token Mixer.\n\ncommands:\n" + USAGE,
@@ -62,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("words", nargs="+", metavar="key=value", help=argparse.SUPPRESS)
+    parser.add_argument("words", nargs="*", metavar="key=value", help=argparse.SUPPRESS)
     parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time (sweep)")
     parser.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")
     parser.add_argument("--retry-failed", action="store_true", help="also start runs that failed before (sweep)")
@@ -315,6 +332,7 @@ def show_complexity(name: str, options: argparse.Namespace) -> int:
 def show_list(options: argparse.Namespace) -> int:
     """Experiments, sweeps and reports, with the first line of their files."""
     from experiments.config import RECIPES
+    from reports.specification import COMPLEXITY
     from sweeps.plan import SWEEPS, headline
 
     folders = {"experiment": RECIPES, "sweep": SWEEPS, "report": ROOT / "reports" / "specs"}
@@ -326,7 +344,7 @@ def show_list(options: argparse.Namespace) -> int:
         return 0
     for kind, entries in found.items():
         for entry, line in entries.items():
-            print(f"{kind + '=' + entry:<30} {line}")
+            print(f"{entry if entry == COMPLEXITY else f'{kind}={entry}':<30} {line}")
     return 0
 
 

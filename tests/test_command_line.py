@@ -31,6 +31,9 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     [
         (["experimnt=scenes"], "'experiment'"),
         (["experiment="], "which one"),
+        ([], "which command"),
+        (["sweep=ablation_offsets", "--dry-rum"], "'--dry-run'"),
+        (["sweep=ablation_offsets", "--jobs", "two"], "invalid int value: 'two'"),
         (["experiment=scense"], "'scenes'"),
         (["experiment=scenes", "trian.epochs=3"], "'train.epochs'"),
         (["experiment=scenes", "train.epochs"], "key=value"),
