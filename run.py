@@ -197,7 +197,7 @@ def _live(runs_dir: Path) -> Iterator[tuple[Callable[[str], None], Callable[[lis
         def watch(running: list[str]) -> None:
             display.update("\n".join(f"{run}: {state_of(RunFolder(runs_dir / run))[1]}" for run in running))
 
-        yield lambda line: console.print(line, highlight=False, markup=False), watch
+        yield lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True), watch
 
 
 def status(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
