@@ -182,6 +182,10 @@ def complete(config: Config) -> Config:
     size = config.data.image_size
     if len(size) != 2 or min(size) < 1:
         raise ConfigError(f"data.image_size={size}: give height and width in pixels, e.g. [224,224]")
+    if (config.augment.mixup or config.augment.cutmix) and config.train.batch_size % 2:
+        raise ConfigError(
+            f"train.batch_size={config.train.batch_size}: mixup and cutmix pair images, so it must be even"
+        )
     for key, least in {"train.epochs": 1, "train.batch_size": 1, "train.eval_every": 1, "augment.repeats": 1,
                        "data.workers": 0, "seed": 0, "train.lr": 0, "train.warmup_epochs": 0}.items():  # fmt: skip
         value = get(config, key)

@@ -265,10 +265,13 @@ class Training:
 
     def _write_provenance(self) -> None:
         fingerprint = self.task.train_set.fingerprint() + "-" + self.task.eval_set.fingerprint()  # type: ignore[attr-defined]
-        before = self.folder.read_json("provenance.json").get("data_fingerprint", fingerprint)
-        if before != fingerprint:
+        now, before = provenance.collect(fingerprint), self.folder.read_json("provenance.json")
+        if before.get("data_fingerprint", fingerprint) != fingerprint:
             raise DataError(f"{self.folder.id}: the data set's files changed since this run started")
-        self.folder.write_json("provenance.json", provenance.collect(fingerprint))
+        code = before.get("code_fingerprint", now["code_fingerprint"])
+        if self.step and code != now["code_fingerprint"]:  # such a run is not averaged with runs of one code
+            now["code_fingerprint"] = f"{code}+{now['code_fingerprint']}"
+        self.folder.write_json("provenance.json", now)
 
     def _write_state(self, epoch: int, phase: str = "training") -> None:
         self.folder.set_state(

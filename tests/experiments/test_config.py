@@ -34,6 +34,7 @@ from experiments.identity import run_id
         ({"train.epochs": "many"}, "train.epochs=many"),
         ({"train.epochs": 0}, "at least 1"),
         ({"model.samples": 2}, "1 and 3"),
+        ({"augment.mixup": 0.8, "train.batch_size": 7}, "must be even"),
         ({"model.offset_sharing": 3}, "divisors"),
         ({"model.offsets": "token", "model.offset_sharing": 2}, "nothing to share"),
         ({"model.offset_interval": "stages"}, "stage"),

@@ -254,3 +254,4 @@ def test_another_code_version_is_noted_when_a_run_is_resumed(tmp_path, small_sce
     process.wait()
     monkeypatch.setattr(engine.provenance, "code_fingerprint", lambda: "another")
     assert engine.run(folder)["notes"] == ["resumed with other code than it started with"]
+    assert folder.read_json("provenance.json")["code_fingerprint"].endswith("+another")
