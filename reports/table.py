@@ -70,7 +70,8 @@ class Table:
 
     @property
     def label_of(self) -> dict[str, str]:
-        return {row.arm: row.label for row in self.rows}
+        named = {name: arm.label for name, arm in self.spec.arms.items()}
+        return named | {row.arm: row.label for row in self.rows}
 
     @property
     def is_papers_protocol(self) -> bool:

@@ -31,7 +31,7 @@ def check(runs: pd.DataFrame, *, mixed: bool = False) -> list[str]:
             sentences.append(f"Runs of different {kind} are averaged here ({kind} fingerprint {listed}).")
     if sentences and not mixed:
         first = sentences[0].replace("are averaged here", "would be averaged")
-        raise MixedFingerprints(f"{first} Repeat the odd ones, or say mixed=true to average them all the same")
+        raise MixedFingerprints(f"{first} Repeat the odd ones, or say --mixed to average them all the same")
     return sentences
 
 

@@ -235,3 +235,5 @@ def test_arms_left_out_of_a_sweep_have_no_row_and_are_no_error(tmp_path):
     made = build(plan, tmp_path)
     assert [r.arm for r in made.rows] == ["zero", "axial_x3"]
     assert row(made, "axial_x3").verdict is Verdict.NOT_RUN  # the arm it is compared with was left out
+    assert text(made, "axial_x3")["papers_gap"] == "+0.2 to axial"
+    assert any("compared here with axial" in line for line in words.places(made))
