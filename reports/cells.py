@@ -52,11 +52,11 @@ def result(row: Row, decimals: int) -> str:
 
 
 def difference(value: Difference | None, decimals: int) -> str:
-    """``+2.70 [+2.31, +3.09] (n = 3)``; one pair of runs is marked and has no interval."""
+    """``+2.70 [+2.31, +3.09] (n = 3)``; where there is no interval, that is said."""
     if value is None:
         return NOTHING
     if value.low is None or value.high is None:
-        return f"{signed(value.mean, decimals)} (n = 1, no interval)"
+        return f"{signed(value.mean, decimals)} (n = {value.n}, no interval)"
     interval = f"[{signed(value.low, decimals)}, {signed(value.high, decimals)}]"
     return f"{signed(value.mean, decimals)} {interval} (n = {value.n})"
 

@@ -43,7 +43,7 @@ def legend(table: Table) -> list[str]:
         "over finished seeds. “2 of 3” means that the third seed has no result yet. "
         "An arm without any result shows the state of its runs.",
         f"Δ: difference to {base} in points, paired by seed, with a {100 * LEVEL:.0f} % t-interval over n pairs of "
-        "runs. A single pair (n = 1) has no interval and is not judged.",
+        "runs. A single pair, or pairs that all differ by the same amount, give no interval and are not judged.",
         *_protocol_lines(table),
     ]
     if any(row.other_model and row.difference is not None for row in table.rows):

@@ -19,13 +19,17 @@ class Verdict(str, Enum):
     WITHIN_NOISE = "within noise"
     CONTRADICTS = "contradicts"
     NOT_RUN = "not run"
-    NOT_JUDGED = "not judged (n = 1)"
+    NOT_JUDGED = "not judged"
     NO_NUMBER = "–"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean paired difference over the seeds both arms have; no interval where there is one pair only."""
+    """Mean paired difference over the seeds both arms have.
+
+    No interval where there is one pair only, or where all pairs differ by the same amount: accuracies are counts of
+    images, so that happens by chance, and an interval of no width would claim certainty.
+    """
 
     mean: float
     low: float | None
@@ -46,10 +50,8 @@ def paired_difference(
         return None
     differences = [arm[seed] - baseline[seed] for seed in seeds]
     mean = elementary.fmean(differences)
-    if len(seeds) == 1:
+    if max(differences) - min(differences) <= TOLERANCE:
         return Difference(mean, None, None, seeds)
-    if max(differences) - min(differences) <= TOLERANCE:  # scipy would return an interval of nan
-        return Difference(mean, mean, mean, seeds)
     from scipy import stats
 
     test = stats.ttest_rel([arm[seed] for seed in seeds], [baseline[seed] for seed in seeds])
