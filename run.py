@@ -87,6 +87,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--mixed", action="store_true", help="average runs of different code or data, and say so (report)"
     )
+    parser.add_argument("--note", default="", metavar="TEXT", help="what a reader should know of the results (collect)")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output, nothing else")
     return parser
 
@@ -289,7 +290,7 @@ def collect(name: str, given: dict[str, Any], options: argparse.Namespace) -> in
     from results import archive
     from results.collect import collect as collected_from
 
-    label, note = given.pop("into", None), str(given.pop("note", ""))
+    label = given.pop("into", None)
     if not label:
         raise ConfigError("collect=NAME into=LABEL: under which name?")
     planning, runs_dir = planned(name, given)
@@ -297,7 +298,12 @@ def collect(name: str, given: dict[str, Any], options: argparse.Namespace) -> in
     collected = collected_from(plan, runs_dir)
     today = date.today().isoformat()
     files = archive.write(
-        collected, archive.folder(label), plan, title=f"{name}, protocol {planning.protocol}", date=today, note=note
+        collected,
+        archive.folder(label),
+        plan,
+        title=f"{name}, protocol {planning.protocol}",
+        date=today,
+        note=options.note,
     )
     for warning in collected.warnings:
         print(f"run.py: {warning}", file=sys.stderr)
