@@ -65,7 +65,8 @@ def load(
     arms: list[str] | None = None,
     site: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """Plans a sweep. ``overrides`` are dotted keys for every run; ``arms`` chooses some of the sweep's.
+    """Plans a sweep. ``overrides`` are dotted keys for every run; ``arms`` chooses some of the sweep's,
+    the baseline among them.
 
     Raises ConfigError for an unknown sweep, protocol, arm, key or value, DataError where classes must be counted
     and the data root is missing.
@@ -77,6 +78,8 @@ def load(
     for arm in arms or []:
         if arm not in sweep["arms"]:
             raise ConfigError(unknown(f"arm of sweep {name}", arm, sweep["arms"]))
+    if arms and sweep["baseline"] not in arms:
+        raise ConfigError(f"arms={arms}: differences are taken to {sweep['baseline']!r}, so it must be among them")
     chosen = {arm: dict(body) for arm, body in sweep["arms"].items() if not arms or arm in arms}
     labels = {arm: body.pop("label", arm) for arm, body in chosen.items()}
     common = sweep.get("settings", {}).get(protocol, {})
@@ -87,9 +90,8 @@ def load(
             if config.data.num_classes is None:
                 check_root(config)
             runs.append(PlannedRun(run_id(config), arm, seed, config))
-    baseline = sweep["baseline"] if sweep["baseline"] in chosen else next(iter(chosen))
     left_out = [arm for arm in sweep["arms"] if arm not in chosen]
-    return Plan(name, protocol, experiment, baseline, labels, left_out, runs)
+    return Plan(name, protocol, experiment, sweep["baseline"], labels, left_out, runs)
 
 
 def read_sweep(name: str) -> dict[str, Any]:

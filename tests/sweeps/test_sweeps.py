@@ -70,6 +70,11 @@ def test_unknown_names_are_refused_with_the_nearest(given, names):
         load(**({"name": "ablation_offsets", "protocol": "smoke"} | given))
 
 
+def test_arms_without_the_baseline_are_refused():
+    with pytest.raises(ConfigError, match="differences are taken to 'zero'"):
+        load("ablation_offsets", "smoke", arms=["token", "axial"])
+
+
 def test_a_failing_run_takes_no_other_down_and_only_what_is_missing_is_run_again(tmp_path, capsys):
     overrides = TINY | {"data.bad_image_tolerance": 0.5}
     plan = load("ablation_offsets", "smoke", overrides, [0], arms=["zero", "token", "axial"])
