@@ -100,6 +100,8 @@ def dispatch(options: argparse.Namespace) -> int:
         raise ConfigError(f"{command}=NAME: which one? `python run.py list` shows them")
     if options.jobs is not None and options.jobs < 1:
         raise ConfigError(f"--jobs {options.jobs}: must be at least 1")
+    if command in ("list", "complexity") and len(options.words) > 1:
+        raise ConfigError(f"{command} takes no {options.words[1]!r}")
     if command == "list":
         return show_list(options)
     if command == "complexity":
@@ -166,7 +168,8 @@ def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
 
     plan, runs_dir = planned(name, given)
     if options.dry_run:
-        return _show_status(plan, runs_dir, options)
+        _show_status(plan, runs_dir, options)
+        return 0
     with _live(runs_dir) as (say, watch):
         outcome = launch(plan, runs_dir, options.jobs, options.retry_failed, say, watch)
     for run_id, cause in outcome.failed.items():
@@ -205,31 +208,35 @@ def status(name: str, given: dict[str, Any], options: argparse.Namespace) -> int
     """What has become of each run."""
     import time
 
-    from sweeps.status import RUNNING, describe
+    from sweeps.status import RUNNING
 
     plan, runs_dir = planned(name, given)
     while True:
-        code = _show_status(plan, runs_dir, options)
-        if not options.watch or not any(run.state == RUNNING for run in describe(plan, runs_dir)):
-            return code
+        if options.watch and sys.stdout.isatty():
+            from rich.console import Console
+
+            Console().clear()
+        states = _show_status(plan, runs_dir, options)
+        if options.json or not options.watch or RUNNING not in states:
+            return 0
         time.sleep(5)
 
 
-def _show_status(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
+def _show_status(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> list[str]:
+    """Prints what is known of every planned run; returns their states."""
     from sweeps.status import describe
 
     rows = describe(plan, runs_dir)
+    states = [row.state for row in rows]
     if options.json:
         print(json.dumps({**plan.as_dict(), "runs_dir": str(runs_dir), "runs": [row.as_dict() for row in rows]}))
-        return 0
-    counts: dict[str, int] = {}
+        return states
     for row in rows:
-        counts[row.state] = counts.get(row.state, 0) + 1
         share = f"{100 * row.share:3.0f} %" if 0 < row.share < 1 else ""
         print(f"{row.arm:<12} seed {row.seed}  {row.run:<44} {row.state:<11} {share:>5}  {row.detail}".rstrip())
-    summary = ", ".join(f"{count} {state}" for state, count in counts.items())
+    summary = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     print(f"{plan.sweep} ({plan.protocol}, {plan.experiment}): {len(rows)} runs: {summary}; in {runs_dir}")
-    return 0
+    return states
 
 
 def planned(name: str, given: dict[str, Any]) -> tuple[Plan, Path]:
@@ -248,11 +255,14 @@ def planned(name: str, given: dict[str, Any]) -> tuple[Plan, Path]:
         raise ConfigError(f"seeds={seeds}: give a list of whole numbers, e.g. seeds=[0,1,2]")
     arms = given.pop("arms", None)
     arms = [arms] if isinstance(arms, str) else arms
+    if arms is not None and not isinstance(arms, list):
+        raise ConfigError(f"arms={arms}: give a list of names, e.g. arms=[zero,axial]")
     return load(name, given.pop("protocol", "paper"), given, seeds, arms, site), runs_dir
 
 
 def runs_folder(given: dict[str, Any], site: dict[str, Any]) -> Path:
-    return (ROOT / Path(given.pop("runs_dir", None) or site.get("runs_dir") or "results/runs").expanduser()).resolve()
+    chosen = given.pop("runs_dir", None) or site.get("runs_dir") or "results/runs"
+    return (ROOT / Path(str(chosen)).expanduser()).resolve()
 
 
 def report(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
@@ -264,6 +274,7 @@ def report(name: str, given: dict[str, Any], options: argparse.Namespace) -> int
     spec = specification.load(name)
     label = given.pop("measured", None)
     if label is not None:
+        label = str(label)
         if given:
             raise ConfigError(f"measured={label} says what was run; {next(iter(given))} cannot change it")
         collected = archive.read(archive.folder(label))
@@ -299,7 +310,7 @@ def collect(name: str, given: dict[str, Any], options: argparse.Namespace) -> in
     today = date.today().isoformat()
     files = archive.write(
         collected,
-        archive.folder(label),
+        archive.folder(str(label)),
         plan,
         title=f"{name}, protocol {planning.protocol}",
         date=today,

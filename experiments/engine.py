@@ -102,7 +102,7 @@ class Training:
             for epoch in range(self.step // self.steps_per_epoch, self.config.train.epochs):
                 self._train_epoch(epoch)
                 evaluation = self._finish_epoch(epoch)
-            if not self.last or not evaluation.metrics:  # interrupted between the last evaluation and the summary
+            if not evaluation.metrics:  # interrupted between the last evaluation and the summary
                 evaluation = self._evaluate(self.config.train.epochs - 1)
         return self._summarise(evaluation)
 

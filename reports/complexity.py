@@ -115,23 +115,6 @@ def body(counted: Sequence[Counted]) -> list[list[str]]:
     ]
 
 
-def markdown(counted: Sequence[Counted]) -> str:
-    """The comparison as a Markdown page."""
-    from reports.markup import environment
-
-    content = read_yaml(COMPLEXITY, [COMPLEXITY])
-    template = environment().get_template("complexity.md.j2")
-    return template.render(
-        title=content["title"],
-        question=content["question"],
-        header=HEADER,
-        sides=list(SIDES),
-        body=body(counted),
-        summary=summary(counted),
-        notes=notes(counted),
-    )
-
-
 def show(counted: Sequence[Counted], console: Console | None = None) -> None:
     """Prints the comparison."""
     from reports.terminal import grid, wide_console

@@ -118,6 +118,8 @@ def _work_off(
                 if state == DONE:
                     outcome.done.append(run.id)
                     say(f"done    {run.arm:<12} seed {run.seed}  {detail}  {seconds:.0f} s  ({left})")
+                elif state == RUNNING:  # another launcher was quicker
+                    outcome.running_elsewhere.append(run.id)
                 elif outcome.interrupted is None:
                     cause = detail if state == FAILED else _death(process.returncode, RunFolder(runs_dir / run.id))
                     outcome.failed[run.id] = cause
