@@ -4,28 +4,49 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from errors import WriteError
 
+TEMPORARY = ".*.tmp"  # what a writer that was killed leaves behind
+
 
 def write(path: Path, content: str | bytes) -> Path:
-    """Replaces ``path`` by ``content``; folders that are missing are made. Raises WriteError, leaving the old file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Replaces ``path`` by ``content``. Raises WriteError, leaving the old file."""
+    with writing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A file that becomes ``path`` when the block ends without an error; folders that are missing are made.
+
+    Raises WriteError, leaving the old file.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        if temporary.parent.is_dir():
+        raise WriteError(f"cannot write {path}: {reason(error)}") from None
+    finally:
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise WriteError(f"cannot write {path}: {'the disk is full' if full else error.strerror}") from None
-    return path
+
+
+def reason(error: OSError) -> str:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "the disk is full" if full else error.strerror or str(error)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -83,6 +83,11 @@ def build_parser() -> Parser:
     parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time (sweep)")
     parser.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")
     parser.add_argument("--retry-failed", action="store_true", help="also start runs that failed before (sweep)")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="resume runs though the code changed since, and mark them (experiment, sweep)",
+    )
     parser.add_argument("--watch", action="store_true", help="refresh until nothing runs (status)")
     parser.add_argument(
         "--mixed", action="store_true", help="average runs of different code or data, and say so (report)"
@@ -118,6 +123,7 @@ def experiment(name: str, given: dict[str, Any], options: argparse.Namespace) ->
     from experiments.config import read_site, resolve
     from experiments.data.layout import check_root
     from experiments.identity import run_id
+    from experiments.launch import leave, rank
     from experiments.run_folder import RunFolder
 
     site = read_site()
@@ -134,7 +140,10 @@ def experiment(name: str, given: dict[str, Any], options: argparse.Namespace) ->
         return 0
     folder.freeze(config)
     if not folder.finished():
-        _train(folder, options)
+        from experiments.__main__ import start
+
+        if (code := start(folder, options.force, console=True)) or rank() > 0:
+            leave(code)
     summary = folder.finished()
     if options.json:
         print(json.dumps(summary))
@@ -142,24 +151,6 @@ def experiment(name: str, given: dict[str, Any], options: argparse.Namespace) ->
         numbers = "  ".join(f"{metric} {value:.2f}" for metric, value in summary["metrics"].items())
         print(f"{folder.id}: {numbers}\n{folder.path}")
     return 0
-
-
-def _train(folder: Any, options: argparse.Namespace) -> None:
-    import logging
-
-    from experiments.engine import run
-    from experiments.interrupts import Interrupted
-
-    terminal = sys.stderr.isatty() and not options.json
-    log = logging.getLogger("experiments")
-    console = logging.StreamHandler()
-    console.setLevel(logging.INFO)
-    log.addHandler(console)
-    try:
-        run(folder, bar=terminal)
-    except Interrupted as interruption:
-        print(f"run.py: interrupted; the same command resumes {folder.id}", file=sys.stderr)
-        sys.exit(interruption.exit_code)
 
 
 def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
@@ -171,11 +162,11 @@ def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
         _show_status(plan, runs_dir, options)
         return 0
     with _live(runs_dir) as (say, watch):
-        outcome = launch(plan, runs_dir, options.jobs, options.retry_failed, say, watch)
+        outcome = launch(plan, runs_dir, options.jobs, options.retry_failed, options.force, say, watch)
     for run_id, cause in outcome.failed.items():
         print(f"run.py: {run_id} failed: {cause}", file=sys.stderr)
-    for run_id in outcome.running_elsewhere:
-        print(f"run.py: {run_id} is being run by another process", file=sys.stderr)
+    for run_id, detail in outcome.running_elsewhere.items():
+        print(f"run.py: {run_id} is being run elsewhere: {detail}", file=sys.stderr)
     if earlier := len(outcome.skipped_failed):
         print(f"run.py: {earlier} runs failed earlier; --retry-failed tries them again", file=sys.stderr)
     print(

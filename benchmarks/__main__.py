@@ -1,16 +1,17 @@
-"""Command line of the benchmarks: ``python -m benchmarks sampler`` or ``startup``, ``--help`` says more."""
+"""Command line of the benchmarks: ``python -m benchmarks NAME``; ``--help`` says which there are."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import sampler, startup
+from benchmarks import checkpoint, sampler, startup
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -19,18 +20,23 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser.add_subparsers(dest="benchmark", required=True)
     sampling = chosen.add_parser("sampler", help="the sampler and its FC against deform_conv2d")
     sampling.add_argument("--batch", type=int, default=8, help="images per call")
-    sampling.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
-    sampling.add_argument("--device", default="cpu", help="cpu or cuda")
+    saving = chosen.add_parser("checkpoint", help="what checkpoints cost a training in time and memory")
+    for benchmark in (sampling, saving):
+        benchmark.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
+        benchmark.add_argument("--device", default="cpu", help="cpu or cuda")
     starting = chosen.add_parser("startup", help="the commands that import no torch")
-    for benchmark in (sampling, starting):
+    for benchmark in (sampling, saving, starting):
         benchmark.add_argument("--repeats", type=int, default=7, help="timed calls of each, interleaved")
         benchmark.add_argument("--json", type=Path, help="also write the measurements to this file")
     options = parser.parse_args(arguments)
 
-    report: sampler.Report | startup.Report
+    report: sampler.Report | checkpoint.Report | startup.Report
     if options.benchmark == "sampler":
         report = sampler.measure(options.batch, options.repeats, options.threads, options.device)
         table = _sampler_table(report)
+    elif options.benchmark == "checkpoint":
+        report = checkpoint.measure(options.repeats, options.threads, options.device)
+        table = _checkpoint_table(report)
     else:
         report = startup.measure(options.repeats)
         table = _startup_table(report)
@@ -48,6 +54,31 @@ def _startup_table(report: startup.Report) -> Table:
         table.add_column(heading, justify="left" if heading == "command" else "right")
     for row in report.rows:
         table.add_row(row.command, f"{row.median_s:.3f}", f"{row.fastest_s:.3f}")
+    return table
+
+
+def _checkpoint_table(report: checkpoint.Report) -> Table:
+    table = Table(
+        title=f"What one checkpoint takes from training, {report.device}",
+        caption=f"Medians of {report.repeats} interleaved blocks of steps, {report.threads} threads, "
+        f"torch {report.torch}, load average before {report.load_average:.2f}",
+    )
+    table.add_column("")
+    for row in report.rows:
+        table.add_column(f"{row.model}, {row.image_size} px", justify="right")
+    interval = checkpoint.DEFAULT_SECONDS
+    lines: dict[str, Callable[[checkpoint.Row], str]] = {
+        "checkpoint, MB": lambda row: f"{row.checkpoint_mb:.0f}",
+        "one step, s": lambda row: f"{row.step_s:.3f}",
+        "added to the loop, s": lambda row: f"{row.background_s:.3f}",
+        "added if written in the loop, s": lambda row: f"{row.blocking_s:.3f}",
+        f"share of the default interval of {interval:.0f} s": lambda row: f"{100 * row.share:.2f} %",
+        "peak memory without checkpoints, MiB": lambda row: f"{row.peak_without_mib:.0f}",
+        "peak memory with them, MiB": lambda row: f"{row.peak_background_mib:.0f}",
+        "peak memory if written in the loop, MiB": lambda row: f"{row.peak_blocking_mib:.0f}",
+    }
+    for name, value in lines.items():
+        table.add_row(name, *(value(row) for row in report.rows))
     return table
 
 

@@ -3,60 +3,185 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 
 import atomic_file
-from errors import RunFolderError
+from errors import RunFailed, RunFolderError, WriteError
 
-KEPT = 2
-log = logging.getLogger(__name__)
+DAMAGED = ".damaged"
+log = logging.getLogger("experiments")
 
 
-def save(folder: Path, state: dict[str, Any], step: int) -> Path:
-    """Writes ``state`` as the checkpoint of ``step``, then its checksum, then removes all but the newest few."""
-    path = folder / f"step-{step:09d}.pt"
-    buffer = io.BytesIO()  # torch's own file writer hides a full disk behind a RuntimeError
-    torch.save(state, buffer)
-    content = buffer.getvalue()
-    atomic_file.write(path, content)
-    sidecar = {"sha256": hashlib.sha256(content).hexdigest(), "step": step}
+class Hashed:
+    """A file that is only written to and whose SHA-256 is known when it is; keeps the error torch would hide."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.sha256 = file, hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def save(folder: Path, state: dict[str, Any], name: str, lasting: bool = False) -> Path:
+    """Writes ``state``, then its checksum beside it. Raises WriteError, leaving what was there."""
+    path = folder / f"{name}.pt"
+    with atomic_file.writing(path) as file:
+        hashed = Hashed(file)
+        try:
+            torch.save(state, cast(IO[bytes], hashed))
+        except RuntimeError:
+            raise hashed.error or RuntimeError(f"{path}: the state cannot be serialised") from None
+    sidecar = {"sha256": hashed.sha256.hexdigest(), "step": state["step"], "lasting": lasting}
     atomic_file.write(_sidecar(path), json.dumps(sidecar))
-    for old in _newest_first(folder)[KEPT:]:
-        old.unlink()
-        _sidecar(old).unlink(missing_ok=True)
     return path
 
 
-def load(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """The newest checkpoint whose checksum holds; None where none was ever written.
-
-    Raises RunFolderError where there were checkpoints and none is valid: a run never silently starts over.
-    """
-    for stale in folder.glob(".*.tmp"):
-        stale.unlink()
+def prune(folder: Path, kept: int) -> None:
+    """Removes all but the newest ``kept`` checkpoints and the lasting ones, and those found damaged before."""
     paths = _newest_first(folder)
-    for path in paths:
-        try:
-            expected = json.loads(_sidecar(path).read_text())["sha256"]
-        except (OSError, ValueError, KeyError):
-            log.warning("%s has no checksum: trying the one before", path.name)
-            continue
-        if _digest(path) != expected:
-            log.warning("%s is damaged (its checksum differs): trying the one before", path.name)
-            continue
-        state = torch.load(path, map_location=device, weights_only=True)
-        assert isinstance(state, dict)
-        return state
+    for old in paths[kept:]:
+        if not _read_sidecar(old).get("lasting"):
+            old.unlink()
+            _sidecar(old).unlink(missing_ok=True)
+    for damaged in folder.glob(f"*{DAMAGED}"):
+        damaged.unlink()
+
+
+@dataclass
+class Found:
+    """The checkpoint to go on from, and what is to be said of newer ones that were passed over."""
+
+    path: Path | None
+    notes: list[str]
+
+
+def newest_valid(folder: Path) -> Found:
+    """The newest checkpoint whose checksum holds; no path where none was ever completed.
+
+    Damaged ones are set aside under another name, so that they do not count among the newest any more. Raises
+    RunFolderError where there were checkpoints and none is valid: a run never silently starts over.
+    """
+    for stale in folder.glob(atomic_file.TEMPORARY):
+        stale.unlink()
+    notes: list[str] = []
+    passed_over: list[Path] = []
+    found = None
+    for path in _newest_first(folder):
+        expected = _read_sidecar(path).get("sha256")
+        if expected is not None and _digest(path) == expected:
+            found = path
+            break
+        passed_over.append(path)
+        if expected is not None:
+            notes.append(f"checkpoint {path.name} is damaged (its checksum differs): went on from the one before")
+        else:
+            log.warning("checkpoint %s has no checksum: its writing was interrupted", path.name)
     # a file without any checksum beside it is a first checkpoint that was never completed
-    if completed := len(list(folder.glob("step-*.json"))):
+    if found is None and (completed := len(list(folder.glob("step-*.json")))):
         raise RunFolderError(f"{folder}: none of its {completed} checkpoints is valid; delete the folder to start over")
-    return None
+    for path in passed_over:
+        path.rename(path.with_name(path.name + DAMAGED))
+    for sidecar in folder.glob("step-*.json"):
+        if not sidecar.with_suffix(".pt").exists():
+            sidecar.unlink()
+    for note in notes:
+        log.warning(note)
+    return Found(found, notes)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The state, on the CPU. Raises RunFolderError where reading it would run code."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the unpickler finds in a file that is no checkpoint
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunFolderError(f"{path}: not a checkpoint that can be read safely: {first}") from None
+    if not isinstance(state, dict):
+        raise RunFolderError(f"{path}: not a checkpoint of a run")
+    return state
+
+
+def snapshot(state: Any) -> Any:
+    """A copy of a state on the CPU, which training does not change any more."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: snapshot(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(snapshot(value) for value in state)
+    return state
+
+
+class Saver:
+    """Writes checkpoints in a thread of its own while training goes on, one at a time.
+
+    A save that fails (disk full) is reported and the run goes on; so many failures in a row as ``tolerated`` end it.
+    """
+
+    def __init__(self, folder: Path, kept: int, tolerated: int):
+        self.folder, self.kept, self.tolerated = folder, kept, tolerated
+        self.newest: str | None = None  # name of the newest one that is complete
+        self.problem: str | None = None  # why the last save failed
+        self.failures = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[str] | None = None
+
+    def start(self, state: dict[str, Any], name: str, lasting: bool) -> None:
+        """Begins to save a snapshot of ``state``; leaves it be where that state is on disk already."""
+        self.settle(wait=True)
+        if name == self.newest:
+            return
+        self._pending = self._thread.submit(self._save, snapshot(state), name, lasting)
+
+    def settle(self, wait: bool = False) -> bool:
+        """Takes note of a save that has ended; whether none is under way. Raises RunFailed after too many failures."""
+        if self._pending is None:
+            return True
+        if not wait and not self._pending.done():
+            return False
+        pending, self._pending = self._pending, None
+        try:
+            self.newest, self.problem, self.failures = pending.result(), None, 0
+        except WriteError as error:
+            self.fail(error)
+        return True
+
+    def fail(self, error: WriteError) -> None:
+        """Reports a save that failed. Raises RunFailed after too many in a row."""
+        self.failures += 1
+        self.problem = str(error)
+        has = f"the newest checkpoint is {self.newest}" if self.newest else "there is no checkpoint yet"
+        log.warning("%s; failure %d of %d in a row, %s", error, self.failures, self.tolerated, has)
+        if self.failures >= self.tolerated:
+            raise RunFailed(f"{self.failures} checkpoints in a row could not be written: {error}")
+
+    def _save(self, state: dict[str, Any], name: str, lasting: bool) -> str:
+        save(self.folder, state, name, lasting)
+        try:
+            prune(self.folder, self.kept)
+        except OSError as error:
+            log.warning("cannot remove old checkpoints: %s", error)
+        return name
+
+    def close(self) -> None:
+        """Lets a save that is under way end."""
+        self._thread.shutdown(wait=True)
 
 
 def _newest_first(folder: Path) -> list[Path]:
@@ -65,6 +190,14 @@ def _newest_first(folder: Path) -> list[Path]:
 
 def _sidecar(path: Path) -> Path:
     return path.with_suffix(".json")
+
+
+def _read_sidecar(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(_sidecar(path).read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _digest(path: Path) -> str:

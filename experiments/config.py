@@ -23,6 +23,25 @@ ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ROOT / "experiments" / "recipes"
 OFFSET_MODES = ("zero", "token", "joint", "axial")
 FUSIONS = ("pooled", "token", "mean")
+SHORT = {"model": "model.name", "devices": "machine.devices"}  # keys that may be written without their section
+LEAST = {
+    "seed": 0,
+    "augment.repeats": 1,
+    "data.workers": 0,
+    "train.epochs": 1,
+    "train.batch_size": 1,
+    "train.lr": 0,
+    "train.warmup_epochs": 0,
+    "train.eval_every": 1,
+    "machine.threads": 1,
+    "machine.devices": 1,
+    "machine.batch_per_device": 2,
+    "machine.timeout_minutes": 0,
+    "machine.checkpoint_minutes": 0,
+    "machine.keep_checkpoints": 2,
+    "machine.keep_every_epochs": 1,
+    "machine.failed_saves": 1,
+}
 
 
 def setting(default: Any, says: str, *, choices: tuple[str, ...] = (), scientific: bool = True) -> Any:
@@ -97,6 +116,7 @@ class Train:
     ema_decay: float | None = setting(None, "decay of the averaged weights; null = no average")
     precision: str = setting("float32", "autocast type", choices=("float32", "bfloat16", "float16"))
     eval_every: int = setting(1, "epochs between evaluations; the last epoch is always judged")
+    deterministic: bool = setting(False, "PyTorch's deterministic algorithms only (GPU)", scientific=False)
 
 
 @dataclass
@@ -107,8 +127,15 @@ class Machine:
     threads: int | None = setting(None, "CPU threads; null = torch's choice", scientific=False)
     compile: bool = setting(False, "torch.compile the model", scientific=False)
     channels_last: bool = setting(False, "channels-last images and convolutions", scientific=False)
-    deterministic: bool = setting(False, "PyTorch's deterministic algorithms", scientific=False)
+    devices: int = setting(1, "processes that train one run together, one per device", scientific=False)
+    batch_per_device: int | None = setting(
+        None, "images a device takes at once; a larger share of the batch is accumulated; null = all", scientific=False
+    )
+    timeout_minutes: float = setting(10.0, "wait for a device that does not answer", scientific=False)
     checkpoint_minutes: float = setting(10.0, "minutes between checkpoints within an epoch", scientific=False)
+    keep_checkpoints: int = setting(3, "newest checkpoints kept", scientific=False)
+    keep_every_epochs: int = setting(100, "the checkpoint after every so many epochs is kept, too", scientific=False)
+    failed_saves: int = setting(5, "checkpoints in a row that may fail to be written", scientific=False)
 
 
 @dataclass
@@ -131,7 +158,7 @@ class Config:
 def resolve(experiment: str, *overrides: Mapping[str, Any], site: Mapping[str, Any] | None = None) -> Config:
     """The whole config of a run: schema defaults < recipe < site < each of ``overrides``, then checked and completed.
 
-    overrides: dotted keys to values, e.g. ``{"model.offsets": "token", "seed": 1}``; ``model`` alone is ``model.name``.
+    overrides: dotted keys to values, e.g. ``{"model.offsets": "token", "seed": 1}``, or the short names in SHORT.
     Raises ConfigError in one line for an unknown recipe, key, choice or value.
     """
     recipe = read_recipe(experiment)
@@ -186,11 +213,15 @@ def complete(config: Config) -> Config:
         raise ConfigError(
             f"train.batch_size={config.train.batch_size}: mixup and cutmix pair images, so it must be even"
         )
-    for key, least in {"train.epochs": 1, "train.batch_size": 1, "train.eval_every": 1, "augment.repeats": 1,
-                       "data.workers": 0, "seed": 0, "train.lr": 0, "train.warmup_epochs": 0}.items():  # fmt: skip
+    for key, least in LEAST.items():
         value = get(config, key)
-        if value < least:
+        if value is not None and value < least:
             raise ConfigError(f"{key}={value}: must be at least {least}")
+    if 2 * config.machine.devices > max(2, config.train.batch_size):
+        raise ConfigError(
+            f"machine.devices={config.machine.devices}: a batch of {config.train.batch_size} is enough for at most "
+            f"{max(1, config.train.batch_size // 2)}, a pair of images each"
+        )
     return config
 
 
@@ -208,8 +239,9 @@ def scientific(config: Config) -> dict[str, Any]:
 
 
 def from_dict(frozen: Mapping[str, Any]) -> Config:
-    """A config back from the ``config.yaml`` of a run folder."""
-    return merge(_flatten(frozen))
+    """A config back from the ``config.yaml`` of a run folder; a way to execute runs that is no more is left out."""
+    machine = {key: value for key, value in frozen.get("machine", {}).items() if f"machine.{key}" in FIELDS}
+    return merge(_flatten({**frozen, "machine": machine}))
 
 
 def parse_overrides(words: list[str]) -> dict[str, Any]:
@@ -322,9 +354,9 @@ def _flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _checked_key(key: str) -> str:
-    key = "model.name" if key == "model" else key
+    key = SHORT.get(key, key)
     if key not in FIELDS:
-        raise ConfigError(unknown("key", key, [*FIELDS, "model"]))
+        raise ConfigError(unknown("key", key, [*FIELDS, *SHORT]))
     return key
 
 

@@ -23,13 +23,18 @@ class Ledger:
     def __len__(self) -> int:
         return len(self.bad)
 
-    def note(self, batch: tuple[Tensor, ...]) -> None:
-        """Takes a training batch's unreadable indices into the ledger. Raises RunFailed past the tolerance."""
-        for index in _unreadable(self.dataset, batch):
-            if index in self.bad:
-                continue
+    def note(self, batch: tuple[Tensor, ...]) -> int:
+        """Takes a training batch's unreadable indices into the ledger; how many are new."""
+        new = [index for index in _unreadable(self.dataset, batch) if index not in self.bad]
+        for index in new:
             self.bad[index] = _why(self.dataset, index)
             log.warning("%s: replaced by the next readable image", self.bad[index])
+        return len(new)
+
+    def merge(self, ledgers: list[dict[int, str]]) -> None:
+        """Makes one ledger of those of all devices. Raises RunFailed past the tolerance."""
+        for ledger in ledgers:
+            self.bad.update(ledger)
         if len(self.bad) > self.tolerance * len(self.dataset):
             raise RunFailed(
                 f"{len(self.bad)} of {len(self.dataset)} training images are unreadable, more than "

@@ -16,12 +16,13 @@ from experiments.config import ROOT
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "omegaconf", "pillow")
 
 
-def collect(data_fingerprint: str) -> dict[str, Any]:
+def collect(data_fingerprint: str, code: str) -> dict[str, Any]:
+    """What a run's ``provenance.json`` holds; ``code`` is the fingerprint of the sources that are running."""
     commit = _git("rev-parse", "HEAD")
     return {
         "commit": commit,
         "dirty": bool(_git("status", "--porcelain", "--", "atm", "experiments")) if commit else None,
-        "code_fingerprint": code_fingerprint(),
+        "code_fingerprint": code,
         "data_fingerprint": data_fingerprint,
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import json
 import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import yaml
 
 import atomic_file
 from errors import RunFolderError, WriteError
+from experiments.claim import Claim, Holder, holder_of, take
 from experiments.config import FIELDS, Config, from_dict, get, read_yaml
 
 
@@ -39,7 +40,8 @@ class RunFolder:
     def freeze(self, config: Config) -> None:
         """Creates the folder with its ``config.yaml``; one that is there keeps every setting that decides numbers.
 
-        Raises RunFolderError where the folder cannot be written or holds another config.
+        The others, e.g. loader processes, are replaced unless the run is running. Raises RunFolderError where the
+        folder cannot be written or holds another config.
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -51,8 +53,9 @@ class RunFolder:
                             f"{self.path}: its config.yaml says {key}={get(frozen, key)}, not {get(config, key)}; "
                             "it was edited, or another version of the suite wrote it"
                         )
-            text = yaml.safe_dump(config.as_dict(), sort_keys=False)
-            atomic_file.write(self.path / "config.yaml", text)
+                if self.holder():
+                    return
+            atomic_file.write(self.path / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
         except OSError as error:
             raise RunFolderError(f"cannot write {error.filename or self.path}: {error.strerror}") from None
         except WriteError as error:
@@ -73,7 +76,8 @@ class RunFolder:
         return content if isinstance(content, dict) else {}
 
     def set_state(self, state: str, **details: Any) -> None:
-        self.write_json("state.json", {"state": state, **details, "updated": time.time(), "host": socket.gethostname()})
+        where = {"updated": time.time(), "host": socket.gethostname(), "pid": os.getpid()}
+        self.write_json("state.json", {"state": state, **details, **where})
 
     def finished(self) -> dict[str, Any]:
         """The summary of a finished run, else empty."""
@@ -81,65 +85,80 @@ class RunFolder:
         return summary if summary.get("run") == self.id else {}
 
     @contextmanager
-    def claim(self) -> Iterator[None]:
-        """Holds the run for this process. Raises RunFolderError, naming the holder, while another process has it.
+    def claim(self) -> Iterator[Claim]:
+        """Holds the run for this process; ``check`` what it yields before writing into the folder.
 
-        The lock is the kernel's and goes with the process, so a killed run leaves no claim behind.
+        Raises RunFolderError while another process has the run, on whichever machine, and where the folder cannot be
+        written.
         """
-        with (self.path / "claim").open("a+") as file:
-            for attempt in range(5):  # a status command may hold the lock for an instant
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if attempt == 4:
-                        file.seek(0)
-                        raise RunFolderError(
-                            f"{self.id} is being run by {file.read().strip() or 'another process'}"
-                        ) from None
-                    time.sleep(0.05)
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
-            yield
+        held = take(self.path)
+        try:
+            yield held
+        finally:
+            held.release()
+
+    def holder(self) -> Holder | None:
+        """The live process that has the run, on whichever machine. Changes nothing."""
+        return holder_of(self.path)
 
     def claimed(self) -> bool:
-        """Whether a live process on this machine holds the run. Changes nothing."""
-        try:
-            with (self.path / "claim").open() as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return False
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
+        """Whether a live process has the run. Changes nothing."""
+        return self.holder() is not None
 
 
 class MetricsLog:
-    """``metrics.jsonl``: append-only, one row per evaluation, keyed by step."""
+    """``metrics.jsonl``: append-only, one row per epoch, keyed by step.
+
+    ``rows`` are those of this run so far, and part of every checkpoint: a log that lost its end gets it back. Rows that
+    cannot be written (disk full) wait for the next one, or for ``flush``.
+    """
 
     def __init__(self, path: Path):
         self.path = path
+        self.rows: list[str] = []
+        self._written = 0
 
     def append(self, row: Mapping[str, Any]) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        self.rows.append(json.dumps(row))
+        with suppress(WriteError):
+            self.flush()
 
-    def cut_after(self, step: int) -> None:
-        """Drops rows past ``step`` and a torn last line, so that a resumed run continues a log it agrees with."""
-        if not self.path.exists():
-            return
-        kept = []
-        lines = self.path.read_text().splitlines()
+    def flush(self) -> None:
+        """Raises WriteError, leaving the log as it was, where rows cannot be written."""
+        content = "".join(row + "\n" for row in self.rows[self._written :]).encode()
+        try:
+            with self.path.open("ab", buffering=0) as file:
+                good = file.tell()
+                try:
+                    if file.write(content) < len(content):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    os.fsync(file.fileno())
+                except OSError:
+                    file.truncate(good)
+                    raise
+        except OSError as error:
+            raise WriteError(f"cannot write {self.path}: {atomic_file.reason(error)}") from None
+        self._written = len(self.rows)
+
+    def restore(self, rows: list[str]) -> None:
+        """Makes ``rows`` the log again: drops what is past them and a torn last line, and adds what is missing.
+
+        Raises RunFolderError naming file and line where any other line is not a row: somebody else wrote here.
+        """
+        text = self.path.read_text(errors="replace") if self.path.exists() else ""
+        lines = text.splitlines()
         for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                if number == len(lines):
-                    break
-                raise RunFolderError(f"{self.path}:{number}: not a JSON line") from None
-            if row["step"] <= step:
-                kept.append(line + "\n")
-        atomic_file.write(self.path, "".join(kept))
+            torn = number == len(lines) and not text.endswith("\n")
+            if not torn and not _is_row(line):
+                raise RunFolderError(f"{self.path}:{number}: not a row of metrics; mend or delete the line")
+        self.rows, self._written = list(rows), len(rows)
+        if rows or lines:
+            atomic_file.write(self.path, "".join(row + "\n" for row in rows))
+
+
+def _is_row(line: str) -> bool:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(row, dict) and type(row.get("step")) is int

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from experiments.config import ROOT
+from experiments.config import ROOT, Config
 from experiments.data.layout import check_root
+from experiments.launch import command, threads_each
 from experiments.run_folder import RunFolder
 from sweeps.plan import Plan, PlannedRun
 from sweeps.status import DONE, FAILED, RUNNING, state_of
@@ -28,7 +28,7 @@ class Outcome:
     done: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     skipped_failed: list[str] = field(default_factory=list)  # failed earlier and not asked to be tried again
-    running_elsewhere: list[str] = field(default_factory=list)
+    running_elsewhere: dict[str, str] = field(default_factory=dict)  # with what is known of them
     interrupted: int | None = None
 
     @property
@@ -43,12 +43,14 @@ def launch(
     runs_dir: Path,
     jobs: int | None = None,
     retry_failed: bool = False,
+    force: bool = False,
     say: Callable[[str], None] = print,
     watch: Callable[[list[str]], None] = lambda running: None,
 ) -> Outcome:
     """Starts every run of the plan that is not finished and waits for them all.
 
     jobs: processes at a time; None = as many as the runs' ``machine.threads`` leave room for.
+    force: go on with checkpoints that other code wrote.
     watch: called with the ids of the running runs at every poll, for a progress display.
     Refusals (data root, run folder) raise before anything is started.
     """
@@ -56,11 +58,11 @@ def launch(
     waiting = []
     for run in plan.distinct().values():
         folder = RunFolder(runs_dir / run.id)
-        state, _, _ = state_of(folder)
+        state, detail, _ = state_of(folder)
         if state == DONE:
             outcome.done.append(run.id)
         elif state == RUNNING:
-            outcome.running_elsewhere.append(run.id)
+            outcome.running_elsewhere[run.id] = detail
         elif state == FAILED and not retry_failed:
             outcome.skipped_failed.append(run.id)
         else:
@@ -70,19 +72,20 @@ def launch(
         RunFolder(runs_dir / run.id).freeze(run.config)
     jobs = jobs or default_jobs(plan)
     say(f"{len(waiting)} of {len(plan.distinct())} runs to do, {jobs} at a time")
-    _work_off(waiting, runs_dir, jobs, outcome, say, watch)
+    _work_off(waiting, runs_dir, jobs, force, outcome, say, watch)
     return outcome
 
 
 def default_jobs(plan: Plan) -> int:
-    threads = plan.runs[0].config.machine.threads
-    return max(1, len(os.sched_getaffinity(0)) // threads) if threads else 1
+    machine = plan.runs[0].config.machine
+    return max(1, len(os.sched_getaffinity(0)) // (machine.threads * machine.devices)) if machine.threads else 1
 
 
 def _work_off(
     waiting: list[PlannedRun],
     runs_dir: Path,
     jobs: int,
+    force: bool,
     outcome: Outcome,
     say: Callable[[str], None],
     watch: Callable[[list[str]], None],
@@ -101,11 +104,7 @@ def _work_off(
         while running or (queue and outcome.interrupted is None):
             while queue and len(running) < jobs and outcome.interrupted is None:
                 run = queue.pop(0)
-                running[run.id] = (
-                    run,
-                    start(RunFolder(runs_dir / run.id), run.config.machine.threads),
-                    time.monotonic(),
-                )
+                running[run.id] = (run, start(RunFolder(runs_dir / run.id), run.config, force), time.monotonic())
             time.sleep(POLL_SECONDS)
             watch(list(running))
             for run, process, started in list(running.values()):
@@ -119,9 +118,10 @@ def _work_off(
                     outcome.done.append(run.id)
                     say(f"done    {run.arm:<12} seed {run.seed}  {detail}  {seconds:.0f} s  ({left})")
                 elif state == RUNNING:  # another launcher was quicker
-                    outcome.running_elsewhere.append(run.id)
+                    outcome.running_elsewhere[run.id] = detail
                 elif outcome.interrupted is None:
-                    cause = detail if state == FAILED else _death(process.returncode, RunFolder(runs_dir / run.id))
+                    said = state == FAILED or (process.returncode > 0 and detail)
+                    cause = detail if said else _death(process.returncode, RunFolder(runs_dir / run.id))
                     outcome.failed[run.id] = cause
                     say(f"failed  {run.arm:<12} seed {run.seed}  {cause}  ({left})")
     finally:
@@ -129,14 +129,14 @@ def _work_off(
             signal.signal(number, handler)
 
 
-def start(folder: RunFolder, threads: int | None) -> subprocess.Popen[bytes]:
+def start(folder: RunFolder, config: Config, force: bool) -> subprocess.Popen[bytes]:
     """A process of its own for a frozen run, in a session of its own: Ctrl-C reaches it through the launcher only."""
     environment = dict(os.environ)
-    if threads:
+    if threads := threads_each(config):
         environment["OMP_NUM_THREADS"] = str(threads)
     with folder.log.open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "experiments", str(folder.path)],
+            command(folder, force),
             cwd=ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,

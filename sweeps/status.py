@@ -38,12 +38,14 @@ def state_of(folder: RunFolder) -> tuple[str, str, float]:
     noted = folder.read_json("state.json")
     steps = noted.get("steps") or 0
     share = noted.get("step", 0) / steps if steps else 0.0
-    if folder.claimed():
-        return RUNNING, _progress(noted), share
+    if holder := folder.holder():
+        return RUNNING, f"{_progress(noted)}, by {holder}", share
     if noted.get("state") == FAILED:
         return FAILED, f"{noted.get('cause')} (log: {folder.log})", share
     if noted.get("state") == INTERRUPTED:
-        return INTERRUPTED, f"by {noted.get('cause')}; starting it again resumes it", share
+        cause = str(noted.get("cause"))
+        by = f"by {cause}" if cause.startswith("SIG") else cause
+        return INTERRUPTED, f"{by}; starting it again resumes it", share
     if noted.get("state") == RUNNING:
         age = max(0.0, time.time() - noted.get("updated", 0.0))
         return INTERRUPTED, f"its process died, last heard of {_span(age)} ago; starting it again resumes it", share
@@ -55,10 +57,12 @@ def state_of(folder: RunFolder) -> tuple[str, str, float]:
 def _progress(noted: dict[str, Any]) -> str:
     if "epoch" not in noted:
         return "starting"
-    left = noted.get("seconds_left")
+    left, problem = noted.get("seconds_left"), noted.get("problem")
     return (
         f"{noted.get('phase', 'training')} epoch {noted['epoch']}/{noted['epochs']}, "
-        f"{noted.get('images_per_s', 0):.0f} img/s" + (f", {_span(left)} left" if left is not None else "")
+        f"{noted.get('images_per_s', 0):.0f} img/s"
+        + (f", {_span(left)} left" if left is not None else "")
+        + (f", {problem}" if problem else "")
     )
 
 

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from timm.data import create_dataset, create_transform
+from timm.data import auto_augment, create_dataset, create_transform
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from errors import DataError
 from experiments.config import Config
-from experiments.data.order import SampleKey, stream
+from experiments.data.order import SampleKey, seed_generators, stream
 from experiments.provenance import listing_fingerprint
 
 Transform = Callable[[Image.Image], Tensor]
 READABLE = -1
+
+
+def posterize(image: Image.Image, bits_to_keep: int, **_: Any) -> Image.Image:
+    """timm's, but an image of which no bits are kept is black, as DeiT's recipe had it; Pillow 13 refuses that."""
+    return auto_augment.posterize(image, bits_to_keep) if bits_to_keep else image.point(lambda value: 0)  # type: ignore[no-any-return]
+
+
+auto_augment.NAME_TO_OP.update({name: posterize for name in auto_augment.NAME_TO_OP if name.startswith("Posterize")})
 
 
 class Images(Dataset[tuple[Tensor, int, int]]):
@@ -48,7 +54,7 @@ class Images(Dataset[tuple[Tensor, int, int]]):
                 continue
         else:
             raise DataError(f"none of the {len(self)} images of the {self.split} split can be read")
-        seed_generators(self.seed, key.epoch, key.index, key.repeat)
+        seed_generators(self.seed, key.epoch, key.index, key.repeat, purpose="sample")
         return self.transform(image), target, READABLE if distance == 0 else key.index
 
     def read(self, index: int) -> tuple[Image.Image, int]:
@@ -89,13 +95,13 @@ class StreamedImages(IterableDataset[tuple[Tensor, int, int]]):
         if hasattr(reader, "worker_seed"):
             # timm's shard reader shuffles with a generator that goes on from epoch to epoch: give each epoch its own
             reader.ds = None
-            reader.worker_seed = int(stream(self.seed, epoch).integers(2**31))
+            reader.worker_seed = int(stream(self.seed, epoch, purpose="shards").integers(2**31))
         return self
 
     def __iter__(self) -> Iterator[tuple[Tensor, int, int]]:
         worker = get_worker_info()
         for number, (image, target) in enumerate(self.source.reader):
-            seed_generators(self.seed, self.epoch, worker.id if worker else 0, number)
+            seed_generators(self.seed, self.epoch, worker.id if worker else 0, number, purpose="sample")
             yield self.transform(image.convert("RGB")), int(target), READABLE
 
     def fingerprint(self) -> str:
@@ -158,11 +164,3 @@ def eval_transform(config: Config) -> Transform:
     return create_transform(  # type: ignore[no-any-return]
         (3, *config.data.image_size), interpolation=interpolation, crop_pct=config.augment.crop_pct
     )
-
-
-def seed_generators(*key: int) -> None:
-    """timm's transforms draw from the global generators, so these are set before every sample."""
-    a, b, c = stream(*key).integers(0, 2**32, 3)
-    random.seed(int(a))
-    np.random.seed(int(b))
-    torch.default_generator.manual_seed(int(c))

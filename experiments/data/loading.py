@@ -11,14 +11,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from errors import DataError
-from experiments.data.order import EpochOrder
+from experiments.data.order import EpochOrder, Share
 from experiments.interrupts import ignore_in_worker
 
 Batch = tuple[Tensor, ...]
 
 
 class Batches:
-    """Training (``shuffle``) or evaluation batches on ``device``; ``len`` is the number of batches of an epoch."""
+    """Training (``shuffle``) or evaluation batches on ``device``, of which this process has its ``share``.
+
+    ``len`` is the number of batches of an epoch, counted over all devices.
+    """
 
     def __init__(
         self,
@@ -29,11 +32,19 @@ class Batches:
         workers: int,
         device: torch.device,
         repeats: int = 1,
+        share: Share | None = None,
     ):
         self.dataset, self.device, self.streamed = dataset, device, isinstance(dataset, IterableDataset)
-        self.order = EpochOrder(len(dataset), batch_size, seed, shuffle, repeats)
-        if shuffle and len(self.order) == 0:
+        share = share or Share()
+        if self.streamed and share != Share():
+            raise DataError(
+                "shards and streams are read by one device with the whole batch at once: "
+                "use class folders or a tar file for machine.devices or machine.batch_per_device"
+            )
+        self.order = EpochOrder(len(dataset), batch_size, seed, shuffle, repeats, share)
+        if shuffle and len(self) == 0:
             raise DataError(f"the training set has {len(dataset)} images, fewer than one batch of {batch_size}")
+        self.places = share.places(batch_size) if shuffle else []
         self.generator = torch.Generator()  # of the workers' own seeds, which shard readers shuffle with
         layout: dict[str, Any] = {"batch_size": batch_size, "drop_last": shuffle}
         self.loader: DataLoader[Batch] = DataLoader(
@@ -48,15 +59,28 @@ class Batches:
         )
 
     def __len__(self) -> int:
-        return len(self.order)
+        return self.order.batches
 
-    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+    def steps(self, epoch: int, first: int = 0) -> Iterator[list[Batch]]:
+        """The micro-batches of each step of an epoch, from step ``first`` of it on."""
+        batches = self._load(epoch, first)
+        for _ in range(first, len(self)):
+            step = list(islice(batches, len(self.places)))
+            if len(step) < len(self.places):
+                raise DataError(f"the training set holds fewer than the {len(self.dataset)} images it says it has")
+            yield step
+
+    def evaluation(self) -> Iterator[Batch]:
+        """Every image of this process's share once."""
+        return self._load(0, 0)
+
+    def _load(self, epoch: int, first: int) -> Iterator[Batch]:
         if self.streamed:
             self.dataset.at(epoch)
             self.generator.manual_seed(epoch)
-            batches: Iterable[Batch] = islice(self.loader, first_batch, len(self))
+            batches: Iterable[Batch] = islice(self.loader, first, None)
         else:
-            self.order.at(epoch, first_batch)
+            self.order.at(epoch, first)
             batches = self.loader
         for batch in batches:
             yield tuple(part.to(self.device, non_blocking=True) for part in batch)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 class SampleKey(NamedTuple):
@@ -16,21 +19,64 @@ class SampleKey(NamedTuple):
     repeat: int = 0
 
 
-def stream(*key: int) -> np.random.Generator:
-    """An independent random stream for each key, e.g. ``stream(seed, epoch, index)``."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
+def stream(*key: int, purpose: str = "") -> np.random.Generator:
+    """An independent random stream for each purpose and key, e.g. ``stream(seed, epoch, purpose="order")``.
+
+    numpy pads a key with zeros: only a purpose, or a last number that is never 0, tells (a, b) from (a, b, 0).
+    """
+    tag = (zlib.crc32(purpose.encode()), len(key)) if purpose else ()
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key, spawn_key=tag)))
+
+
+def seed_generators(*key: int, purpose: str) -> int:
+    """Seeds Python's, numpy's and torch's global generators from one stream, and returns the seed of torch's.
+
+    What is not ours (timm's transforms, Mixup, dropout) draws from these, so they are set anew before every use;
+    none of their states has to be saved.
+    """
+    import torch
+
+    a, b, c = (int(number) for number in stream(*key, purpose=purpose).integers(0, 2**32, 3))
+    random.seed(a)
+    np.random.seed(b)
+    torch.manual_seed(c)
+    return c
+
+
+class Share(NamedTuple):
+    """What one of several devices has of every training batch, cut into micro-batches of at most ``at_once`` images.
+
+    A place ``p`` of a batch of ``n`` stays together with ``n - 1 - p``, its partner in mixup and cutmix, so that
+    however the batch is dealt out, the same images are mixed.
+    """
+
+    rank: int = 0
+    devices: int = 1
+    at_once: int | None = None
+
+    def places(self, batch_size: int) -> list[NDArray[np.int64]]:
+        """Of each micro-batch of this device, its places in the whole batch; partners mirror each other."""
+        own = np.array_split(np.arange(-(-batch_size // 2)), self.devices)[self.rank]
+        micro_batches = 1 if self.at_once is None else -(-len(own) // (self.at_once // 2))
+        parts = np.array_split(own, micro_batches)
+        # sorted, as partners mirror each other then; the middle of an odd batch is its own partner
+        return [np.unique(np.concatenate([part, batch_size - 1 - part])) for part in parts]
 
 
 class EpochOrder:
     """Batches of sample keys of one epoch; picks up in the middle of it when asked to.
 
-    A shuffled epoch drops its last incomplete batch, an evaluation (``shuffle=False``) drops nothing.
+    A shuffled epoch drops its last incomplete batch and yields each batch as the micro-batches of ``share``; an
+    evaluation (``shuffle=False``) drops nothing and gives each device a run of neighbouring images.
     ``repeats`` is repeated augmentation: each drawn image is seen ``repeats`` times in a row, differently
     augmented, and the epoch still has ``length`` samples (as in timm's RepeatAugSampler, which DeiT's recipe uses).
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int, shuffle: bool, repeats: int = 1):
+    def __init__(
+        self, length: int, batch_size: int, seed: int, shuffle: bool, repeats: int = 1, share: Share | None = None
+    ):
         self.length, self.batch_size, self.seed, self.shuffle, self.repeats = length, batch_size, seed, shuffle, repeats
+        self.share = share or Share()
         self.epoch = 0
         self.first_batch = 0
 
@@ -38,13 +84,23 @@ class EpochOrder:
         self.epoch, self.first_batch = epoch, first_batch
         return self
 
-    def __len__(self) -> int:
+    @property
+    def batches(self) -> int:
+        """Whole batches of an epoch, whatever part of them this device has."""
         return self.length // self.batch_size if self.shuffle else -(-self.length // self.batch_size)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        indices = np.arange(self.length)
-        if self.shuffle:
-            indices = stream(self.seed, self.epoch).permutation(self.length)
-        for batch in range(self.first_batch, len(self)):
-            places = range(batch * self.batch_size, min((batch + 1) * self.batch_size, self.length))
-            yield [SampleKey(self.epoch, int(indices[p // self.repeats]), p % self.repeats) for p in places]
+        return self._training() if self.shuffle else self._evaluation()
+
+    def _training(self) -> Iterator[list[SampleKey]]:
+        indices = stream(self.seed, self.epoch, purpose="order").permutation(self.length)
+        parts = self.share.places(self.batch_size)
+        for batch in range(self.first_batch, self.batches):
+            for part in parts:
+                places = part + batch * self.batch_size
+                yield [SampleKey(self.epoch, int(indices[p // self.repeats]), int(p % self.repeats)) for p in places]
+
+    def _evaluation(self) -> Iterator[list[SampleKey]]:
+        own = np.array_split(np.arange(self.length), self.share.devices)[self.share.rank]
+        for first in range(0, len(own), self.batch_size):
+            yield [SampleKey(self.epoch, int(index)) for index in own[first : first + self.batch_size]]

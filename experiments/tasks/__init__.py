@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,6 +24,20 @@ class Evaluation:
     examples: dict[str, np.ndarray] = field(default_factory=dict)
 
 
+class Judge(Protocol):
+    """Counts over evaluation batches. Those of several devices are pickled and merged, first images first."""
+
+    def add(self, output: Any, batch: tuple[Tensor, ...]) -> None:
+        """Takes ``model(batch[0])`` into account."""
+        ...
+
+    def merge(self, other: Any) -> None:
+        """Adds what another judge of the same kind has seen."""
+        ...
+
+    def evaluation(self) -> Evaluation: ...
+
+
 class Task(Protocol):
     """Built from a resolved config. Data sets are indexed with a ``SampleKey`` and return tuples of tensors."""
 
@@ -38,9 +51,11 @@ class Task(Protocol):
         ...
 
     def loss(self, output: Any, batch: tuple[Tensor, ...]) -> Tensor:
-        """The training loss from ``model(batch[0])``."""
+        """The training loss from ``model(batch[0])``, a mean over ``count(batch)`` things."""
         ...
 
-    def evaluate(self, predict: Any, batches: Iterable[tuple[Tensor, ...]]) -> Evaluation:
-        """Judges ``predict`` (a callable from images to outputs) on every evaluation batch."""
+    def count(self, batch: tuple[Tensor, ...]) -> int:
+        """Over how many things (images, labelled tokens) the loss of a batch is a mean."""
         ...
+
+    def judge(self) -> Judge: ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from functools import cached_property
 
 import numpy as np
@@ -61,12 +60,35 @@ class Classification:
     def loss(self, output: Tensor, batch: tuple[Tensor, ...]) -> Tensor:
         return self.criterion(output, batch[1])  # type: ignore[no-any-return]
 
-    def evaluate(self, predict: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, ...]]) -> Evaluation:
-        count = top1 = top5 = 0
-        loss = 0.0
-        for images, classes, *_ in batches:
-            output = predict(images).float()
-            hits = output.topk(min(5, output.shape[1])).indices == classes[:, None]
-            top1, top5, count = top1 + int(hits[:, 0].sum()), top5 + int(hits.sum()), count + len(classes)
-            loss += float(F.cross_entropy(output, classes, reduction="sum"))
-        return Evaluation({"top1": 100 * top1 / count, "top5": 100 * top5 / count, "loss": loss / count})
+    def count(self, batch: tuple[Tensor, ...]) -> int:
+        return len(batch[0])
+
+    def judge(self) -> Accuracy:
+        return Accuracy()
+
+
+class Accuracy:
+    """Top-1, top-5 and the cross entropy of single views."""
+
+    def __init__(self) -> None:
+        self.count = self.top1 = self.top5 = 0
+        self.loss = 0.0
+
+    def add(self, output: Tensor, batch: tuple[Tensor, ...]) -> None:
+        """output: [B, classes]"""
+        output, classes = output.float(), batch[1]
+        hits = output.topk(min(5, output.shape[1])).indices == classes[:, None]
+        self.count += len(classes)
+        self.top1 += int(hits[:, 0].sum())
+        self.top5 += int(hits.sum())
+        self.loss += float(F.cross_entropy(output, classes, reduction="sum"))
+
+    def merge(self, other: Accuracy) -> None:
+        self.count += other.count
+        self.top1 += other.top1
+        self.top5 += other.top5
+        self.loss += other.loss
+
+    def evaluation(self) -> Evaluation:
+        shares = {"top1": 100 * self.top1 / self.count, "top5": 100 * self.top5 / self.count}
+        return Evaluation({**shares, "loss": self.loss / self.count})

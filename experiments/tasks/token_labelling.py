@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -37,27 +36,47 @@ class TokenLabelling:
         return batch
 
     def loss(self, output: Tensor, batch: tuple[Tensor, ...]) -> Tensor:
-        return F.cross_entropy(output.float(), batch[1], ignore_index=IGNORED)
+        total = F.cross_entropy(output.float(), batch[1], ignore_index=IGNORED, reduction="sum")
+        return total / max(1, self.count(batch))
 
-    def evaluate(self, predict: Any, batches: Iterable[tuple[Tensor, ...]]) -> Evaluation:
-        """``predict``: images [B, 3, H, W] to logits [B, classes, H/16, W/16]; every object token weighs the same."""
-        loss, tokens, reach, examples = 0.0, 0, Reach(), Examples()
-        for batch in batches:
-            with torch.no_grad():
-                logits = predict(batch[0]).float().cpu()
-            images, labels, distance, direction = (part.cpu() for part in batch)
-            loss += F.cross_entropy(logits.double(), labels, ignore_index=IGNORED, reduction="sum").item()
-            tokens += int((labels != IGNORED).sum())
-            predictions = logits.argmax(1)
-            reach.add(predictions, labels, distance, direction)
-            examples.add(images, labels, predictions)
+    def count(self, batch: tuple[Tensor, ...]) -> int:
+        return int((batch[1] != IGNORED).sum())
+
+    def judge(self) -> Labels:
+        return Labels()
+
+
+class Labels:
+    """How many labels are right, by distance and direction; every object token weighs the same."""
+
+    def __init__(self) -> None:
+        self.loss, self.tokens = 0.0, 0
+        self.reach, self.examples = Reach(), Examples()
+
+    def add(self, output: Tensor, batch: tuple[Tensor, ...]) -> None:
+        """output: logits [B, classes, H/16, W/16]"""
+        logits = output.float().cpu()
+        images, labels, distance, direction = (part.cpu() for part in batch)
+        self.loss += F.cross_entropy(logits.double(), labels, ignore_index=IGNORED, reduction="sum").item()
+        self.tokens += int((labels != IGNORED).sum())
+        predictions = logits.argmax(1)
+        self.reach.add(predictions, labels, distance, direction)
+        self.examples.add(images, labels, predictions)
+
+    def merge(self, other: Labels) -> None:
+        self.loss += other.loss
+        self.tokens += other.tokens
+        self.reach.merge(other.reach)
+        self.examples.merge(other.examples)
+
+    def evaluation(self) -> Evaluation:
         metrics = {
-            "token_accuracy": reach.accuracy(),
-            "token_accuracy_deep": reach.accuracy(at_least=DEEP),
-            "loss": loss / tokens if tokens else None,
+            "token_accuracy": self.reach.accuracy(),
+            "token_accuracy_deep": self.reach.accuracy(at_least=DEEP),
+            "loss": self.loss / self.tokens if self.tokens else None,
         }
         known = {name: value for name, value in metrics.items() if value is not None}  # small scenes have no deep token
-        return Evaluation(known, {"reach": reach.rows()}, examples.arrays())
+        return Evaluation(known, {"reach": self.reach.rows()}, self.examples.arrays())
 
 
 class TokenLabeller(nn.Module):
@@ -94,6 +113,10 @@ class Reach:
             here = (bins == (axis, step)).all(axis=1)
             self._counts[axis, step] = self._counts.get((axis, step), 0) + np.array([right[here].sum(), here.sum()])
 
+    def merge(self, other: Reach) -> None:
+        for key, counts in other._counts.items():
+            self._counts[key] = self._counts.get(key, 0) + counts
+
     def accuracy(self, at_least: int = 0) -> float | None:
         """Per cent of the object tokens ``at_least`` px (a multiple of 16) from their mark; None without any."""
         chosen = [counts for (_, step), counts in self._counts.items() if step * TOKEN >= at_least]
@@ -125,11 +148,14 @@ class Examples:
             maps = (part[:missing].numpy().astype(np.int8) for part in (labels, predictions))
             self._kept.append((pixels(images[:missing]), *maps))
 
+    def merge(self, other: Examples) -> None:
+        self._kept += other._kept
+
     def arrays(self) -> dict[str, np.ndarray]:
         """images uint8 [N, H, W, 3]; labels, predictions int8 [N, H/16, W/16]; palette uint8 [K, 3]; names [K]."""
         if not self._kept:
             return {}
-        images, labels, predictions = (np.concatenate(parts) for parts in zip(*self._kept))
+        images, labels, predictions = (np.concatenate(parts)[:EXAMPLES] for parts in zip(*self._kept))
         return {
             "images": images,
             "labels": labels,

@@ -1,7 +1,11 @@
-"""Small real data: JPEGs in class folders, and runs that take a second."""
+"""Small real data: JPEGs in class folders, runs that take a second, and a disk of 40 MB."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -46,3 +50,15 @@ SMALL = {
 @pytest.fixture
 def small_scenes() -> dict[str, object]:
     return dict(SMALL)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    if os.geteuid() != 0 or not shutil.which("mount"):
+        pytest.skip("mounting a small disk needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs is not allowed here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from errors import DataError, RunFailed
 from experiments.config import resolve
-from experiments.data.images import READABLE, open_images
+from experiments.data.images import READABLE, open_images, train_transform
 from experiments.data.layout import check_root
 from experiments.data.loading import Batches
 from experiments.data.order import SampleKey
@@ -46,7 +46,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(images):
     epochs = []
     for workers in (0, 2):
         batches = Batches(open_images(config, training=True), 6, 0, True, workers, torch.device("cpu"))
-        epochs.append([batch[0] for batch in batches.epoch(1, first_batch=1)])
+        epochs.append([batch[0] for (batch,) in batches.steps(1, first=1)])
     assert len(epochs[0]) == 3
     assert all(torch.equal(one, other) for one, other in zip(*epochs, strict=True))
 
@@ -97,8 +97,10 @@ def test_too_many_unreadable_images_fail_the_run(images):
     damage(images / "train" / "class1" / "3.jpg", "empty")
     dataset = open_images(config_of(images), training=True)
     ledger = Ledger(dataset, tolerance=0.01)
+    new = ledger.note(tuple(torch.as_tensor(part)[None] for part in dataset[SampleKey(0, 11)]))
+    assert new == 1
     with pytest.raises(RunFailed, match=r"1 of 24 .* class1/3\.jpg"):
-        ledger.note(tuple(torch.as_tensor(part)[None] for part in dataset[SampleKey(0, 11)]))
+        ledger.merge([ledger.state()])
 
 
 def test_evaluation_never_replaces_an_image(images):
@@ -106,7 +108,7 @@ def test_evaluation_never_replaces_an_image(images):
     dataset = open_images(config_of(images), training=False)
     ledger = Ledger(dataset, tolerance=1.0)
     with pytest.raises(DataError, match=r"class2/1\.jpg: unreadable image"):
-        for batch in Batches(dataset, 6, 0, False, 0, torch.device("cpu")).epoch(0):
+        for batch in Batches(dataset, 6, 0, False, 0, torch.device("cpu")).evaluation():
             ledger.refuse(dataset, batch)
 
 
@@ -150,6 +152,16 @@ def test_a_class_without_images_is_refused(images):
         open_images(config_of(images), training=False)
 
 
+def test_the_strongest_posterize_of_the_published_policy_is_black(images):
+    config = config_of(images, augment__auto_augment="rand-m9-mstd0.5-inc1")
+    operations = {op.name: op for op in train_transform(config).transforms[2].ops}
+    strongest = operations["PosterizeIncreasing"]
+    strongest.prob, strongest.magnitude, strongest.magnitude_std = 1.0, 10, 0
+    assert np.asarray(strongest(Image.new("RGB", (4, 4), "white"))).max() == 0
+    strongest.magnitude = 5
+    assert set(np.unique(strongest(Image.new("RGB", (4, 4), (255, 129, 7))))) == {192, 128, 0}
+
+
 def test_no_data_root_says_what_to_set():
     with pytest.raises(DataError, match=r"data\.root=PATH.*site\.yaml.*experiment=scenes and protocol=smoke"):
         check_root(resolve("imagenet"))
@@ -190,11 +202,11 @@ def test_webdataset_shards_are_read_and_judged_completely(images, tmp_path):
     (root / "_info.json").write_text(json.dumps({"splits": splits}))
     config = config_of(root, data__num_classes=3, data__reader="wds/any")
     judged = Batches(open_images(config, training=False), 5, 0, False, 0, torch.device("cpu"))
-    classes = torch.cat([batch[1] for batch in judged.epoch(0)])
+    classes = torch.cat([batch[1] for batch in judged.evaluation()])
     assert sorted(classes.tolist()) == [0] * 4 + [1] * 4 + [2] * 4
     for workers in (0, 1):
         trained = Batches(open_images(config, training=True), 6, 0, True, workers, torch.device("cpu"))
-        epochs = [torch.cat([batch[0] for batch in trained.epoch(number)]) for number in (0, 0, 1)]
+        epochs = [torch.cat([batch[0] for (batch,) in trained.steps(number)]) for number in (0, 0, 1)]
         assert len(epochs[0]) == 24
         assert torch.equal(epochs[0], epochs[1])
         assert not torch.equal(epochs[0], epochs[2])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from experiments.data.order import EpochOrder, SampleKey
+import numpy as np
+import pytest
+
+from experiments.data.order import EpochOrder, SampleKey, Share, stream
 
 
 def epoch(number=0, first=0, **given):
@@ -40,3 +43,47 @@ def test_repeated_augmentation_shows_each_drawn_image_three_times():
     assert len(keys) == 48
     assert set(Counter(key.index for key in keys).values()) == {3}
     assert len(set(keys)) == 48
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 8, 24])
+@pytest.mark.parametrize("devices", [1, 2, 3, 5])
+@pytest.mark.parametrize("at_once", [None, 2, 3, 4])
+def test_a_batch_is_dealt_out_whole_and_partners_stay_together(batch_size, devices, at_once):
+    if 2 * devices > max(2, batch_size):
+        pytest.skip("refused: not a pair for every device")
+    parts = [part for rank in range(devices) for part in Share(rank, devices, at_once).places(batch_size)]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(batch_size))
+    for part in parts:
+        assert len(part) <= (at_once or batch_size)
+        assert part[::-1].tolist() == [batch_size - 1 - place for place in part]  # flipped: every image at its partner
+
+
+def test_one_device_with_the_whole_batch_sees_it_in_order():
+    assert [part.tolist() for part in Share().places(8)] == [list(range(8))]
+
+
+@pytest.mark.parametrize("length", [1, 4, 50, 51])
+@pytest.mark.parametrize("devices", [1, 2, 3])
+def test_every_image_is_judged_exactly_once_whatever_the_devices(length, devices):
+    shares = [Share(rank, devices) for rank in range(devices)]
+    keys = [key for share in shares for batch in epoch(length=length, shuffle=False, share=share) for key in batch]
+    assert keys == [SampleKey(0, i) for i in range(length)]
+
+
+def test_devices_together_train_on_what_one_trains_on():
+    shares = [Share(rank, 3, 2) for rank in range(3)]
+    steps = [epoch(2, share=share) for share in shares]
+    for number, whole in enumerate(epoch(2)):
+        dealt = [
+            key
+            for share, own in zip(shares, steps)
+            for part in own[number * len(share.places(8)) :][: len(share.places(8))]
+            for key in part
+        ]
+        assert sorted(dealt) == sorted(whole)
+
+
+def test_streams_of_different_purposes_and_keys_differ():
+    keys = [((1, 2), "order"), ((1, 2, 0), "order"), ((1, 2), "sample"), ((1, 2, 0), "sample"), ((1, 2), "")]
+    draws = {int(stream(*key, purpose=purpose).integers(2**63)) for key, purpose in keys}
+    assert len(draws) == len(keys)

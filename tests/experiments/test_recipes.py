@@ -92,6 +92,10 @@ def test_mixing_is_a_function_of_batch_and_seed(shared_images):
 def test_top1_and_top5_count_every_image(shared_images):
     task = Classification(resolve("imagenet", {"data.root": str(shared_images), "data.num_classes": 6}))
     logits = torch.eye(6)[[0, 1, 2, 3]] - torch.eye(6)[[5, 5, 5, 5]]
-    judged = task.evaluate(lambda images: logits[: len(images)], [(torch.zeros(3, 1), torch.tensor([0, 1, 5]))])
+    judge, other = task.judge(), task.judge()
+    judge.add(logits[:1], (torch.zeros(1, 1), torch.tensor([0])))
+    other.add(logits[1:3], (torch.zeros(2, 1), torch.tensor([1, 5])))
+    judge.merge(other)
+    judged = judge.evaluation()
     assert judged.metrics["top1"] == pytest.approx(200 / 3)
     assert judged.metrics["top5"] == pytest.approx(200 / 3)

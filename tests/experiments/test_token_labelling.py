@@ -55,16 +55,24 @@ def oracle(task: TokenLabelling, right=lambda labels, distance: torch.ones_like(
     return predict, judged
 
 
+def evaluate(task: TokenLabelling, predict, judged):
+    judge = task.judge()
+    with torch.no_grad():
+        for batch in judged:
+            judge.add(predict(batch[0]), batch)
+    return judge.evaluation()
+
+
 def test_an_oracle_scores_a_hundred():
     task = TokenLabelling(config())
-    metrics = task.evaluate(*oracle(task)).metrics
+    metrics = evaluate(task, *oracle(task)).metrics
     assert metrics["token_accuracy"] == metrics["token_accuracy_deep"] == 100.0
     assert 0 <= metrics["loss"] < 1e-6
 
 
 def test_accuracy_and_reach_count_what_they_say():
     task = TokenLabelling(config())
-    evaluation = task.evaluate(*oracle(task, lambda labels, distance: distance < 56))
+    evaluation = evaluate(task, *oracle(task, lambda labels, distance: distance < 56))
     scenes = [task.eval_set[key] for keys in EpochOrder(40, 40, 0, shuffle=False) for key in keys]
     labels, distance, direction = (torch.stack([scene[part] for scene in scenes]).numpy() for part in (1, 2, 3))
     known = labels != IGNORED
@@ -86,7 +94,7 @@ def test_reach_rows_add_up_to_the_accuracy():
     task = TokenLabelling(config())
     torch.manual_seed(0)
     model = task.build_model().eval()
-    evaluation = task.evaluate(model, batches(task))
+    evaluation = evaluate(task, model, batches(task))
     rows = evaluation.curves["reach"]
     total = 100 * sum(row["correct"] for row in rows) / sum(row["count"] for row in rows)
     assert evaluation.metrics["token_accuracy"] == pytest.approx(total)
@@ -97,7 +105,7 @@ def test_the_size_of_the_batches_changes_nothing():
     task = TokenLabelling(config())
     torch.manual_seed(0)
     model = task.build_model().eval()
-    one, other = (task.evaluate(model, batches(task, size)) for size in (4, 40))
+    one, other = (evaluate(task, model, batches(task, size)) for size in (4, 40))
     assert one.curves == other.curves
     assert one.metrics == pytest.approx(other.metrics, rel=1e-5)
     assert all(np.array_equal(one.examples[name], other.examples[name]) for name in one.examples)
@@ -105,7 +113,7 @@ def test_the_size_of_the_batches_changes_nothing():
 
 def test_examples_hold_all_that_a_picture_needs():
     task = TokenLabelling(config())
-    examples = task.evaluate(*oracle(task)).examples
+    examples = evaluate(task, *oracle(task)).examples
     assert examples["images"].shape == (EXAMPLES, 160, 160, 3) and examples["images"].dtype == np.uint8
     assert examples["labels"].shape == examples["predictions"].shape == (EXAMPLES, 10, 10)
     assert examples["labels"].dtype == examples["predictions"].dtype == np.int8
@@ -115,6 +123,29 @@ def test_examples_hold_all_that_a_picture_needs():
     assert known.any() and (examples["predictions"][known] == examples["labels"][known]).all()
     directions = {int(task.eval_set[key][3][0, 0]) for key in next(iter(EpochOrder(EXAMPLES, EXAMPLES, 0, False)))}
     assert directions == {0, 1}
+
+
+def test_judges_of_several_devices_merge_into_that_of_one():
+    task = TokenLabelling(config())
+    predict, judged = oracle(task, lambda labels, distance: distance < 56)
+    alone, first, second = task.judge(), task.judge(), task.judge()
+    for number, batch in enumerate(judged):
+        alone.add(predict(batch[0]), batch)
+        (second if number else first).add(predict(batch[0]), batch)
+    first.merge(second)
+    one, other = alone.evaluation(), first.evaluation()
+    assert one.curves == other.curves
+    assert one.metrics == pytest.approx(other.metrics, rel=1e-12)
+    assert all(np.array_equal(one.examples[name], other.examples[name]) for name in one.examples)
+
+
+def test_a_batch_without_a_bar_teaches_nothing():
+    task = TokenLabelling(config())
+    logits = torch.randn(1, len(CLASSES), 2, 2, requires_grad=True)
+    batch = (torch.empty(0), torch.full((1, 2, 2), IGNORED))
+    task.loss(logits, batch).backward()
+    assert task.count(batch) == 0
+    assert logits.grad.abs().sum() == 0
 
 
 def test_the_loss_leaves_out_all_but_the_bars():

@@ -105,9 +105,9 @@ def test_a_run_that_is_killed_is_said_to_have_died_and_is_resumed(tmp_path):
     folder = RunFolder(tmp_path / plan.runs[0].id)
 
     def kill(running):
-        if len(list(folder.checkpoints.glob("step-*.json"))) and not folder.finished():
-            pid = int((folder.path / "claim").read_text().split()[1])
-            os.kill(pid, signal.SIGKILL)
+        if any(folder.checkpoints.glob("step-*.json")) and (holder := folder.holder()):
+            assert str(holder) in state_of(folder)[1]
+            os.kill(holder.pid, signal.SIGKILL)
 
     outcome = local.launch(plan, tmp_path, watch=kill)
     assert "killed by SIGKILL" in outcome.failed[folder.id]

@@ -1,0 +1,302 @@
+"""Who runs a run: claims in its folder that also hold between machines sharing a file system. Must not import torch.
+
+A claim is a numbered file, ``claim-000007``, that names its process; the highest number counts. Its holder touches it
+every BEAT_SECONDS, and renames it to ``claim-000007.free`` when it is through. Whoever finds the highest one free, or
+its holder dead, creates the next number; of several only one can.
+
+A number that was held is removed only after a higher one is held. So whoever acts on an old look into the folder (the
+claim seen dead has meanwhile been taken, given back, and taken again) either fails to create its number or finds a
+higher one beside it, and withdraws. Were a claim simply removed at the end, such a straggler would find nothing and win
+beside the holder that started from the empty folder.
+
+Ages are taken on the file server's clock. A file system that stamps files with its clients' clocks needs clocks that
+agree to EXPIRES_SECONDS - BEAT_SECONDS.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pwd
+import re
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from errors import RunFolderError
+
+BEAT_SECONDS = 10.0
+EXPIRES_SECONDS = 60.0
+NAME_SECONDS = 1.0  # how long a claim that is just being written is read again, to be able to say whose it is
+POLL_SECONDS = 0.02
+_NAME = re.compile(r"claim-(\d+)(\.free)?")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that made a claim; ``pid`` is 0 where the claim does not say."""
+
+    token: str
+    machine: dict[str, str | None]
+    pid: int
+    pid_started: int | None  # tells the process from a later one with its pid
+    job: str | None
+
+    def __str__(self) -> str:
+        if not self.pid:
+            return "another process"
+        return f"process {self.pid} on {self.machine.get('host')}" + (f" (job {self.job})" if self.job else "")
+
+
+UNKNOWN = Holder("", {}, 0, None, None)
+
+
+class Claim:
+    """A run held by this process. A thread keeps it fresh until ``release``."""
+
+    def __init__(self, folder: Path, number: int, token: str):
+        self._folder, self._number, self._token = folder, number, token
+        self._path = _path(folder, number)
+        self._lost = False
+        self._released = threading.Event()
+        self._thread = threading.Thread(target=self._keep_fresh, name="claim", daemon=True)
+        self._thread.start()
+
+    @property
+    def lost(self) -> bool:
+        """Whether another process was seen to have taken the run over; ``check`` looks again."""
+        return self._lost
+
+    def check(self) -> None:
+        """To be called before the folder is written. Raises RunFolderError once the run is another process's.
+
+        That happens to a process that stood still (SIGSTOP, a suspended machine) for so long that its claim expired.
+        """
+        self._look()
+        if self._lost:
+            successor = None
+            with suppress(OSError):
+                successor = self._successor()
+            fate = f"was taken over by {successor}" if successor else "lost its claim, whose file is gone"
+            raise RunFolderError(f"{self._folder.name} {fate}; process {os.getpid()} stops")
+
+    def release(self) -> None:
+        """Frees the run, if this process still holds it."""
+        self._released.set()
+        self._thread.join()
+        self._look()
+        if not self._lost:
+            with suppress(OSError):  # the end of this process, or of its beats, frees the run then
+                self._path.rename(f"{self._path}.free")
+
+    def _keep_fresh(self) -> None:
+        while not self._released.wait(BEAT_SECONDS):
+            self._look()
+            if self._lost:
+                return
+            with suppress(OSError):  # a server that does not answer is asked again
+                os.utime(self._path)
+
+    def _look(self) -> None:
+        with suppress(OSError):  # then nothing is known, which is no loss
+            found = _read(self._path)
+            ours = found is not None and found[0].token in (self._token, UNKNOWN.token)
+            if not ours or self._successor() is not None:
+                self._lost = True
+
+    def _successor(self) -> Holder | None:
+        """Who made a higher claim, and with it ended this one."""
+        top = _highest(self._folder)
+        if top is None or top.number <= self._number:
+            return None
+        found = _read(top.path)
+        return found[0] if found else UNKNOWN
+
+
+def take(folder: Path) -> Claim:
+    """Claims the run of a folder for this process.
+
+    Raises RunFolderError while another process has it, saying which, and where the folder cannot be written.
+    """
+    ours = Holder(secrets.token_hex(8), _machine(), os.getpid(), _started(os.getpid()), _job())
+    deadline = time.monotonic() + NAME_SECONDS
+    with _refusing(folder):
+        while True:  # each turn after the first is another process's doing
+            now = _server_time(folder)
+            top = _highest(folder)
+            found = _read(top.path) if top and not top.free else None
+            if found and _lives(*found, now):
+                if found[0] is not UNKNOWN or time.monotonic() > deadline:
+                    raise RunFolderError(f"{folder.name} is being run by {found[0]}")
+            elif found or top is None or top.free:  # a claim gone since it was listed says nothing: look again
+                number = top.number + 1 if top else 1
+                if _create(folder, number, ours):
+                    break
+            time.sleep(POLL_SECONDS)
+        for entry in _entries(folder):
+            if entry.number < number:
+                with suppress(OSError):  # no longer counts, whether it is there or not
+                    entry.path.unlink()
+    return Claim(folder, number, ours.token)
+
+
+def holder_of(folder: Path) -> Holder | None:
+    """The live process that holds the run. Only reads, so it has but this machine's clock for another's claim."""
+    try:
+        top = _highest(folder)
+        found = _read(top.path) if top and not top.free else None
+    except OSError:
+        return None
+    return found[0] if found and _lives(*found, time.time()) else None
+
+
+class _Entry(NamedTuple):
+    """Ordered as they count: beside ``.free``, a claim of the same number is a straggler's."""
+
+    number: int
+    free: bool
+    path: Path
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"claim-{number:06d}"
+
+
+def _entries(folder: Path) -> list[_Entry]:
+    matches = [(path, _NAME.fullmatch(path.name)) for path in folder.iterdir()]
+    return [_Entry(int(match[1]), match[2] is not None, path) for path, match in matches if match]
+
+
+def _highest(folder: Path) -> _Entry | None:
+    return max(_entries(folder), default=None)
+
+
+def _create(folder: Path, number: int, ours: Holder) -> bool:
+    """Whether the claim of that number could be made and is the highest; otherwise it is not there afterwards."""
+    path = _path(folder, number)
+    try:
+        file = path.open("xb")
+    except FileExistsError:
+        return False
+    won = False
+    try:
+        with file:
+            file.write(json.dumps(asdict(ours)).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())  # a full disk may show only here
+        won = _highest(folder) == _Entry(number, False, path)
+    finally:
+        if not won:
+            with suppress(OSError):
+                path.unlink()
+    return won
+
+
+def _read(path: Path) -> tuple[Holder, float] | None:
+    """(holder, time of its last beat) of a claim; None where it is gone.
+
+    The file is opened, because that makes an NFS client ask its server where ``stat`` may answer from memory.
+    """
+    try:
+        with path.open("rb") as file:
+            content, beat = file.read(), os.fstat(file.fileno()).st_mtime
+    except FileNotFoundError:
+        return None
+    except OSError:  # such as a claim that only its owner may read
+        return UNKNOWN, path.stat().st_mtime
+    return _parse(content), beat
+
+
+def _parse(content: bytes) -> Holder:
+    """UNKNOWN where the content is not a claim, or not yet."""
+    try:
+        found = Holder(**json.loads(content))
+        valid = found.token and isinstance(found.machine, dict) and found.pid in range(1, 2**31)
+    except (ValueError, TypeError):
+        return UNKNOWN
+    return found if valid else UNKNOWN
+
+
+def _lives(holder: Holder, beat: float, now: float) -> bool:
+    if holder.machine == _machine():
+        return _process_lives(holder.pid, holder.pid_started)
+    return now - beat <= EXPIRES_SECONDS
+
+
+def _process_lives(pid: int, started: int | None) -> bool:
+    found = _stat(pid)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's, and there
+    if found is None:
+        return True  # /proc is missing, or hides other users' processes
+    ended, since = found
+    return not ended and started in (None, since)
+
+
+def _started(pid: int) -> int | None:
+    found = _stat(pid)
+    return found[1] if found else None
+
+
+def _stat(pid: int) -> tuple[bool, int] | None:
+    """(ended and only not yet waited for, start in ticks since boot) of a process; None where /proc does not say."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        fields = text[text.rindex(")") + 1 :].split()  # the name before it may hold spaces and parentheses
+        # A killed process whose other threads have not ended has the state of its first thread, and its files open.
+        return fields[0] in ("Z", "X") and int(fields[17]) <= 1, int(fields[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _machine() -> dict[str, str | None]:
+    """Where a pid means the same process: one boot of one machine, and there one container."""
+    boot = namespace = None
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    with suppress(OSError):
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    return {"host": socket.gethostname(), "boot": boot, "pid_namespace": namespace}
+
+
+def _job() -> str | None:
+    """The Slurm job as ``squeue`` and ``scancel`` name it, e.g. 45, or 45_3 in an array."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
+def _server_time(folder: Path) -> float:
+    """Now, by the clock that stamps the claims. Touching the folder also makes an NFS client list it anew."""
+    os.utime(folder)
+    return folder.stat().st_mtime
+
+
+@contextmanager
+def _refusing(folder: Path) -> Iterator[None]:
+    """Turns an OSError into a RunFolderError of one line that says whose the folder is, where that is the cause."""
+    try:
+        yield
+    except OSError as error:
+        cause = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
+        if error.errno in (errno.EACCES, errno.EPERM):
+            with suppress(OSError):  # not even visible
+                cause = f"it belongs to {_user(folder.stat().st_uid)} and is not writable for {_user(os.geteuid())}"
+        raise RunFolderError(f"cannot write {folder}: {cause}") from None
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

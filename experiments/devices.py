@@ -1,0 +1,162 @@
+"""The processes that train one run together, one per device, and how they agree; alone, nothing is sent anywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from errors import ConfigError, RunFailed, SuiteError
+from experiments.config import Config
+from experiments.launch import is_launched
+
+Value = TypeVar("Value")
+FAILURE = "failure"  # key under which a process leaves the others word of why it ends
+
+
+class LostContact(RunFailed):
+    """Another process of the run died or hangs; the run can be started again from its last checkpoint."""
+
+
+class Group:
+    """The processes of a run, numbered by rank; rank 0 writes the run folder.
+
+    Small decisions (losses, signals) travel over gloo on the CPU, gradients over NCCL where the devices are GPUs.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0):
+        self.rank, self.size, self.local_rank = rank, size, local_rank
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def gather(self, values: list[float]) -> NDArray[np.float64]:
+        """[size, len(values)], the values of every process, the same on all of them."""
+        if self.size == 1:
+            return np.array([values])
+        mine = torch.tensor(values, dtype=torch.float64)
+        everyones = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(everyones, mine)
+        return torch.stack(everyones).numpy()
+
+    def gather_objects(self, value: Value) -> list[Value]:
+        """The value of every process, by rank."""
+        if self.size == 1:
+            return [value]
+        everyones: list[Any] = [None] * self.size
+        dist.all_gather_object(everyones, value)
+        return everyones
+
+    def first_does(self, action: Callable[[], Value]) -> Value:
+        """What ``action`` returns on rank 0, on all of them; where it raises, all raise."""
+        if self.size == 1:
+            return action()
+        outcome: list[Any] = [None, None]
+        if self.first:
+            try:
+                outcome[0] = action()
+            except SuiteError as error:
+                outcome[1] = error
+        dist.broadcast_object_list(outcome)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]  # type: ignore[no-any-return]
+
+    def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """``model`` with its gradients averaged over all processes during backward."""
+        if self.size == 1:
+            return model
+        return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+
+    def leave_word(self, cause: str) -> None:
+        """Tells the others, who will find this process gone, why it ends."""
+        if self.size > 1 and dist.is_initialized():
+            with suppress(RuntimeError):
+                dist.distributed_c10d._get_default_store().set(FAILURE, cause)
+
+    def lost_contact(self, error: Exception) -> bool:
+        """Whether ``error`` is what torch raises when another process is gone or does not answer."""
+        return (
+            self.size > 1
+            and isinstance(error, RuntimeError)
+            and (isinstance(error, dist.DistError) or "gloo" in str(error))
+        )
+
+    def word_left(self) -> str | None:
+        """Why another process ended, where it said so."""
+        if self.size > 1 and dist.is_initialized():
+            with suppress(RuntimeError):
+                store = dist.distributed_c10d._get_default_store()
+                if store.check([FAILURE]):
+                    return store.get(FAILURE).decode()  # type: ignore[no-any-return]
+        return None
+
+
+@contextmanager
+def joined(config: Config) -> Iterator[Group]:
+    """Meets the other processes, where torchrun, Slurm or ``experiments.launch`` started several; leaves them again.
+
+    A process that dies is noticed by the others at once, one that hangs after ``machine.timeout_minutes``.
+    Raises LostContact where they do not all come.
+    """
+    if not is_launched():
+        yield Group()
+        return
+    group = Group(*(int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+    gpus = config.machine.device != "cpu" and torch.cuda.is_available()
+    try:
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if gpus else "gloo",
+            rank=group.rank,
+            world_size=group.size,
+            timeout=timedelta(minutes=config.machine.timeout_minutes),
+        )
+    except (RuntimeError, ValueError) as error:  # torch's DistError is a RuntimeError
+        raise LostContact(f"the {group.size} processes did not meet: {str(error).splitlines()[0]}") from None
+    try:
+        yield group
+    finally:
+        dist.destroy_process_group()
+
+
+def prepare(config: Config, group: Group) -> torch.device:
+    """Sets torch up as the config says and returns this process's device.
+
+    Raises ConfigError where the device is not there, or where there are fewer of them than processes.
+    """
+    machine = config.machine
+    if machine.threads:
+        torch.set_num_threads(machine.threads)
+    if config.train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    if config.train.precision != "float32":
+        torch.set_float32_matmul_precision("high")  # what autocast leaves in float32 may use tensor cores too
+    name = machine.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if group.size > 1 and name.startswith("cuda"):
+        if name != "cuda":
+            raise ConfigError(f"machine.device={name} is one device, and there are {group.size} processes: give cuda")
+        if group.local_rank >= torch.cuda.device_count():
+            raise ConfigError(f"{group.size} processes, but {torch.cuda.device_count()} GPUs on this machine")
+        name = f"cuda:{group.local_rank}"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"machine.device={machine.device}: {str(error).splitlines()[0]}") from None
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device

@@ -1,0 +1,112 @@
+"""Starts one process per device for a run of several, and ends them together. Must not import torch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from types import FrameType
+from typing import NoReturn
+
+from experiments.config import ROOT, Config
+from experiments.interrupts import ASKING
+from experiments.run_folder import RunFolder
+
+POLL_SECONDS = 0.1
+GRACE_SECONDS = 30.0  # for the others to notice that one is gone, and again to end when they are told to
+
+
+def is_launched() -> bool:
+    """Whether torchrun, Slurm or this module started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", "0")) if is_launched() else 0
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process; one of several without torch's clean-up, which can crash after the others are gone."""
+    if is_launched():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def command(folder: RunFolder, force: bool = False, console: bool = False) -> list[str]:
+    """What trains the frozen run of a folder in a process of its own."""
+    options = ["--force"] * force + ["--console"] * console
+    return [sys.executable, "-m", "experiments", str(folder.path), *options]
+
+
+def threads_each(config: Config) -> int | None:
+    """CPU threads of every process: those asked for, or an equal part of the cores where there are several."""
+    if config.machine.threads or config.machine.devices == 1:
+        return config.machine.threads
+    return max(1, len(os.sched_getaffinity(0)) // config.machine.devices)
+
+
+def train(folder: RunFolder, config: Config, force: bool, console: bool) -> int:
+    """Runs ``machine.devices`` processes on this machine and returns the exit code of the run.
+
+    Signals that ask for a stop are passed on. When one process dies the others end by themselves as soon as they
+    notice; those that do not are ended.
+    """
+    devices = config.machine.devices
+    environment = {
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+        "WORLD_SIZE": str(devices),
+        "OMP_NUM_THREADS": str(threads_each(config)),
+    }
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        for process in processes:
+            process.send_signal(number)
+
+    previous = {number: signal.signal(number, pass_on) for number in ASKING}
+    try:
+        for number in range(devices):
+            own = {**environment, "RANK": str(number), "LOCAL_RANK": str(number)}
+            # in a session of its own: Ctrl-C on a terminal reaches it once, through this process
+            processes.append(
+                subprocess.Popen(command(folder, force, console), cwd=ROOT, env=own, start_new_session=True)
+            )
+        _end_together(processes)
+    finally:
+        for process in processes:
+            process.kill()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    codes = [process.returncode for process in processes]
+    for number, code in enumerate(codes):
+        if code < 0:
+            print(f"{folder.id}: process {number} was ended by {signal.Signals(-code).name}", file=sys.stderr)
+    return next((code for code in codes if code > 0), 1 if any(codes) else 0)
+
+
+def _end_together(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Waits for all; from the first that fails on, the others get their grace, then SIGTERM, then SIGKILL."""
+    failed_at: float | None = None
+    stage = 0
+    while any(process.poll() is None for process in processes):
+        now = time.monotonic()
+        if failed_at is None and any(process.returncode for process in processes):
+            failed_at = now
+        if failed_at is not None and now - failed_at > GRACE_SECONDS * (stage + 1):
+            for process in processes:
+                process.send_signal(signal.SIGKILL if stage else signal.SIGTERM)
+            stage += 1
+        time.sleep(POLL_SECONDS)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

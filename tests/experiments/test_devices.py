@@ -1,0 +1,235 @@
+"""One run on several devices: the same numbers as on one, and an end for all when one of them ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from timm.layers import DropPath
+from torch import nn
+
+from experiments import engine
+from experiments.config import ROOT, resolve
+from experiments.drop_path import place_drop_paths
+from experiments.run_folder import RunFolder
+from tests.experiments.conftest import write_images
+from tests.experiments.processes import (
+    EVERYTHING_RANDOM,
+    assert_equal_runs,
+    finish,
+    frozen,
+    ranks,
+    saved_steps,
+    start,
+    wait_for_step,
+)
+
+# 32 training images in 4 steps, 12 to be judged: with 3 devices and 3 at once nothing comes out even
+SETTINGS = {**EVERYTHING_RANDOM, "train.epochs": 3, "data.eval_images": 11, "train.warmup_epochs": 0}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images") / "images", train=12)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, images) -> RunFolder:
+    """The run on one device."""
+    folder = frozen(tmp_path_factory.mktemp("alone"), {**SETTINGS, "data.root": str(images)}, "tiny_imagenet")
+    engine.run(folder)
+    return folder
+
+
+def rows(folder: RunFolder) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
+
+
+def together(runs_dir: Path, images: Path, **machine: object) -> RunFolder:
+    """The frozen run on several devices."""
+    given = {f"machine.{key}": value for key, value in machine.items()}
+    return frozen(runs_dir, {**SETTINGS, "data.root": str(images), **given}, "tiny_imagenet")
+
+
+def assert_same_curves(folder: RunFolder, other: RunFolder) -> None:
+    """Losses and accuracies of every epoch, to float tolerance."""
+    assert len(rows(folder)) == len(rows(other)) == SETTINGS["train.epochs"]
+    for ours, theirs in zip(rows(folder), rows(other)):
+        assert ours == pytest.approx(theirs, rel=2e-4)
+
+
+def test_micro_batches_change_nothing_but_the_rounding(tmp_path, images, alone):
+    folder = together(tmp_path, images, batch_per_device=3)
+    assert folder.id == alone.id, "how a batch is split is no part of a run's identity"
+    engine.run(folder)
+    assert_same_curves(folder, alone)
+
+
+@pytest.mark.parametrize(("devices", "at_once"), [(2, None), (3, 2)])
+def test_several_devices_give_the_same_curve_as_one(tmp_path, images, alone, devices, at_once):
+    folder = together(tmp_path, images, devices=devices, batch_per_device=at_once)
+    assert finish(folder) == (0, "")
+    assert_same_curves(folder, alone)
+    assert folder.finished()["devices"] == devices
+    log = folder.log.read_text()
+    assert f"on {devices} × cpu" in log and "WARNING" not in log
+
+
+def test_a_task_whose_loss_counts_tokens_weighs_devices_by_them(tmp_path, small_scenes):
+    one, two = (frozen(tmp_path / str(n), {**small_scenes, "machine.devices": n}) for n in (1, 2))
+    engine.run(one)
+    assert finish(two) == (0, "")
+    for ours, theirs in zip(rows(one), rows(two), strict=True):
+        assert ours == pytest.approx(theirs, rel=2e-4)
+    with np.load(one.path / "examples.npz") as ours, np.load(two.path / "examples.npz") as theirs:
+        assert np.array_equal(ours["images"], theirs["images"])
+
+
+def test_torchrun_starts_the_same_run(tmp_path, images, alone):
+    words = [f"{key}={json.dumps(value)}" for key, value in {**SETTINGS, "data.root": str(images)}.items()]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "run.py"]
+    command += ["experiment=tiny_imagenet", *words, f"runs_dir={tmp_path}", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["devices"] == 2
+    assert_same_curves(RunFolder(tmp_path / alone.id), alone)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_three_devices_stopped_and_started_again_end_bit_by_bit_as_if_not(tmp_path, images, number):
+    machine = {"devices": 3, "batch_per_device": 2}
+    undisturbed = together(tmp_path / "undisturbed", images, **machine)
+    assert finish(undisturbed) == (0, "")
+    folder = together(tmp_path / "runs", images, checkpoint_minutes=0.0, **machine)
+    process = start(folder)
+    wait_for_step(folder, 2, process)
+    process.send_signal(number)
+    assert process.wait(60) == 143
+    assert folder.read_json("state.json")["state"] == "interrupted"
+    assert saved_steps(folder)[-1] < 12
+    assert finish(folder)[0] == 0
+    assert_equal_runs(folder, undisturbed)
+
+
+def test_going_on_with_another_number_of_devices_is_said(tmp_path, images, alone):
+    folder = together(tmp_path, images, checkpoint_minutes=0.0)
+    process = start(folder)
+    wait_for_step(folder, 2, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    folder = together(tmp_path, images, devices=2)
+    assert finish(folder)[0] == 0
+    (note,) = folder.finished()["notes"]
+    assert "another split of the batch (devices × images at once: 2 × 8, before: 1 × 8)" in note
+    assert "not bit by bit" in note and note in folder.log.read_text()
+    assert_same_curves(folder, alone)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_when_one_device_is_killed_the_other_ends_and_the_restart_is_exact(tmp_path, images, victim):
+    undisturbed = together(tmp_path / "undisturbed", images, devices=2)
+    assert finish(undisturbed) == (0, "")
+    folder = together(tmp_path / "runs", images, devices=2, checkpoint_minutes=0.0)
+    process = start(folder)
+    wait_for_step(folder, 2, process)
+    os.kill(ranks(process)[victim], signal.SIGKILL)
+    killed = time.monotonic()
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - killed < 30
+    assert process.returncode == 1
+    assert f"process {victim} was ended by SIGKILL" in said
+    if victim == 1:  # the first process lived to say it
+        assert folder.read_json("state.json")["state"] == "interrupted"
+        assert "lost contact with another of the 2 processes" in said
+    assert finish(folder)[0] == 0
+    assert_equal_runs(folder, undisturbed)
+
+
+def test_a_device_that_hangs_ends_the_run_after_the_stated_time(tmp_path, images):
+    folder = together(tmp_path, images, devices=2, checkpoint_minutes=0.0, timeout_minutes=0.05)
+    process = start(folder)
+    wait_for_step(folder, 2, process)
+    hanging = ranks(process)[1]
+    os.kill(hanging, signal.SIGSTOP)
+    try:
+        stopped = time.monotonic()
+        while folder.read_json("state.json")["state"] == "running":
+            assert time.monotonic() - stopped < 25
+            time.sleep(0.1)
+    finally:
+        os.kill(hanging, signal.SIGCONT)
+    assert process.wait(60) == 1
+    assert "lost contact" in folder.read_json("state.json")["cause"]
+
+
+def test_what_one_device_stumbles_over_is_the_cause_of_the_whole_run(tmp_path):
+    images = write_images(tmp_path / "images", train=12)
+    (images / "val" / "class2" / "3.jpg").write_bytes(b"no image")  # judged by the second device
+    folder = together(tmp_path / "runs", images, devices=2)
+    config = resolve("tiny_imagenet", {**SETTINGS, "data.root": str(images), "data.eval_images": 12})
+    config.machine.devices = 2
+    folder = RunFolder(tmp_path / "runs" / "unreadable")
+    folder.freeze(config)
+    code, said = finish(folder)
+    assert code in (1, 2)
+    assert "class2/3.jpg: unreadable image" in said
+    state = folder.read_json("state.json")
+    assert state["state"] == "failed" and "class2/3.jpg" in state["cause"]
+
+
+def test_unreadable_training_images_are_listed_for_all_devices(tmp_path):
+    images = write_images(tmp_path / "images", train=12)
+    for label in range(3):
+        (images / "train" / f"class{label}" / "5.jpg").write_bytes(b"no image")
+    settings = {**SETTINGS, "data.root": str(images), "data.bad_image_tolerance": 0.1, "augment.repeats": 1}
+    one, two = (frozen(tmp_path / str(n), {**settings, "machine.devices": n}, "tiny_imagenet") for n in (1, 2))
+    engine.run(one)
+    assert finish(two)[0] == 0
+    assert two.finished()["bad_images"] == one.finished()["bad_images"] == 3
+    strict = frozen(
+        tmp_path / "strict", {**settings, "machine.devices": 2, "data.bad_image_tolerance": 0.0}, "tiny_imagenet"
+    )
+    code, said = finish(strict)
+    assert code == 1 and "training images are unreadable, more than" in said and len(said.splitlines()) == 1
+
+
+def test_a_non_finite_loss_stops_all_devices(tmp_path, small_scenes):
+    folder = frozen(tmp_path, {**small_scenes, "train.lr": 1e30, "train.min_lr": 1e30, "machine.devices": 2})
+    code, said = finish(folder)
+    assert code == 1
+    assert "non-finite loss at step" in said and len(said.splitlines()) == 1
+    assert folder.read_json("state.json")["state"] == "failed"
+
+
+@pytest.mark.parametrize("places", [[0, 1, 2, 3, 4, 5], [0, 5], [1, 4], [2, 3]])
+def test_drop_path_depends_on_the_place_in_the_batch_not_on_who_has_it(places):
+    model = nn.Sequential(DropPath(0.5), nn.Linear(1, 1), nn.Sequential(DropPath(0.25)))
+    draws = place_drop_paths(model, torch.device("cpu"))
+    assert not any(isinstance(module, DropPath) for module in model.modules())
+    layers = [model[0], model[2][0]]
+    draws.draw(0, 7, 6, np.arange(6))
+    whole = [layer(torch.ones(6, 2, 2)) for layer in layers]
+    draws.draw(0, 7, 6, np.array(places))
+    for layer, expected in zip(layers, whole):
+        assert torch.equal(layer(torch.ones(len(places), 2, 2)), expected[places])
+        assert torch.equal(layer.eval()(torch.ones(9, 1)), torch.ones(9, 1))
+
+
+def test_drop_path_keeps_the_share_it_says_and_the_mean():
+    model = nn.Sequential(DropPath(0.3))
+    draws = place_drop_paths(model, torch.device("cpu"))
+    kept = []
+    for step in range(200):
+        draws.draw(1, step, 64, np.arange(64))
+        kept.append(model(torch.ones(64, 1)))
+    values = torch.cat(kept)
+    assert values.unique().tolist() == [0.0, pytest.approx(1 / 0.7)]
+    assert values.mean().item() == pytest.approx(1.0, abs=0.03)
