@@ -30,6 +30,7 @@ KEYS = """\
 keys:
   model=nano|xt|t|s|b|l    the variant             seed=N, seeds=[0,1,2]   the seeds
   protocol=paper|tiny|smoke  of a sweep or report  arms=[zero,axial]       some arms of a sweep
+  devices=N                processes per run, one per GPU or sharing the CPU's cores
   data.root=PATH           where the images are    runs_dir=PATH           where run folders are
   measured=LABEL           report from results/measured/LABEL instead of run folders
   any other key of the schema (experiments/config.py), e.g. train.epochs=5 model.offsets=token

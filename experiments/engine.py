@@ -198,7 +198,10 @@ class Training:
         self.epochs_logged = epoch + 1
         said = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if "/" in name)
         log.info("epoch %d/%d  %s  %.0f img/s", epoch + 1, self.config.train.epochs, said, self.progress.rate)
-        self._save(lasting=self.epochs_logged % self.config.machine.keep_every_epochs == 0)
+        lasting = self.epochs_logged % self.config.machine.keep_every_epochs == 0
+        last = self.epochs_logged == self.config.train.epochs
+        if lasting or last or self.saver.settle():  # a disk that is slower than the epochs does not hold them up
+            self._save(lasting=lasting)
         self.progress.skip()
         return evaluation
 
@@ -270,7 +273,7 @@ class Training:
             "images_per_s": self.progress.rate,
             "device": str(self.device),
             "devices": self.group.size,
-            "bad_images": len(self.ledger),
+            "bad_images": list(self.ledger.state().values()),
             "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "notes": self.notes,
         }
@@ -331,7 +334,7 @@ class Training:
         if state["split"] != self._split():
             then, now = (" × ".join(map(str, split)) for split in (state["split"], self._split()))
             self._note(
-                f"resumed with another split of the batch (devices × images at once: {now}, before: {then}): "
+                f"resumed with another split of the batch (devices × micro-batches: {now}, before: {then}): "
                 "equal to the uninterrupted run up to rounding, not bit by bit"
             )
 
@@ -369,8 +372,8 @@ class Training:
             self.saver.settle(wait=True)
 
     def _split(self) -> list[int]:
-        """How batches are dealt out; sums are rounded in another order where it changes."""
-        return [self.group.size, self.config.machine.batch_per_device or self.config.train.batch_size]
+        """Devices and micro-batches of each: where they change, sums are rounded in another order."""
+        return [self.group.size, len(self.batches.places)]
 
     def _write_provenance(self) -> None:
         fingerprint = self.task.train_set.fingerprint() + "-" + self.task.eval_set.fingerprint()  # type: ignore[attr-defined]

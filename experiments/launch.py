@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import socket
@@ -33,6 +34,8 @@ def leave(code: int) -> NoReturn:
     if is_launched():
         sys.stdout.flush()
         sys.stderr.flush()
+        for worker in multiprocessing.active_children():
+            worker.kill()
         os._exit(code)
     sys.exit(code)
 

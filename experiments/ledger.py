@@ -20,9 +20,6 @@ class Ledger:
         self.dataset, self.tolerance = dataset, tolerance
         self.bad: dict[int, str] = {}
 
-    def __len__(self) -> int:
-        return len(self.bad)
-
     def note(self, batch: tuple[Tensor, ...]) -> int:
         """Takes a training batch's unreadable indices into the ledger; how many are new."""
         new = [index for index in _unreadable(self.dataset, batch) if index not in self.bad]

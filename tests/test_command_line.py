@@ -54,6 +54,11 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         (["experiment=imagenet_384", "data.root=/"], "init=RUN_ID"),
         (["experiment=scenes", "data.image_size=[65,64]"], "multiple"),
         (["experiment=scenes", "runs_dir=/dev/null"], "cannot write"),
+        (["experiment=scenes", "devices=0"], "machine.devices=0: must be at least 1"),
+        (["experiment=scenes", "devices=5"], "a batch of 8 is enough for at most 4"),
+        (["experiment=scenes", "machine.batch_per_device=1"], "must be at least 2"),
+        (["experiment=scenes", "device=2"], "did you mean 'devices'"),
+        (["experiment=scenes", "--forse"], "'--force'"),
     ],
 )
 def test_a_wrong_command_gets_one_line_and_exit_code_2(words, names):
