@@ -29,6 +29,8 @@ def start(folder: RunFolder, force: bool = False, console: bool = False) -> int:
     """Trains in this process, or in one per device, and returns the exit code."""
     try:
         config = folder.config()
+        if rank() == 0:
+            folder.refuse_held()  # said at once; the claim that counts is made once torch is there
         if config.machine.devices > 1 and not is_launched():
             return train(folder, config, force, console)
         _train_here(folder, force, console)

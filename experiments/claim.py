@@ -127,24 +127,28 @@ def take(folder: Path) -> Claim:
     """
     ours = Holder(secrets.token_hex(8), _machine(), os.getpid(), _started(os.getpid()), _job())
     deadline = time.monotonic() + NAME_SECONDS
-    with _refusing(folder):
+    with refusing(folder):
         while True:  # each turn after the first is another process's doing
             now = _server_time(folder)
             top = _highest(folder)
             found = _read(top.path) if top and not top.free else None
             if found and _lives(*found, now):
                 if found[0] is not UNKNOWN or time.monotonic() > deadline:
-                    raise RunFolderError(f"{folder.name} is being run by {found[0]}")
+                    raise held_by(folder, found[0])
             elif found or top is None or top.free:  # a claim gone since it was listed says nothing: look again
                 number = top.number + 1 if top else 1
                 if _create(folder, number, ours):
                     break
             time.sleep(POLL_SECONDS)
+    with suppress(OSError):  # a lower claim does not count, whether it is there or not
         for entry in _entries(folder):
             if entry.number < number:
-                with suppress(OSError):  # no longer counts, whether it is there or not
-                    entry.path.unlink()
+                entry.path.unlink(missing_ok=True)
     return Claim(folder, number, ours.token)
+
+
+def held_by(folder: Path, holder: Holder) -> RunFolderError:
+    return RunFolderError(f"{folder.name} is being run by {holder}")
 
 
 def holder_of(folder: Path) -> Holder | None:
@@ -283,7 +287,7 @@ def _server_time(folder: Path) -> float:
 
 
 @contextmanager
-def _refusing(folder: Path) -> Iterator[None]:
+def refusing(folder: Path) -> Iterator[None]:
     """Turns an OSError into a RunFolderError of one line that says whose the folder is, where that is the cause."""
     try:
         yield

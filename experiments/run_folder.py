@@ -17,7 +17,7 @@ import yaml
 
 import atomic_file
 from errors import RunFolderError, WriteError
-from experiments.claim import Claim, Holder, holder_of, take
+from experiments.claim import Claim, Holder, held_by, holder_of, refusing, take
 from experiments.config import FIELDS, Config, from_dict, get, read_yaml
 
 
@@ -43,23 +43,25 @@ class RunFolder:
         The others, e.g. loader processes, are replaced unless the run is running. Raises RunFolderError where the
         folder cannot be written or holds another config.
         """
-        try:
+        with refusing(self.path):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             if (self.path / "config.yaml").exists():
-                frozen = self.config()
-                for key, f in FIELDS.items():
-                    if f.metadata["scientific"] and key != "init" and get(frozen, key) != get(config, key):
-                        raise RunFolderError(
-                            f"{self.path}: its config.yaml says {key}={get(frozen, key)}, not {get(config, key)}; "
-                            "it was edited, or another version of the suite wrote it"
-                        )
+                self._refuse_other(config)
                 if self.holder():
                     return
-            atomic_file.write(self.path / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
-        except OSError as error:
-            raise RunFolderError(f"cannot write {error.filename or self.path}: {error.strerror}") from None
-        except WriteError as error:
-            raise RunFolderError(str(error)) from None
+            try:
+                atomic_file.write(self.path / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
+            except WriteError as error:
+                raise error.__cause__ or error from None
+
+    def _refuse_other(self, config: Config) -> None:
+        frozen = self.config()
+        for key, f in FIELDS.items():
+            if f.metadata["scientific"] and key != "init" and get(frozen, key) != get(config, key):
+                raise RunFolderError(
+                    f"{self.path}: its config.yaml says {key}={get(frozen, key)}, not {get(config, key)}; "
+                    "it was edited, or another version of the suite wrote it"
+                )
 
     def config(self) -> Config:
         return from_dict(read_yaml(self.path / "config.yaml"))
@@ -101,9 +103,10 @@ class RunFolder:
         """The live process that has the run, on whichever machine. Changes nothing."""
         return holder_of(self.path)
 
-    def claimed(self) -> bool:
-        """Whether a live process has the run. Changes nothing."""
-        return self.holder() is not None
+    def refuse_held(self) -> None:
+        """Raises RunFolderError, as ``claim`` would, while a live process has the run. Changes nothing."""
+        if holder := self.holder():
+            raise held_by(self.path, holder)
 
 
 class MetricsLog:

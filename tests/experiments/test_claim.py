@@ -191,7 +191,7 @@ def test_of_eight_processes_that_find_a_free_claim_one_wins_each_round(folder, p
         assert winner.ask("check") == "fine"
         assert winner.ask("release") == "released"
         assert names(folder) == [f"claim-{number:06d}.free"]
-        assert not folder.claimed()
+        assert not folder.holder()
 
 
 @pytest.mark.parametrize("dead", [False, True], ids=["empty folder", "dead claim"])
@@ -231,7 +231,7 @@ def test_a_claim_of_another_machine_is_believed_for_a_minute_after_its_last_beat
         with pytest.raises(RunFolderError, match=r"^run is being run by process 7 on node7 \(job 45\)$"):
             claim.take(folder.path)
     age(path, 61)
-    assert not folder.claimed()
+    assert not folder.holder()
     with folder.claim():
         assert names(folder) == ["claim-000002"]
         assert folder.holder().pid == os.getpid()
@@ -243,12 +243,12 @@ def test_a_pid_says_nothing_on_another_machine_boot_or_container(folder, other):
     machine = json.loads(path.read_text())["machine"]
     path.unlink()
     path = plant(folder, pid=dead_pid(), machine=machine | {other: "another"})
-    assert folder.claimed()
+    assert folder.holder()
     age(path, 61)
-    assert not folder.claimed()
+    assert not folder.holder()
     path.unlink()
     plant(folder, pid=dead_pid())
-    assert not folder.claimed()
+    assert not folder.holder()
 
 
 def test_ages_are_taken_on_the_clock_of_the_file_server(folder, monkeypatch):
@@ -296,12 +296,12 @@ def test_the_holder_keeps_its_claim_fresh_also_after_errors_of_the_file_server(f
 
 def test_a_later_process_with_the_holders_pid_is_not_the_holder(folder):
     plant(folder)
-    assert folder.claimed()
+    assert folder.holder()
     with pytest.raises(RunFolderError, match=f"process {os.getpid()}"):
         claim.take(folder.path)
     (folder.path / "claim-000001").unlink()
     plant(folder, pid_started=1)
-    assert not folder.claimed()
+    assert not folder.holder()
     with folder.claim():
         assert names(folder) == ["claim-000002"]
 
@@ -318,10 +318,10 @@ def test_a_process_holds_its_run_until_its_last_thread_has_ended(folder, process
         time.sleep(0.01)
     else:
         raise AssertionError("the first thread did not end")
-    assert folder.claimed()
+    assert folder.holder()
     process.popen.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    assert not folder.claimed()
+    assert not folder.holder()
 
 
 def test_a_holder_that_stood_still_notices_that_it_was_overtaken(folder, processes):
@@ -399,11 +399,11 @@ def test_a_claim_that_does_not_say_whose_it_is_counts_while_it_is_fresh(folder, 
     path = plant(folder, **(content if isinstance(content, dict) else {}))
     if isinstance(content, str):
         path.write_text(content)
-    assert folder.claimed()
+    assert folder.holder()
     with pytest.raises(RunFolderError, match="run is being run by another process"):
         claim.take(folder.path)
     age(path, 61)
-    assert not folder.claimed()
+    assert not folder.holder()
     with folder.claim():
         assert names(folder) == ["claim-000002"]
 
@@ -464,7 +464,7 @@ def test_a_shared_folder_is_held_and_taken_over_between_users(open_folder, proce
 def test_a_folder_that_is_missing_is_refused(tmp_path):
     with pytest.raises(RunFolderError, match=r"^cannot write .*/absent: No such file or directory$"):
         claim.take(tmp_path / "absent")
-    assert not RunFolder(tmp_path / "absent").claimed()
+    assert not RunFolder(tmp_path / "absent").holder()
 
 
 def test_a_read_only_disk_is_refused(small_disk):
@@ -484,7 +484,7 @@ def test_a_full_disk_is_refused_and_leaves_no_claim(small_disk):
     assert names(folder) == []
     (small_disk / "filler").unlink()
     with folder.claim():
-        assert folder.claimed()
+        assert folder.holder()
 
 
 def test_asking_who_holds_a_run_changes_nothing(folder):
@@ -494,7 +494,7 @@ def test_asking_who_holds_a_run_changes_nothing(folder):
 
     def asked():
         before = state()
-        answer = folder.claimed()
+        answer = folder.holder()
         assert state() == before
         return answer
 

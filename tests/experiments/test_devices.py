@@ -194,7 +194,9 @@ def test_unreadable_training_images_are_listed_for_all_devices(tmp_path):
     engine.run(one)
     assert finish(two)[0] == 0
     assert sorted(two.finished()["bad_images"]) == sorted(one.finished()["bad_images"])
-    assert [f"class{label}/5.jpg" in name for label, name in enumerate(sorted(two.finished()["bad_images"]))] == [True] * 3
+    assert [f"class{label}/5.jpg" in name for label, name in enumerate(sorted(two.finished()["bad_images"]))] == [
+        True
+    ] * 3
     strict = frozen(
         tmp_path / "strict", {**settings, "machine.devices": 2, "data.bad_image_tolerance": 0.0}, "tiny_imagenet"
     )

@@ -8,6 +8,8 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from safetensors.torch import load_file
 
 from errors import ConfigError, RunFolderError
 from experiments import checkpoint, engine
-from experiments.config import resolve
+from experiments.config import ROOT, resolve
 from experiments.interrupts import Interrupted
 from experiments.run_folder import MetricsLog, RunFolder
 from tests.experiments.processes import (
@@ -269,11 +271,11 @@ def test_a_non_finite_loss_stops_the_run_and_names_the_step(tmp_path, small_scen
 def test_one_run_is_held_by_one_process(tmp_path, small_scenes):
     folder = frozen(tmp_path / "runs", small_scenes)
     with folder.claim():
-        assert folder.claimed()
+        assert folder.holder()
         code, said = finish(folder)
     assert code == 2
     assert f"process {os.getpid()}" in said
-    assert not folder.claimed()
+    assert not folder.holder()
 
 
 def test_a_run_folder_of_another_config_is_refused(tmp_path, small_scenes):
@@ -320,6 +322,26 @@ def test_a_disk_that_stays_full_fails_the_run_after_a_stated_number_of_checkpoin
     assert not folder.finished()
     assert not (folder.path / "weights.safetensors").exists()
     assert checkpoint.newest_valid(folder.checkpoints).path, "what was saved before is still there"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="starting a run as another user needs root")
+def test_a_run_folder_of_another_user_is_refused(small_scenes):
+    with tempfile.TemporaryDirectory() as visible:
+        Path(visible).chmod(0o755)
+        folder = frozen(Path(visible), small_scenes)
+        before = sorted(folder.path.rglob("*"))
+        # all is imported before the user changes: who starts the tests may have a Python of their own
+        as_nobody = (
+            "import os, sys, experiments.engine; from experiments.__main__ import main\n"
+            "os.setgroups([]), os.setgid(65534), os.setuid(65534)\n"
+            "sys.exit(main(sys.argv[1:]))"
+        )
+        command = [sys.executable, "-c", as_nobody, str(folder.path)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        said = done.stderr
+        assert done.returncode == 2, said
+        assert "it belongs to root and is not writable for nobody" in said and len(said.splitlines()) == 1
+        assert sorted(folder.path.rglob("*")) == before
 
 
 def test_a_read_only_disk_is_refused(small_disk, small_scenes):
