@@ -116,6 +116,8 @@ class Training:
                     evaluation = self._evaluate(self.config.train.epochs - 1)
             return self._summarise(evaluation)
         finally:
+            for batches in (self.batches, self.eval_batches):
+                batches.close()
             self.saver.close()
 
     def _train_epoch(self, epoch: int) -> None:

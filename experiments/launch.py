@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import socket
@@ -34,8 +33,6 @@ def leave(code: int) -> NoReturn:
     if is_launched():
         sys.stdout.flush()
         sys.stderr.flush()
-        for worker in multiprocessing.active_children():
-            worker.kill()
         os._exit(code)
     sys.exit(code)
 

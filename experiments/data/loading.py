@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -57,6 +57,7 @@ class Batches:
             persistent_workers=workers > 0 and not self.streamed,
             generator=self.generator,
         )
+        self._iterator: Iterator[Batch] = iter(())
 
     def __len__(self) -> int:
         return self.order.batches
@@ -74,13 +75,17 @@ class Batches:
         """Every image of this process's share once."""
         return self._load(0, 0)
 
+    def close(self) -> None:
+        """Ends the loader processes. Python itself would wait for them for ever: they do not heed its SIGTERM."""
+        if hasattr(self._iterator, "_shutdown_workers"):
+            self._iterator._shutdown_workers()
+
     def _load(self, epoch: int, first: int) -> Iterator[Batch]:
         if self.streamed:
             self.dataset.at(epoch)
             self.generator.manual_seed(epoch)
-            batches: Iterable[Batch] = islice(self.loader, first, None)
         else:
             self.order.at(epoch, first)
-            batches = self.loader
-        for batch in batches:
+        self._iterator = iter(self.loader)
+        for batch in islice(self._iterator, first, None) if self.streamed else self._iterator:
             yield tuple(part.to(self.device, non_blocking=True) for part in batch)

@@ -58,7 +58,7 @@ def start(folder: RunFolder, *options: str, **environment: Any) -> subprocess.Po
 def finish(folder: RunFolder, *options: str) -> tuple[int, str]:
     """Exit code and standard error of a run that is left alone."""
     process = start(folder, *options)
-    _, said = process.communicate(timeout=200)
+    _, said = process.communicate(timeout=1800)
     return process.returncode, said
 
 
