@@ -371,16 +371,12 @@ def show_list(options: argparse.Namespace) -> int:
 
 def show_doctor(name: str, options: argparse.Namespace) -> int:
     """Whether this machine is ready, and what to do where it is not. Changes nothing."""
-    from experiments import doctor
+    from doctor.examination import examine
+    from doctor.show import show
 
     if name:
         raise ConfigError(f"doctor takes no name; doctor experiment={name} checks what that run needs")
-    findings = doctor.examine(options.words[1:], runs_folder)
-    if options.json:
-        print(json.dumps(doctor.as_dict(findings)))
-    else:
-        doctor.show(findings)
-    return 0 if doctor.passed(findings) else 1
+    return 0 if show(examine(options.words[1:], runs_folder), options.json) else 1
 
 
 if __name__ == "__main__":
