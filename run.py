@@ -24,7 +24,8 @@ USAGE = """\
   python run.py report=NAME                            its table and figures, from whatever exists
   python run.py collect=NAME into=LABEL                its results as tidy files under results/measured/
   python run.py complexity[=NAME]                      parameters and FLOPs beside the papers'
-  python run.py list                                   experiments, sweeps and reports, a line each"""
+  python run.py list                                   experiments, sweeps and reports, a line each
+  python run.py doctor [experiment=NAME key=value …]   is this machine ready, and what to do where it is not"""
 
 KEYS = """\
 keys:
@@ -33,11 +34,12 @@ keys:
   devices=N                processes per run, one per GPU or sharing the CPU's cores
   data.root=PATH           where the images are    runs_dir=PATH           where run folders are
   measured=LABEL           report from results/measured/LABEL instead of run folders
+  experiment=NAME          of doctor: the run whose data is checked as well
   any other key of the schema (experiments/config.py), e.g. train.epochs=5 model.offsets=token
 
 start here: python run.py sweep=ablation_offsets protocol=smoke   (needs no data, minutes on a laptop)"""
 
-COMMANDS = ("experiment", "sweep", "status", "report", "collect", "complexity", "list")
+COMMANDS = ("experiment", "sweep", "status", "report", "collect", "complexity", "list", "doctor")
 
 
 def main(words: list[str]) -> int:
@@ -102,7 +104,7 @@ def dispatch(options: argparse.Namespace) -> int:
     command, _, name = options.words[0].partition("=")
     if command not in COMMANDS:
         raise ConfigError(unknown("command", command, COMMANDS))
-    if not name and command not in ("list", "complexity"):
+    if not name and command not in ("list", "complexity", "doctor"):
         raise ConfigError(f"{command}=NAME: which one? `python run.py list` shows them")
     if options.jobs is not None and options.jobs < 1:
         raise ConfigError(f"--jobs {options.jobs}: must be at least 1")
@@ -112,6 +114,8 @@ def dispatch(options: argparse.Namespace) -> int:
         return show_list(options)
     if command == "complexity":
         return show_complexity(name, options)
+    if command == "doctor":
+        return show_doctor(name, options)
     from experiments.config import parse_overrides
 
     return {"experiment": experiment, "sweep": sweep, "status": status, "report": report, "collect": collect}[command](
@@ -355,6 +359,16 @@ def show_list(options: argparse.Namespace) -> int:
         for entry, line in entries.items():
             print(f"{entry if entry == COMPLEXITY else f'{kind}={entry}':<30} {line}")
     return 0
+
+
+def show_doctor(name: str, options: argparse.Namespace) -> int:
+    """Whether this machine is ready, and what to do where it is not. Changes nothing."""
+    from doctor.examination import examine
+    from doctor.show import show
+
+    if name:
+        raise ConfigError(f"doctor takes no name; doctor experiment={name} checks what that run needs")
+    return 0 if show(examine(options.words[1:], runs_folder), options.json) else 1
 
 
 if __name__ == "__main__":

@@ -163,7 +163,7 @@ def resolve(experiment: str, *overrides: Mapping[str, Any], site: Mapping[str, A
     """
     recipe = read_recipe(experiment)
     layers = [recipe, *overrides]
-    dataset = next((o["data.dataset"] for o in reversed(layers) if "data.dataset" in o), Data.dataset)
+    dataset = next((str(o["data.dataset"]) for o in reversed(layers) if "data.dataset" in o), Data.dataset)
     return complete(merge(recipe, site_settings(site or {}, dataset), *overrides, {"experiment": experiment}))
 
 
@@ -303,12 +303,19 @@ def read_site(path: Path = ROOT / "site.yaml") -> dict[str, Any]:
 
 def site_settings(site: Mapping[str, Any], dataset: str) -> dict[str, Any]:
     """The part of a site that concerns a run: where the data set is, and how its machine executes."""
-    chosen = {f"data.{k}": v for k, v in ((site.get("data") or {}).get(dataset) or {}).items()}
-    chosen.update({f"machine.{k}": v for k, v in (site.get("machine") or {}).items()})
+    chosen = {f"data.{k}": v for k, v in _entries(_entries(site, "data"), dataset).items()}
+    chosen.update({f"machine.{k}": v for k, v in _entries(site, "machine").items()})
     for key in chosen:
         if FIELDS[_checked_key(key)].metadata["scientific"]:
             raise ConfigError(f"site.yaml: {key} decides a run's numbers; set it in a recipe or on the command line")
     return chosen
+
+
+def _entries(section: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    entries = section.get(name) or {}
+    if not isinstance(entries, Mapping):
+        raise ConfigError(f"site.yaml: {name} must hold keys and values, not {entries!r}")
+    return entries
 
 
 def _sharing(model: Model, variant: Mapping[str, Any]) -> list[int] | None:

@@ -18,16 +18,23 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "omegaconf", "pillow")
 
 def collect(data_fingerprint: str, code: str) -> dict[str, Any]:
     """What a run's ``provenance.json`` holds; ``code`` is the fingerprint of the sources that are running."""
-    commit = _git("rev-parse", "HEAD")
     return {
-        "commit": commit,
-        "dirty": bool(_git("status", "--porcelain", "--", "atm", "experiments")) if commit else None,
+        **checkout(),
         "code_fingerprint": code,
         "data_fingerprint": data_fingerprint,
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "hardware": hardware(),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def checkout() -> dict[str, Any]:
+    """The commit, and whether the sources that decide a run's numbers differ from it; None where git knows none."""
+    commit = _git("rev-parse", "HEAD")
+    return {
+        "commit": commit,
+        "dirty": bool(_git("status", "--porcelain", "--", "atm", "experiments")) if commit else None,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
 import tarfile
 
 import numpy as np
@@ -49,6 +50,20 @@ def test_batches_do_not_depend_on_the_number_of_workers(images):
         epochs.append([batch[0] for (batch,) in batches.steps(1, first=1)])
     assert len(epochs[0]) == 3
     assert all(torch.equal(one, other) for one, other in zip(*epochs, strict=True))
+
+
+def test_loader_processes_are_ended_though_they_ignore_signals_and_their_batches_are_still_held(images):
+    batches = Batches(open_images(config_of(images), training=True), 6, 0, True, 2, torch.device("cpu"))
+    held = batches.steps(0)
+    next(held)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    for worker in workers:
+        worker.terminate()
+        worker.join(0.2)
+        assert worker.is_alive()
+    batches.close()
+    assert multiprocessing.active_children() == []
 
 
 ODD_IMAGES = {

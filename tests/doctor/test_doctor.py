@@ -1,0 +1,393 @@
+"""The checks of a machine: each on a machine that has the fault, made real wherever that is possible."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import run
+from doctor import data, examination, hardware, programs, software, storage
+from doctor.finding import ABSENT, OK, PROBLEM, ROOT, WARNING, Asked, Finding, guarded
+from experiments import provenance
+
+NO_SITE = Path("/no/site.yaml")
+
+
+def asked(runs_dir: object, site: Path = NO_SITE, *words: str) -> Asked:
+    return examination.understand([*words, f"runs_dir={runs_dir}"], run.runs_folder, site)
+
+
+def found(check, question: Asked) -> dict[str, tuple[str, str]]:
+    """Verdict and words of what one check finds, by name, as ``examine`` would have it."""
+    findings = list(guarded(check.__name__, lambda: check(question)))
+    assert all(f.advice for f in findings if f.verdict != OK), findings  # there is always something to do
+    return {f.name: (f.verdict, f"{f.found} -> {f.advice}") for f in findings}
+
+
+def expect(finding: tuple[str, str], verdict: str, *parts: str) -> None:
+    assert (finding[0], *(part for part in parts if part in finding[1])) == (verdict, *parts), finding
+
+
+def command_line(*words: str, options: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *options, "run.py", "doctor", *words]
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, env=environment)
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Makes a shell script of that name and text, found before any other program."""
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    def make(name: str, text: str) -> None:
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+
+    return make
+
+
+def test_a_whole_run_as_lines(tmp_path):
+    done = command_line(f"runs_dir={tmp_path}", "experiment=scenes")
+    *lines, summary = done.stdout.splitlines()
+    verdicts = [line.split()[0] for line in lines]
+    assert set(verdicts) <= {OK, WARNING, PROBLEM, ABSENT}
+    assert (done.returncode, done.stderr) == (int(PROBLEM in verdicts), "")
+    said = " ".join(done.stdout.split())
+    for part in (" python ", " packages ", " code ", f" run folder {tmp_path}", "ok experiment scenes needs no images",
+                 " memory ", " gpu ", "ok distributed gloo", " slurm ", " latex "):  # fmt: skip
+        assert part in said
+    assert summary.startswith(f"{verdicts.count(OK)} ok")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_is_one_document_with_every_problem(tmp_path):
+    (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.13: cannot open\\nshared object file')")
+    done = command_line(f"runs_dir={tmp_path}/torch.py", "--json", PYTHONPATH=str(tmp_path))
+    answer = json.loads(done.stdout)
+    checks = {check["name"]: check for check in answer["checks"]}
+    assert (done.returncode, answer["ok"], done.stderr) == (1, False, "")
+    assert checks["run folder"]["verdict"] == PROBLEM
+    assert "Not a directory" in checks["run folder"]["found"] and "runs_dir=PATH" in checks["run folder"]["advice"]
+    assert checks["gpu"]["found"] == "torch cannot be imported: libcudart.so.13: cannot open shared object file"
+    assert checks["slurm"]  # what comes after a fault is checked all the same
+
+
+def test_a_python_without_any_package_is_told_so():
+    done = command_line(options=("-S",))
+    lines = {line[9:29].strip(): line for line in done.stdout.splitlines()}
+    assert (done.returncode, done.stderr) == (1, "")
+    assert lines["packages"].startswith(PROBLEM)
+    assert "torch missing" in lines["packages"] and "requirements.lock" in lines["packages"]
+    assert "No module named 'torch'" in lines["gpu"]
+    assert not lines["run folder"].startswith(PROBLEM)
+
+
+def test_torch_is_not_imported_before_the_check_of_the_gpu(tmp_path):
+    code = (
+        "import sys, run; from doctor import examination\n"
+        "light = not {'torch', 'yaml', 'omegaconf'} & set(sys.modules)\n"
+        "names = [check.__name__ for check in examination.CHECKS]\n"
+        "examination.CHECKS = examination.CHECKS[:names.index('gpu')]\n"
+        f"findings = examination.examine(['experiment=scenes', 'runs_dir={tmp_path}'], run.runs_folder)\n"
+        "print(light, len(findings) > 9, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True", "False"]
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["doctor", "trian.epochs=3"], "'train.epochs'"),
+        (["doctor", "train.epochs=3"], "add experiment=NAME"),
+        (["doctor", "experiment=scense"], "'scenes'"),
+        (["doctor", "experiment="], "unknown experiment ''"),
+        (["doctor", "experiment=scenes", "data.dataset=[1]"], "data.dataset=[1]"),
+        (["doctor=scenes"], "doctor experiment=scenes"),
+    ],
+)
+def test_words_that_no_run_takes_are_refused_before_anything_is_checked(words, names, monkeypatch, capsys):
+    monkeypatch.setattr(examination, "CHECKS", ())
+    assert run.main(words) == 2
+    captured = capsys.readouterr()
+    assert names in captured.err
+    assert (len(captured.err.splitlines()), captured.out) == (1, "")
+
+
+@pytest.mark.parametrize(("verdicts", "code"), [((OK, WARNING, ABSENT), 0), ((OK, PROBLEM, OK), 1)])
+def test_only_a_problem_fails(verdicts, code, monkeypatch, capsys):
+    monkeypatch.setattr(examination, "CHECKS", (lambda asked: [Finding(v, v, "found", "act") for v in verdicts],))
+    assert run.main(["doctor"]) == code
+    *lines, _ = capsys.readouterr().out.splitlines()
+    assert ["to do: act" in line for line in lines] == [verdict != OK for verdict in verdicts]
+    assert run.main(["doctor", "--json"]) == code
+    assert json.loads(capsys.readouterr().out)["ok"] is (code == 0)
+
+
+def test_a_check_that_breaks_is_a_problem_of_its_own_in_one_line():
+    def check(asked: Asked) -> Iterator[Finding]:
+        yield Finding("first", OK, "fine\nand \n good")
+        raise ValueError("a\nb")
+
+    findings = found(check, Asked(Path))
+    expect(findings["first"], OK, "fine and good")
+    expect(findings["check"], PROBLEM, "not checked: ValueError: a b")
+
+
+def test_a_package_too_old_or_missing_is_named(tmp_path, monkeypatch):
+    real, versions = software.version, {"timm": "1.0.2", "omegaconf": None, "mypy": None}
+    monkeypatch.setattr(software, "version", lambda name: versions.get(name, real(name)))
+    findings = found(software.packages, asked(tmp_path))
+    expect(findings["packages"], PROBLEM, "timm 1.0.2 (needed >=1.0.15)", "omegaconf missing")
+    expect(findings["development packages"], WARNING, "mypy missing")
+
+
+def test_versions_other_than_the_locked_ones_are_named(tmp_path, monkeypatch):
+    question = asked(tmp_path)
+    locked = (
+        "# numpy==1\nnot-here==1\ntorch==2.7.0\nrich==1.0 ; python_version < '3'\nrich==15.0 ; python_version > '3'"
+    )
+    (tmp_path / "requirements.lock").write_text(locked)
+    monkeypatch.setattr(software, "ROOT", tmp_path)
+    for rich, verdict, words in (("15.0", OK, "0 of 2"), ("13.8", WARNING, "1 of 2 installed packages differ")):
+        monkeypatch.setattr(software, "version", {"torch": "2.7.0+cpu", "rich": rich}.get)
+        expect(found(software.locked_versions, question)["locked versions"], verdict, words)
+
+
+def test_a_python_that_is_too_old(tmp_path, monkeypatch):
+    assert (
+        f'requires-python = ">={".".join(map(str, software.OLDEST_PYTHON))}"' in (ROOT / "pyproject.toml").read_text()
+    )
+    expect(found(software.python, asked(tmp_path))["python"], OK)
+    monkeypatch.setattr(sys, "version_info", (3, 9, 2))
+    expect(found(software.python, asked(tmp_path))["python"], PROBLEM)
+
+
+def test_code_that_was_changed_and_code_without_git(tmp_path, monkeypatch):
+    (tmp_path / "atm").mkdir()
+    (tmp_path / "atm" / "a.py").write_text("a = 1\n")
+    for words in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "a"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    expect(found(software.code, asked(tmp_path))["code"], OK)
+    (tmp_path / "atm" / "a.py").write_text("a = 2\n")
+    expect(found(software.code, asked(tmp_path))["code"], WARNING, "changed since")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    expect(found(software.code, asked(tmp_path))["code"], WARNING, "no git")
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("runs_dir: [1", "not valid YAML"),
+        ("run_dir: /x", "'runs_dir'"),
+        ("machine: {treads: 3}", "'machine.threads'"),
+        ("data: /datasets", "data must hold keys"),
+        (b"\xff\xfe\x00", "decode"),
+        (None, "Is a directory"),
+    ],
+)
+def test_a_site_file_that_cannot_be_used(tmp_path, text, names):
+    site = tmp_path / "site.yaml"
+    site.mkdir() if text is None else site.write_bytes(text if isinstance(text, bytes) else text.encode())
+    expect(found(data.site, asked(tmp_path, site))["site"], PROBLEM, names)
+    # the other checks go on with what there is
+    assert {verdict for verdict, _ in found(data.data, asked(tmp_path, site)).values()} == {ABSENT}
+
+
+def test_no_site_file_is_no_fault_and_the_example_is_valid(tmp_path):
+    expect(found(data.site, asked(tmp_path))["site"], ABSENT)
+    expect(found(data.site, asked(tmp_path, ROOT / "site.example.yaml"))["site"], OK, "sets runs_dir, data, machine")
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Class folders; of images, the doctor reads the names only."""
+    for split, count in (("train", 8), ("val", 4)):
+        for label in range(3):
+            folder = tmp_path / "images" / split / f"class{label}"
+            folder.mkdir(parents=True)
+            for number in range(count):
+                (folder / f"{number}.{'JPEG' if number else 'png'}").touch()
+    (tmp_path / "images" / "train" / "class0" / "notes.txt").touch()
+    return tmp_path / "images"
+
+
+def site_with(folder: Path, **entries: object) -> Path:
+    (folder / "site.yaml").write_text(json.dumps({"data": entries}))
+    return folder / "site.yaml"
+
+
+def test_data_roots_are_counted_and_what_is_nowhere_or_not_asked_for_is_said(tmp_path, images, monkeypatch):
+    root = {"root": str(images)}
+    question = asked(tmp_path, site_with(tmp_path, tiny_imagenet=root, tiny=root))
+    findings = found(data.data, question)
+    expect(findings["data tiny_imagenet"], OK, f"{images}: 3 classes, 24 train images, 12 validation images")
+    expect(findings["data imagenet"], ABSENT, "data.imagenet in site.yaml")
+    expect(findings["data tiny"], WARNING, "no recipe is of tiny")
+    monkeypatch.setattr(data, "COUNT_SECONDS", -1)
+    expect(found(data.data, question)["data tiny_imagenet"], OK, "more than 8 train images")
+
+
+@pytest.mark.parametrize(
+    ("names", "entry", "damage"),
+    [
+        ("no such", {"root": "/no/such/place"}, None),
+        ("different classes", {}, lambda images: shutil.rmtree(images / "val" / "class1")),
+        ("no folder for the validation split", {}, lambda images: shutil.rmtree(images / "val")),
+        (
+            "no image can be seen in 1 folders: validation/class2",
+            {},
+            lambda images: [image.unlink() for image in (images / "val" / "class2").iterdir()],
+        ),
+        ("must hold keys", "/datasets", None),
+        ("'data.root'", {"rooot": "/datasets"}, None),
+        ("decides a run's numbers", {"num_classes": 3}, None),
+    ],
+)
+def test_a_data_root_that_no_run_could_use(tmp_path, images, names, entry, damage):
+    if damage:
+        damage(images)
+    entry = {"root": str(images), **entry} if isinstance(entry, dict) else entry
+    findings = found(data.data, asked(tmp_path, site_with(tmp_path, tiny_imagenet=entry)))
+    expect(findings["data tiny_imagenet"], PROBLEM, names)
+    assert len(findings) == 2  # one bad root keeps no other from being looked at
+
+
+def test_the_data_of_an_experiment(tmp_path, images):
+    def check(*words: str) -> dict[str, tuple[str, str]]:
+        return found(data.data, asked(tmp_path, NO_SITE, *words))
+
+    tiny = ("experiment=tiny_imagenet", f"data.root={images}")
+    assert {name: verdict for name, (verdict, _) in check(*tiny).items()} == {"experiment": OK, "data imagenet": ABSENT}
+    expect(check(*tiny, "data.num_classes=7")["experiment"], PROBLEM, "holds 3 classes")
+    expect(check("experiment=tiny_imagenet")["experiment"], PROBLEM, "set data.root=PATH")
+    expect(check("experiment=scenes", "init=/no/weights.pth")["experiment"], PROBLEM, "no such file")
+
+
+def test_a_run_folder_that_can_be_made_is_not_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "SLOW_SYNC_SECONDS", 60)
+    site = tmp_path / "site.yaml"
+    site.write_text(f"runs_dir: {tmp_path / 'of the site'}\n")
+    question = examination.understand([], run.runs_folder, site)
+    expect(found(storage.run_folder, question)["run folder"], OK, f"{tmp_path / 'of the site'}, to be made")
+    assert list(tmp_path.iterdir()) == [site]
+
+
+@pytest.mark.parametrize("place", ["/dev/null", "/dev/null/runs", "~nobody_of_that_name/runs", '"\\0"'])
+def test_a_run_folder_that_cannot_be(place):
+    expect(next(iter(found(storage.run_folder, asked(place)).values())), PROBLEM)
+
+
+def test_what_a_disk_lacks(tmp_path, monkeypatch):
+    question, inodes_are_counted = asked(tmp_path), bool(os.statvfs(tmp_path).f_files)
+    monkeypatch.setattr(storage, "SLOW_SYNC_SECONDS", 0)
+    monkeypatch.setattr(storage, "SCARCE", ((PROBLEM, 0, 0), (WARNING, 10**20, 0)))
+    findings = found(storage.run_folder, question)
+    expect(findings["run folder"], WARNING, "less busy")
+    expect(findings["disk"], WARNING, "make room")
+    monkeypatch.setattr(storage, "SCARCE", ((PROBLEM, 0, 10**20),))
+    assert (found(storage.run_folder, question)["disk"][0] == PROBLEM) is inodes_are_counted
+    monkeypatch.setattr(storage, "SCARCE", ())
+    monkeypatch.setattr(storage, "ask", lambda *_: (True, "tmpfs"))
+    expect(found(storage.run_folder, question)["disk"], WARNING, "reboot")
+    monkeypatch.setattr(storage.atomic_file, "write", lambda *_: None)  # as if any process could make the file anew
+    expect(found(storage.run_folder, question)["run folder"], PROBLEM, "two processes")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_limits_that_are_too_low(tmp_path, monkeypatch):
+    for limit in ("LEAST_MEMORY", "LEAST_SHARED_MEMORY", "LEAST_OPEN_FILES"):
+        monkeypatch.setattr(hardware, limit, 10**20)
+    findings = found(hardware.machine, asked(tmp_path))
+    for name, advice in {"memory": "batch_size", "shared memory": "--shm-size", "open files": "ulimit -n"}.items():
+        expect(findings[name], WARNING, advice)
+
+
+def test_a_gpu_that_torch_does_not_see(tmp_path, program, monkeypatch):
+    import torch
+
+    def gpu(verdict: str, *parts: str) -> None:
+        expect(found(hardware.gpu, question)["gpu"], verdict, *parts)
+
+    question = asked(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", "12.6")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    program("nvidia-smi", "echo '550.54, NVIDIA H100 80GB HBM3'")
+    gpu(PROBLEM, "550.54, NVIDIA H100", "update the driver")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    gpu(PROBLEM, "unset CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: warnings.warn("old driver", stacklevel=1))
+    gpu(PROBLEM, "torch warns: old driver", "update the driver")
+    monkeypatch.setattr(torch.version, "cuda", None)
+    gpu(PROBLEM, "build with CUDA")
+    program("nvidia-smi", "echo 'No devices were found'; exit 6")
+    gpu(WARNING, "No devices were found")
+    (tmp_path / "nvidia-smi").unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    gpu(ABSENT, "runs go on the CPU")
+
+
+def test_gpus_that_torch_sees(tmp_path, monkeypatch):
+    import torch
+
+    def compute(*_: object, **__: object) -> torch.Tensor:
+        if len(chosen) % 2:
+            return torch.zeros(1)
+        raise RuntimeError("CUDA error: all CUDA-capable devices are busy\nmore")
+
+    chosen: list[int] = []
+    t4 = SimpleNamespace(name="Tesla T4", total_memory=16 * 10**9)
+    for name, answer in {
+        "is_available": lambda: True,
+        "device_count": lambda: 2,
+        "device": lambda index: chosen.append(index) or nullcontext(),
+        "get_device_properties": lambda index: t4,
+        "is_bf16_supported": lambda including_emulation: False,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, answer)
+    monkeypatch.setattr(torch, "ones", compute)
+    monkeypatch.setattr(torch.distributed, "is_backend_available", lambda name: True)
+    findings = found(hardware.gpu, asked(tmp_path))
+    expect(findings["gpu"], OK, "2; torch")
+    expect(findings["gpu 0"], WARNING, "Tesla T4, 16.0 GB, no bfloat16", "train.precision")
+    expect(findings["gpu 1"], PROBLEM, "devices are busy ->")
+    expect(findings["distributed"], OK, "gloo and nccl: devices=N can be used, on GPUs up to devices=2")
+    monkeypatch.setattr(torch.distributed, "is_backend_available", lambda name: name == "gloo")
+    expect(found(hardware.gpu, asked(tmp_path))["distributed"], WARNING, "no nccl")
+
+
+def test_slurm_that_answers_in_part_in_full_and_not_at_all(tmp_path, program, monkeypatch):
+    question = asked(tmp_path)
+    program("sbatch", "echo 'slurm 23.11.4'")
+    program("squeue", "echo 17; echo 18")
+    program("sacct", "echo 'accounting storage is disabled' >&2; exit 1")
+    program("scontrol", 'if [ "$2" = config ]; then echo "MaxArraySize            = 1001"; '
+           "else echo 'PartitionName=gpu AllowGroups=ALL'; echo 'PartitionName=long AllowGroups=ALL'; fi")  # fmt: skip
+    expect(found(programs.slurm, question)["slurm"], WARNING, "storage is disabled", "nothing")
+    program("sacct", "echo 12")
+    words = "slurm 23.11.4; partitions: gpu, long; MaxArraySize 1001; jobs of yours: 2; sacct answers"
+    expect(found(programs.slurm, question)["slurm"], OK, words)
+    program("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    monkeypatch.setattr(programs, "ANSWER_SECONDS", 0.5)
+    program("scontrol", "exec sleep 200")
+    expect(found(programs.slurm, question)["slurm"], PROBLEM, "Unable to contact", "timed out")
+
+
+def test_no_slurm_and_no_latex_are_no_fault(tmp_path, program, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    expect(found(programs.slurm, asked(tmp_path))["slurm"], ABSENT)
+    expect(found(programs.latex, asked(tmp_path))["latex"], ABSENT)
+    program("tectonic", "")
+    expect(found(programs.latex, asked(tmp_path))["latex"], OK, str(tmp_path / "tectonic"))
