@@ -6,9 +6,8 @@ import io
 import logging
 import math
 import time
-import traceback
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from datetime import datetime, timezone
 from typing import Any
 
@@ -19,17 +18,18 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import atomic_file
-from errors import DataError, RunFailed, RunFolderError, SuiteError, WriteError
+from errors import DataError, RunFailed, RunFolderError, WriteError
 from experiments import checkpoint, provenance, weights
 from experiments.claim import Claim
 from experiments.config import Config, scientific
 from experiments.data.loading import Batch, Batches
 from experiments.data.order import Share, seed_generators, stream
-from experiments.devices import Group, LostContact, joined, prepare
+from experiments.devices import Group, joined, prepare
 from experiments.drop_path import place_drop_paths
 from experiments.interrupts import Interrupted, Interrupts
 from experiments.ledger import Ledger
 from experiments.optimization import build_ema, build_optimizer, build_schedule, set_lr
+from experiments.outcome import logged, noted
 from experiments.progress import Progress
 from experiments.run_folder import MetricsLog, RunFolder
 from experiments.tasks import Evaluation, Judge
@@ -50,8 +50,8 @@ def run(folder: RunFolder, bar: bool = False, force: bool = False) -> dict[str, 
         group.first_does(lambda: claims.append(held.enter_context(folder.claim())))
         if summary := group.first_does(folder.finished):
             return summary
-        held.enter_context(_logging(folder, group))
-        held.enter_context(_outcome(folder, group, claims))
+        held.enter_context(logged(folder, group))
+        held.enter_context(noted(folder, group, claims))
         if group.first:
             folder.set_state("running", step=0)
         return Training(folder.config(), folder, group, claims, interrupts, bar and group.first).run(force)
@@ -374,8 +374,9 @@ class Training:
             self.saver.settle(wait=True)
 
     def _split(self) -> list[int]:
-        """Devices and micro-batches of each: where they change, sums are rounded in another order."""
-        return [self.group.size, len(self.batches.places)]
+        """Devices, and micro-batches of the first: where they change, sums are rounded in another order."""
+        first = Share(0, self.group.size, self.config.machine.batch_per_device)
+        return [self.group.size, len(first.places(self.config.train.batch_size))]
 
     def _write_provenance(self) -> None:
         fingerprint = self.task.train_set.fingerprint() + "-" + self.task.eval_set.fingerprint()  # type: ignore[attr-defined]
@@ -451,68 +452,3 @@ class Training:
 
     def _elapsed(self) -> float:
         return self.seconds + time.monotonic() - self._started
-
-
-class _LogFile(logging.FileHandler):
-    """``log.txt``; a disk that is full costs lines of it, not the run."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        pass
-
-
-@contextmanager
-def _logging(folder: RunFolder, group: Group) -> Iterator[None]:
-    """Everything to ``log.txt``, warnings of other processes than the first to a file of their own."""
-    handler = _LogFile(folder.log if group.first else folder.path / f"log.rank-{group.rank}.txt", delay=not group.first)
-    handler.setLevel(logging.DEBUG if group.first else logging.WARNING)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
-    log.addHandler(handler)
-    log.setLevel(logging.DEBUG)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        with suppress(OSError):
-            handler.close()
-
-
-@contextmanager
-def _outcome(folder: RunFolder, group: Group, claims: list[Claim]) -> Iterator[None]:
-    """Leaves every ending in ``state.json`` and ``log.txt``; a traceback goes to the log, one line to the person."""
-
-    def note(state: str, cause: str) -> None:
-        if group.first and not any(claim.lost for claim in claims):
-            with suppress(OSError, WriteError):
-                folder.set_state(state, cause=cause)
-
-    try:
-        yield
-    except Interrupted as error:
-        log.info("%s: interrupted by %s", folder.id, error)
-        note("interrupted", str(error))
-        raise
-    except KeyboardInterrupt:
-        note("interrupted", "SIGINT")
-        raise
-    except Exception as error:
-        refined = _refined(error, folder, group)
-        cause = str(refined)
-        log.error(cause) if not group.first else log.debug("%s\n%s", cause, traceback.format_exc())
-        note("interrupted" if isinstance(refined, LostContact) else "failed", cause)
-        if not isinstance(refined, LostContact):
-            group.leave_word(cause)
-        raise refined from error
-
-
-def _refined(error: Exception, folder: RunFolder, group: Group) -> SuiteError:
-    """The error as one line for a person."""
-    if isinstance(error, SuiteError):
-        return error
-    if group.lost_contact(error):
-        word = group.word_left()
-        return RunFailed(word) if word else LostContact(f"lost contact with another of the {group.size} processes")
-    if isinstance(error, OSError) and error.filename is None and error.strerror:
-        return RunFailed(f"{folder.path}: {atomic_file.reason(error)}")
-    if isinstance(error, torch.OutOfMemoryError):
-        return RunFailed("out of GPU memory: set machine.batch_per_device, or use a smaller model")
-    return RunFailed(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")

@@ -44,6 +44,7 @@ SMALL = {
     "train.batch_size": 8,
     "train.epochs": 3,
     "train.warmup_epochs": 0,
+    "machine.threads": 1,
 }
 
 

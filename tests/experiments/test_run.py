@@ -36,17 +36,6 @@ from tests.experiments.processes import (
     wait_for_step,
 )
 
-# an epoch of four steps, whose evaluation takes seconds
-EVALUATES_LONG = {
-    "data.image_size": [64, 64],
-    "data.train_images": 32,
-    "train.batch_size": 8,
-    "train.epochs": 1,
-    "train.warmup_epochs": 0,
-    "train.ema_decay": 0.9,
-    "machine.threads": 1,
-}
-
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
@@ -103,8 +92,8 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path, reference, numb
     assert_equal_runs(folder, undisturbed)
 
 
-def test_a_signal_while_an_epoch_is_judged_is_heard_at_once_and_its_row_is_not_lost(tmp_path):
-    settings = {**EVALUATES_LONG, "data.eval_images": 600}
+def test_a_signal_while_an_epoch_is_judged_is_heard_at_once_and_its_row_is_not_lost(tmp_path, small_scenes):
+    settings = {**small_scenes, "train.epochs": 1, "train.ema_decay": 0.9, "data.eval_images": 400}
     undisturbed, folder = (frozen(tmp_path / name, settings) for name in ("undisturbed", "runs"))
     assert finish(undisturbed)[0] == 0
     process = start(folder)
