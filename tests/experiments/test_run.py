@@ -267,6 +267,40 @@ def test_one_run_is_held_by_one_process(tmp_path, small_scenes):
     assert not folder.holder()
 
 
+# forks, because only processes that have all been imported before start at the same instant
+RACE = """
+import os, sys, time
+import experiments.engine
+from experiments.__main__ import main
+
+for folder in sys.argv[1:]:
+    start, racers = time.monotonic() + 0.05, []
+    for _ in range(2):
+        racers.append(os.fork())
+        if racers[-1] == 0:
+            time.sleep(max(0, start - time.monotonic()))
+            os._exit(main([folder]))
+    codes = {pid: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in racers}
+    print(*[pid for pid, code in codes.items() if code == 0], "|", *sorted(codes.values()), flush=True)
+"""
+
+
+def test_of_two_launchers_started_at_the_same_instant_one_wins_twenty_times(tmp_path, small_scenes):
+    settings = {**small_scenes, "train.epochs": 1, "data.train_images": 16, "data.eval_images": 1}
+    folders = [frozen(tmp_path, {**settings, "seed": seed}) for seed in range(20)]
+    command = [sys.executable, "-c", RACE, *(str(folder.path) for folder in folders)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    outcomes, refusals = done.stdout.splitlines(), done.stderr.splitlines()
+    assert len(outcomes) == len(refusals) == 20, done.stderr
+    for folder, outcome, refusal in zip(folders, outcomes, refusals):
+        winner, _, codes = outcome.partition(" | ")
+        assert codes == "0 2"
+        assert refusal.startswith(f"{folder.id} is being run by process {winner} on ")
+        assert folder.finished()["step"] == 2
+        assert folder.log.read_text().count("from step") == 1
+
+
 def test_a_run_folder_of_another_config_is_refused(tmp_path, small_scenes):
     folder = frozen(tmp_path / "runs", small_scenes)
     text = (folder.path / "config.yaml").read_text()
