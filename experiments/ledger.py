@@ -39,9 +39,9 @@ class Ledger:
             )
 
     def refuse(self, dataset: Any, batch: tuple[Tensor, ...]) -> None:
-        """Raises DataError where an evaluation batch holds an image that could not be read."""
+        """Raises RunFailed where an evaluation batch holds an image that could not be read."""
         for index in _unreadable(dataset, batch):
-            raise DataError(f"evaluation needs every image: {_why(dataset, index)}")
+            raise RunFailed(f"evaluation needs every image: {_why(dataset, index)}")
 
     def state(self) -> dict[int, str]:
         return dict(self.bad)

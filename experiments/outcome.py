@@ -64,7 +64,9 @@ def noted(folder: RunFolder, group: Group, claims: list[Claim]) -> Iterator[None
         refined = one_line(error, folder, group)
         cause = str(refined)
         log.error(cause) if not group.first else log.debug("%s\n%s", cause, traceback.format_exc())
-        note("interrupted" if isinstance(refined, LostContact) else "failed", cause)
+        # what was refused has changed nothing, and is tried again by the next start
+        refused = "refused" if refined.exit_code == 2 else "failed"
+        note("interrupted" if isinstance(refined, LostContact) else refused, cause)
         if not isinstance(refined, LostContact):
             group.leave_word(cause)
         raise refined from error

@@ -16,7 +16,7 @@ from experiments.data.layout import check_root
 from experiments.launch import command, threads_each
 from experiments.run_folder import RunFolder
 from sweeps.plan import Plan, PlannedRun
-from sweeps.status import DONE, FAILED, RUNNING, state_of
+from sweeps.status import DONE, FAILED, REFUSED, RUNNING, state_of
 
 POLL_SECONDS = 0.2
 
@@ -120,7 +120,7 @@ def _work_off(
                 elif state == RUNNING:  # another launcher was quicker
                     outcome.running_elsewhere[run.id] = detail
                 elif outcome.interrupted is None:
-                    said = state == FAILED or (process.returncode > 0 and detail)
+                    said = state in (FAILED, REFUSED) or (process.returncode > 0 and detail)
                     cause = detail if said else _death(process.returncode, RunFolder(runs_dir / run.id))
                     outcome.failed[run.id] = cause
                     say(f"failed  {run.arm:<12} seed {run.seed}  {cause}  ({left})")

@@ -10,7 +10,8 @@ from typing import Any
 from experiments.run_folder import RunFolder
 from sweeps.plan import Plan
 
-DONE, FAILED, RUNNING, INTERRUPTED, NOT_RUN = "done", "failed", "running", "interrupted", "not run"
+DONE, FAILED, REFUSED, RUNNING = "done", "failed", "refused", "running"
+INTERRUPTED, NOT_RUN = "interrupted", "not run"
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ def state_of(folder: RunFolder) -> tuple[str, str, float]:
     share = noted.get("step", 0) / steps if steps else 0.0
     if holder := folder.holder():
         return RUNNING, f"{_progress(noted)}, by {holder}", share
-    if noted.get("state") == FAILED:
-        return FAILED, f"{noted.get('cause')} (log: {folder.log})", share
+    if noted.get("state") in (FAILED, REFUSED):
+        return noted["state"], f"{noted.get('cause')} (log: {folder.log})", share
     if noted.get("state") == INTERRUPTED:
         cause = str(noted.get("cause"))
         by = f"by {cause}" if cause.startswith("SIG") else cause

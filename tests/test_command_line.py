@@ -116,3 +116,11 @@ def test_complexity_prints_every_row_and_agrees_with_the_papers():
     rows = json.loads(done.stdout)["rows"]
     assert len(rows) >= 15
     assert done.returncode == 0
+
+
+def test_one_run_on_two_devices_gives_one_document(tmp_path):
+    done = run("experiment=scenes", *SMALL, "devices=2", f"runs_dir={tmp_path}", "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["devices"], summary["step"]) == (2, 2)
+    assert done.stderr.count("epoch 1/1") == 1, "the first process speaks for all"

@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,8 @@ class Chaos:
             pids = ranks(process) if self.config.machine.devices > 1 else {0: process.pid}
             early = self.folder.read_json("state.json").get("pid") != pids.get(0) and process.poll() is None
             victim = self.random.choice(list(pids)) if number == signal.SIGKILL and pids else None
-            os.kill(process.pid if victim is None else pids[victim], number)
+            with suppress(ProcessLookupError):  # a full disk has ended it meanwhile
+                os.kill(process.pid if victim is None else pids[victim], number)
             _, said = process.communicate(timeout=60)
         finally:
             process.kill()

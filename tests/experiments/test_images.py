@@ -122,7 +122,7 @@ def test_evaluation_never_replaces_an_image(images):
     damage(images / "val" / "class2" / "1.jpg", "truncated")
     dataset = open_images(config_of(images), training=False)
     ledger = Ledger(dataset, tolerance=1.0)
-    with pytest.raises(DataError, match=r"class2/1\.jpg: unreadable image"):
+    with pytest.raises(RunFailed, match=r"class2/1\.jpg: unreadable image"):
         for batch in Batches(dataset, 6, 0, False, 0, torch.device("cpu")).evaluation():
             ledger.refuse(dataset, batch)
 

@@ -16,7 +16,7 @@ from experiments.config import ROOT
 from experiments.run_folder import RunFolder
 from sweeps import local
 from sweeps.plan import load, read_sweep, sweep_names
-from sweeps.status import DONE, FAILED, INTERRUPTED, NOT_RUN, describe, state_of
+from sweeps.status import DONE, FAILED, INTERRUPTED, NOT_RUN, REFUSED, describe, state_of
 
 TINY = {
     "data.image_size": [64, 64],
@@ -98,6 +98,19 @@ def test_a_failing_run_takes_no_other_down_and_only_what_is_missing_is_run_again
     retried = local.launch(plan, tmp_path, jobs=2, retry_failed=True)
     assert retried.exit_code == 0
     assert len(retried.done) == 3
+
+
+def test_a_refused_run_says_why_and_is_tried_again_by_the_next_launch(tmp_path):
+    plan = load("ablation_offsets", "smoke", TINY, [0], arms=["zero"])
+    folder = RunFolder(tmp_path / plan.runs[0].id)
+    folder.freeze(plan.runs[0].config)
+    (folder.path / "metrics.jsonl").write_text("garbage\n")
+    outcome = local.launch(plan, tmp_path)
+    assert outcome.exit_code == 1
+    assert "metrics.jsonl:1: not a row of metrics" in outcome.failed[folder.id]
+    assert state_of(folder)[0] == REFUSED
+    (folder.path / "metrics.jsonl").unlink()
+    assert local.launch(plan, tmp_path).exit_code == 0
 
 
 def test_a_run_that_is_killed_is_said_to_have_died_and_is_resumed(tmp_path):
