@@ -146,13 +146,12 @@ def is_whole(path: Path) -> bool:
 @pytest.mark.parametrize(
     ("devices", "interruptions", "epochs"),
     [
-        pytest.param(1, 25, 16),
-        pytest.param(2, 4, 6),
+        pytest.param(1, 25, 16, marks=pytest.mark.timeout(900)),
+        pytest.param(2, 4, 6, marks=pytest.mark.timeout(900)),
         pytest.param(1, 200, 80, marks=[pytest.mark.chaos, pytest.mark.timeout(7200)]),
         pytest.param(2, 40, 30, marks=[pytest.mark.chaos, pytest.mark.timeout(7200)]),
     ],
 )
-@pytest.mark.timeout(900)
 def test_a_run_disturbed_at_random_moments_ends_like_an_undisturbed_one(
     tmp_path, settings, disk, devices, interruptions, epochs
 ):
