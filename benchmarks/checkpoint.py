@@ -85,17 +85,20 @@ class Loop:
         return state, f"step-{self.saved:09d}"
 
 
-def saving(loop: Loop, folder: Path) -> dict[str, Callable[[], None]]:
-    """How a checkpoint is made at the start of a block of steps: not at all, as a run does it, or in the loop."""
+def blocks(loop: Loop, folder: Path, steps: int) -> dict[str, Callable[[], None]]:
+    """A block of steps with no checkpoint, with one as a run makes it, and with one written before the first step."""
     saver = Saver(folder, kept=3, tolerated=1)
 
     def background() -> None:
         saver.start(*loop.state(), lasting=False)
+        loop.steps(steps)
+        saver.settle(wait=True)  # what is not written by now counts against this block, not the next
 
     def blocking() -> None:
         save(folder, *loop.state())
+        loop.steps(steps)
 
-    return {"without": lambda: None, "background": background, "blocking": blocking}
+    return {"without": lambda: loop.steps(steps), "background": background, "blocking": blocking}
 
 
 def measure(repeats: int = 7, threads: int = 2, device: str = "cpu") -> Report:
@@ -107,7 +110,7 @@ def measure(repeats: int = 7, threads: int = 2, device: str = "cpu") -> Report:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        rows = [_measure_row(*case, repeats, threads, device) for case in (("nano", 160, 8, 24), ("xt", 224, 4, 6))]
+        rows = [_measure_row(*case, repeats, threads, device) for case in (("nano", 160, 8, 24), ("xt", 224, 4, 10))]
     finally:
         torch.set_num_threads(before)
     name = torch.cuda.get_device_name() if device.startswith("cuda") else device
@@ -117,13 +120,12 @@ def measure(repeats: int = 7, threads: int = 2, device: str = "cpu") -> Report:
 def _measure_row(model: str, size: int, batch: int, steps: int, repeats: int, threads: int, device: str) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         loop = Loop(model, size, batch, device)
-        ways = saving(loop, Path(folder))
+        ways = blocks(loop, Path(folder), steps)
         seconds: dict[str, list[float]] = {way: [] for way in ways}
         for turn in range(repeats + 1):
-            for way, begin in ways.items():
+            for way, block in ways.items():
                 start = perf_counter()
-                begin()
-                loop.steps(steps)
+                block()
                 if turn:
                     seconds[way].append(perf_counter() - start)
         megabytes = max(path.stat().st_size for path in Path(folder).glob("*.pt")) / 1e6
@@ -148,10 +150,9 @@ def _peak(way: str, model: str, size: int, batch: int, steps: int, threads: int,
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
         loop = Loop(model, size, batch, device)
-        begin = saving(loop, Path(folder))[way]
+        block = blocks(loop, Path(folder), steps)[way]
         for _ in range(2):
-            begin()
-            loop.steps(steps)
+            block()
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 2**20
     # not getrusage: its peak is inherited from the process that started this one
