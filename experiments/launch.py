@@ -16,7 +16,7 @@ from experiments.interrupts import ASKING
 from experiments.run_folder import RunFolder
 
 POLL_SECONDS = 0.1
-GRACE_SECONDS = 30.0  # for the others to notice that one is gone, and again to end when they are told to
+GRACE_SECONDS = 15.0  # for the others to notice that one is gone, and again to end when they are told to
 
 
 def is_launched() -> bool:
@@ -95,9 +95,9 @@ def _end_together(processes: list[subprocess.Popen[bytes]]) -> None:
     """Waits for all; from the first that fails on, the others get their grace, then SIGTERM, then SIGKILL."""
     failed_at: float | None = None
     stage = 0
-    while any(process.poll() is None for process in processes):
+    while None in (codes := [process.poll() for process in processes]):
         now = time.monotonic()
-        if failed_at is None and any(process.returncode for process in processes):
+        if failed_at is None and any(codes):
             failed_at = now
         if failed_at is not None and now - failed_at > GRACE_SECONDS * (stage + 1):
             for process in processes:

@@ -80,7 +80,7 @@ def wait_for_step(folder: RunFolder, step: int, process: subprocess.Popen[str]) 
 def ranks(process: subprocess.Popen[str]) -> dict[int, int]:
     """Process ids of a launched run's processes by rank."""
     found = {}
-    with suppress(FileNotFoundError):  # it ended meanwhile
+    with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
         for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
             words = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
             found |= {int(word[5:]): int(child) for word in words if word.startswith(b"RANK=")}

@@ -163,6 +163,18 @@ def test_when_one_device_is_killed_the_other_ends_and_the_restart_is_exact(tmp_p
     assert_equal_runs(folder, pair)
 
 
+def test_a_device_that_is_killed_before_all_have_met_ends_the_others(tmp_path, images):
+    folder = together(tmp_path, images, devices=2)
+    process = start(folder)
+    while len(ranks(process)) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(ranks(process)[1], signal.SIGKILL)
+    _, said = process.communicate(timeout=45)
+    assert process.returncode == 1
+    assert "process 1 was ended by SIGKILL" in said
+
+
 def test_a_device_that_hangs_ends_the_run_after_the_stated_time(tmp_path, images):
     folder = together(tmp_path, images, devices=2, checkpoint_minutes=0.0, timeout_minutes=0.05)
     process = start(folder)
