@@ -159,10 +159,10 @@ class Saver:
         try:
             self.newest, self.problem, self.failures = pending.result(), None, 0
         except WriteError as error:
-            self.fail(error)
+            self._fail(error)
         return True
 
-    def fail(self, error: WriteError) -> None:
+    def _fail(self, error: WriteError) -> None:
         """Reports a save that failed. Raises RunFailed after too many in a row."""
         self.failures += 1
         self.problem = str(error)

@@ -30,6 +30,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import atomic_file
 from errors import RunFolderError
 
 BEAT_SECONDS = 10.0
@@ -292,7 +293,7 @@ def refusing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        cause = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
+        cause = atomic_file.reason(error)
         if error.errno in (errno.EACCES, errno.EPERM):
             with suppress(OSError):  # not even visible
                 cause = f"it belongs to {_user(folder.stat().st_uid)} and is not writable for {_user(os.geteuid())}"

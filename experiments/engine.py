@@ -100,7 +100,7 @@ class Training:
 
     def run(self, force: bool) -> dict[str, Any]:
         self._restore(force)
-        self._write_provenance()
+        self.group.first_does(self._write_provenance)
         where = f"{self.group.size} × {self.device.type}" if self.group.size > 1 else str(self.device)
         log.info("%s: %d steps from step %d on %s", self.folder.id, self.steps, self.step, where)
         self._settle_gradient_buckets()
@@ -391,8 +391,7 @@ class Training:
         for package, version in before.get("packages", {}).items() if self.step else ():
             if now["packages"].get(package) != version:
                 self._note(f"resumed with {package} {now['packages'].get(package)}, before {version}")
-        if self.group.first:
-            self.folder.write_json("provenance.json", now)
+        self.folder.write_json("provenance.json", now)
 
     def _write_state(self, epoch: int, phase: str = "training") -> None:
         """For whoever looks at the run; a disk that is full must not end it."""

@@ -28,8 +28,8 @@ def stream(*key: int, purpose: str = "") -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key, spawn_key=tag)))
 
 
-def seed_generators(*key: int, purpose: str) -> int:
-    """Seeds Python's, numpy's and torch's global generators from one stream, and returns the seed of torch's.
+def seed_generators(*key: int, purpose: str) -> None:
+    """Seeds Python's, numpy's and torch's global generators from one stream.
 
     What is not ours (timm's transforms, Mixup, dropout) draws from these, so they are set anew before every use;
     none of their states has to be saved.
@@ -40,7 +40,6 @@ def seed_generators(*key: int, purpose: str) -> int:
     random.seed(a)
     np.random.seed(b)
     torch.manual_seed(c)
-    return c
 
 
 class Share(NamedTuple):
