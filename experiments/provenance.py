@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 from experiments.config import ROOT
 
+CHECKOUT = "checkout.json"
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "omegaconf", "pillow")
 
 
@@ -29,8 +31,14 @@ def collect(data_fingerprint: str, code: str) -> dict[str, Any]:
     }
 
 
-def checkout() -> dict[str, Any]:
-    """The commit, and whether the sources that decide a run's numbers differ from it; None where git knows none."""
+def checkout(root: Path = ROOT) -> dict[str, Any]:
+    """The commit, and whether the sources that decide a run's numbers differ from it; None where git knows none.
+
+    A copy of the sources has no history, and says in CHECKOUT what it was taken from.
+    """
+    if (root / CHECKOUT).is_file():
+        noted = json.loads((root / CHECKOUT).read_text())
+        return {"commit": noted["commit"], "dirty": noted["dirty"]}
     commit = _git("rev-parse", "HEAD")
     return {
         "commit": commit,
