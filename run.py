@@ -245,10 +245,6 @@ def planned(name: str, given: dict[str, Any]) -> tuple[Plan, Path]:
     seeds = given.pop("seeds", None)
     if "seed" in given:
         seeds = [given.pop("seed")]
-    if seeds is not None and (
-        not isinstance(seeds, list) or not seeds or any(type(s) is not int or s < 0 for s in seeds)
-    ):
-        raise ConfigError(f"seeds={seeds}: give a list of whole numbers, e.g. seeds=[0,1,2]")
     arms = given.pop("arms", None)
     arms = [arms] if isinstance(arms, str) else arms
     if arms is not None and not isinstance(arms, list):
