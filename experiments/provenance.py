@@ -39,10 +39,10 @@ def checkout(root: Path = ROOT) -> dict[str, Any]:
     if (root / CHECKOUT).is_file():
         noted = json.loads((root / CHECKOUT).read_text())
         return {"commit": noted["commit"], "dirty": noted["dirty"]}
-    commit = _git("rev-parse", "HEAD")
+    commit = _git(root, "rev-parse", "HEAD")
     return {
         "commit": commit,
-        "dirty": bool(_git("status", "--porcelain", "--", "atm", "experiments")) if commit else None,
+        "dirty": bool(_git(root, "status", "--porcelain", "--", "atm", "experiments")) if commit else None,
     }
 
 
@@ -88,10 +88,10 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git(*arguments: str) -> str | None:
+def _git(root: Path, *arguments: str) -> str | None:
     """Output of a git command in the checkout; None where there is no git or no checkout."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=20)
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -1,4 +1,4 @@
-"""The jobs that worked on a run, one after another: ``attempts.jsonl`` in its folder, written by the jobs themselves."""
+"""The jobs that worked on a run, one after another: ``attempts.jsonl`` in its folder, which the jobs write."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -19,9 +20,28 @@ from errors import SuiteError
 ANSWER_SECONDS = 60.0
 MINUTES = {"UNLIMITED": None, "NONE": None, "INFINITE": None}
 # Slurm's words for a job that will still run, runs, or is just ending; any other is the word for an end
-WAITING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD", "SUSPENDED", "STOPPED"}
+WAITING = {
+    "PENDING",
+    "REQUEUED",
+    "REQUEUE_FED",
+    "REQUEUE_HOLD",
+    "SPECIAL_EXIT",
+    "RESV_DEL_HOLD",
+    "SUSPENDED",
+    "STOPPED",
+}
 RUNNING = {"RUNNING", "CONFIGURING", "COMPLETING", "STAGE_OUT", "SIGNALING", "RESIZING"}
-ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "OUT_OF_MEMORY"}
+ENDED = {
+    "COMPLETED",
+    "FAILED",
+    "CANCELLED",
+    "TIMEOUT",
+    "PREEMPTED",
+    "NODE_FAIL",
+    "BOOT_FAIL",
+    "DEADLINE",
+    "OUT_OF_MEMORY",
+}
 
 
 class SlurmError(SuiteError):
@@ -119,7 +139,13 @@ class Cluster:
         if wanted := ",".join(sorted(ids)):
             columns = "JobID,State,ElapsedRaw,ExitCode,JobName"
             worked, said = ask(
-                "sacct", "--noheader", "--parsable2", "--duplicates", "--allocations", f"--format={columns}", f"--jobs={wanted}"
+                "sacct",
+                "--noheader",
+                "--parsable2",
+                "--duplicates",
+                "--allocations",
+                f"--format={columns}",
+                f"--jobs={wanted}",
             )
             self.accounting = None if worked else said
             for job in _accounted(said if worked else "").values():
@@ -145,10 +171,8 @@ def situation(job: str) -> Situation | None:
         return None
     fields = _fields(said.splitlines()[0])
     left = None
-    try:
+    with suppress(KeyError, ValueError):  # no limit
         left = (datetime.fromisoformat(fields["EndTime"]) - datetime.now()).total_seconds()
-    except (KeyError, ValueError):  # no limit
-        pass
     preempted = fields.get("PreemptTime", "None") not in ("None", "N/A")
     return Situation(int(fields.get("Restarts", 0)), preempted, left)
 

@@ -106,7 +106,8 @@ class Resources:
     def _default(self, limits: Limits) -> list[str]:
         names = [partition.name for partition in limits.partitions.values() if partition.default]
         if not names:
-            raise SlurmError(f"the cluster has no default partition: set slurm.partition to one of {', '.join(sorted(limits.partitions))}")
+            valid = ", ".join(sorted(limits.partitions))
+            raise SlurmError(f"the cluster has no default partition: set slurm.partition to one of {valid}")
         return names
 
 

@@ -8,7 +8,23 @@ from pathlib import Path
 from errors import ConfigError
 from sweeps.slurm.cluster import Limits
 
-NETWORK = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb3", "afs", "panfs", "wekafs", "pvfs2", "orangefs", "9p", "virtiofs")
+NETWORK = (
+    "nfs",
+    "nfs4",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "ceph",
+    "cifs",
+    "smb3",
+    "afs",
+    "panfs",
+    "wekafs",
+    "pvfs2",
+    "orangefs",
+    "9p",
+    "virtiofs",
+)
 
 
 def check(path: Path, what: str, limits: Limits) -> None:
