@@ -52,6 +52,8 @@ def run(folder: RunFolder, bar: bool = False, force: bool = False) -> dict[str, 
             return summary
         held.enter_context(logged(folder, group))
         held.enter_context(noted(folder, group, claims))
+        if asked := int(group.gather([interrupts.received or 0]).max()):
+            raise Interrupted(asked)  # before there is anything to save
         if group.first:
             folder.set_state("running", step=0)
         return Training(folder.config(), folder, group, claims, interrupts, bar and group.first).run(force)

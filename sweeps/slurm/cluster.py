@@ -243,10 +243,20 @@ def _accounted(text: str) -> dict[str, Job]:
     """Rows of sacct, one per attempt of a job, the last one being the newest."""
     jobs: dict[str, Job] = {}
     for line in text.splitlines():
-        number, state, seconds, exit_code, name = line.split("|", 4)
-        if "[" in number:
-            continue  # tasks of an array that wait: squeue tells them apart
-        before = jobs[number].seconds if number in jobs else 0
-        spent = before + int(seconds or 0)
-        jobs[number] = Job(number, name, state.split()[0], seconds=spent, exit_code=exit_code)
+        numbers, state, seconds, exit_code, name = line.split("|", 4)
+        for number in _tasks(numbers):
+            spent = int(seconds or 0) + (jobs[number].seconds if number in jobs else 0)
+            jobs[number] = Job(number, name, state.split()[0], seconds=spent, exit_code=exit_code)
     return jobs
+
+
+def _tasks(numbers: str) -> list[str]:
+    """Ids of the jobs that sacct names in one row: ``45``, ``45_3``, or what never started, ``45_[3-6,9%2]``."""
+    job, _, tasks = numbers.partition("_[")
+    if not tasks:
+        return [numbers]
+    found = []
+    for part in tasks.rstrip("]").partition("%")[0].split(","):
+        first, _, last = part.partition("-")
+        found += [f"{job}_{task}" for task in range(int(first), int(last or first) + 1)]
+    return found

@@ -68,7 +68,8 @@ def find(runs_dir: Path, runs: Collection[str], cluster: Cluster | None) -> dict
         for place, run in enumerate(row["runs"]):
             if run in runs and run not in found:
                 own = f"{number}_{place}" if len(row["runs"]) > 1 else number
-                found[run] = SubmittedRun(own, jobs.get(own), folder)
+                # tasks that were cancelled before they started are one record, of the whole array
+                found[run] = SubmittedRun(own, jobs.get(own) or jobs.get(number), folder)
     return found
 
 
