@@ -129,6 +129,7 @@ def experiment(name: str, given: dict[str, Any], options: argparse.Namespace) ->
     from experiments.data.layout import check_root
     from experiments.identity import run_id
     from experiments.launch import leave, rank
+    from experiments.parent import weights_of
     from experiments.run_folder import RunFolder
 
     site = read_site()
@@ -143,6 +144,8 @@ def experiment(name: str, given: dict[str, Any], options: argparse.Namespace) ->
         described = {"run": folder.id, "folder": str(folder.path), "config": config.as_dict()}
         print(json.dumps(described) if options.json else yaml.safe_dump(described, sort_keys=False), end="")
         return 0
+    if config.init and not folder.finished():
+        weights_of(config.init, runs_dir)
     folder.freeze(config)
     if not folder.finished():
         from experiments.__main__ import start
