@@ -175,6 +175,8 @@ def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
         print(f"run.py: {run_id} failed: {cause}", file=sys.stderr)
     for run_id, detail in outcome.running_elsewhere.items():
         print(f"run.py: {run_id} is being run elsewhere: {detail}", file=sys.stderr)
+    for run_id, why in (outcome.cancelled | outcome.waiting).items():
+        print(f"run.py: {run_id} {why}; the next launch starts it once that is done", file=sys.stderr)
     if earlier := len(outcome.skipped_failed):
         print(f"run.py: {earlier} runs failed earlier; --retry-failed tries them again", file=sys.stderr)
     print(

@@ -12,6 +12,8 @@ from sweeps.plan import Plan
 
 DONE, FAILED, REFUSED, RUNNING = "done", "failed", "refused", "running"
 INTERRUPTED, NOT_RUN = "interrupted", "not run"
+CANCELLED = "cancelled"  # never started, and the run it is to start from failed
+LOST = (FAILED, REFUSED, CANCELLED)  # of a parent: its children cannot be started
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,21 @@ class RunStatus:
 
 
 def describe(plan: Plan, runs_dir: Path) -> list[RunStatus]:
-    return [RunStatus(run.id, run.arm, run.seed, *state_of(RunFolder(runs_dir / run.id))) for run in plan.runs]
+    """The state of every planned run; one that was never started says which run it waits for."""
+    known: dict[str, tuple[str, str, float]] = {}
+    for run in plan.distinct().values():  # parents first
+        known[run.id] = state_of(RunFolder(runs_dir / run.id))
+        if run.parent and known[run.id][0] == NOT_RUN and known[run.parent][0] != DONE:
+            known[run.id] = (*_behind(run.parent, known[run.parent][0]), 0.0)
+    return [RunStatus(run.id, run.arm, run.seed, *known[run.id]) for run in plan.runs]
+
+
+def _behind(parent: str, state: str) -> tuple[str, str]:
+    """(state, detail) of a run whose parent is in ``state``, which is not done."""
+    if state not in LOST:
+        return NOT_RUN, f"waits for {parent}"
+    said = state if state == FAILED else f"was {state}"
+    return CANCELLED, f"its parent {parent} {said}; it is picked up by the next launch once that is done"
 
 
 def state_of(folder: RunFolder) -> tuple[str, str, float]:
