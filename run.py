@@ -153,6 +153,7 @@ def experiment(name: str, given: dict[str, Any], options: argparse.Namespace) ->
     from experiments.data.layout import check_root
     from experiments.identity import run_id
     from experiments.launch import leave, rank
+    from experiments.parent import weights_of
     from experiments.run_folder import RunFolder
 
     site = read_site()
@@ -167,6 +168,8 @@ def experiment(name: str, given: dict[str, Any], options: argparse.Namespace) ->
         described = {"run": folder.id, "folder": str(folder.path), "config": config.as_dict()}
         print(json.dumps(described) if options.json else yaml.safe_dump(described, sort_keys=False), end="")
         return 0
+    if config.init and not folder.finished():
+        weights_of(config.init, runs_dir)
     folder.freeze(config)
     if not folder.finished():
         from experiments.__main__ import start
@@ -200,6 +203,8 @@ def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
         print(f"run.py: {run_id} failed: {cause}", file=sys.stderr)
     for run_id, detail in outcome.running_elsewhere.items():
         print(f"run.py: {run_id} is being run elsewhere: {detail}", file=sys.stderr)
+    for run_id, why in (outcome.cancelled | outcome.waiting).items():
+        print(f"run.py: {run_id} {why}; the next launch starts it once that is done", file=sys.stderr)
     if earlier := len(outcome.skipped_failed):
         print(f"run.py: {earlier} runs failed earlier; --retry-failed tries them again", file=sys.stderr)
     print(

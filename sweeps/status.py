@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 DONE, FAILED, REFUSED, RUNNING = "done", "failed", "refused", "running"
 QUEUED, INTERRUPTED, NOT_RUN, UNKNOWN = "queued", "interrupted", "not run", "unknown"
-CANCELLED = "cancelled"
+CANCELLED = "cancelled"  # never started: its job was taken back, or the run it is to start from failed
+LOST = (FAILED, REFUSED, CANCELLED)  # of a parent: its children cannot be started
 BROKEN = ("FAILED", "OUT_OF_MEMORY", "DEADLINE")  # Slurm's words for ends that starting again would not mend
 
 
@@ -36,11 +37,25 @@ class RunStatus:
 
 
 def describe(plan: Plan, runs_dir: Path, submitted: Mapping[str, SubmittedRun] | None = None) -> list[RunStatus]:
+    """The state of every planned run; one that was never started says which run it waits for.
+
+    submitted: the newest Slurm jobs of runs, by run id.
+    """
     submitted = submitted or {}
-    return [
-        RunStatus(run.id, run.arm, run.seed, *state_of(RunFolder(runs_dir / run.id), submitted.get(run.id)))
-        for run in plan.runs
-    ]
+    known: dict[str, tuple[str, str, float]] = {}
+    for run in plan.distinct().values():  # parents first
+        known[run.id] = state_of(RunFolder(runs_dir / run.id), submitted.get(run.id))
+        if run.parent and known[run.id][0] in (NOT_RUN, QUEUED, CANCELLED) and known[run.parent][0] != DONE:
+            known[run.id] = (*_behind(run.parent, known[run.parent][0], known[run.id]), 0.0)
+    return [RunStatus(run.id, run.arm, run.seed, *known[run.id]) for run in plan.runs]
+
+
+def _behind(parent: str, state: str, own: tuple[str, str, float]) -> tuple[str, str]:
+    """(state, detail) of a run that has not started and whose parent is in ``state``, which is not done."""
+    if state in LOST:
+        said = state if state == FAILED else f"was {state}"
+        return CANCELLED, f"its parent {parent} {said}; it is picked up by the next launch once that is done"
+    return own[0], f"waits for {parent}" + (f", {own[1]}" if own[1] else "")
 
 
 def state_of(folder: RunFolder, submitted: SubmittedRun | None = None) -> tuple[str, str, float]:

@@ -33,7 +33,9 @@ class Outcome:
     submitted: dict[str, str] = field(default_factory=dict)  # with their jobs
     left_alone: dict[str, str] = field(default_factory=dict)  # queued or running, with what is known of them
     skipped_failed: list[str] = field(default_factory=list)  # failed earlier and not asked to be tried again
-    waiting: dict[str, str] = field(default_factory=dict)  # not submitted, since their parents failed
+    waiting: dict[str, str] = field(
+        default_factory=dict
+    )  # not submitted, since no job of their parents can be waited for
     problem: str | None = None  # why not all could be submitted
 
     @property
@@ -126,6 +128,8 @@ def choose(
             outcome.skipped_failed.append(run.id)
         elif run.parent in outcome.skipped_failed or run.parent in outcome.waiting:
             outcome.waiting[run.id] = f"waits for {run.parent}, which failed"
+        elif run.parent in outcome.left_alone and run.parent not in alive:
+            outcome.waiting[run.id] = f"waits for {run.parent}, which is run elsewhere"
         else:
             missing[run.id] = run
     return outcome, list(missing.values()), alive
