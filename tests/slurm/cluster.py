@@ -128,13 +128,13 @@ class Cluster:
         grace: int = 10,
     ):
         self.folder = Path(folder).resolve()
-        # Slurm cannot quote a path, and that of a socket ends at 107 characters
-        if not re.fullmatch(r"[\w/.-]{1,80}", str(self.folder), re.ASCII):
-            raise ClusterError(f"{self.folder}: a cluster needs a path of at most 80 plain characters")
+        # Slurm cannot quote a path; the path of a socket ends at 107 characters, and ours has up to 40 below this one
+        if not re.fullmatch(r"[\w/.-]{1,67}", str(self.folder), re.ASCII):
+            raise ClusterError(f"{self.folder}: a cluster needs a path of at most 67 plain characters")
         self.nodes = [f"node{number + 1}" for number in range(nodes)]
         self.cpus, self.gpus, self.max_array_size, self.grace = cpus, gpus, max_array_size, grace
         self.environment = {"SLURM_CONF": str(self.folder / "slurm.conf")}
-        self._children: list[subprocess.Popen[bytes]] = []
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Cluster:
         self.start()
@@ -169,8 +169,15 @@ class Cluster:
             self._spawn("slurmctld", "-D")
         self._wait(lambda: self._quiet("scontrol", "ping") is not None, "slurmctld")
 
-    def kill_controller(self) -> None:
-        """``kill -9`` of slurmctld: no command of Slurm's is answered any more, jobs run on."""
+    def kill_controller(self, saved: bool = True) -> None:
+        """``kill -9`` of slurmctld: no command of Slurm's is answered any more, jobs run on.
+
+        saved: wait for slurmctld to write down what it knows, which it does every five seconds when something has
+        changed. A job that it had not written down is forgotten, and is killed when a controller is back.
+        """
+        asked, written = time.time(), self.folder / "state" / "job_state"
+        while saved and time.time() < asked + 6 and not (written.exists() and written.stat().st_mtime > asked):
+            time.sleep(0.05)
         self._end(self._find("slurmctld", "slurmscriptd"), signal.SIGKILL)
 
     def stop(self) -> None:
@@ -181,7 +188,7 @@ class Cluster:
         for name in ("slurmd", "slurmctld", "slurmdbd", "mariadbd", "munged"):
             self._end(self._find(name), signal.SIGTERM)
         self._end(self._leftovers(), signal.SIGKILL)  # of jobs that no controller could cancel
-        for child in self._children:
+        for child in self._children.values():
             child.wait()
         self._children.clear()
         for name in ("state", "spool", "run"):
@@ -309,10 +316,9 @@ class Cluster:
         name = command[-1] if command[0] == "slurmd" else command[0]
         with self._log(name).open("ab") as log:
             environment = self._daemon_environment() | variables
-            child = subprocess.Popen(
+            self._children[name] = subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        self._children.append(child)
 
     def _log(self, name: str) -> Path:
         return self.folder / "log" / f"{name}.out"
@@ -379,9 +385,11 @@ class Cluster:
     def _wait(self, condition: Callable[[], bool], daemon: str, seconds: float = 30) -> None:
         give_up = time.monotonic() + seconds
         while not condition():
-            if time.monotonic() > give_up:
+            ended = daemon in self._children and self._children[daemon].poll() is not None
+            if ended or time.monotonic() > give_up:
+                happened = "ended" if ended else f"is not ready after {seconds:.0f} s"
                 said = self._log(daemon).read_text(errors="replace")[-2000:]
-                raise ClusterError(f"{daemon} is not ready after {seconds:.0f} s; {self.folder}/log ends with\n{said}")
+                raise ClusterError(f"{daemon} {happened}; its log in {self.folder}/log ends with\n{said}")
             time.sleep(0.05)
 
 
