@@ -156,7 +156,7 @@ class Cluster:
             self._start_database()
             self.start_controller()
             for node in self.nodes:
-                if not self._find("slurmd", "-N", node):
+                if not self._find("slurmd", arguments=("-N", node)):
                     self._spawn("slurmd", "-D", "-N", node)
             self._wait(self._nodes_ready, "slurmctld")
         except BaseException:
@@ -187,7 +187,8 @@ class Cluster:
                 self.clear()
         for name in ("slurmd", "slurmctld", "slurmdbd", "mariadbd", "munged"):
             self._end(self._find(name), signal.SIGTERM)
-        self._end(self._leftovers(), signal.SIGKILL)  # of jobs that no controller could cancel
+        # jobs that no controller could cancel, and what held on to them
+        self._end(self._marked(f"{MARK}={self.folder}", f"SLURM_CLUSTER_NAME={self._name}"), signal.SIGKILL)
         for child in self._children.values():
             child.wait()
         self._children.clear()
@@ -196,13 +197,11 @@ class Cluster:
         self._name_hosts(present=False)
 
     def clear(self) -> None:
-        """Ends all jobs at once, without the seconds they have to end by themselves, and makes nodes fit for others."""
+        """Ends all jobs at once, without the seconds that Slurm gives them, and makes all nodes fit for others."""
         self.start_controller()
-        self._quiet("scancel", "--state=PENDING")
-        running = self.run("squeue", "--noheader", "--format=%A").split()
-        if running:
-            self._quiet("scancel", "--full", "--signal=KILL", *running)
-            self._quiet("scancel", *running)
+        if jobs := self.run("squeue", "--noheader", "--format=%A").split():
+            self._quiet("scancel", *jobs)  # complains of those that ended meanwhile
+        self._end(self._marked(f"SLURM_CLUSTER_NAME={self._name}"), signal.SIGKILL)
         self._wait(lambda: not self.run("squeue", "--noheader") and self._nodes_ready(), "slurmctld")
 
     def run(self, *command: str | os.PathLike[str], timeout: float = 60) -> str:
@@ -337,27 +336,21 @@ class Cluster:
 
     # --- what runs
 
-    def _find(self, *names_and_arguments: str) -> list[int]:
-        """Our processes of one of these names, or (``-N node1``) of this name with these arguments."""
-        name, *others = names_and_arguments
+    def _find(self, *names: str, arguments: tuple[str, ...] = ()) -> list[int]:
+        """Our daemons of these names that were given these arguments."""
         found = []
-        for pid, environment in processes():
-            if f"{MARK}={self.folder}".encode() not in environment:
-                continue
+        for pid in self._marked(f"{MARK}={self.folder}"):
             with suppress(OSError):
-                comm = Path(f"/proc/{pid}/comm").read_text().strip()
+                name = Path(f"/proc/{pid}/comm").read_text().strip()
                 words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-                if others[:1] == ["-N"]:
-                    if comm == name and words[-3:-1] == others:
-                        found.append(pid)
-                elif comm in names_and_arguments:
+                if name in names and set(arguments) <= set(words):
                     found.append(pid)
         return found
 
-    def _leftovers(self) -> list[int]:
-        """Every process of ours: daemons, what they started, and what jobs started."""
-        ours = {f"{MARK}={self.folder}".encode(), f"SLURM_CLUSTER_NAME={self._name}".encode()}
-        return [pid for pid, environment in processes() if pid != os.getpid() and ours & set(environment)]
+    def _marked(self, *variables: str) -> list[int]:
+        """Processes that were started with one of these settings in their environment."""
+        wanted = {variable.encode() for variable in variables}
+        return [pid for pid, environment in processes() if wanted & set(environment)]
 
     def _end(self, pids: list[int], sign: signal.Signals) -> None:
         for pid in pids:
@@ -382,7 +375,7 @@ class Cluster:
         except (ClusterError, subprocess.TimeoutExpired):
             return None
 
-    def _wait(self, condition: Callable[[], bool], daemon: str, seconds: float = 30) -> None:
+    def _wait(self, condition: Callable[[], bool], daemon: str, seconds: float = 60) -> None:
         give_up = time.monotonic() + seconds
         while not condition():
             ended = daemon in self._children and self._children[daemon].poll() is not None
@@ -436,9 +429,14 @@ def slurm_version() -> tuple[int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.slurm.cluster", description=__doc__)
-    parser.add_argument("command", choices=["up", "down"])
-    parser.add_argument("folder", type=Path, help="where everything lies; a short path")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("check", help="whether a cluster can be started on this machine")
+    for name, text in (("up", "start a cluster, and print what makes a shell talk to it"), ("down", "stop it")):
+        commands.add_parser(name, help=text).add_argument("folder", help="where everything lies; a short path")
     asked = parser.parse_args()
+    if asked.command == "check":
+        reason = why_not()
+        parser.exit(1 if reason else 0, f"no Slurm: {reason}\n" if reason else None)
     cluster = Cluster(asked.folder)
     try:
         if asked.command == "down":

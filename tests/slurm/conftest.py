@@ -29,8 +29,9 @@ def cluster() -> Iterator[Cluster]:
     remove_abandoned()
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=FOLDERS))
     before = os.environ.get("SLURM_CONF")
-    with (folder / "owner").open("w") as owner:
+    with (folder / "owner.new").open("w") as owner:
         fcntl.flock(owner, fcntl.LOCK_EX)
+        (folder / "owner.new").rename(folder / "owner")  # locked before another session can see it
         with Cluster(folder) as running:
             os.environ.update(running.environment)
             try:

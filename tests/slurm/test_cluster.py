@@ -145,17 +145,6 @@ def test_a_second_cluster_beside_the_first_leaves_nothing_behind(cluster: Cluste
     assert HOSTS.read_text() == before
 
 
-@slurm
-def test_a_job_that_ignores_its_preemption_is_requeued_when_its_grace_ends(cluster: Cluster, folder: Path) -> None:
-    with Cluster(folder, nodes=1, grace=1) as hasty:
-        deaf = "trap 'echo warned >> low' USR2; echo start >> low; while true; do sleep 0.1; done"
-        submit(hasty, folder, deaf, "--exclusive", "--signal=B:USR2@60", "--time=10")
-        wait_until(lambda: lines(folder / "low") == ["start"])
-        submit(hasty, folder, "echo ran >> high", "--exclusive", "--partition=high")
-        wait_until(lambda: lines(folder / "low") == ["start", "warned", "start"])
-        assert lines(folder / "high") == ["ran"]
-
-
 ELSEWHERE = """
 import sys, pytest
 from tests.slurm import cluster
