@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -251,7 +252,7 @@ class Cluster:
 
     @property
     def _name(self) -> str:
-        return "test" + re.sub(r"\W", "_", str(self.folder)).lower()
+        return f"test{zlib.crc32(str(self.folder).encode()):08x}"  # short: names of MariaDB's tables begin with it
 
     def _name_hosts(self, present: bool) -> None:
         """Node names must resolve, and the machine's own name to loopback, where ``srun`` is called back."""
