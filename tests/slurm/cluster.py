@@ -26,76 +26,10 @@ SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", 
 HOSTS = Path("/etc/hosts")
 MARK = "SLURM_TEST_CLUSTER"  # in the environment of every daemon: whose it is
 
-# {braces} are filled in by Cluster.configure
-SLURM_CONF = """\
-ClusterName={name}
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={controller_port}
-CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
-SlurmUser=root
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool/%n
-SlurmctldPidFile={folder}/run/slurmctld.pid
-SlurmdPidFile={folder}/run/%n.pid
-SlurmctldLogFile={folder}/log/slurmctld.log
-SlurmdLogFile={folder}/log/%n.log
-
-# a job that is requeued waits for its credential to expire: 120 s by default, 5 at least
-AuthType=auth/munge
-AuthInfo=socket={folder}/munge/socket,cred_expire=5
-
-# AccountingStoragePass: with munge, the socket
-AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=localhost
-AccountingStoragePort={database_port}
-AccountingStoragePass={folder}/munge/socket
-JobAcctGatherType=jobacct_gather/none
-
-# nothing that needs cgroups, systemd, mail or MPI
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-MpiDefault=none
-MailProg=/bin/true
-
-SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1
-KillWait=5
-MaxArraySize={max_array_size}
-FirstJobId={first_job}
-ReturnToService=2
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
-
-# a preempted job gets its --signal at once, GraceTime seconds to act on it, and is requeued
-JobRequeue=1
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
-SlurmctldParameters=preempt_send_user_signal
-PartitionName=low Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime={grace}
-PartitionName=short Nodes=ALL MaxTime=5 PriorityTier=1 PreemptMode=REQUEUE GraceTime={grace}
-PartitionName=high Nodes=ALL PriorityTier=2 PreemptMode=OFF
-
-# nodes are what is written here, whatever the machine is
-SlurmdParameters=config_overrides
-GresTypes=gpu
-"""
+TEMPLATES = Path(__file__).parent
 NODE = (
     "NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory=500000 Gres=gpu:{gpus}"
 )
-SLURMDBD_CONF = """\
-DbdHost=localhost
-DbdAddr=127.0.0.1
-DbdPort={database_port}
-CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
-SlurmUser=root
-AuthType=auth/munge
-AuthInfo=socket={folder}/munge/socket
-StorageType=accounting_storage/mysql
-StorageHost=localhost
-StorageUser=root
-StorageLoc=slurm
-LogFile={folder}/log/slurmdbd.log
-PidFile={folder}/run/slurmdbd.pid
-"""
 
 
 class ClusterError(RuntimeError):
@@ -233,10 +167,10 @@ class Cluster:
             "gpus": self.gpus,
         }
         lines = [NODE.format(node=node, port=port, **values) for node, port in zip(self.nodes, node_ports)]
-        self._conf.write_text(SLURM_CONF.format(**values) + "\n".join(lines) + "\n")
+        self._conf.write_text((TEMPLATES / "slurm.conf").read_text().format(**values) + "\n".join(lines) + "\n")
         database = self.folder / "slurmdbd.conf"
         database.touch(mode=0o600)
-        database.write_text(SLURMDBD_CONF.format(**values))
+        database.write_text((TEMPLATES / "slurmdbd.conf").read_text().format(**values))
         devices = [self.folder / "gpus" / f"gpu{number}" for number in range(self.gpus)]
         for device in devices:  # Slurm wants a device, and any will do
             device.unlink(missing_ok=True)
