@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import checkpoint, sampler, startup
+from benchmarks import bookkeeping, checkpoint, sampler, startup
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -25,21 +25,25 @@ def main(arguments: list[str] | None = None) -> None:
         benchmark.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
         benchmark.add_argument("--device", default="cpu", help="cpu or cuda")
     starting = chosen.add_parser("startup", help="the commands that import no torch")
-    for benchmark in (sampling, saving, starting):
+    keeping = chosen.add_parser("bookkeeping", help="planning, submitting and watching 1,001 runs")
+    for benchmark in (sampling, saving, starting, keeping):
         benchmark.add_argument("--repeats", type=int, default=7, help="timed calls of each, interleaved")
         benchmark.add_argument("--json", type=Path, help="also write the measurements to this file")
     options = parser.parse_args(arguments)
 
-    report: sampler.Report | checkpoint.Report | startup.Report
+    report: sampler.Report | checkpoint.Report | startup.Report | bookkeeping.Report
     if options.benchmark == "sampler":
         report = sampler.measure(options.batch, options.repeats, options.threads, options.device)
         table = _sampler_table(report)
     elif options.benchmark == "checkpoint":
         report = checkpoint.measure(options.repeats, options.threads, options.device)
         table = _checkpoint_table(report)
-    else:
+    elif options.benchmark == "startup":
         report = startup.measure(options.repeats)
         table = _startup_table(report)
+    else:
+        report = bookkeeping.measure(options.repeats)
+        table = _bookkeeping_table(report)
     if options.json:
         options.json.write_text(json.dumps(asdict(report), indent=2) + "\n")
     Console().print(table)
@@ -54,6 +58,18 @@ def _startup_table(report: startup.Report) -> Table:
         table.add_column(heading, justify="left" if heading == "command" else "right")
     for row in report.rows:
         table.add_row(row.command, f"{row.median_s:.3f}", f"{row.fastest_s:.3f}")
+    return table
+
+
+def _bookkeeping_table(report: bookkeeping.Report) -> Table:
+    table = Table(
+        title="1,001 runs on a Slurm that answers at once, seconds from start to exit",
+        caption=f"{report.repeats} turns, load average before {report.load_average:.2f}",
+    )
+    for heading in ("what", "median", "slowest"):
+        table.add_column(heading, justify="left" if heading == "what" else "right")
+    for row in report.rows:
+        table.add_row(row.what, f"{row.median_s:.2f}", f"{row.slowest_s:.2f}")
     return table
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import submitit
 
 from tests.slurm.cluster import HOSTS, Cluster, ClusterError, processes
 
@@ -123,7 +124,6 @@ def test_a_job_outlives_its_controller(cluster: Cluster, tmp_path: Path) -> None
 
 @slurm
 def test_submitit_brings_back_what_a_function_returned(cluster: Cluster, tmp_path: Path) -> None:
-    submitit = pytest.importorskip("submitit")
     executor = submitit.SlurmExecutor(tmp_path)
     executor.update_parameters(partition="high", time=5)
     assert executor.submit(divmod, 7, 2).result() == (3, 1)

@@ -1,0 +1,290 @@
+"""Whole sweeps on a real Slurm: submitted, preempted, cancelled, cut off, orphaned, and ended with the same bits."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.config import ROOT
+from experiments.run_folder import RunFolder
+from sweeps import plan as planning
+from sweeps.plan import Plan, PlannedRun, load
+from sweeps.slurm import attempts
+from sweeps.slurm import cluster as our_cluster
+from sweeps.slurm.cancel import cancel
+from sweeps.slurm.launch import launch
+from sweeps.slurm.submissions import known
+from sweeps.status import CANCELLED, DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, RunStatus, describe
+from tests.experiments.processes import assert_equal_runs, saved_steps, start
+from tests.slurm.cluster import Cluster
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
+
+SHORT = {  # some seconds
+    "data.image_size": [64, 64],
+    "data.train_images": 32,
+    "data.eval_images": 2,
+    "train.batch_size": 8,
+    "train.epochs": 2,
+    "train.warmup_epochs": 0,
+    "machine.threads": 1,
+    "slurm.gpus_per_node": 0,
+}
+# half a minute, with averaged weights and drop path, so that a state that is not saved in full shows
+LONG = SHORT | {"train.epochs": 80, "train.ema_decay": 0.9, "model.drop_path": 0.2, "slurm.cpus_per_task": 4}
+WAIT_SECONDS = 240
+
+
+def wait(until: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> None:
+    end = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < end, f"waited {seconds} s: {what()}" if callable(what) else what
+        time.sleep(0.3)
+
+
+def look(plan: Plan, runs_dir: Path) -> dict[str, RunStatus]:
+    submitted, complaint = known(runs_dir, plan.distinct())
+    assert complaint is None
+    return {row.arm: row for row in describe(plan, runs_dir, submitted)}
+
+
+def wait_for(plan: Plan, runs_dir: Path, state: str, arm: str | None = None) -> None:
+    """Until one arm, or every arm, is in a state."""
+    arms = [arm] if arm else list(plan.labels)
+    wait(
+        lambda: all(look(plan, runs_dir)[name].state == state for name in arms),
+        lambda: f"{arms} not {state}: {look(plan, runs_dir)}",  # type: ignore[arg-type]
+    )
+
+
+def folders(plan: Plan, runs_dir: Path) -> dict[str, RunFolder]:
+    return {run.arm: RunFolder(runs_dir / run.id) for run in plan.runs}
+
+
+def one_run(settings: dict[str, Any], runs_dir: Path) -> tuple[Plan, RunFolder]:
+    plan = load("ablation_offsets", "smoke", LONG | settings, [0], ["zero"])
+    return plan, RunFolder(runs_dir / plan.runs[0].id)
+
+
+def training(folder: RunFolder) -> bool:
+    return bool(saved_steps(folder))
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path) -> Iterator[Callable[[PlannedRun], RunFolder]]:
+    """Trains the same run beside, left alone; the folder is returned by ``done``."""
+    running = []
+
+    def begin(run: PlannedRun) -> RunFolder:
+        folder = RunFolder(tmp_path / "undisturbed" / run.id)
+        folder.freeze(run.config)
+        running.append(start(folder))
+        return folder
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def assert_as_undisturbed(folder: RunFolder, reference: RunFolder) -> None:
+    wait(reference.finished, f"{reference.path} does not finish")
+    assert_equal_runs(folder, reference)
+
+
+def test_the_offsets_sweep_from_launch_to_report_in_arrays_of_three(tmp_path: Path) -> None:
+    """A cluster with a small MaxArraySize, and the command line as a person types it."""
+    words = [f"{key}={json.dumps(value)}" for key, value in SHORT.items()]
+    words += ["protocol=smoke", "seeds=[0,1]", "arms=[zero,token,axial,joint]", f"runs_dir={tmp_path / 'runs'}"]
+
+    def run(*more: str) -> str:
+        done = subprocess.run([sys.executable, "run.py", *more, *words], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    folder = Path(tempfile.mkdtemp(prefix="test-arrays-", dir="/tmp"))
+    try:
+        with Cluster(folder, max_array_size=3) as small, pytest.MonkeyPatch.context() as environment:
+            environment.setenv("SLURM_CONF", small.environment["SLURM_CONF"])
+            assert run("sweep=ablation_offsets", "--slurm").count("3 runs") == 2
+            queued = small.run("squeue", "--noheader", "--array", "--format=%i").split()
+            assert len(queued) == 8 and len({job.partition("_")[0] for job in queued}) == 3
+            assert "0 runs submitted, 8 in the queue before" in run("sweep=ablation_offsets", "--slurm")
+            assert sorted(small.run("squeue", "--noheader", "--array", "--format=%i").split()) == sorted(queued)
+            assert "8 runs: 8 done" in run("status=ablation_offsets", "--watch")
+            run("report=ablation_offsets")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    report = (tmp_path / "runs" / "reports" / "ablation_offsets-smoke" / "report.md").read_text()
+    assert report.count("(n = 2)") == 4 + 3 and "not run" not in report
+    runs = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/provenance.json")]
+    assert len(runs) == 8 and len({run["code_fingerprint"] for run in runs}) == 1
+
+
+def test_a_preempted_run_is_requeued_and_ends_with_the_same_bits(cluster, tmp_path, undisturbed) -> None:
+    plan, folder = one_run({}, tmp_path)
+    reference = undisturbed(plan.runs[0])
+    launch(plan, tmp_path, our_cluster.Cluster())
+    wait(lambda: training(folder), "no checkpoint")
+    cluster.run("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 4")
+    wait_for(plan, tmp_path, QUEUED)
+    assert "preempted ×1" in look(plan, tmp_path)["zero"].detail
+    wait_for(plan, tmp_path, DONE)
+    assert attempts.read(folder).counts == {"preempted": 1, "timed out": 0, "lost contact": 0, "restarted": 0}
+    assert_as_undisturbed(folder, reference)
+
+
+def test_a_run_that_reaches_its_time_limit_is_requeued_up_to_the_cap(cluster, tmp_path, undisturbed) -> None:
+    """One minute is the shortest limit there is, and one that submitit takes for timed out from the start."""
+    limited = {"train.epochs": 250, "slurm.time_minutes": 1, "slurm.signal_seconds": 30, "slurm.max_timeouts": 0}
+    plan, folder = one_run(limited, tmp_path)
+    reference = undisturbed(plan.runs[0])
+    launch(plan, tmp_path, our_cluster.Cluster())
+    wait_for(plan, tmp_path, INTERRUPTED)
+    assert "timed out: job" in look(plan, tmp_path)["zero"].detail, "with no time-out allowed, it gives up after one"
+    stopped_at = max(saved_steps(folder))
+    for run in plan.runs:
+        run.config.slurm.max_timeouts, run.config.slurm.signal_seconds = 20, 20
+    launch(plan, tmp_path, our_cluster.Cluster())
+    wait(lambda: attempts.read(folder).counts["timed out"] == 2 or folder.finished(), "no second time-out")
+    assert max(saved_steps(folder)) > stopped_at
+    wait_for(plan, tmp_path, DONE)
+    assert_as_undisturbed(folder, reference)
+
+
+def test_a_cancelled_run_is_resumed_by_the_next_launch(cluster, tmp_path, undisturbed) -> None:
+    plan, folder = one_run({}, tmp_path)
+    reference = undisturbed(plan.runs[0])
+    launch(plan, tmp_path, our_cluster.Cluster())
+    wait(lambda: training(folder), "no checkpoint")
+    assert list(cancel(plan, tmp_path, our_cluster.Cluster())) == [folder.id]
+    wait_for(plan, tmp_path, INTERRUPTED)
+    assert "SIGTERM" in look(plan, tmp_path)["zero"].detail
+    assert not cluster.run("squeue", "--noheader", "--states=PENDING,RUNNING"), "what a person cancelled stays away"
+    assert list(launch(plan, tmp_path, our_cluster.Cluster()).submitted) == [folder.id]
+    wait_for(plan, tmp_path, DONE)
+    assert "from step 0 " not in folder.log.read_text().split("interrupted by")[-1]
+    assert_as_undisturbed(folder, reference)
+
+
+def test_a_failing_arm_takes_no_other_down(cluster, tmp_path) -> None:
+    plan = load("ablation_offsets", "smoke", SHORT, [0], ["zero", "token", "axial"])
+    runs = folders(plan, tmp_path)
+    runs["token"].freeze(plan.runs[1].config)
+    (runs["token"].path / "metrics.jsonl").mkdir()  # a run that cannot write its log
+    launch(plan, tmp_path, our_cluster.Cluster())
+    for arm, state in (("zero", DONE), ("axial", DONE), ("token", FAILED)):
+        wait_for(plan, tmp_path, state, arm)
+    assert "log.txt" in look(plan, tmp_path)["token"].detail
+    assert launch(plan, tmp_path, our_cluster.Cluster()).skipped_failed == [runs["token"].id]
+    (runs["token"].path / "metrics.jsonl").rmdir()
+    assert list(launch(plan, tmp_path, our_cluster.Cluster(), retry_failed=True).submitted) == [runs["token"].id]
+    wait_for(plan, tmp_path, DONE)
+
+
+def test_a_child_waits_for_its_parent_and_does_not_outlive_its_failure(cluster, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(planning, "SWEEPS", tmp_path)
+    (tmp_path / "family.yaml").write_text(
+        "recipes: {smoke: scenes}\nseeds: [0]\nbaseline: parent\narms:\n  parent: {}\n"
+        "  child: {start_from: parent, train.lr: 1.0e-4}\n"
+    )
+    plan = load("family", "smoke", SHORT)
+    runs = folders(plan, tmp_path / "runs")
+    runs["parent"].freeze(plan.runs[0].config)
+    (runs["parent"].path / "metrics.jsonl").mkdir()
+    launch(plan, tmp_path / "runs", our_cluster.Cluster())
+    assert f"waits for {runs['parent'].id}" in look(plan, tmp_path / "runs")["child"].detail
+    wait_for(plan, tmp_path / "runs", FAILED, "parent")
+    wait_for(plan, tmp_path / "runs", CANCELLED, "child")
+    wait(lambda: not cluster.run("squeue", "--noheader"), "the child's job is still in the queue")
+    assert runs["parent"].id in look(plan, tmp_path / "runs")["child"].detail
+
+    left = launch(plan, tmp_path / "runs", our_cluster.Cluster())
+    assert not left.submitted and list(left.waiting) == [runs["child"].id] and left.exit_code == 1
+    (runs["parent"].path / "metrics.jsonl").rmdir()
+    again = launch(plan, tmp_path / "runs", our_cluster.Cluster(), retry_failed=True)
+    assert list(again.submitted) == [runs["parent"].id, runs["child"].id]
+    wait_for(plan, tmp_path / "runs", DONE)
+
+
+def test_two_tasks_on_two_nodes_train_one_run_through_a_preemption(cluster, tmp_path) -> None:
+    spread = {"machine.devices": 2, "machine.device": "cpu", "slurm.nodes": 2, "train.epochs": 40}
+    plan, folder = one_run(spread, tmp_path)
+    launch(plan, tmp_path, our_cluster.Cluster())
+    wait(lambda: training(folder), "no checkpoint")
+    cluster.run("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 2")
+    wait_for(plan, tmp_path, DONE)
+    summary = folder.finished()
+    assert summary["devices"] == 2 and not any("split" in note for note in summary["notes"])
+    assert attempts.read(folder).counts["preempted"] == 1
+    rows = [json.loads(row)["step"] for row in (folder.path / "metrics.jsonl").read_text().splitlines()]
+    assert rows == sorted(set(rows)) and len(rows) == 40
+
+
+def test_the_controller_dies_while_a_run_wants_to_be_requeued(cluster, tmp_path, undisturbed) -> None:
+    plan, folder = one_run({}, tmp_path)
+    reference = undisturbed(plan.runs[0])
+    (job,) = launch(plan, tmp_path, our_cluster.Cluster()).submitted.values()
+    wait(lambda: training(folder), "no checkpoint")
+    holder = folder.holder()
+    cluster.kill_controller()
+    _, complaint = known(tmp_path, plan.distinct())
+    assert "does not answer" in complaint
+    subprocess.run(["kill", "-USR2", str(holder.pid)], check=True)
+    wait(lambda: folder.read_json("state.json").get("state") == INTERRUPTED, "it did not save its state")
+    cluster.start_controller()
+    wait_for(plan, tmp_path, DONE)
+    assert sum(attempts.read(folder, job).counts.values()) == 1
+    assert_as_undisturbed(folder, reference)
+
+
+def test_code_that_is_edited_after_a_launch_does_not_reach_its_jobs(cluster, tmp_path) -> None:
+    copy = tmp_path / "checkout"
+    shutil.copytree(
+        ROOT, copy, ignore=shutil.ignore_patterns(".*", "runs", "tests", "docs", "__pycache__", "site.yaml", "reports")
+    )
+    words = [f"{key}={json.dumps(value)}" for key, value in SHORT.items()]
+    words += ["protocol=smoke", "seeds=[0]", "arms=[zero]", f"runs_dir={tmp_path / 'runs'}", "slurm.options=[--hold]"]
+    done = subprocess.run(
+        [sys.executable, "run.py", "sweep=ablation_offsets", *words, "--slurm"],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for path in (
+        copy / "experiments" / "engine.py",
+        copy / "atm" / "backbone.py",
+        copy / "sweeps" / "slurm" / "job.py",
+    ):
+        path.write_text("raise SystemExit('edited after the launch')\n")
+    (folder,) = (RunFolder(path.parent) for path in (tmp_path / "runs").glob("*/config.yaml"))
+    (job,) = cluster.run("squeue", "--noheader", "--format=%i").split()
+    cluster.run("scontrol", "release", job)
+    wait(folder.finished, lambda: folder.log.read_text())  # type: ignore[arg-type]
+    (snapshot,) = (tmp_path / "runs" / "slurm" / "code").iterdir()
+    assert (snapshot / "experiments" / "engine.py").read_text() == (ROOT / "experiments" / "engine.py").read_text()
+    from experiments.provenance import code_fingerprint
+
+    assert folder.read_json("provenance.json")["code_fingerprint"] == code_fingerprint(ROOT)
+
+
+def test_a_job_that_is_killed_is_resumed_by_the_next_launch(cluster, tmp_path, undisturbed) -> None:
+    plan, folder = one_run({}, tmp_path)
+    reference = undisturbed(plan.runs[0])
+    launch(plan, tmp_path, our_cluster.Cluster())
+    wait(lambda: training(folder), "no checkpoint")
+    subprocess.run(["kill", "-KILL", str(folder.holder().pid)], check=True)
+    wait(lambda: look(plan, tmp_path)["zero"].state not in (RUNNING, QUEUED), "the job does not end")
+    launch(plan, tmp_path, our_cluster.Cluster(), retry_failed=True)
+    wait_for(plan, tmp_path, DONE)
+    assert_as_undisturbed(folder, reference)
