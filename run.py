@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 USAGE = """\
   python run.py experiment=NAME [key=value …]          one run, in the foreground
   python run.py sweep=NAME [key=value …] [--jobs N]    every run of a sweep on this machine; only what is missing
+  python run.py price=NAME [--fresh]                   device-hours a sweep will cost, from a short probe of each set-up
   python run.py status=NAME                            what has become of a sweep's runs
   python run.py report=NAME                            its table and figures, from whatever exists
   python run.py collect=NAME into=LABEL                its results as tidy files under results/measured/
@@ -39,7 +40,7 @@ keys:
 
 start here: python run.py sweep=ablation_offsets protocol=smoke   (needs no data, minutes on a laptop)"""
 
-COMMANDS = ("experiment", "sweep", "status", "report", "collect", "complexity", "list", "doctor")
+COMMANDS = ("experiment", "sweep", "price", "status", "report", "collect", "complexity", "list", "doctor")
 
 
 def main(words: list[str]) -> int:
@@ -91,6 +92,7 @@ def build_parser() -> Parser:
         action="store_true",
         help="resume runs though the code changed since, and mark them (experiment, sweep)",
     )
+    parser.add_argument("--fresh", action="store_true", help="measure again what is known from earlier (price)")
     parser.add_argument("--watch", action="store_true", help="refresh until nothing runs (status)")
     parser.add_argument(
         "--mixed", action="store_true", help="average runs of different code or data, and say so (report)"
@@ -118,9 +120,15 @@ def dispatch(options: argparse.Namespace) -> int:
         return show_doctor(name, options)
     from experiments.config import parse_overrides
 
-    return {"experiment": experiment, "sweep": sweep, "status": status, "report": report, "collect": collect}[command](
-        name, parse_overrides(options.words[1:]), options
-    )
+    commands = {
+        "experiment": experiment,
+        "sweep": sweep,
+        "price": price,
+        "status": status,
+        "report": report,
+        "collect": collect,
+    }
+    return commands[command](name, parse_overrides(options.words[1:]), options)
 
 
 def experiment(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
@@ -164,7 +172,12 @@ def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
 
     plan, runs_dir = planned(name, given)
     if options.dry_run:
-        _show_status(plan, runs_dir, options)
+        from sweeps.price import known, sentence
+
+        cost = known(plan, runs_dir)
+        _show_status(plan, runs_dir, options, price=cost.as_dict() if cost else None)
+        if not options.json:
+            print(sentence(plan, runs_dir))
         return 0
     with _live(runs_dir) as (say, watch):
         outcome = launch(plan, runs_dir, options.jobs, options.retry_failed, options.force, say, watch)
@@ -178,6 +191,25 @@ def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
         f"{len(outcome.done)} of {len(plan.distinct())} runs done; `report={name}` with the same words makes the table"
     )
     return outcome.exit_code
+
+
+def price(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
+    """What a sweep costs in device-hours; set-ups of unknown speed are timed."""
+    from experiments.interrupts import Interrupted
+    from sweeps.price import estimate
+
+    plan, runs_dir = planned(name, given)
+
+    def say(line: str) -> None:
+        if not options.json:
+            print(line, file=sys.stderr, flush=True)
+
+    try:
+        found = estimate(plan, runs_dir, fresh=options.fresh, say=say)
+    except Interrupted as interruption:
+        return interruption.exit_code
+    print(json.dumps(found.as_dict()) if options.json else "\n".join(found.table()))
+    return 0
 
 
 @contextmanager
@@ -218,14 +250,16 @@ def status(name: str, given: dict[str, Any], options: argparse.Namespace) -> int
         time.sleep(5)
 
 
-def _show_status(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> list[str]:
-    """Prints what is known of every planned run; returns their states."""
+def _show_status(plan: Plan, runs_dir: Path, options: argparse.Namespace, **more: Any) -> list[str]:
+    """Prints what is known of every planned run, and ``more`` as JSON; returns their states."""
     from sweeps.status import describe
 
     rows = describe(plan, runs_dir)
     states = [row.state for row in rows]
     if options.json:
-        print(json.dumps({**plan.as_dict(), "runs_dir": str(runs_dir), "runs": [row.as_dict() for row in rows]}))
+        print(
+            json.dumps({**plan.as_dict(), "runs_dir": str(runs_dir), "runs": [row.as_dict() for row in rows], **more})
+        )
         return states
     for row in rows:
         share = f"{100 * row.share:3.0f} %" if 0 < row.share < 1 else ""
