@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from experiments.engine import Training
 
 WARM_UP = 3  # units of work before the clock starts, or as many as the loader has in stock
-ROUNDS = 15  # the median of which is taken
+ROUNDS = 30  # the median of which is taken
 
 
 def main(words: list[str]) -> int:
