@@ -1,12 +1,12 @@
 # `make demo` runs the main job on data it makes itself; `make test` runs the tests. Both set up .venv first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint lock clean
+.PHONY: help demo test test-slurm slurm lint lock clean
 PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
 
 help:  ## show this
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: .venv/ready  ## the offsets ablation on procedural scenes, about 12 minutes on two cores
 	$(BIN)/python run.py sweep=ablation_offsets protocol=smoke
@@ -14,6 +14,16 @@ demo: .venv/ready  ## the offsets ablation on procedural scenes, about 12 minute
 
 test: .venv/ready  ## the test suite
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-slurm: slurm .venv/ready  ## the tests that need a Slurm, on one of their own; as root, for it installs the packages
+	CI=true $(BIN)/python -m pytest -m 'slurm and not chaos' $(PYTEST_ARGS)
+
+# what a Slurm on one machine consists of; MariaDB is for sacct, and Ubuntu 22.04 has its version in the package's name
+slurm:
+	@[ "$$(id -u)" = 0 ] || { echo "make $(or $(MAKECMDGOALS),$@) needs root: it installs and starts a Slurm for the tests" >&2; exit 2; }
+	@$(PYTHON) -m tests.slurm.cluster check || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends munge slurmctld slurmd slurm-client \
+	    slurmdbd "$$(apt-cache pkgnames mariadb-server-core | LC_ALL=C sort | head -n 1)"; }
 
 lint: .venv/ready  ## formatting, lint and types
 	$(BIN)/ruff format --check .

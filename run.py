@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 USAGE = """\
   python run.py experiment=NAME [key=value …]          one run, in the foreground
   python run.py sweep=NAME [key=value …] [--jobs N]    every run of a sweep on this machine; only what is missing
+  python run.py sweep=NAME [key=value …] --slurm       submits what is missing to Slurm and is through
   python run.py price=NAME [--fresh]                   device-hours a sweep will cost, from a short probe of each set-up
   python run.py status=NAME                            what has become of a sweep's runs
+  python run.py cancel=NAME                            takes its jobs back from Slurm
+  python run.py logs=RUN                               the end of what a run has said
   python run.py report=NAME                            its table and figures, from whatever exists
   python run.py collect=NAME into=LABEL                its results as tidy files under results/measured/
   python run.py complexity[=NAME]                      parameters and FLOPs beside the papers'
@@ -40,7 +43,19 @@ keys:
 
 start here: python run.py sweep=ablation_offsets protocol=smoke   (needs no data, minutes on a laptop)"""
 
-COMMANDS = ("experiment", "sweep", "price", "status", "report", "collect", "complexity", "list", "doctor")
+COMMANDS = (
+    "experiment",
+    "sweep",
+    "price",
+    "status",
+    "cancel",
+    "logs",
+    "report",
+    "collect",
+    "complexity",
+    "list",
+    "doctor",
+)
 
 
 def main(words: list[str]) -> int:
@@ -85,6 +100,8 @@ def build_parser() -> Parser:
     )
     parser.add_argument("words", nargs="*", metavar="key=value", help=argparse.SUPPRESS)
     parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time (sweep)")
+    parser.add_argument("--slurm", action="store_true", help="submit to Slurm instead of running here (sweep)")
+    parser.add_argument("--max-parallel", type=int, metavar="N", help="Slurm jobs at a time (sweep --slurm)")
     parser.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")
     parser.add_argument("--retry-failed", action="store_true", help="also start runs that failed before (sweep)")
     parser.add_argument(
@@ -93,7 +110,7 @@ def build_parser() -> Parser:
         help="resume runs though the code changed since, and mark them (experiment, sweep)",
     )
     parser.add_argument("--fresh", action="store_true", help="measure again what is known from earlier (price)")
-    parser.add_argument("--watch", action="store_true", help="refresh until nothing runs (status)")
+    parser.add_argument("--watch", action="store_true", help="follow until nothing runs (status, sweep --slurm, logs)")
     parser.add_argument(
         "--mixed", action="store_true", help="average runs of different code or data, and say so (report)"
     )
@@ -108,8 +125,9 @@ def dispatch(options: argparse.Namespace) -> int:
         raise ConfigError(unknown("command", command, COMMANDS))
     if not name and command not in ("list", "complexity", "doctor"):
         raise ConfigError(f"{command}=NAME: which one? `python run.py list` shows them")
-    if options.jobs is not None and options.jobs < 1:
-        raise ConfigError(f"--jobs {options.jobs}: must be at least 1")
+    for option, number in (("--jobs", options.jobs), ("--max-parallel", options.max_parallel)):
+        if number is not None and number < 1:
+            raise ConfigError(f"{option} {number}: must be at least 1")
     if command in ("list", "complexity") and len(options.words) > 1:
         raise ConfigError(f"{command} takes no {options.words[1]!r}")
     if command == "list":
@@ -125,6 +143,8 @@ def dispatch(options: argparse.Namespace) -> int:
         "sweep": sweep,
         "price": price,
         "status": status,
+        "cancel": cancel,
+        "logs": logs,
         "report": report,
         "collect": collect,
     }
@@ -137,6 +157,7 @@ def experiment(name: str, given: dict[str, Any], options: argparse.Namespace) ->
     from experiments.data.layout import check_root
     from experiments.identity import run_id
     from experiments.launch import leave, rank
+    from experiments.parent import weights_of
     from experiments.run_folder import RunFolder
 
     site = read_site()
@@ -151,6 +172,8 @@ def experiment(name: str, given: dict[str, Any], options: argparse.Namespace) ->
         described = {"run": folder.id, "folder": str(folder.path), "config": config.as_dict()}
         print(json.dumps(described) if options.json else yaml.safe_dump(described, sort_keys=False), end="")
         return 0
+    if config.init and not folder.finished():
+        weights_of(config.init, runs_dir)
     folder.freeze(config)
     if not folder.finished():
         from experiments.__main__ import start
@@ -167,10 +190,14 @@ def experiment(name: str, given: dict[str, Any], options: argparse.Namespace) ->
 
 
 def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
-    """Every missing run of a sweep, on this machine."""
+    """Every missing run of a sweep, on this machine or on Slurm."""
     from sweeps.local import launch
 
     plan, runs_dir = planned(name, given)
+    if options.slurm:
+        return _sweep_on_slurm(plan, runs_dir, options)
+    if options.max_parallel:
+        raise ConfigError("--max-parallel limits Slurm jobs; on this machine it is --jobs")
     if options.dry_run:
         from sweeps.price import known, sentence
 
@@ -185,6 +212,8 @@ def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
         print(f"run.py: {run_id} failed: {cause}", file=sys.stderr)
     for run_id, detail in outcome.running_elsewhere.items():
         print(f"run.py: {run_id} is being run elsewhere: {detail}", file=sys.stderr)
+    for run_id, why in (outcome.cancelled | outcome.waiting).items():
+        print(f"run.py: {run_id} {why}; the next launch starts it once that is done", file=sys.stderr)
     if earlier := len(outcome.skipped_failed):
         print(f"run.py: {earlier} runs failed earlier; --retry-failed tries them again", file=sys.stderr)
     print(
@@ -212,6 +241,45 @@ def price(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     return 0
 
 
+def _sweep_on_slurm(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
+    """Submits every missing run and is through, unless it is to watch them."""
+    from sweeps.slurm.cluster import Cluster, SlurmError
+    from sweeps.slurm.launch import launch, scripts
+
+    if options.jobs:
+        raise ConfigError("--jobs limits runs on this machine; with --slurm it is --max-parallel")
+    if options.dry_run:
+        try:
+            cluster = Cluster()
+        except SlurmError as error:
+            cluster = None
+            print(f"run.py: {error}; nothing is checked against one", file=sys.stderr)
+        made = scripts(plan, runs_dir, cluster, options.max_parallel, options.retry_failed)
+        if options.json:
+            print(json.dumps([{"name": batch.name, "runs": list(batch.runs), "script": text} for batch, text in made]))
+            return 0
+        for batch, text in made:
+            print(f"# {batch.name}: {', '.join(batch.runs)}\n{text}")
+        print(
+            f"# {sum(len(batch.runs) for batch, _ in made)} runs in {len(made)} calls of sbatch; nothing was submitted"
+        )
+        return 0
+    outcome = launch(plan, runs_dir, Cluster(), options.max_parallel, options.retry_failed, options.force)
+    for run, detail in outcome.waiting.items():
+        print(f"run.py: {run} {detail}", file=sys.stderr)
+    if earlier := len(outcome.skipped_failed):
+        print(f"run.py: {earlier} runs failed earlier; --retry-failed tries them again", file=sys.stderr)
+    if outcome.problem:
+        print(f"run.py: not all could be submitted: {outcome.problem}; the same command goes on", file=sys.stderr)
+    print(
+        f"{len(outcome.submitted)} runs submitted, {len(outcome.left_alone)} in the queue before, "
+        f"{len(outcome.done)} of {len(plan.distinct())} done; `status={plan.sweep}` with the same words follows them"
+    )
+    if options.watch:
+        _show_status(plan, runs_dir, options, watch=True)
+    return outcome.exit_code
+
+
 @contextmanager
 def _live(runs_dir: Path) -> Iterator[tuple[Callable[[str], None], Callable[[list[str]], None]]]:
     """How a launch speaks: lines, and on a terminal below them what each running run is doing."""
@@ -234,39 +302,73 @@ def _live(runs_dir: Path) -> Iterator[tuple[Callable[[str], None], Callable[[lis
 
 def status(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     """What has become of each run."""
-    import time
-
-    from sweeps.status import RUNNING
-
     plan, runs_dir = planned(name, given)
-    while True:
-        if options.watch and sys.stdout.isatty():
-            from rich.console import Console
-
-            Console().clear()
-        states = _show_status(plan, runs_dir, options)
-        if options.json or not options.watch or RUNNING not in states:
-            return 0
-        time.sleep(5)
+    _show_status(plan, runs_dir, options, options.watch)
+    return 0
 
 
-def _show_status(plan: Plan, runs_dir: Path, options: argparse.Namespace, **more: Any) -> list[str]:
-    """Prints what is known of every planned run, and ``more`` as JSON; returns their states."""
-    from sweeps.status import describe
+def _show_status(plan: Plan, runs_dir: Path, options: argparse.Namespace, watch: bool = False, **more: Any) -> None:
+    """Prints what is known of every planned run, from the run folders and from Slurm, and ``more`` as JSON."""
+    from sweeps import show
+    from sweeps.slurm.submissions import known
+    from sweeps.status import RunStatus, describe
 
-    rows = describe(plan, runs_dir)
-    states = [row.state for row in rows]
+    complaints: list[str] = []
+
+    def look() -> list[RunStatus]:
+        submitted, complaint = known(runs_dir, plan.distinct())
+        complaints[:] = [complaint] if complaint else []
+        return describe(plan, runs_dir, submitted)
+
+    if watch and not options.json:
+        show.watch(plan, runs_dir, look)
+        return
+    rows = look()
+    for complaint in complaints:
+        print(f"run.py: {complaint}; this is what the run folders say", file=sys.stderr)
     if options.json:
         print(
             json.dumps({**plan.as_dict(), "runs_dir": str(runs_dir), "runs": [row.as_dict() for row in rows], **more})
         )
-        return states
-    for row in rows:
-        share = f"{100 * row.share:3.0f} %" if 0 < row.share < 1 else ""
-        print(f"{row.arm:<12} seed {row.seed}  {row.run:<44} {row.state:<11} {share:>5}  {row.detail}".rstrip())
-    summary = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    print(f"{plan.sweep} ({plan.protocol}, {plan.experiment}): {len(rows)} runs: {summary}; in {runs_dir}")
-    return states
+        return
+    print(*show.lines(rows), show.summary(plan, rows, runs_dir), sep="\n")
+
+
+def cancel(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
+    """Takes a sweep's jobs back from Slurm."""
+    from sweeps.slurm.cancel import cancel as take_back
+    from sweeps.slurm.cluster import Cluster
+
+    plan, runs_dir = planned(name, given)
+    jobs = take_back(plan, runs_dir, Cluster())
+    if options.json:
+        print(json.dumps({"cancelled": jobs}))
+        return 0
+    for run, job in jobs.items():
+        print(f"cancelled job {job}: {run}")
+    print(f"{len(jobs)} jobs cancelled; what was running saves its state, and the next launch goes on")
+    return 0
+
+
+def logs(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
+    """The end of what a run has said."""
+    from experiments.config import read_site
+    from sweeps import logs as spoken
+
+    runs_dir = runs_folder(given, read_site())
+    if given:
+        raise ConfigError(f"logs=RUN takes runs_dir=PATH and nothing else, no {next(iter(given))!r}")
+    folder = spoken.run_named(runs_dir, name)
+    tails = {str(path): spoken.tail(path) for path in spoken.files(folder)}
+    if options.json:
+        print(json.dumps({"run": folder.id, "logs": tails}))
+        return 0
+    for path, lines in reversed(tails.items()):
+        print(f"==> {path} <==", *lines, sep="\n", flush=True)
+    if options.watch and tails:
+        for line in spoken.follow(folder):
+            print(line, flush=True)
+    return 0
 
 
 def planned(name: str, given: dict[str, Any]) -> tuple[Plan, Path]:
@@ -279,10 +381,6 @@ def planned(name: str, given: dict[str, Any]) -> tuple[Plan, Path]:
     seeds = given.pop("seeds", None)
     if "seed" in given:
         seeds = [given.pop("seed")]
-    if seeds is not None and (
-        not isinstance(seeds, list) or not seeds or any(type(s) is not int or s < 0 for s in seeds)
-    ):
-        raise ConfigError(f"seeds={seeds}: give a list of whole numbers, e.g. seeds=[0,1,2]")
     arms = given.pop("arms", None)
     arms = [arms] if isinstance(arms, str) else arms
     if arms is not None and not isinstance(arms, list):

@@ -6,7 +6,9 @@ make up its identity; the others (paths, workers, device) may change between two
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -41,6 +43,13 @@ LEAST = {
     "machine.keep_checkpoints": 2,
     "machine.keep_every_epochs": 1,
     "machine.failed_saves": 1,
+    "slurm.nodes": 1,
+    "slurm.gpus_per_node": 0,
+    "slurm.cpus_per_task": 1,
+    "slurm.mem_gb": 0,
+    "slurm.time_minutes": 1,
+    "slurm.signal_seconds": 1,
+    "slurm.max_timeouts": 0,
 }
 
 
@@ -139,17 +148,50 @@ class Machine:
 
 
 @dataclass
-class Config:
+class Slurm:
+    """What a run asks of Slurm. Never part of its identity."""
+
+    partition: str | None = setting(None, "partition; null = the cluster's default", scientific=False)
+    account: str | None = setting(None, "account that is charged", scientific=False)
+    qos: str | None = setting(None, "quality of service", scientific=False)
+    constraint: str | None = setting(None, "features that nodes must have, e.g. a100|h100", scientific=False)
+    nodes: int = setting(1, "nodes per run; machine.devices are dealt out to them equally", scientific=False)
+    gpus_per_node: int | None = setting(
+        None, "GPUs per node; null = one per process, none where machine.device=cpu", scientific=False
+    )
+    cpus_per_task: int | None = setting(
+        None, "CPUs per process; null = machine.threads (or 1) and one for each loader process", scientific=False
+    )
+    mem_gb: float | None = setting(None, "memory per node; null = what the cluster gives", scientific=False)
+    time_minutes: int = setting(1440, "time limit of a job; a run takes as many jobs as it needs", scientific=False)
+    signal_seconds: int = setting(120, "Slurm says so long before the limit that it nears", scientific=False)
+    max_timeouts: int = setting(20, "times a job may reach its time limit and be queued again", scientific=False)
+    setup: list[str] = setting([], "shell lines before the run, e.g. module load cuda", scientific=False)
+    options: list[str] = setting([], "further sbatch options, e.g. --exclude=node7", scientific=False)
+    shared: bool = setting(
+        False, "all nodes see the run folders, though their file system does not show it", scientific=False
+    )
+
+
+@dataclass
+class Basics:
+    """What stands in no section."""
+
     experiment: str = setting("", "recipe")
     protocol: str = setting("paper", "data, resolution, schedule, batch", choices=("paper", "tiny", "smoke"))
     task: str = setting("classification", "what is learned", choices=("classification", "token_labelling"))
     seed: int = setting(0, "seed of every random choice")
     init: str | None = setting(None, "weights to start from: a run id, or a checkpoint file")
+
+
+@dataclass
+class Config(Basics):
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)
     train: Train = field(default_factory=Train)
     machine: Machine = field(default_factory=Machine)
+    slurm: Slurm = field(default_factory=Slurm)
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -169,22 +211,31 @@ def resolve(experiment: str, *overrides: Mapping[str, Any], site: Mapping[str, A
 
 def merge(*layers: Mapping[str, Any]) -> Config:
     """Schema defaults overlaid with layers of dotted keys, each checked for name, type and choice."""
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        for key, value in layer.items():
-            merged[_checked_key(key)] = value
-    config = OmegaConf.structured(Config)
-    for key, value in merged.items():
-        choices = FIELDS[key].metadata["choices"]
-        if choices and value not in choices:
-            raise ConfigError(unknown(f"value for {key}", value, choices))
-        try:
-            OmegaConf.update(config, key, value)
-        except OmegaConfBaseException as error:
-            raise ConfigError(f"{key}={value}: {str(error).splitlines()[0]}") from None
-    typed = OmegaConf.to_object(config)
-    assert isinstance(typed, Config)
-    return typed
+    config = Config()
+    for key, value in {_checked_key(key): value for layer in layers for key, value in layer.items()}.items():
+        section, _, name = key.rpartition(".")
+        setattr(getattr(config, section) if section else config, name, _typed(key, value))
+    return config
+
+
+def _typed(key: str, value: Any) -> Any:
+    """``value`` as the type of a setting, or ConfigError."""
+    return copy.copy(_typed_once(key, json.dumps(value, default=str)))
+
+
+@cache  # the runs of a sweep share most of their settings, and a structured config takes its time
+def _typed_once(key: str, text: str) -> Any:
+    value = json.loads(text)
+    choices = FIELDS[key].metadata["choices"]
+    if choices and value not in choices:
+        raise ConfigError(unknown(f"value for {key}", value, choices))
+    section, _, name = key.rpartition(".")
+    try:
+        config = OmegaConf.structured(SECTIONS.get(section, Basics))
+        OmegaConf.update(config, name, value)
+        return getattr(OmegaConf.to_object(config), name)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{key}={value}: {str(error).splitlines()[0]}") from None
 
 
 def complete(config: Config) -> Config:
@@ -222,6 +273,15 @@ def complete(config: Config) -> Config:
             f"machine.devices={config.machine.devices}: a batch of {config.train.batch_size} is enough for at most "
             f"{max(1, config.train.batch_size // 2)}, a pair of images each"
         )
+    if config.machine.devices % config.slurm.nodes:
+        raise ConfigError(
+            f"slurm.nodes={config.slurm.nodes}: machine.devices={config.machine.devices} cannot be dealt out equally"
+        )
+    if config.slurm.signal_seconds >= 60 * config.slurm.time_minutes:
+        raise ConfigError(
+            f"slurm.signal_seconds={config.slurm.signal_seconds}: must be less than "
+            f"slurm.time_minutes={config.slurm.time_minutes}"
+        )
     return config
 
 
@@ -240,8 +300,11 @@ def scientific(config: Config) -> dict[str, Any]:
 
 def from_dict(frozen: Mapping[str, Any]) -> Config:
     """A config back from the ``config.yaml`` of a run folder; a way to execute runs that is no more is left out."""
-    machine = {key: value for key, value in frozen.get("machine", {}).items() if f"machine.{key}" in FIELDS}
-    return merge(_flatten({**frozen, "machine": machine}))
+    known = {
+        name: {key: value for key, value in frozen.get(name, {}).items() if f"{name}.{key}" in FIELDS}
+        for name in ("machine", "slurm")
+    }
+    return merge(_flatten({**frozen, **known}))
 
 
 def parse_overrides(words: list[str]) -> dict[str, Any]:
@@ -304,7 +367,8 @@ def read_site(path: Path = ROOT / "site.yaml") -> dict[str, Any]:
 def site_settings(site: Mapping[str, Any], dataset: str) -> dict[str, Any]:
     """The part of a site that concerns a run: where the data set is, and how its machine executes."""
     chosen = {f"data.{k}": v for k, v in _entries(_entries(site, "data"), dataset).items()}
-    chosen.update({f"machine.{k}": v for k, v in _entries(site, "machine").items()})
+    for section in ("machine", "slurm"):
+        chosen.update({f"{section}.{k}": v for k, v in _entries(site, section).items()})
     for key in chosen:
         if FIELDS[_checked_key(key)].metadata["scientific"]:
             raise ConfigError(f"site.yaml: {key} decides a run's numbers; set it in a recipe or on the command line")
@@ -375,5 +439,12 @@ def _fields(cls: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Fiel
             yield f"{prefix}{f.name}", f
 
 
-SECTIONS: dict[str, type] = {"model": Model, "data": Data, "augment": Augment, "train": Train, "machine": Machine}
+SECTIONS: dict[str, type] = {
+    "model": Model,
+    "data": Data,
+    "augment": Augment,
+    "train": Train,
+    "machine": Machine,
+    "slurm": Slurm,
+}
 FIELDS: dict[str, dataclasses.Field[Any]] = dict(_fields(Config))

@@ -30,6 +30,7 @@ from experiments.interrupts import Interrupted, Interrupts
 from experiments.ledger import Ledger
 from experiments.optimization import build_ema, build_optimizer, build_schedule, set_lr
 from experiments.outcome import logged, noted
+from experiments.parent import WEIGHTS
 from experiments.progress import Progress
 from experiments.run_folder import MetricsLog, RunFolder
 from experiments.tasks import Evaluation, Judge
@@ -52,6 +53,8 @@ def run(folder: RunFolder, bar: bool = False, force: bool = False) -> dict[str, 
             return summary
         held.enter_context(logged(folder, group))
         held.enter_context(noted(folder, group, claims))
+        if asked := int(group.gather([interrupts.received or 0]).max()):
+            raise Interrupted(asked)  # before there is anything to save
         if group.first:
             folder.set_state("running", step=0)
         return Training(folder.config(), folder, group, claims, interrupts, bar and group.first).run(force)
@@ -304,7 +307,7 @@ class Training:
             packed = io.BytesIO()
             np.savez_compressed(packed, **evaluation.examples)  # type: ignore[arg-type]
             atomic_file.write(self.folder.path / "examples.npz", packed.getvalue())
-        weights.export(get_state_dict(self.ema or self.model), self.folder.path / "weights.safetensors")
+        weights.export(get_state_dict(self.ema or self.model), self.folder.path / WEIGHTS)
         self.folder.write_json("summary.json", summary)
         self.folder.set_state("done", step=self.step, steps=self.steps)
 

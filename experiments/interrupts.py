@@ -17,13 +17,19 @@ class Interrupted(Exception):
 
 
 class Interrupts:
-    """While entered, remembers the first signal that asks for a stop; a second Ctrl-C stops at once."""
+    """While entered, remembers the first signal that asks for a stop; a second Ctrl-C stops at once.
+
+    One that is entered within another knows what the outer one has received.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
 
     def __enter__(self) -> Interrupts:
         self._previous = {number: signal.signal(number, self._note) for number in ASKING}
+        outer = getattr(self._previous[signal.SIGTERM], "__self__", None)
+        if isinstance(outer, Interrupts):
+            self.received = self.received or outer.received
         return self
 
     def __exit__(self, *_: object) -> None:

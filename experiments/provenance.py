@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 from experiments.config import ROOT
 
+CHECKOUT = "checkout.json"
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "omegaconf", "pillow")
 
 
@@ -29,12 +31,18 @@ def collect(data_fingerprint: str, code: str) -> dict[str, Any]:
     }
 
 
-def checkout() -> dict[str, Any]:
-    """The commit, and whether the sources that decide a run's numbers differ from it; None where git knows none."""
-    commit = _git("rev-parse", "HEAD")
+def checkout(root: Path = ROOT) -> dict[str, Any]:
+    """The commit, and whether the sources that decide a run's numbers differ from it; None where git knows none.
+
+    A copy of the sources has no history, and says in CHECKOUT what it was taken from.
+    """
+    if (root / CHECKOUT).is_file():
+        noted = json.loads((root / CHECKOUT).read_text())
+        return {"commit": noted["commit"], "dirty": noted["dirty"]}
+    commit = _git(root, "rev-parse", "HEAD")
     return {
         "commit": commit,
-        "dirty": bool(_git("status", "--porcelain", "--", "atm", "experiments")) if commit else None,
+        "dirty": bool(_git(root, "status", "--porcelain", "--", "atm", "experiments")) if commit else None,
     }
 
 
@@ -85,10 +93,10 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git(*arguments: str) -> str | None:
+def _git(root: Path, *arguments: str) -> str | None:
     """Output of a git command in the checkout; None where there is no git or no checkout."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=20)
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import atomic_file
 from errors import ConfigError
-from experiments.identity import is_file
+from experiments.parent import weights_of
 
 
 def export(state: dict[str, Tensor], path: Path) -> None:
@@ -22,9 +22,7 @@ def initialise(model: nn.Module, init: str, runs_dir: Path) -> None:
 
     A classifier of another number of classes keeps its initial weights; anything else that does not fit is refused.
     """
-    path = Path(init).expanduser() if is_file(init) else runs_dir / init / "weights.safetensors"
-    if not path.is_file():
-        raise ConfigError(f"init={init}: {path} does not exist" + ("" if is_file(init) else "; has that run finished?"))
+    path = weights_of(init, runs_dir)
     state, own = read(path), model.state_dict()
     for name in [n for n in own if n.startswith("head.") and n in state and state[n].shape != own[n].shape]:
         state[name] = own[name]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from errors import SuiteError, unknown
-from results.run_folder import DONE, RunFolder, is_number, read_run
+from results.run_folder import CANCELLED, DONE, LOST, NOT_RUN, RunFolder, is_number, read_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,6 +65,7 @@ def collect(plan: Plan, runs_dir: Path) -> Collected:
     for entry in plan["runs"]:
         if entry["run"] not in folders:
             folders[entry["run"]] = read_run(runs_dir, entry["run"], entry["seed"], plan["protocol"])
+    _cancel(folders, plan)
     warnings = [warning for folder in folders.values() for warning in folder.warnings]
     warnings += [
         f"{path.name}: looks like a run folder, but its name is not a run id; skipped"
@@ -113,6 +114,14 @@ def metrics_frame(rows: Iterable[Mapping[Any, Any]]) -> pd.DataFrame:
 def rounded(value: Any) -> Any:
     """A measured number at DIGITS significant digits; anything else as it is."""
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+def _cancel(folders: Mapping[str, RunFolder], plan: Plan) -> None:
+    """Marks runs that were never started because the run they start from failed; parents come before children."""
+    for entry in plan["runs"]:
+        run, parent = folders[entry["run"]], folders.get(entry.get("parent") or "")
+        if parent is not None and parent.state in LOST and run.state == NOT_RUN:
+            run.state, run.cause = CANCELLED, "the run it starts from failed"
 
 
 def _runs(planned: list[tuple[str, int, RunFolder]], plan: Plan) -> pd.DataFrame:

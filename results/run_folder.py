@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-DONE, NOT_RUN, UNREADABLE = "done", "not run", "unreadable"
+DONE, NOT_RUN, UNREADABLE, CANCELLED = "done", "not run", "unreadable", "cancelled"
+LOST = ("failed", "refused", CANCELLED)  # of a parent: its children cannot be started
 REQUIRED = ("run", "seed", "protocol", "step", "metrics")  # of a summary, without which it is no result
 
 
@@ -34,8 +35,8 @@ class RunFolder:
 def read_run(runs_dir: Path, run: str, seed: int, protocol: str) -> RunFolder:
     """The run ``run`` of ``runs_dir``, which is to be of this seed and protocol."""
     path, found = runs_dir / run, RunFolder(run)
-    if not path.is_dir():
-        return found
+    if not any((path / name).exists() for name in ("state.json", "summary.json", "metrics.jsonl")):
+        return found  # no folder, or one that a launcher made for later
     found.status = _read_json(path / "state.json", found.warnings) or {}
     found.state = str(found.status.get("state") or UNREADABLE)
     found.cause = " ".join(str(found.status.get("cause") or "").split())

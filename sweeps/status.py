@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.run_folder import RunFolder
 from sweeps.plan import Plan
+from sweeps.slurm import attempts
+
+if TYPE_CHECKING:
+    from sweeps.slurm.cluster import Job
+    from sweeps.slurm.submissions import SubmittedRun
 
 DONE, FAILED, REFUSED, RUNNING = "done", "failed", "refused", "running"
-INTERRUPTED, NOT_RUN = "interrupted", "not run"
+QUEUED, INTERRUPTED, NOT_RUN, UNKNOWN = "queued", "interrupted", "not run", "unknown"
+CANCELLED = "cancelled"  # never started: its job was taken back, or the run it is to start from failed
+LOST = (FAILED, REFUSED, CANCELLED)  # of a parent: its children cannot be started
+BROKEN = ("FAILED", "OUT_OF_MEMORY", "DEADLINE")  # Slurm's words for ends that starting again would not mend
 
 
 @dataclass(frozen=True)
@@ -27,32 +36,85 @@ class RunStatus:
         return asdict(self)
 
 
-def describe(plan: Plan, runs_dir: Path) -> list[RunStatus]:
-    return [RunStatus(run.id, run.arm, run.seed, *state_of(RunFolder(runs_dir / run.id))) for run in plan.runs]
+def describe(plan: Plan, runs_dir: Path, submitted: Mapping[str, SubmittedRun] | None = None) -> list[RunStatus]:
+    """The state of every planned run; one that was never started says which run it waits for.
+
+    submitted: the newest Slurm jobs of runs, by run id.
+    """
+    submitted = submitted or {}
+    known: dict[str, tuple[str, str, float]] = {}
+    for run in plan.distinct().values():  # parents first
+        known[run.id] = state_of(RunFolder(runs_dir / run.id), submitted.get(run.id))
+        if run.parent and known[run.id][0] in (NOT_RUN, QUEUED, CANCELLED) and known[run.parent][0] != DONE:
+            known[run.id] = (*_behind(run.parent, known[run.parent][0], known[run.id]), 0.0)
+    return [RunStatus(run.id, run.arm, run.seed, *known[run.id]) for run in plan.runs]
 
 
-def state_of(folder: RunFolder) -> tuple[str, str, float]:
-    """(state, one line of detail, share done) of a run folder that may not exist."""
+def _behind(parent: str, state: str, own: tuple[str, str, float]) -> tuple[str, str]:
+    """(state, detail) of a run that has not started and whose parent is in ``state``, which is not done."""
+    if state in LOST:
+        said = state if state == FAILED else f"was {state}"
+        return CANCELLED, f"its parent {parent} {said}; it is picked up by the next launch once that is done"
+    return own[0], f"waits for {parent}" + (f", {own[1]}" if own[1] else "")
+
+
+def state_of(folder: RunFolder, submitted: SubmittedRun | None = None) -> tuple[str, str, float]:
+    """(state, one line of detail, share done) of a run folder that may not exist, and of the run's newest Slurm job."""
     if summary := folder.finished():
         metrics = "  ".join(f"{name} {value:.2f}" for name, value in summary.get("metrics", {}).items())
         return DONE, metrics, 1.0
     noted = folder.read_json("state.json")
     steps = noted.get("steps") or 0
     share = noted.get("step", 0) / steps if steps else 0.0
-    if holder := folder.holder():
+    holder = folder.holder()
+    job = submitted.job if submitted else None
+    if job is not None and job.alive:
+        return *_alive(folder, noted, job, live=holder is not None), share
+    if holder and not (job and holder.job == job.id):  # a claim outlives its process for a minute
         return RUNNING, f"{_progress(noted)}, by {holder}", share
     if noted.get("state") in (FAILED, REFUSED):
         return noted["state"], f"{noted.get('cause')} (log: {folder.log})", share
+    again = "; starting it again resumes it"
     if noted.get("state") == INTERRUPTED:
         cause = str(noted.get("cause"))
-        by = f"by {cause}" if cause.startswith("SIG") else cause
-        return INTERRUPTED, f"{by}; starting it again resumes it", share
-    if noted.get("state") == RUNNING:
-        age = max(0.0, time.time() - noted.get("updated", 0.0))
-        return INTERRUPTED, f"its process died, last heard of {_span(age)} ago; starting it again resumes it", share
+        return INTERRUPTED, (f"by {cause}" if cause.startswith("SIG") else cause) + _history(folder) + again, share
+    if noted and noted.get("state") != RUNNING:
+        return UNKNOWN, f"state.json says {noted.get('state')!r}", share
+    if submitted and job is None and not noted:
+        return UNKNOWN, f"job {submitted.id}: Slurm knows it no more; the next launch submits it again", share
+    if job and job.state in BROKEN:
+        return FAILED, f"job {job.id} ended: {job.state}, exit code {job.exit_code} (log: {submitted.log})", share  # type: ignore[union-attr]
+    if job and noted:
+        return INTERRUPTED, f"job {job.id} ended: {job.state}" + _history(folder) + again, share
+    if job:
+        return (
+            CANCELLED,
+            f"job {job.id} ended before the run began: {job.state}; the next launch submits it again",
+            share,
+        )
     if noted:
-        return "unknown", f"state.json says {noted.get('state')!r}", share
+        age = max(0.0, time.time() - noted.get("updated", 0.0))
+        return INTERRUPTED, f"its process died, last heard of {_span(age)} ago" + again, share
     return NOT_RUN, "", 0.0
+
+
+def _alive(folder: RunFolder, noted: dict[str, Any], job: Job, live: bool) -> tuple[str, str]:
+    """(state, detail) of a run whose job is in the queue. live: a process holds the run."""
+    if job.waiting:
+        if job.reason == "DependencyNeverSatisfied":
+            return CANCELLED, f"job {job.id}: its parent failed"
+        return QUEUED, f"({job.reason or job.state}) job {job.id}" + _history(folder)
+    if job.running:
+        limit = f", {job.left} to its limit" if job.left and job.left != "UNLIMITED" else ""
+        progress = _progress(noted) if live else "starting"
+        return RUNNING, f"{progress}, job {job.id}{limit}" + _history(folder)
+    return UNKNOWN, f"Slurm says {job.state} of job {job.id}"
+
+
+def _history(folder: RunFolder) -> str:
+    """What has become of earlier jobs, to be put behind a detail."""
+    past = str(attempts.read(folder))
+    return f", {past}" if past else ""
 
 
 def _progress(noted: dict[str, Any]) -> str:

@@ -9,12 +9,13 @@ from torch import nn
 
 import atm  # noqa: F401
 from experiments import engine
-from experiments.config import RECIPES, recipe_names, resolve
+from experiments.config import RECIPES, read_recipe, recipe_names, resolve
 from experiments.data.layout import check_root, needs_root
 from experiments.identity import run_id
 from experiments.optimization import build_ema, build_optimizer, build_schedule, set_lr
 from experiments.run_folder import RunFolder
 from experiments.tasks.classification import Classification
+from experiments.tasks.registry import build_task
 
 BRIEF = {"model": "nano", "train.epochs": 2, "train.batch_size": 8, "train.warmup_epochs": 1, "train.precision": "float32",
          "data.workers": 0, "machine.threads": 1, "data.image_size": [64, 64]}  # fmt: skip
@@ -28,9 +29,9 @@ def test_every_recipe_trains(name, tmp_path, shared_images):
         given |= {"data.root": str(shared_images), "data.num_classes": 3}
     else:
         given |= {"data.train_images": 16, "data.eval_images": 2}
-    if name == "imagenet_384":
-        model = timm.create_model("atmnet_nano", num_classes=1000)
-        torch.save({"model": model.state_dict()}, tmp_path / "parent.pth")
+    if read_recipe(name).get("init") == "required":
+        parent = resolve(name, given | {"data.num_classes": recipe.data.num_classes, "init": "parent"})
+        torch.save({"model": build_task(parent).build_model().state_dict()}, tmp_path / "parent.pth")
         given["init"] = str(tmp_path / "parent.pth")
     config = resolve(name, given)
     check_root(config)

@@ -189,7 +189,7 @@ def test_no_run_has_the_metric(tmp_path):
 
 
 def test_every_specification_loads_and_its_numbers_were_published(tmp_path):
-    assert specification.names() == ["ablation_offsets", "ablation_peg"]
+    assert specification.names() == ["ablation_offsets", "ablation_peg", "resolution_384"]
     for name in specification.names():
         spec = specification.load(name)
         plan = make_plan(dict.fromkeys(spec.arms), sweep=spec.sweep)

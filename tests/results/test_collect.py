@@ -171,3 +171,17 @@ def test_optional_fields_may_be_missing(plan, tmp_path):
     found = collect(plan, tmp_path)
     assert state(found, "zero", 0)["state"] == "done" and found.curves.empty
     assert found.warnings == [f"{run_id('zero', 0)}: no rows in metrics.jsonl; its learning curve is missing"]
+
+
+def test_a_folder_that_a_launcher_made_for_later_is_not_run_and_a_child_of_a_failed_run_is_cancelled(plan, tmp_path):
+    zero, axial = run_id("zero", 0), run_id("axial", 0)
+    chained = [{**entry, "parent": zero if entry["run"] == axial else None} for entry in plan["runs"]]
+    (tmp_path / axial).mkdir()
+    (tmp_path / axial / "config.yaml").write_text("seed: 0\n")
+    found = collect({**plan, "runs": chained}, tmp_path)
+    assert state(found, "axial", 0)["state"] == "not run" and found.warnings == []
+    (tmp_path / zero).mkdir()
+    (tmp_path / zero / "state.json").write_text('{"state": "failed", "cause": "non-finite loss at step 3"}')
+    found = collect({**plan, "runs": chained}, tmp_path)
+    assert state(found, "axial", 0)["state"] == "cancelled"
+    assert state(found, "axial", 0)["cause"] == "the run it starts from failed"

@@ -1,0 +1,80 @@
+"""How the states of a sweep's runs are shown: a line each, or a table that refreshes itself."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sweeps.plan import Plan
+from sweeps.status import QUEUED, RUNNING, RunStatus
+
+REFRESH_SECONDS = 5.0
+COLOURS = {"done": "green", "running": "cyan", "failed": "red", "refused": "red", "cancelled": "yellow"}
+COLOURS |= {"interrupted": "yellow", "unknown": "magenta"}
+
+
+def lines(rows: Sequence[RunStatus]) -> list[str]:
+    return [
+        f"{row.arm:<12} seed {row.seed}  {row.run:<44} {row.state:<11} {_share(row):>5}  {row.detail}".rstrip()
+        for row in rows
+    ]
+
+
+def summary(plan: Plan, rows: Sequence[RunStatus], runs_dir: Path) -> str:
+    states = [row.state for row in rows]
+    counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    return f"{plan.sweep} ({plan.protocol}, {plan.experiment}): {len(rows)} runs: {counted}; in {runs_dir}"
+
+
+def watch(plan: Plan, runs_dir: Path, look: Callable[[], Sequence[RunStatus]]) -> Sequence[RunStatus]:
+    """Shows the states until nothing is queued or running; returns the last ones. Leaving it changes nothing."""
+    if not sys.stdout.isatty():
+        return _follow(plan, runs_dir, look)
+    from rich.live import Live
+
+    rows = look()
+    with Live(_table(plan, rows, runs_dir), auto_refresh=False, vertical_overflow="visible") as live:
+        while _busy(rows):
+            time.sleep(REFRESH_SECONDS)
+            rows = look()
+            live.update(_table(plan, rows, runs_dir), refresh=True)
+    return rows
+
+
+def _follow(plan: Plan, runs_dir: Path, look: Callable[[], Sequence[RunStatus]]) -> Sequence[RunStatus]:
+    """For a pipe or a file: a run's line whenever its state has changed, the summary at the end."""
+    before: dict[tuple[str, int], str] = {}
+    while True:
+        rows = look()
+        for row, line in zip(rows, lines(rows)):
+            if before.get((row.arm, row.seed)) != row.state:
+                print(line, flush=True)
+                before[row.arm, row.seed] = row.state
+        if not _busy(rows):
+            print(summary(plan, rows, runs_dir))
+            return rows
+        time.sleep(REFRESH_SECONDS)
+
+
+def _busy(rows: Sequence[RunStatus]) -> bool:
+    return any(row.state in (RUNNING, QUEUED) for row in rows)
+
+
+def _share(row: RunStatus) -> str:
+    return f"{100 * row.share:3.0f} %" if 0 < row.share < 1 else ""
+
+
+def _table(plan: Plan, rows: Sequence[RunStatus], runs_dir: Path):  # type: ignore[no-untyped-def]
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, caption=escape(summary(plan, rows, runs_dir)), caption_justify="left")
+    for column in ("arm", "seed", "run", "state", "", "detail"):
+        table.add_column(column, no_wrap=column != "detail")
+    for row in rows:
+        colour = COLOURS.get(row.state, "default")
+        state = f"[{colour}]{row.state}[/]"
+        table.add_row(escape(row.arm), str(row.seed), row.run, state, _share(row), escape(row.detail))
+    return table

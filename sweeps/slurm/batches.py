@@ -1,0 +1,138 @@
+"""Runs dealt out to job arrays, and the arrays handed to Slurm by submitit."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+from submitit.helpers import clean_env
+from submitit.slurm.slurm import SlurmExecutor
+
+from sweeps.plan import PlannedRun
+from sweeps.slurm.cluster import SlurmError, refusal
+from sweeps.slurm.resources import Resources
+
+NEVER = 10**9  # time-outs after which submitit gives up: the job itself counts them
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one call of sbatch submits: an array of runs, or a single one."""
+
+    name: str
+    resources: Resources
+    runs: tuple[str, ...]  # ids, by array index
+    at_once: int | None = None  # of an array's tasks; None = all
+    after: tuple[str, ...] = ()  # names of batches that must have ended, whatever became of them
+    parents: tuple[str, ...] = ()  # runs that must be done
+
+    def job_of(self, run: str, job: str) -> str:
+        """The id of a run's job as squeue spells it, given the id that sbatch returned."""
+        return f"{job}_{self.runs.index(run)}" if len(self.runs) > 1 else job
+
+
+def deal(
+    runs: Sequence[PlannedRun], waits: Mapping[str, str], largest: int, max_parallel: int | None, prefix: str
+) -> list[Batch]:
+    """Batches in the order in which they are to be submitted.
+
+    One array for all runs with the same resources, split at ``largest`` tasks. ``waits``: runs that wait for another
+    run, which Slurm can say of a job only, so each of these is a batch of its own. At most ``max_parallel`` runs at a
+    time: what cannot share an array's own limit is put one behind the other.
+    """
+    groups: list[list[Batch]] = []
+    for resources in dict.fromkeys(Resources.of(run.config) for run in runs):
+        alike = [run.id for run in runs if run.id not in waits and Resources.of(run.config) == resources]
+        parts = [tuple(alike[start : start + largest]) for start in range(0, len(alike), largest)]
+        groups.append([Batch("", resources, part) for part in parts])
+    late = [run for run in runs if run.id in waits]
+    groups.append([Batch("", Resources.of(run.config), (run.id,), parents=(waits[run.id],)) for run in late])
+    number = itertools.count()
+    named = [[replace(batch, name=f"{prefix}.{next(number)}") for batch in group] for group in groups if group]
+    return _throttled(named, max_parallel) if max_parallel else list(itertools.chain(*named))
+
+
+def _throttled(groups: list[list[Batch]], max_parallel: int) -> list[Batch]:
+    """The groups' batches, with limits and an order by which all together run ``max_parallel`` at a time.
+
+    Think of as many slots, divided among the groups: an array takes all slots of its group and fills them by its own
+    limit, a single job takes one, and each waits for what had them before.
+    """
+    lanes = [list[str | None]() for _ in range(min(max_parallel, len(groups)))]
+    for slot in range(max_parallel):
+        lanes[slot % len(lanes)].append(None)
+    ordered = []
+    for slots, group in zip(itertools.cycle(lanes), groups):
+        for place, batch in enumerate(group):
+            taken = range(len(slots)) if len(batch.runs) > 1 else [place % len(slots)]
+            after = tuple(dict.fromkeys(name for slot in taken if (name := slots[slot])))
+            for slot in taken:
+                slots[slot] = batch.name
+            at_once = len(slots) if len(batch.runs) > 1 else None
+            ordered.append(replace(batch, at_once=at_once, after=after))
+    return ordered
+
+
+class Executor(SlurmExecutor):  # type: ignore[misc]
+    """submitit's, which can also say what it would submit where there is no Slurm."""
+
+    @classmethod
+    def affinity(cls) -> int:
+        return 1
+
+    def text(self, tasks: int) -> str:
+        """The batch script for so many tasks."""
+        if tasks > 1:
+            self.parameters["map_count"] = tasks
+        return str(self._make_submission_file_text(self._submitit_command_str, "text"))
+
+
+def executor(batch: Batch, folder: Path, code: Path, jobs: Mapping[str, str], run_jobs: Mapping[str, str]) -> Executor:
+    """What submits a batch. jobs: batch names to job ids; run_jobs: run ids to job ids, for what it waits for."""
+    parameters = batch.resources.parameters()
+    waits = [f"afterany:{jobs[name]}" for name in batch.after]
+    waits += [f"afterok:{run_jobs[run]}" for run in batch.parents]
+    extra = {**parameters.pop("additional_parameters"), "chdir": str(code)}
+    if batch.parents:
+        extra["kill-on-invalid-dep"] = "yes"  # else it would wait for a failed parent for ever
+    made = Executor(folder, max_num_timeout=NEVER)
+    made.update_parameters(
+        job_name=batch.name,
+        array_parallelism=batch.at_once or len(batch.runs),
+        dependency=",".join(waits) or None,
+        additional_parameters=extra,
+        **parameters,
+    )
+    return made
+
+
+def submit(made: Executor, calls: Sequence[Callable[[], Any]]) -> str:
+    """Hands a batch to Slurm and returns its job id, of an array without tasks. Raises SlurmError."""
+    try:
+        with _outside_of_jobs():
+            if len(calls) == 1:
+                return str(made.submit(calls[0]).job_id)
+            with made.batch():
+                jobs = [made.submit(call) for call in calls]
+            return str(jobs[0].job_id).partition("_")[0]
+    except (FailedJobError, FailedSubmissionError) as error:
+        said = " ".join(str(error).split())
+        raise SlurmError(f"Slurm refuses: {refusal(said)}") from None
+
+
+@contextmanager
+def _outside_of_jobs() -> Iterator[None]:
+    """Keeps the variables of a job in which a launch may be running from the jobs that it submits."""
+    if "SLURM_JOB_ID" not in os.environ:
+        yield
+        return
+    configured = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
+    with clean_env():
+        os.environ.update(configured)
+        yield

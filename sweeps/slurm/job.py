@@ -1,0 +1,130 @@
+"""What a Slurm job does: trains its run, and when it is asked to stop, saves, finds out why, and has itself requeued.
+
+submitit starts it, on every process of the run, from the snapshot of the code. submitit's own handling of signals is
+replaced: it takes every job of up to ten minutes for timed out, and would requeue before the state is saved.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from submitit import JobEnvironment
+from submitit.helpers import Checkpointable, TorchDistributedEnvironment
+
+from errors import SuiteError
+from experiments.claim import EXPIRES_SECONDS
+from experiments.config import Config
+from experiments.interrupts import Interrupted, Interrupts
+from experiments.run_folder import RunFolder
+from sweeps.slurm import attempts
+from sweeps.slurm.cluster import Situation, requeue, situation
+
+SLACK_SECONDS = 90.0  # Slurm's signal may come a minute early
+ASK_AGAIN_SECONDS = 5.0
+ASK_TIMES = 60
+
+
+class TrainRun(Checkpointable):  # type: ignore[misc]
+    """Trains the frozen run of a folder within a job.
+
+    cwd: where the launch was, which relative paths in a config are meant from. force: go on with checkpoints of other
+    code.
+    """
+
+    def __init__(self, folder: Path, cwd: Path, force: bool = False):
+        self.folder, self.cwd, self.force = str(folder), str(cwd), force
+
+    def __call__(self) -> None:
+        with suppress(OSError):
+            os.chdir(self.cwd)
+        folder = RunFolder(Path(self.folder))
+        job = JobEnvironment()
+        with Interrupts():  # a signal that comes before the engine listens is kept for it
+            config = folder.config()
+            _set_environment(config, job)
+            if job.global_rank == 0:
+                wait_for_stale_claim(folder)
+                attempts.started(folder, job.job_id, _restarts(), job.hostname)
+            how, code = self._train(folder, config, job.job_id)
+            if job.global_rank == 0:
+                attempts.ended(folder, job.job_id, how)
+                if how in (attempts.PREEMPTED, attempts.TIMED_OUT, attempts.LOST_CONTACT):
+                    _go_on(folder, config, job.job_id, how)
+            elif how != attempts.FAILED:
+                return  # where Slurm kills a job for a process that ends badly, the first one must still act
+        if code:
+            sys.exit(code)
+
+    def _train(self, folder: RunFolder, config: Config, job: str) -> tuple[str, int]:
+        """How the run, or this attempt at it, ended, and the exit code that says so."""
+        from experiments.devices import LostContact
+        from experiments.engine import run
+
+        try:
+            run(folder, force=self.force)
+        except Interrupted as asked:
+            why = why_interrupted(str(asked), situation(job), _restarts(), config.slurm.signal_seconds)
+            return why, asked.exit_code
+        except LostContact as error:
+            print(error, file=sys.stderr, flush=True)
+            return attempts.LOST_CONTACT, error.exit_code
+        except SuiteError as error:
+            print(error, file=sys.stderr, flush=True)
+            return attempts.FAILED, error.exit_code
+        return attempts.DONE, 0
+
+
+def why_interrupted(signal: str, found: Situation | None, restarts: int, signal_seconds: float) -> str:
+    """What stands behind a signal: preemption, the time limit, or a person.
+
+    found: what Slurm says of the job, None where it does not answer. restarts: of the job, as this attempt began.
+    """
+    if found is not None and found.restarts > restarts:
+        return attempts.RESTARTED  # Slurm has put it back into the queue by itself
+    if found is not None and found.preempted:
+        return attempts.PREEMPTED
+    if signal != "SIGUSR2":
+        return attempts.CANCELLED
+    near = found is None or (found.seconds_left is not None and found.seconds_left <= signal_seconds + SLACK_SECONDS)
+    return attempts.TIMED_OUT if near else attempts.PREEMPTED
+
+
+def wait_for_stale_claim(folder: RunFolder) -> None:
+    """Waits until a claim of another machine can have expired: this run's last job may have been killed there."""
+    deadline = time.monotonic() + 1.5 * EXPIRES_SECONDS
+    while folder.holder() and time.monotonic() < deadline:
+        time.sleep(1.0)
+
+
+def _go_on(folder: RunFolder, config: Config, job: str, how: str) -> None:
+    """Has the job queued again, unless it has reached its limit too often; asks on while the controller is away."""
+    spent = attempts.read(folder, job).counts
+    times = spent[attempts.TIMED_OUT] + spent[attempts.LOST_CONTACT]
+    if how != attempts.PREEMPTED and times > config.slurm.max_timeouts:
+        with suppress(SuiteError):
+            folder.set_state("interrupted", cause=f"{how}: job {job} has been requeued {times - 1} times for that")
+        return
+    for _ in range(ASK_TIMES):
+        worked, complaint = requeue(job)
+        found = situation(job)
+        if worked or (found is not None and found.restarts > _restarts()):
+            return
+        print(f"cannot requeue: {complaint}", file=sys.stderr, flush=True)
+        time.sleep(ASK_AGAIN_SECONDS)
+
+
+def _set_environment(config: Config, job: JobEnvironment) -> None:
+    """What the engine reads from the environment: the process group, and threads."""
+    if job.num_tasks > 1:
+        TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+    given = int(os.environ.get("SLURM_CPUS_PER_TASK", "0"))
+    if threads := config.machine.threads or max(0, given - config.data.workers):
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+def _restarts() -> int:
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))

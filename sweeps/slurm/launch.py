@@ -1,0 +1,196 @@
+"""Submits what is missing of a plan and is through: what is done, queued or running is left alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import atomic_file
+from errors import RunFolderError
+from experiments.claim import holder_of, take
+from experiments.data.layout import check_root
+from experiments.run_folder import RunFolder
+from sweeps.plan import Plan, PlannedRun
+from sweeps.slurm import shared, snapshot
+from sweeps.slurm.batches import Batch, deal, executor, submit
+from sweeps.slurm.cluster import Cluster, Limits, SlurmError
+from sweeps.slurm.job import TrainRun
+from sweeps.slurm.resources import Resources
+from sweeps.slurm.submissions import FOLDER, Submission, SubmittedRun, find
+from sweeps.status import DONE, FAILED, QUEUED, RUNNING, describe
+
+USUAL_ARRAY_SIZE = 1001  # Slurm's default, where no Slurm can be asked
+
+
+@dataclass
+class Outcome:
+    """Run ids by what this launch did about them."""
+
+    done: list[str] = field(default_factory=list)
+    submitted: dict[str, str] = field(default_factory=dict)  # with their jobs
+    left_alone: dict[str, str] = field(default_factory=dict)  # queued or running, with what is known of them
+    skipped_failed: list[str] = field(default_factory=list)  # failed earlier and not asked to be tried again
+    waiting: dict[str, str] = field(
+        default_factory=dict
+    )  # not submitted, since no job of their parents can be waited for
+    problem: str | None = None  # why not all could be submitted
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.problem or self.skipped_failed or self.waiting else 0
+
+
+def launch(
+    plan: Plan,
+    runs_dir: Path,
+    cluster: Cluster,
+    max_parallel: int | None = None,
+    retry_failed: bool = False,
+    force: bool = False,
+    say: Callable[[str], None] = print,
+) -> Outcome:
+    """Submits every run of the plan that is not finished, queued or running, and returns.
+
+    max_parallel: runs at a time, of those submitted now. force: go on with checkpoints that other code wrote.
+    Raises SuiteError for whatever is wrong before anything is submitted. Where Slurm refuses in the middle, what was
+    submitted stays, and the outcome says so.
+    """
+    with _alone(runs_dir):
+        outcome, missing, submitted = choose(plan, runs_dir, cluster, retry_failed)
+        if not missing:
+            return outcome
+        limits = cluster.limits()
+        refuse_unfit(missing, runs_dir, limits)
+        code = snapshot.take(runs_dir / FOLDER / "code")
+        submission = Submission(runs_dir, plan.sweep, code)
+        batches = deal(
+            missing, _waits(missing, runs_dir), limits.max_array_size, max_parallel, _prefix(plan, submission)
+        )
+        _try(batches, submission, cluster)
+        folders = {run.id: RunFolder(runs_dir / run.id) for run in missing}
+        for run in missing:
+            folders[run.id].freeze(run.config)
+        jobs: dict[str, str] = {}
+        run_jobs = {run: queued.id for run, queued in submitted.items()}
+        submission.write(batches, jobs)
+        for batch in batches:
+            calls = [TrainRun(folders[run].path, Path.cwd(), force) for run in batch.runs]
+            try:
+                number = submit(executor(batch, submission.folder, code, jobs, run_jobs), calls)
+            except SlurmError as error:
+                outcome.problem = str(error)
+                break
+            jobs[batch.name] = number
+            for run_id in batch.runs:
+                run_jobs[run_id] = outcome.submitted[run_id] = batch.job_of(run_id, number)
+            submission.write(batches, jobs)
+            say(described(batch, number))
+    return outcome
+
+
+def scripts(
+    plan: Plan, runs_dir: Path, cluster: Cluster | None, max_parallel: int | None, retry_failed: bool
+) -> list[tuple[Batch, str]]:
+    """What ``launch`` would submit, as batch scripts; nothing is written. cluster: None where there is no Slurm."""
+    _, missing, _ = choose(plan, runs_dir, cluster, retry_failed)
+    limits = cluster.limits() if cluster else None
+    if limits:
+        refuse_unfit(missing, runs_dir, limits)
+    submission = Submission(runs_dir, plan.sweep)
+    largest = limits.max_array_size if limits else USUAL_ARRAY_SIZE
+    batches = deal(missing, _waits(missing, runs_dir), largest, max_parallel, _prefix(plan, submission))
+    code = runs_dir / FOLDER / "code" / "SNAPSHOT"
+    numbers = {batch.name: f"JOB_{batch.name}" for batch in batches}
+    run_jobs = {run: batch.job_of(run, numbers[batch.name]) for batch in batches for run in batch.runs}
+    made = [executor(batch, submission.folder, code, numbers, run_jobs) for batch in batches]
+    return [(batch, one.text(len(batch.runs))) for batch, one in zip(batches, made)]
+
+
+def choose(
+    plan: Plan, runs_dir: Path, cluster: Cluster | None, retry_failed: bool
+) -> tuple[Outcome, list[PlannedRun], dict[str, SubmittedRun]]:
+    """What is to be submitted, what is not and why, and the jobs that are alive."""
+    found = find(runs_dir, plan.distinct(), cluster)
+    alive = {run: submitted for run, submitted in found.items() if submitted.job and submitted.job.alive}
+    outcome = Outcome()
+    missing: dict[str, PlannedRun] = {}
+    rows = {row.run: row for row in describe(plan, runs_dir, found)}
+    for run in plan.distinct().values():
+        row = rows[run.id]
+        if row.state == DONE:
+            outcome.done.append(run.id)
+        elif run.id in alive or row.state in (QUEUED, RUNNING):
+            outcome.left_alone[run.id] = f"{row.state}: {row.detail}" if row.detail else row.state
+        elif row.state == FAILED and not retry_failed:
+            outcome.skipped_failed.append(run.id)
+        elif run.parent in outcome.skipped_failed or run.parent in outcome.waiting:
+            outcome.waiting[run.id] = f"waits for {run.parent}, which failed"
+        elif run.parent in outcome.left_alone and run.parent not in alive:
+            outcome.waiting[run.id] = f"waits for {run.parent}, which is run elsewhere"
+        else:
+            missing[run.id] = run
+    return outcome, list(missing.values()), alive
+
+
+def refuse_unfit(runs: list[PlannedRun], runs_dir: Path, limits: Limits) -> None:
+    """Raises SuiteError for data, resources or folders with which a run could not be run."""
+    for resources in dict.fromkeys(Resources.of(run.config) for run in runs):
+        resources.check(limits)
+    for run in runs:
+        check_root(run.config)
+    if runs and not runs[0].config.slurm.shared:
+        shared.check(runs_dir, "runs_dir", limits)
+        if sys.prefix != sys.base_prefix:
+            shared.check(Path(sys.prefix), "the virtual environment", limits)
+
+
+def described(batch: Batch, number: str) -> str:
+    if len(batch.runs) == 1:
+        return f"job {number}: {batch.runs[0]}" + (f", after {batch.parents[0]}" if batch.parents else "")
+    limit = f", at most {batch.at_once} at a time" if batch.at_once else ""
+    return f"job {number}: {len(batch.runs)} runs{limit}"
+
+
+def _waits(runs: list[PlannedRun], runs_dir: Path) -> dict[str, str]:
+    """Runs whose parents are not done yet, with the parents."""
+    return {run.id: run.parent for run in runs if run.parent and not RunFolder(runs_dir / run.parent).finished()}
+
+
+def _prefix(plan: Plan, submission: Submission) -> str:
+    """Of job names, which find a submission again whatever was lost of it."""
+    return f"{plan.sweep}.{submission.id}"
+
+
+def _try(batches: list[Batch], submission: Submission, cluster: Cluster) -> None:
+    """Asks Slurm whether it would ever run each kind of batch. Raises SlurmError."""
+    for resources in dict.fromkeys(batch.resources for batch in batches):
+        batch = Batch("try", resources, ("try",))
+        script = submission.folder / "try.sh"
+        atomic_file.write(script, executor(batch, submission.folder, submission.folder, {}, {}).text(1) + "\n")
+        try:
+            cluster.check(script)
+        except SlurmError:
+            script.unlink()
+            submission.folder.rmdir()
+            raise
+        script.unlink()
+
+
+@contextmanager
+def _alone(runs_dir: Path) -> Iterator[None]:
+    """One launch at a time: two that chose together would submit everything twice."""
+    folder = runs_dir / FOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"cannot write {folder}: {atomic_file.reason(error)}") from None
+    if holder := holder_of(folder):
+        raise RunFolderError(f"another launch is submitting into {runs_dir}: {holder}; try again when it is through")
+    claim = take(folder)
+    try:
+        yield
+    finally:
+        claim.release()

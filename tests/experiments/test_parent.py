@@ -1,0 +1,53 @@
+"""What a run may start from, and what is said where it cannot."""
+
+from __future__ import annotations
+
+import pytest
+
+from errors import ConfigError
+from experiments.config import resolve
+from experiments.parent import WEIGHTS, weights_of
+from experiments.run_folder import RunFolder
+
+RUN = "scenes-nano-s0-0123abcd"
+
+
+@pytest.fixture
+def parent(tmp_path) -> RunFolder:
+    folder = RunFolder(tmp_path / RUN)
+    folder.freeze(resolve("scenes"))
+    return folder
+
+
+def refusal(init: str, runs_dir) -> str:
+    with pytest.raises(ConfigError) as refused:
+        weights_of(init, runs_dir)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def test_a_run_that_is_not_there_is_refused_with_the_nearest(parent, tmp_path):
+    said = refusal("scenes-nano-s0-0123abce", tmp_path)
+    assert f"no such run in {tmp_path}; did you mean {RUN!r}?" in said
+    assert refusal("imagenet-l-s0-00000000", tmp_path).endswith(f"no such run in {tmp_path}")
+    assert "no such run" in refusal(RUN, tmp_path / "nowhere")
+    assert "no such file" in refusal("weights.pth", tmp_path)
+
+
+def test_a_run_that_is_not_done_is_refused_with_its_state(parent, tmp_path):
+    assert "was not started yet" in refusal(RUN, tmp_path)
+    (parent.path / WEIGHTS).write_bytes(b"of a process that died before its summary")
+    parent.set_state("running", step=3)
+    assert "not done: its process died" in refusal(RUN, tmp_path)
+    with parent.claim():
+        assert "not done yet, it is being run by" in refusal(RUN, tmp_path)
+    parent.set_state("failed", cause="non-finite loss at step 7")
+    assert "not done: failed (non-finite loss at step 7)" in refusal(RUN, tmp_path)
+
+
+def test_weights_of_a_finished_run_and_of_a_file(parent, tmp_path):
+    parent.write_json("summary.json", {"run": RUN})
+    assert "its weights.safetensors is gone" in refusal(RUN, tmp_path)
+    (parent.path / WEIGHTS).write_bytes(b"weights")
+    assert weights_of(RUN, tmp_path) == parent.path / WEIGHTS
+    assert weights_of(str(parent.path / WEIGHTS), tmp_path / "nowhere") == parent.path / WEIGHTS

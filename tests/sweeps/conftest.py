@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.sweeps.fake_slurm import FakeSlurm
+
+
+@pytest.fixture
+def slurm(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    """A made-up Slurm on the PATH, with a partition of two days and one of half an hour."""
+    fake = FakeSlurm(tmp_path_factory.mktemp("slurm") / "fake")
+    monkeypatch.setenv("PATH", f"{fake.bin}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    return fake

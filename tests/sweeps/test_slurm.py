@@ -1,0 +1,423 @@
+"""What a launch on Slurm decides, against made-up programs; what Slurm itself does is tested in tests/slurm."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from errors import SuiteError
+from experiments.claim import take
+from experiments.config import ROOT
+from experiments.run_folder import RunFolder
+from sweeps.plan import load
+from sweeps.slurm import attempts, shared
+from sweeps.slurm.batches import Batch, deal
+from sweeps.slurm.cancel import cancel
+from sweeps.slurm.cluster import Cluster, Limits, Situation, minutes
+from sweeps.slurm.job import why_interrupted
+from sweeps.slurm.launch import launch, scripts
+from sweeps.slurm.resources import Resources
+from sweeps.slurm.submissions import known
+from sweeps.status import CANCELLED, DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, UNKNOWN, describe
+
+SMALL = {"machine.threads": 1, "slurm.gpus_per_node": 0}
+
+
+@pytest.fixture
+def plan():
+    return load("ablation_offsets", "smoke", SMALL, [0])
+
+
+def states(plan, runs_dir):
+    submitted, complaint = known(runs_dir, plan.distinct())
+    return {row.arm: (row.state, row.detail) for row in describe(plan, runs_dir, submitted)}, complaint
+
+
+def finish(folder, state="done"):
+    folder.set_state(state, cause="a cause", step=1, steps=1)
+    if state == "done":
+        folder.write_json("summary.json", {"run": folder.id, "metrics": {"eval/top1": 50.0}})
+
+
+def test_one_array_is_submitted_once(plan, slurm, tmp_path):
+    outcome = launch(plan, tmp_path / "runs", Cluster())
+    assert list(outcome.submitted.values()) == [f"100_{task}" for task in range(7)]
+    assert set(slurm.jobs) == set(outcome.submitted.values())
+    again = launch(plan, tmp_path / "runs", Cluster())
+    assert not again.submitted and again.left_alone.keys() == outcome.submitted.keys()
+    assert len(slurm.scripts) == 1 and "#SBATCH --array=0-6%7" in slurm.scripts[0]
+    assert all(RunFolder(tmp_path / "runs" / run).config() for run in outcome.submitted)
+
+
+def test_every_job_is_handed_its_own_run(plan, slurm, tmp_path):
+    from submitit.core.utils import DelayedSubmission
+
+    outcome = launch(plan, tmp_path / "runs", Cluster())
+    for run, job in outcome.submitted.items():
+        (pickle,) = (tmp_path / "runs" / "slurm").glob(f"*/{job}_submitted.pkl")
+        assert Path(DelayedSubmission.load(pickle).function.folder).name == run
+
+
+def test_an_array_is_split_at_the_largest_size(plan, slurm, tmp_path):
+    slurm.set(max_array_size=3)
+    launch(plan, tmp_path / "runs", Cluster())
+    assert [re.search(r"--array=(\S+)", text)[1] for text in slurm.scripts[:2]] == ["0-2%3", "0-2%3"]
+    assert "--array" not in slurm.scripts[2], "a single run needs no array"
+    assert list(slurm.jobs) == ["100_0", "100_1", "100_2", "101_0", "101_1", "101_2", "102"]
+
+
+def test_runs_of_other_resources_are_arrays_of_their_own(slurm, tmp_path):
+    plan = load("ablation_offsets", "smoke", SMALL, [0])
+    for run in plan.runs[:2]:
+        run.config.slurm.mem_gb = 1.5
+    launch(plan, tmp_path / "runs", Cluster())
+    assert ["--mem=1536M" in text for text in slurm.scripts] == [True, False]
+    assert ["0-1%2" in slurm.scripts[0], "0-4%5" in slurm.scripts[1]] == [True, True]
+
+
+@pytest.mark.parametrize("max_parallel", [1, 2, 3, 5, 40])
+@pytest.mark.parametrize("sizes", [[4], [4, 4, 1], [2, 1], [1, 1, 1, 1]])
+def test_no_more_runs_than_asked_for_can_run_at_a_time(max_parallel, sizes):
+    """Plays the queue of a cluster without end: whatever may start does."""
+    runs = load("ablation_offsets", "smoke", SMALL, list(range(3))).runs[: sum(sizes)]
+    place = 0
+    for number, size in enumerate(sizes):
+        for run in runs[place : place + size]:
+            run.config.slurm.time_minutes += number
+        place += size
+    waits = {run.id: "parent" for run in runs[-2:]} if sizes[0] == 4 else {}
+    batches = deal(runs, waits, 3, max_parallel, "name")
+    assert sorted(run for batch in batches for run in batch.runs) == sorted(run.id for run in runs)
+    left = {batch.name: list(batch.runs) for batch in batches}
+    rounds = 0
+    while any(left.values()):
+        running = {
+            batch.name: left[batch.name][: batch.at_once or 1]
+            for batch in batches
+            if not any(left[name] for name in batch.after)
+        }
+        assert 0 < sum(map(len, running.values())) <= max_parallel
+        for name, started in running.items():
+            left[name] = left[name][len(started) :]
+        rounds += 1
+    assert rounds <= len(runs)
+
+
+def test_without_a_limit_nothing_waits_for_another(plan):
+    assert all(not batch.after and batch.at_once is None for batch in deal(plan.runs, {}, 3, None, "name"))
+
+
+def test_what_is_done_running_or_failed_is_left_alone(plan, slurm, tmp_path):
+    runs = [RunFolder(tmp_path / run.id) for run in plan.runs]
+    for folder, run in zip(runs, plan.runs):
+        folder.freeze(run.config)
+    finish(runs[0])
+    finish(runs[1], "failed")
+    with runs[2].claim():
+        outcome = launch(plan, tmp_path, Cluster())
+    assert (outcome.done, outcome.skipped_failed) == ([runs[0].id], [runs[1].id])
+    assert list(outcome.left_alone) == [runs[2].id] and len(outcome.submitted) == 4
+    assert outcome.exit_code == 1
+    retried = launch(plan, tmp_path, Cluster(), retry_failed=True)
+    assert list(retried.submitted) == [runs[1].id, runs[2].id]
+
+
+@pytest.mark.parametrize("end", ["CANCELLED", "TIMEOUT", "PREEMPTED", "NODE_FAIL", "COMPLETED"])
+def test_a_job_that_ended_before_its_run_is_followed_by_another(plan, slurm, tmp_path, end):
+    first = launch(plan, tmp_path, Cluster())
+    slurm.end("100", end)
+    assert launch(plan, tmp_path, Cluster()).submitted.keys() == first.submitted.keys()
+
+
+@pytest.mark.parametrize("end", ["FAILED", "OUT_OF_MEMORY"])
+def test_a_job_that_failed_without_a_word_is_tried_again_when_asked_to(plan, slurm, tmp_path, end):
+    launch(plan, tmp_path, Cluster())
+    slurm.end("100_3", end)
+    state, detail = states(plan, tmp_path)[0]["joint"]
+    assert state == FAILED and end in detail and "100_3_0_log.err" in detail
+    assert len(launch(plan, tmp_path, Cluster()).skipped_failed) == 1
+    assert len(launch(plan, tmp_path, Cluster(), retry_failed=True).submitted) == 1
+
+
+def test_a_state_that_is_not_known_is_shown_and_not_submitted_twice(plan, slurm, tmp_path):
+    launch(plan, tmp_path, Cluster())
+    slurm.end("100_0", "BEWITCHED")
+    assert states(plan, tmp_path)[0]["zero"] == (UNKNOWN, "Slurm says BEWITCHED of job 100_0")
+    assert not launch(plan, tmp_path, Cluster()).submitted
+
+
+def test_states_with_and_without_accounting(plan, slurm, tmp_path):
+    launch(plan, tmp_path, Cluster())
+    runs = {run.arm: RunFolder(tmp_path / run.id) for run in plan.runs}
+    finish(runs["zero"])
+    runs["token"].set_state("running", step=5, steps=10, epoch=1, epochs=2)
+    for job, state in (("100_0", "COMPLETED"), ("100_1", "RUNNING"), ("100_2", "NODE_FAIL"), ("100_3", "CANCELLED")):
+        slurm.end(job, state)
+    attempts.started(runs["zero_mean"], "100_1", 0, "n")
+    attempts.ended(runs["zero_mean"], "100_1", attempts.PREEMPTED)
+    attempts.started(runs["zero_mean"], "100_1", 1, "n")
+    for accounting in (True, False):
+        slurm.set(accounting=accounting)
+        found, complaint = states(plan, tmp_path)
+        assert complaint is None
+        assert found["zero"][0] == DONE
+        assert found["zero_mean"] == (RUNNING, "starting, job 100_1, 1:00:00 to its limit, preempted ×1")
+        assert found["token"][0] == INTERRUPTED and "NODE_FAIL" in found["token"][1]
+        assert found["joint"][0] == CANCELLED
+        assert found["axial"] == (QUEUED, "(Priority) job 100_4")
+    slurm.forget()
+    found, _ = states(plan, tmp_path)
+    assert found["zero"][0] == DONE and found["token"][0] == INTERRUPTED
+    assert found["joint"][0] == UNKNOWN and "job 100_3" in found["joint"][1]
+
+
+def test_status_asks_slurm_once_and_only_when_something_was_submitted(plan, slurm, tmp_path):
+    states(plan, tmp_path)
+    assert not slurm.read()["calls"]
+    launch(plan, tmp_path, Cluster())
+    slurm.set(calls=[])
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    states(plan, tmp_path)
+    assert [call[0] for call in slurm.read()["calls"]] == ["squeue", "sacct"]
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
+
+
+def test_status_without_a_slurm_that_answers_says_so_and_goes_on(plan, slurm, tmp_path):
+    launch(plan, tmp_path, Cluster())
+    finish(RunFolder(tmp_path / plan.runs[0].id))
+    slurm.set(away=True)
+    found, complaint = states(plan, tmp_path)
+    assert "Unable to contact slurm controller" in complaint
+    assert found["zero"][0] == DONE and found["token"][0] == UNKNOWN
+    with pytest.raises(SuiteError, match="does not answer"):
+        launch(plan, tmp_path, Cluster())
+
+
+def test_a_launch_that_died_after_sbatch_is_found_again(plan, slurm, tmp_path):
+    launch(plan, tmp_path, Cluster())
+    (record,) = (tmp_path / "slurm").glob("*/submission.json")
+    content = json.loads(record.read_text())
+    content["batches"][0]["job"] = None  # as it is before sbatch answers
+    record.write_text(json.dumps(content))
+    assert not launch(plan, tmp_path, Cluster()).submitted
+    assert states(plan, tmp_path)[0]["zero"][0] == QUEUED
+
+
+def test_a_launch_that_died_before_sbatch_is_done_again(plan, slurm, tmp_path):
+    slurm.set(refuse_after=0)
+    refused = launch(plan, tmp_path, Cluster())
+    assert "job submit limit" in refused.problem and refused.exit_code == 1 and not refused.submitted
+    slurm.set(refuse_after=None)
+    assert len(launch(plan, tmp_path, Cluster()).submitted) == 7
+
+
+def test_what_was_submitted_before_slurm_refused_stays(plan, slurm, tmp_path):
+    slurm.set(max_array_size=3, refuse_after=1)
+    first = launch(plan, tmp_path, Cluster())
+    assert len(first.submitted) == 3 and first.problem
+    slurm.set(refuse_after=None)
+    second = launch(plan, tmp_path, Cluster())
+    assert len(second.submitted) == 4 and not second.submitted.keys() & first.submitted.keys()
+
+
+def test_two_launches_do_not_submit_together(plan, slurm, tmp_path):
+    (tmp_path / "slurm").mkdir(exist_ok=True)
+    claim = take(tmp_path / "slurm")
+    try:
+        with pytest.raises(SuiteError, match="another launch is submitting"):
+            launch(plan, tmp_path, Cluster())
+    finally:
+        claim.release()
+    assert not slurm.scripts
+
+
+def test_cancel_takes_back_what_is_alive(plan, slurm, tmp_path):
+    launch(plan, tmp_path, Cluster())
+    slurm.end("100_0", "COMPLETED")
+    assert list(cancel(plan, tmp_path, Cluster()).values()) == [f"100_{task}" for task in range(1, 7)]
+    assert list(slurm.jobs.values()) == ["COMPLETED", *["CANCELLED"] * 6]
+    assert cancel(plan, tmp_path, Cluster()) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"slurm.partition": "gpus"}, "unknown partition 'gpus'; did you mean 'gpu'"),
+        ({"slurm.partition": "short"}, "time_minutes=1440: partition short allows 30"),
+        ({"slurm.time_minutes": 5000}, "partition gpu allows 2880"),
+        ({"slurm.account": "nobody"}, "Invalid account"),
+        ({"slurm.options": ["--array=1"]}, "is set by the suite itself"),
+        ({"slurm.options": ["--mem=1"]}, "set slurm.mem_gb"),
+        ({"slurm.options": ["exclude=node1"]}, "not of the form"),
+        ({"slurm.nodes": 2}, "machine.devices=1 cannot be dealt out"),
+        ({"slurm.signal_seconds": 1200, "slurm.time_minutes": 20}, "must be less than slurm.time_minutes"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_is_submitted(slurm, tmp_path, settings, said):
+    with pytest.raises(SuiteError, match=re.escape(said)) as refusal:
+        launch(load("ablation_offsets", "smoke", SMALL | settings, [0]), tmp_path / "runs", Cluster())
+    assert "\n" not in str(refusal.value) and refusal.value.exit_code == 2
+    assert not slurm.scripts and not list((tmp_path / "runs").glob("scenes-*"))
+    assert not list((tmp_path / "runs" / "slurm").glob("2*")), "nothing half-written"
+
+
+def test_a_folder_that_other_nodes_do_not_see_is_refused(plan, slurm, tmp_path):
+    slurm.set(hosts=["node-a", socket.gethostname()])
+    with pytest.raises(SuiteError, match="which node-a and other nodes do not see"):
+        launch(plan, tmp_path / "runs", Cluster())
+    assert not slurm.scripts
+    trusting = load("ablation_offsets", "smoke", SMALL | {"slurm.shared": True}, [0])
+    assert launch(trusting, tmp_path / "runs", Cluster()).submitted
+
+
+def test_network_file_systems_are_taken_as_shared(monkeypatch, tmp_path):
+    limits = Limits(1001, {}, frozenset({"node-a"}))
+    for kind in ("nfs4", "lustre", "fuse.sshfs"):
+        monkeypatch.setattr(shared, "file_system", lambda _, kind=kind: kind)
+        shared.check(tmp_path, "runs_dir", limits)
+    assert shared.own_names()
+
+
+def test_the_kind_of_a_file_system_is_that_of_the_nearest_mount():
+    assert shared.file_system(Path("/proc/self")) == "proc"
+    assert shared.file_system(Path("/proc/self/no/such/folder")) == "proc"
+
+
+def test_without_slurm_one_line_says_so(tmp_path):
+    words = ["sweep=ablation_offsets", "protocol=smoke", "--slurm", f"runs_dir={tmp_path / 'runs'}"]
+    done = subprocess.run(
+        [sys.executable, "run.py", *words], cwd=ROOT, capture_output=True, text=True, env={"PATH": str(tmp_path)}
+    )
+    assert done.returncode == 2 and done.stderr.startswith("run.py: no sbatch on this machine")
+    assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "runs").exists()
+
+
+def test_the_batch_script_is_the_golden_one(slurm, tmp_path):
+    """Every resource set, on two nodes with two GPUs each; paths and the interpreter differ between machines."""
+    settings = SMALL | {
+        "machine.devices": 4,
+        "slurm.nodes": 2,
+        "slurm.gpus_per_node": None,
+        "slurm.cpus_per_task": 8,
+        "slurm.mem_gb": 64,
+        "slurm.time_minutes": 600,
+        "slurm.partition": "gpu",
+        "slurm.account": "vision",
+        "slurm.qos": "normal",
+        "slurm.constraint": "a100|h100",
+        "slurm.setup": ["module load cuda"],
+        "slurm.options": ["--exclude=node7", "--exclusive"],
+    }
+    plan = load("ablation_offsets", "smoke", settings, [0, 1])
+    ((batch, text),) = scripts(plan, tmp_path / "runs", Cluster(), 4, False)
+    for found, name in (
+        (str(tmp_path), "TMP"),
+        (sys.executable, "PYTHON"),
+        (batch.name.rpartition(".")[0][-20:], "ID"),
+    ):
+        text = text.replace(found, name)
+    assert text == (Path(__file__).parent / "golden_batch.sh").read_text()
+    assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
+    assert not (tmp_path / "runs").exists(), "a dry run writes nothing"
+
+
+def test_gpus_follow_the_processes_unless_they_are_set():
+    def asked(**settings):
+        given = {f"slurm.{key}" if key != "device" else "machine.device": value for key, value in settings.items()}
+        resources = Resources.of(load("ablation_offsets", "smoke", {"machine.devices": 4, **given}, [0]).runs[0].config)
+        return resources.tasks_per_node, resources.gpus_per_node
+
+    assert asked() == (4, 4)
+    assert asked(nodes=2) == (2, 2)
+    assert asked(device="cpu") == (4, 0)
+    assert asked(gpus_per_node=1) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("signal", "found", "why"),
+    [
+        ("SIGUSR2", Situation(0, True, 10.0), attempts.PREEMPTED),
+        ("SIGTERM", Situation(0, True, 10.0), attempts.PREEMPTED),
+        ("SIGUSR2", Situation(0, False, 100.0), attempts.TIMED_OUT),
+        ("SIGUSR2", Situation(0, False, 5000.0), attempts.PREEMPTED),  # by whoever sends it without a word
+        ("SIGUSR2", None, attempts.TIMED_OUT),  # counted against the cap, so it cannot go on for ever
+        ("SIGTERM", Situation(0, False, 100.0), attempts.CANCELLED),
+        ("SIGTERM", Situation(1, False, None), attempts.RESTARTED),
+        ("SIGTERM", None, attempts.CANCELLED),
+    ],
+)
+def test_why_a_job_is_asked_to_stop(signal, found, why):
+    assert why_interrupted(signal, found, restarts=0, signal_seconds=120) == why
+
+
+def test_attempts_are_counted_from_what_jobs_said(tmp_path):
+    folder = RunFolder(tmp_path)
+    for restarts in range(3):
+        attempts.started(folder, "7_1", restarts, "n")
+    attempts.ended(folder, "7_1", attempts.TIMED_OUT)
+    attempts.started(folder, "7_1", 3, "n")
+    attempts.ended(folder, "7_1", attempts.PREEMPTED)
+    with (tmp_path / "attempts.jsonl").open("a") as file:
+        file.write('{"what": "ended", "job"')
+    assert str(attempts.read(folder)) == "preempted ×1, timed out ×1, restarted ×2"
+    assert str(attempts.read(folder, "8")) == ""
+
+
+def test_times_of_slurm_in_minutes():
+    assert [minutes(text) for text in ("UNLIMITED", "2-00:30:00", "00:30:00", "10:00")] == [None, 2910, 30, 10]
+
+
+def test_a_batch_knows_its_jobs():
+    resources = Resources.of(load("ablation_offsets", "smoke", SMALL, [0]).runs[0].config)
+    assert Batch("b", resources, ("x", "y")).job_of("y", "45") == "45_1"
+    assert Batch("b", resources, ("x",)).job_of("x", "45") == "45"
+
+
+def test_the_command_line_from_launch_to_cancel(slurm, tmp_path):
+    words = ["protocol=smoke", "seeds=[0]", f"runs_dir={tmp_path / 'runs'}", "slurm.gpus_per_node=0"]
+
+    def run(*more):
+        done = subprocess.run([sys.executable, "run.py", *more, *words], cwd=ROOT, capture_output=True, text=True)
+        return done.returncode, done.stdout, done.stderr
+
+    code, out, _ = run("sweep=ablation_offsets", "--slurm", "--dry-run", "--json")
+    assert code == 0 and len(json.loads(out)) == 1 and not slurm.scripts
+    code, out, err = run("sweep=ablation_offsets", "--slurm", "--max-parallel", "2")
+    assert code == 0 and "job 100: 7 runs, at most 2 at a time" in out, err
+    code, out, _ = run("status=ablation_offsets", "--json")
+    assert {row["state"] for row in json.loads(out)["runs"]} == {"queued"}
+    code, out, _ = run("cancel=ablation_offsets", "--json")
+    assert len(json.loads(out)["cancelled"]) == 7
+    for refused in (["--jobs", "2", "--slurm"], ["--max-parallel", "2"], ["--max-parallel", "0", "--slurm"]):
+        code, out, err = run("sweep=ablation_offsets", *refused)
+        assert code == 2 and len(err.splitlines()) == 1 and "--max-parallel" in err
+
+
+def test_the_end_of_a_runs_log_is_shown_by_a_part_of_its_id(plan, slurm, tmp_path):
+    launch(plan, tmp_path / "runs", Cluster())
+    folder = RunFolder(tmp_path / "runs" / plan.runs[0].id)
+    folder.log.write_text("".join(f"line {number}\n" for number in range(100)))
+    (said,) = (tmp_path / "runs" / "slurm").glob("2*")
+    (said / "100_0_0_log.err").write_text("srun: error: a word of Slurm's\n")
+
+    def logs(name):
+        command = [sys.executable, "run.py", f"logs={name}", f"runs_dir={tmp_path / 'runs'}"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    shown = logs(folder.id[-8:]).stdout
+    assert "line 99" in shown and "line 10\n" not in shown and "a word of Slurm's" in shown
+    assert "is a part of 7 run ids" in logs("scenes").stderr
+    assert "unknown run" in logs("nonsense").stderr
+
+
+def test_nothing_here_but_a_job_imports_torch():
+    code = (
+        "import sys, sweeps.slurm.launch, sweeps.slurm.job, sweeps.logs, sweeps.show; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
