@@ -21,6 +21,7 @@ USAGE = """\
   python run.py experiment=NAME [key=value …]          one run, in the foreground
   python run.py sweep=NAME [key=value …] [--jobs N]    every run of a sweep on this machine; only what is missing
   python run.py sweep=NAME [key=value …] --slurm       submits what is missing to Slurm and is through
+  python run.py price=NAME [--fresh]                   device-hours a sweep will cost, from a short probe of each set-up
   python run.py status=NAME                            what has become of a sweep's runs
   python run.py cancel=NAME                            takes its jobs back from Slurm
   python run.py logs=RUN                               the end of what a run has said
@@ -45,6 +46,7 @@ start here: python run.py sweep=ablation_offsets protocol=smoke   (needs no data
 COMMANDS = (
     "experiment",
     "sweep",
+    "price",
     "status",
     "cancel",
     "logs",
@@ -107,6 +109,7 @@ def build_parser() -> Parser:
         action="store_true",
         help="resume runs though the code changed since, and mark them (experiment, sweep)",
     )
+    parser.add_argument("--fresh", action="store_true", help="measure again what is known from earlier (price)")
     parser.add_argument("--watch", action="store_true", help="follow until nothing runs (status, sweep --slurm, logs)")
     parser.add_argument(
         "--mixed", action="store_true", help="average runs of different code or data, and say so (report)"
@@ -138,6 +141,7 @@ def dispatch(options: argparse.Namespace) -> int:
     commands = {
         "experiment": experiment,
         "sweep": sweep,
+        "price": price,
         "status": status,
         "cancel": cancel,
         "logs": logs,
@@ -195,7 +199,12 @@ def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     if options.max_parallel:
         raise ConfigError("--max-parallel limits Slurm jobs; on this machine it is --jobs")
     if options.dry_run:
-        _show_status(plan, runs_dir, options)
+        from sweeps.price import known, sentence
+
+        cost = known(plan, runs_dir)
+        _show_status(plan, runs_dir, options, price=cost.as_dict() if cost else None)
+        if not options.json:
+            print(sentence(plan, runs_dir))
         return 0
     with _live(runs_dir) as (say, watch):
         outcome = launch(plan, runs_dir, options.jobs, options.retry_failed, options.force, say, watch)
@@ -211,6 +220,25 @@ def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
         f"{len(outcome.done)} of {len(plan.distinct())} runs done; `report={name}` with the same words makes the table"
     )
     return outcome.exit_code
+
+
+def price(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
+    """What a sweep costs in device-hours; set-ups of unknown speed are timed."""
+    from experiments.interrupts import Interrupted
+    from sweeps.price import estimate
+
+    plan, runs_dir = planned(name, given)
+
+    def say(line: str) -> None:
+        if not options.json:
+            print(line, file=sys.stderr, flush=True)
+
+    try:
+        found = estimate(plan, runs_dir, fresh=options.fresh, say=say)
+    except Interrupted as interruption:
+        return interruption.exit_code
+    print(json.dumps(found.as_dict()) if options.json else "\n".join(found.table()))
+    return 0
 
 
 def _sweep_on_slurm(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
@@ -279,8 +307,8 @@ def status(name: str, given: dict[str, Any], options: argparse.Namespace) -> int
     return 0
 
 
-def _show_status(plan: Plan, runs_dir: Path, options: argparse.Namespace, watch: bool = False) -> None:
-    """Prints what is known of every planned run, from the run folders and from Slurm."""
+def _show_status(plan: Plan, runs_dir: Path, options: argparse.Namespace, watch: bool = False, **more: Any) -> None:
+    """Prints what is known of every planned run, from the run folders and from Slurm, and ``more`` as JSON."""
     from sweeps import show
     from sweeps.slurm.submissions import known
     from sweeps.status import RunStatus, describe
@@ -299,7 +327,9 @@ def _show_status(plan: Plan, runs_dir: Path, options: argparse.Namespace, watch:
     for complaint in complaints:
         print(f"run.py: {complaint}; this is what the run folders say", file=sys.stderr)
     if options.json:
-        print(json.dumps({**plan.as_dict(), "runs_dir": str(runs_dir), "runs": [row.as_dict() for row in rows]}))
+        print(
+            json.dumps({**plan.as_dict(), "runs_dir": str(runs_dir), "runs": [row.as_dict() for row in rows], **more})
+        )
         return
     print(*show.lines(rows), show.summary(plan, rows, runs_dir), sep="\n")
 

@@ -102,6 +102,25 @@ class Group:
         return None
 
 
+class Alone(Group):
+    """The first of ``size`` processes without the others, to time its share: it hears itself in their place."""
+
+    def __init__(self, size: int):
+        super().__init__(0, size)
+
+    def gather(self, values: list[float]) -> NDArray[np.float64]:
+        return np.array([values] * self.size)
+
+    def gather_objects(self, value: Value) -> list[Value]:
+        return [value] * self.size
+
+    def first_does(self, action: Callable[[], Value]) -> Value:
+        return action()
+
+    def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
+        return model
+
+
 @contextmanager
 def joined(config: Config) -> Iterator[Group]:
     """Meets the other processes, where torchrun, Slurm or ``experiments.launch`` started several; leaves them again.

@@ -100,6 +100,7 @@ class Training:
         self.seconds = 0.0
         self.last: dict[str, float] = {}
         self.notes: list[str] = []
+        self._saved = time.monotonic()  # or found saved
 
     def run(self, force: bool) -> dict[str, Any]:
         self._restore(force)
@@ -107,8 +108,7 @@ class Training:
         where = f"{self.group.size} × {self.device.type}" if self.group.size > 1 else str(self.device)
         log.info("%s: %d steps from step %d on %s", self.folder.id, self.steps, self.step, where)
         self._settle_gradient_buckets()
-        self._started = time.monotonic()
-        self._state_written = self._saved = self._started
+        self._started = self._state_written = time.monotonic()
         try:
             with self.progress:
                 evaluation = Evaluation({})
@@ -119,20 +119,28 @@ class Training:
                     evaluation = self._evaluate(self.config.train.epochs - 1)
             return self._summarise(evaluation)
         finally:
-            for batches in (self.batches, self.eval_batches):
-                batches.close()
-            self.saver.close()
+            self.close()
+
+    def close(self) -> None:
+        """Ends the loader processes and lets a save that is under way end."""
+        for batches in (self.batches, self.eval_batches):
+            batches.close()
+        self.saver.close()
 
     def _train_epoch(self, epoch: int) -> None:
-        self.model.train()
         done = self.step - epoch * self.steps_per_epoch
         if done == 0:
             self.loss_sum = 0.0
-        for micro_batches in self.batches.steps(epoch, done):
-            due = self._train_step(micro_batches)
+        for due in self.train_steps(epoch, done):
             done += 1
             self.progress.step(self.step, epoch, self.loss_sum / done)
             self._between_steps(epoch, due)
+
+    def train_steps(self, epoch: int, first: int = 0) -> Iterator[bool]:
+        """Trains an epoch from its step ``first`` on; after each step says whether a checkpoint is due."""
+        self.model.train()
+        for micro_batches in self.batches.steps(epoch, first):
+            yield self._train_step(micro_batches)
 
     def _train_step(self, micro_batches: list[Batch]) -> bool:
         """One optimizer step; whether a checkpoint is due after it."""
@@ -215,21 +223,9 @@ class Training:
 
         Every image counts exactly once, whichever process reads it; one that cannot be read is an error.
         """
-        models: dict[str, nn.Module] = {"eval": self.model}
-        if self.ema is not None:
-            models["eval_ema"] = self.ema.module
-        judges = {prefix: self.task.judge() for prefix in models}
+        judges: dict[str, Judge] = {}
         self._write_state(epoch, phase="evaluating")
-        seen = 0
-        for model in models.values():
-            model.eval()
-        with torch.no_grad():
-            for batch in self._judged_batches():
-                seen += len(batch[0])
-                for prefix, model in models.items():
-                    with self._autocast():
-                        output = model(self._images(batch[0]))
-                    judges[prefix].add(output, batch)
+        seen = sum(self.judge_batches(judges))
         everyones: list[tuple[int, dict[str, Judge]]] = self.group.gather_objects((seen, judges))
         judged, whole = sum(count for count, _ in everyones), len(self.task.eval_set)  # type: ignore[arg-type]
         if judged != whole:
@@ -241,6 +237,22 @@ class Training:
             evaluation = judge.evaluation()
             self.last.update({f"{prefix}/{name}": value for name, value in evaluation.metrics.items()})
         return evaluation
+
+    @torch.no_grad()
+    def judge_batches(self, judges: dict[str, Judge]) -> Iterator[int]:
+        """Fills ``judges`` from this process's share of the evaluation set; after each batch, the images in it."""
+        models: dict[str, nn.Module] = {"eval": self.model}
+        if self.ema is not None:
+            models["eval_ema"] = self.ema.module
+        judges.update({prefix: self.task.judge() for prefix in models})
+        for model in models.values():
+            model.eval()
+        for batch in self._judged_batches():
+            for prefix, model in models.items():
+                with self._autocast():
+                    output = model(self._images(batch[0]))
+                judges[prefix].add(output, batch)
+            yield len(batch[0])
 
     def _judged_batches(self) -> Iterator[Batch]:
         """The evaluation batches of this process; all processes stop together when a signal came."""

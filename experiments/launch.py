@@ -50,6 +50,12 @@ def threads_each(config: Config) -> int | None:
     return max(1, len(os.sched_getaffinity(0)) // config.machine.devices)
 
 
+def environment(config: Config) -> dict[str, str]:
+    """This process's environment, with the threads that each process of a run may use."""
+    threads = threads_each(config)
+    return {**os.environ, "OMP_NUM_THREADS": str(threads)} if threads else dict(os.environ)
+
+
 def train(folder: RunFolder, config: Config, force: bool, console: bool) -> int:
     """Runs ``machine.devices`` processes on this machine and returns the exit code of the run.
 
@@ -57,12 +63,11 @@ def train(folder: RunFolder, config: Config, force: bool, console: bool) -> int:
     notice; those that do not are ended.
     """
     devices = config.machine.devices
-    environment = {
-        **os.environ,
+    common = {
+        **environment(config),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
         "WORLD_SIZE": str(devices),
-        "OMP_NUM_THREADS": str(threads_each(config)),
     }
     processes: list[subprocess.Popen[bytes]] = []
 
@@ -73,7 +78,7 @@ def train(folder: RunFolder, config: Config, force: bool, console: bool) -> int:
     previous = {number: signal.signal(number, pass_on) for number in ASKING}
     try:
         for number in range(devices):
-            own = {**environment, "RANK": str(number), "LOCAL_RANK": str(number)}
+            own = {**common, "RANK": str(number), "LOCAL_RANK": str(number)}
             # in a session of its own: Ctrl-C on a terminal reaches it once, through this process
             processes.append(
                 subprocess.Popen(command(folder, force, console), cwd=ROOT, env=own, start_new_session=True)

@@ -73,6 +73,11 @@ def hardware() -> dict[str, Any]:
     return described
 
 
+def processor() -> str:
+    """The CPU as far as it decides how fast a run is, e.g. ``CPU (AMD EPYC 9654, 8 cores)``. Asks torch nothing."""
+    return f"CPU ({_cpu()}, {len(os.sched_getaffinity(0))} cores)"
+
+
 def _cpu() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -13,9 +13,10 @@ from types import FrameType
 
 from experiments.config import ROOT, Config
 from experiments.data.layout import check_root
-from experiments.launch import command, threads_each
+from experiments.launch import command, environment
 from experiments.run_folder import RunFolder
 from sweeps.plan import Plan, PlannedRun
+from sweeps.price import sentence
 from sweeps.slurm.submissions import known
 from sweeps.status import DONE, FAILED, LOST, QUEUED, REFUSED, RUNNING, state_of
 
@@ -77,6 +78,8 @@ def launch(
         RunFolder(runs_dir / run.id).freeze(run.config)
     jobs = jobs or default_jobs(plan)
     say(f"{len(waiting)} of {len(plan.distinct())} runs to do, {jobs} at a time")
+    if waiting:
+        say(sentence(plan, runs_dir))
     _work_off(waiting, runs_dir, jobs, force, outcome, say, watch)
     return outcome
 
@@ -170,14 +173,11 @@ def _note_wait(run: PlannedRun, runs_dir: Path, outcome: Outcome, say: Callable[
 
 def start(folder: RunFolder, config: Config, force: bool) -> subprocess.Popen[bytes]:
     """A process of its own for a frozen run, in a session of its own: Ctrl-C reaches it through the launcher only."""
-    environment = dict(os.environ)
-    if threads := threads_each(config):
-        environment["OMP_NUM_THREADS"] = str(threads)
     with folder.log.open("ab") as log:
         return subprocess.Popen(
             command(folder, force),
             cwd=ROOT,
-            env=environment,
+            env=environment(config),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -85,7 +85,17 @@ def test_help_and_list_import_nothing_heavy():
 
 def test_help_names_every_command():
     text = run("--help").stdout
-    for command in ("experiment=", "sweep=", "status=", "report=", "collect=", "complexity", "list", "doctor"):
+    for command in (
+        "experiment=",
+        "sweep=",
+        "price=",
+        "status=",
+        "report=",
+        "collect=",
+        "complexity",
+        "list",
+        "doctor",
+    ):
         assert f"run.py {command}" in text
 
 

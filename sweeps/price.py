@@ -1,0 +1,189 @@
+"""What a sweep costs: the rate of every distinct set-up times the schedule, beside what has been used. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.config import Config
+from experiments.data.layout import check_root
+from experiments.run_folder import RunFolder
+from sweeps.plan import Plan, PlannedRun
+from sweeps.rates import PRICES, Measure, Rate, Rates, hardware_here, probe_here, setup_of
+from sweeps.status import state_of
+
+
+@dataclass(frozen=True)
+class ArmPrice:
+    """In device-hours. used and ratio are of the runs that are done; ratio: what they used by what was estimated."""
+
+    arm: str
+    runs: int
+    each: float
+    hours: float
+    done: int
+    used: float
+    ratio: float | None
+
+
+@dataclass(frozen=True)
+class Price:
+    """Of a plan, in device-hours: an hour of four GPUs is four. What is left counts started runs in part."""
+
+    sweep: str
+    protocol: str
+    hardware: list[str]
+    devices: list[int]  # of a run
+    arms: list[ArmPrice]
+    left: int
+    left_hours: float
+    ratio: float | None
+
+    @property
+    def runs(self) -> int:
+        return sum(arm.runs for arm in self.arms)
+
+    @property
+    def hours(self) -> float:
+        return sum(arm.hours for arm in self.arms)
+
+    @property
+    def used(self) -> float:
+        return sum(arm.used for arm in self.arms)
+
+    @property
+    def unit(self) -> str:
+        return "device-hours" if any(name.startswith("CPU") for name in self.hardware) else "GPU-hours"
+
+    def line(self) -> str:
+        """``21 runs: 1.4 device-hours on 1 x CPU (AMD EPYC, 2 cores); 13 left: 0.9 h``"""
+        where = f"{' or '.join(map(str, self.devices))} x {' or '.join(self.hardware)}"
+        text = f"{self.runs} runs: {_hours(self.hours)} {self.unit} on {where}"
+        if self.left:
+            text += f"; {self.left} left: {_hours(self.left_hours)} h"
+        if self.ratio is not None:
+            text += f"; {self.runs - self.left} done used {_hours(self.used)} h, {self.ratio:.2f} x the estimate"
+        return text
+
+    def table(self) -> list[str]:
+        rows = [("arm", "runs", "h per run", "total h", "done", "used h", "used/estimated")]
+        for arm in self.arms:
+            ratio = "" if arm.ratio is None else f"{arm.ratio:.2f}"
+            used = _hours(arm.used) if arm.done else ""
+            rows.append((arm.arm, str(arm.runs), _hours(arm.each), _hours(arm.hours), str(arm.done), used, ratio))
+        wide = [max(map(len, column)) for column in zip(*rows)]
+        lines = [f"{row[0]:<{wide[0]}}" + "".join(f"  {c:>{w}}" for c, w in zip(row[1:], wide[1:])) for row in rows]
+        return [*(line.rstrip() for line in lines), self.line()]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "runs": self.runs, "hours": self.hours, "used": self.used, "unit": self.unit}
+
+
+def estimate(
+    plan: Plan,
+    runs_dir: Path,
+    measure: Measure = probe_here,
+    hardware: str | None = None,
+    fresh: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Price:
+    """The price of a plan; set-ups whose rates ``runs_dir/prices.json`` does not know are measured, each once.
+
+    hardware: the name that rates are kept under, where ``measure`` does not time this machine's, e.g.
+    ``slurm:PARTITION/CONSTRAINT``. fresh: measure what is known, too. say: told of every probe before it starts.
+    Raises DataError where the data root is missing, SuiteError where a probe fails; what was measured by then is kept.
+    """
+    rates = Rates(runs_dir / PRICES)
+    missing: list[tuple[dict[str, Any], PlannedRun]] = []
+    for run in plan.distinct().values():
+        setup = setup_of(run.config, hardware or hardware_here(run.config))
+        if (fresh or rates.find(setup) is None) and all(setup != other for other, _ in missing):
+            missing.append((setup, run))
+    for _, run in missing:
+        check_root(run.config)
+    for number, (setup, run) in enumerate(missing, 1):
+        say(f"measuring {number} of {len(missing)}: {_described(run)}")
+        rates.add(setup, measure(run.config))
+    price = _price(plan, runs_dir, rates, hardware)
+    assert price is not None
+    return price
+
+
+def known(plan: Plan, runs_dir: Path, hardware: str | None = None) -> Price | None:
+    """The price of a plan where all its set-ups have been measured; measures nothing."""
+    return _price(plan, runs_dir, Rates(runs_dir / PRICES), hardware)
+
+
+def sentence(plan: Plan, runs_dir: Path, hardware: str | None = None) -> str:
+    """The price in a line, or how to learn it."""
+    price = known(plan, runs_dir, hardware)
+    return price.line() if price else f"price={plan.sweep} with the same words measures what it will cost"
+
+
+def used(plan: Plan, runs_dir: Path) -> dict[str, float]:
+    """Device-hours of the runs of a plan that are done, by run id; time lost to interruptions is not in them."""
+    summaries = {run_id: RunFolder(runs_dir / run_id).finished() for run_id in plan.distinct()}
+    return {
+        run_id: float(summary.get("wall_s", 0.0)) * int(summary.get("devices", 1)) / 3600
+        for run_id, summary in summaries.items()
+        if summary
+    }
+
+
+def device_hours(config: Config, rate: Rate) -> float:
+    """Of one run: training and evaluations. Not start-up, checkpoints, and what devices wait for one another."""
+    train = config.train
+    trained = train.epochs * rate.steps_per_epoch * train.batch_size
+    evaluations = -(-train.epochs // train.eval_every)  # the last epoch is always judged
+    # rates are of one device, so this is device-seconds however many devices share the images
+    seconds = trained / rate.train_images_per_s + evaluations * rate.eval_images / rate.eval_images_per_s
+    return seconds / 3600
+
+
+def _price(plan: Plan, runs_dir: Path, rates: Rates, hardware: str | None) -> Price | None:
+    """None where the rate of a run is not known."""
+    runs = plan.distinct()
+    hours: dict[str, float] = {}
+    found_on: dict[str, None] = {}
+    for run_id, run in runs.items():
+        rate = rates.find(setup_of(run.config, hardware or hardware_here(run.config)))
+        if rate is None:
+            return None
+        hours[run_id] = device_hours(run.config, rate)
+        found_on.setdefault(rate.hardware)
+    spent = used(plan, runs_dir)
+    arms = [_arm_price(arm, [r.id for r in runs.values() if r.arm == arm], hours, spent) for arm in plan.labels]
+    left = [run_id for run_id in runs if run_id not in spent]
+    return Price(
+        plan.sweep,
+        plan.protocol,
+        list(found_on),
+        sorted({run.config.machine.devices for run in runs.values()}),
+        arms,
+        len(left),
+        sum(hours[run_id] * (1 - state_of(RunFolder(runs_dir / run_id))[2]) for run_id in left),
+        _ratio(spent, hours),
+    )
+
+
+def _arm_price(arm: str, runs: list[str], hours: dict[str, float], spent: dict[str, float]) -> ArmPrice:
+    total = sum(hours[run_id] for run_id in runs)
+    done = {run_id: spent[run_id] for run_id in runs if run_id in spent}
+    each = total / len(runs) if runs else 0.0  # none: another arm has the same runs
+    return ArmPrice(arm, len(runs), each, total, len(done), sum(done.values()), _ratio(done, hours))
+
+
+def _ratio(spent: dict[str, float], hours: dict[str, float]) -> float | None:
+    return sum(spent.values()) / sum(hours[run_id] for run_id in spent) if spent else None
+
+
+def _described(run: PlannedRun) -> str:
+    config = run.config
+    height, width = config.data.image_size
+    return f"{run.arm}, {config.model.name} at {height} x {width} px, batch {config.train.batch_size}"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.1f}" if hours >= 10 else f"{hours:.2g}"

@@ -1,0 +1,189 @@
+"""How fast a set-up trains and judges on some hardware: timed by a probe once, then read from ``prices.json``.
+
+Never imports torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime, timezone
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+import atomic_file
+from errors import RunFailed, SuiteError
+from experiments.config import FIELDS, ROOT, Config, get
+from experiments.interrupts import Interrupted, Interrupts
+from experiments.launch import environment
+from experiments.provenance import processor
+
+PRICES = "prices.json"
+POLL_SECONDS = 0.1
+Measure = Callable[[Config], Mapping[str, Any]]  # a frozen config to what ``experiments.probe`` writes
+
+# Set-ups that differ in nothing but these are as fast as one another and are timed once. Whatever else the schema has,
+# now or later, counts as deciding speed: to time too often costs seconds, to share a wrong rate costs a wrong price.
+NOT_SPEED = {
+    "": ("experiment", "protocol", "seed", "init"),
+    "data.": ("bad_image_tolerance",),
+    "train.": ("epochs", "eval_every", "lr", "lr_batch", "min_lr", "weight_decay", "warmup_epochs", "warmup_lr",
+               "schedule_on"),
+    "machine.": ("timeout_minutes", "checkpoint_minutes", "keep_checkpoints", "keep_every_epochs", "failed_saves"),
+    "slurm.": ("account", "qos", "time_minutes", "signal_seconds", "max_timeouts"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What a probe found: images per second on each device, the evaluation with raw and averaged weights."""
+
+    hardware: str
+    train_images_per_s: float
+    eval_images_per_s: float
+    steps_per_epoch: int
+    eval_images: int
+
+
+class Rates:
+    """The rates that are known, in a file that several commands may add to. What is damaged in it is not known."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._kept = _entries(path)
+
+    def find(self, setup: Mapping[str, Any]) -> Rate | None:
+        entry = self._kept.get(_digest(setup))
+        return _rate(entry.get("rate")) if isinstance(entry, dict) else None
+
+    def add(self, setup: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+        """Keeps what a probe found. Raises RunFailed where that is no rate, WriteError where it cannot be kept."""
+        if _rate(found) is None:
+            raise RunFailed(f"a probe should tell {', '.join(f.name for f in fields(Rate))}, but found {dict(found)}")
+        entry = {
+            "setup": dict(setup),
+            "rate": dict(found),
+            "measured": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+        self._kept = _entries(self.path) | {_digest(setup): entry}
+        atomic_file.write(self.path, json.dumps(self._kept, indent=1) + "\n")
+
+
+def setup_of(config: Config, hardware: str) -> dict[str, Any]:
+    """Everything that decides how fast a run is: hardware, torch, and every setting that is not in NOT_SPEED.
+
+    Not the code: a price outlives a change to it until it is measured afresh.
+    """
+    left_out = {section + name for section, names in NOT_SPEED.items() for name in names}
+    settings = {key: get(config, key) for key in FIELDS if key not in left_out}
+    if config.data.root is not None:
+        settings["data.root"] = str(Path(config.data.root).expanduser().resolve())
+    return {"hardware": hardware, "torch": _torch(), **settings}
+
+
+def hardware_here(config: Config) -> str:
+    """What runs of ``config`` compute on, on this machine, e.g. ``NVIDIA H100 80GB HBM3, CPU (AMD EPYC, 16 cores)``."""
+    names = [] if config.machine.device == "cpu" else _gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return ", ".join([*sorted(set(names)), processor()])
+
+
+def probe_here(config: Config) -> dict[str, Any]:
+    """Times a set-up on this machine, in a process of its own.
+
+    Raises SuiteError in one line where the run could not be started either, Interrupted where a signal came.
+    """
+    with Interrupts() as interrupts, TemporaryDirectory(prefix="atm-price-") as temporary:
+        frozen, out, log = (Path(temporary) / name for name in ("config.yaml", "rate.json", "log.txt"))
+        frozen.write_text(yaml.safe_dump(config.as_dict(), sort_keys=False))
+        with log.open("wb") as said:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "experiments.probe", str(frozen), str(out)],
+                cwd=ROOT,
+                env=environment(config),
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                start_new_session=True,
+            )
+        try:
+            while process.poll() is None:
+                if interrupts.received:
+                    process.send_signal(signal.SIGTERM)
+                time.sleep(POLL_SECONDS)
+        finally:
+            process.kill()
+            process.wait()
+        if interrupts.received:
+            raise Interrupted(interrupts.received)
+        if process.returncode:
+            raise _failure(process.returncode, log.read_text(errors="replace"))
+        return json.loads(out.read_text())  # type: ignore[no-any-return]
+
+
+def _failure(code: int, log: str) -> SuiteError:
+    if code < 0:
+        return RunFailed(f"the probe was killed by {signal.Signals(-code).name}")
+    cause = (log.strip().splitlines() or [f"exit code {code}"])[-1]
+    return SuiteError(cause) if code == 2 else RunFailed(f"the probe failed: {cause}")
+
+
+def _entries(path: Path) -> dict[str, Any]:
+    try:
+        kept = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def _rate(found: Any) -> Rate | None:
+    """None where ``found`` lacks a part of a rate, or has one that is no positive number."""
+    if not isinstance(found, Mapping):
+        return None
+    values: dict[str, Any] = {f.name: found.get(f.name) for f in fields(Rate)}
+    numbers = [value for name, value in values.items() if name != "hardware"]
+    if not isinstance(values["hardware"], str) or not all(type(n) in (int, float) and n > 0 for n in numbers):
+        return None
+    return Rate(**values)
+
+
+def _digest(setup: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(setup, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _torch() -> str | None:
+    try:
+        return metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@cache
+def _gpus(visible: str | None) -> tuple[str, ...]:
+    """Names of the GPUs that this process may use, as the driver tells them; none where it tells none."""
+    if not shutil.which("nvidia-smi"):
+        return ()
+    query = ["nvidia-smi", "--query-gpu=index,uuid,name", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    rows = [line.split(", ", 2) for line in done.stdout.splitlines() if done.returncode == 0]
+    chosen = None if visible is None else [word.strip() for word in visible.split(",") if word.strip()]
+    return tuple(
+        name
+        for index, uuid, name in (row for row in rows if len(row) == 3)
+        if chosen is None or any(word == index or uuid.startswith(word) for word in chosen)
+    )
