@@ -6,8 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -57,6 +56,19 @@ COMMANDS = (
     "doctor",
 )
 
+OPTIONS = {  # and the commands that take them
+    "jobs": ("sweep",),
+    "slurm": ("sweep", "price"),
+    "max_parallel": ("sweep",),
+    "dry_run": ("experiment", "sweep"),
+    "retry_failed": ("sweep",),
+    "force": ("experiment", "sweep"),
+    "fresh": ("price",),
+    "watch": ("status", "sweep", "logs"),
+    "mixed": ("report",),
+    "note": ("collect",),
+}
+
 
 def main(words: list[str]) -> int:
     try:
@@ -100,7 +112,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("words", nargs="*", metavar="key=value", help=argparse.SUPPRESS)
     parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time (sweep)")
-    parser.add_argument("--slurm", action="store_true", help="submit to Slurm instead of running here (sweep)")
+    parser.add_argument("--slurm", action="store_true", help="by Slurm jobs instead of on this machine (sweep, price)")
     parser.add_argument("--max-parallel", type=int, metavar="N", help="Slurm jobs at a time (sweep --slurm)")
     parser.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")
     parser.add_argument("--retry-failed", action="store_true", help="also start runs that failed before (sweep)")
@@ -125,6 +137,10 @@ def dispatch(options: argparse.Namespace) -> int:
         raise ConfigError(unknown("command", command, COMMANDS))
     if not name and command not in ("list", "complexity", "doctor"):
         raise ConfigError(f"{command}=NAME: which one? `python run.py list` shows them")
+    for option, takers in OPTIONS.items():
+        if getattr(options, option) and command not in takers:
+            goes_with = " and ".join(f"{taker}=" for taker in takers)
+            raise ConfigError(f"--{option.replace('_', '-')} goes with {goes_with}, not with {command}")
     for option, number in (("--jobs", options.jobs), ("--max-parallel", options.max_parallel)):
         if number is not None and number < 1:
             raise ConfigError(f"{option} {number}: must be at least 1")
@@ -138,22 +154,20 @@ def dispatch(options: argparse.Namespace) -> int:
         return show_doctor(name, options)
     from experiments.config import parse_overrides
 
-    commands = {
-        "experiment": experiment,
-        "sweep": sweep,
-        "price": price,
-        "status": status,
-        "cancel": cancel,
-        "logs": logs,
-        "report": report,
-        "collect": collect,
-    }
-    return commands[command](name, parse_overrides(options.words[1:]), options)
+    given = parse_overrides(options.words[1:])
+    if command in ("sweep", "price", "status", "cancel", "logs"):
+        from sweeps import commands
+
+        if command == "logs":
+            return commands.logs(name, only_runs_folder(given), options)
+        act: Callable[[Plan, Path, argparse.Namespace], int] = getattr(commands, command)
+        return act(*planned(name, given), options)
+    return {"experiment": experiment, "report": report, "collect": collect}[command](name, given, options)
 
 
 def experiment(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     """One run in the foreground."""
-    from experiments.config import read_site, resolve
+    from experiments.config import read_site, resolve, write_yaml
     from experiments.data.layout import check_root
     from experiments.identity import run_id
     from experiments.launch import leave, rank
@@ -167,10 +181,8 @@ def experiment(name: str, given: dict[str, Any], options: argparse.Namespace) ->
         check_root(config)
     folder = RunFolder(runs_dir / run_id(config))
     if options.dry_run:
-        import yaml
-
         described = {"run": folder.id, "folder": str(folder.path), "config": config.as_dict()}
-        print(json.dumps(described) if options.json else yaml.safe_dump(described, sort_keys=False), end="")
+        print(json.dumps(described) if options.json else write_yaml(described), end="")
         return 0
     if config.init and not folder.finished():
         weights_of(config.init, runs_dir)
@@ -186,188 +198,6 @@ def experiment(name: str, given: dict[str, Any], options: argparse.Namespace) ->
     else:
         numbers = "  ".join(f"{metric} {value:.2f}" for metric, value in summary["metrics"].items())
         print(f"{folder.id}: {numbers}\n{folder.path}")
-    return 0
-
-
-def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
-    """Every missing run of a sweep, on this machine or on Slurm."""
-    from sweeps.local import launch
-
-    plan, runs_dir = planned(name, given)
-    if options.slurm:
-        return _sweep_on_slurm(plan, runs_dir, options)
-    if options.max_parallel:
-        raise ConfigError("--max-parallel limits Slurm jobs; on this machine it is --jobs")
-    if options.dry_run:
-        from sweeps.price import known, sentence
-
-        cost = known(plan, runs_dir)
-        _show_status(plan, runs_dir, options, price=cost.as_dict() if cost else None)
-        if not options.json:
-            print(sentence(plan, runs_dir))
-        return 0
-    with _live(runs_dir) as (say, watch):
-        outcome = launch(plan, runs_dir, options.jobs, options.retry_failed, options.force, say, watch)
-    for run_id, cause in outcome.failed.items():
-        print(f"run.py: {run_id} failed: {cause}", file=sys.stderr)
-    for run_id, detail in outcome.running_elsewhere.items():
-        print(f"run.py: {run_id} is being run elsewhere: {detail}", file=sys.stderr)
-    for run_id, why in (outcome.cancelled | outcome.waiting).items():
-        print(f"run.py: {run_id} {why}; the next launch starts it once that is done", file=sys.stderr)
-    if earlier := len(outcome.skipped_failed):
-        print(f"run.py: {earlier} runs failed earlier; --retry-failed tries them again", file=sys.stderr)
-    print(
-        f"{len(outcome.done)} of {len(plan.distinct())} runs done; `report={name}` with the same words makes the table"
-    )
-    return outcome.exit_code
-
-
-def price(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
-    """What a sweep costs in device-hours; set-ups of unknown speed are timed."""
-    from experiments.interrupts import Interrupted
-    from sweeps.price import estimate
-
-    plan, runs_dir = planned(name, given)
-
-    def say(line: str) -> None:
-        if not options.json:
-            print(line, file=sys.stderr, flush=True)
-
-    try:
-        found = estimate(plan, runs_dir, fresh=options.fresh, say=say)
-    except Interrupted as interruption:
-        return interruption.exit_code
-    print(json.dumps(found.as_dict()) if options.json else "\n".join(found.table()))
-    return 0
-
-
-def _sweep_on_slurm(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
-    """Submits every missing run and is through, unless it is to watch them."""
-    from sweeps.slurm.cluster import Cluster, SlurmError
-    from sweeps.slurm.launch import launch, scripts
-
-    if options.jobs:
-        raise ConfigError("--jobs limits runs on this machine; with --slurm it is --max-parallel")
-    if options.dry_run:
-        try:
-            cluster = Cluster()
-        except SlurmError as error:
-            cluster = None
-            print(f"run.py: {error}; nothing is checked against one", file=sys.stderr)
-        made = scripts(plan, runs_dir, cluster, options.max_parallel, options.retry_failed)
-        if options.json:
-            print(json.dumps([{"name": batch.name, "runs": list(batch.runs), "script": text} for batch, text in made]))
-            return 0
-        for batch, text in made:
-            print(f"# {batch.name}: {', '.join(batch.runs)}\n{text}")
-        print(
-            f"# {sum(len(batch.runs) for batch, _ in made)} runs in {len(made)} calls of sbatch; nothing was submitted"
-        )
-        return 0
-    outcome = launch(plan, runs_dir, Cluster(), options.max_parallel, options.retry_failed, options.force)
-    for run, detail in outcome.waiting.items():
-        print(f"run.py: {run} {detail}", file=sys.stderr)
-    if earlier := len(outcome.skipped_failed):
-        print(f"run.py: {earlier} runs failed earlier; --retry-failed tries them again", file=sys.stderr)
-    if outcome.problem:
-        print(f"run.py: not all could be submitted: {outcome.problem}; the same command goes on", file=sys.stderr)
-    print(
-        f"{len(outcome.submitted)} runs submitted, {len(outcome.left_alone)} in the queue before, "
-        f"{len(outcome.done)} of {len(plan.distinct())} done; `status={plan.sweep}` with the same words follows them"
-    )
-    if options.watch:
-        _show_status(plan, runs_dir, options, watch=True)
-    return outcome.exit_code
-
-
-@contextmanager
-def _live(runs_dir: Path) -> Iterator[tuple[Callable[[str], None], Callable[[list[str]], None]]]:
-    """How a launch speaks: lines, and on a terminal below them what each running run is doing."""
-    if not sys.stdout.isatty():
-        yield lambda line: print(line, flush=True), lambda running: None
-        return
-    from rich.console import Console
-
-    from experiments.run_folder import RunFolder
-    from sweeps.status import state_of
-
-    console = Console()
-    with console.status("starting") as display:
-
-        def watch(running: list[str]) -> None:
-            display.update("\n".join(f"{run}: {state_of(RunFolder(runs_dir / run))[1]}" for run in running))
-
-        yield lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True), watch
-
-
-def status(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
-    """What has become of each run."""
-    plan, runs_dir = planned(name, given)
-    _show_status(plan, runs_dir, options, options.watch)
-    return 0
-
-
-def _show_status(plan: Plan, runs_dir: Path, options: argparse.Namespace, watch: bool = False, **more: Any) -> None:
-    """Prints what is known of every planned run, from the run folders and from Slurm, and ``more`` as JSON."""
-    from sweeps import show
-    from sweeps.slurm.submissions import known
-    from sweeps.status import RunStatus, describe
-
-    complaints: list[str] = []
-
-    def look() -> list[RunStatus]:
-        submitted, complaint = known(runs_dir, plan.distinct())
-        complaints[:] = [complaint] if complaint else []
-        return describe(plan, runs_dir, submitted)
-
-    if watch and not options.json:
-        show.watch(plan, runs_dir, look)
-        return
-    rows = look()
-    for complaint in complaints:
-        print(f"run.py: {complaint}; this is what the run folders say", file=sys.stderr)
-    if options.json:
-        print(
-            json.dumps({**plan.as_dict(), "runs_dir": str(runs_dir), "runs": [row.as_dict() for row in rows], **more})
-        )
-        return
-    print(*show.lines(rows), show.summary(plan, rows, runs_dir), sep="\n")
-
-
-def cancel(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
-    """Takes a sweep's jobs back from Slurm."""
-    from sweeps.slurm.cancel import cancel as take_back
-    from sweeps.slurm.cluster import Cluster
-
-    plan, runs_dir = planned(name, given)
-    jobs = take_back(plan, runs_dir, Cluster())
-    if options.json:
-        print(json.dumps({"cancelled": jobs}))
-        return 0
-    for run, job in jobs.items():
-        print(f"cancelled job {job}: {run}")
-    print(f"{len(jobs)} jobs cancelled; what was running saves its state, and the next launch goes on")
-    return 0
-
-
-def logs(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
-    """The end of what a run has said."""
-    from experiments.config import read_site
-    from sweeps import logs as spoken
-
-    runs_dir = runs_folder(given, read_site())
-    if given:
-        raise ConfigError(f"logs=RUN takes runs_dir=PATH and nothing else, no {next(iter(given))!r}")
-    folder = spoken.run_named(runs_dir, name)
-    tails = {str(path): spoken.tail(path) for path in spoken.files(folder)}
-    if options.json:
-        print(json.dumps({"run": folder.id, "logs": tails}))
-        return 0
-    for path, lines in reversed(tails.items()):
-        print(f"==> {path} <==", *lines, sep="\n", flush=True)
-    if options.watch and tails:
-        for line in spoken.follow(folder):
-            print(line, flush=True)
     return 0
 
 
@@ -391,6 +221,16 @@ def planned(name: str, given: dict[str, Any]) -> tuple[Plan, Path]:
 def runs_folder(given: dict[str, Any], site: dict[str, Any]) -> Path:
     chosen = given.pop("runs_dir", None) or site.get("runs_dir") or "results/runs"
     return (ROOT / Path(str(chosen)).expanduser()).resolve()
+
+
+def only_runs_folder(given: dict[str, Any]) -> Path:
+    """For a command that takes no other word."""
+    from experiments.config import read_site
+
+    runs_dir = runs_folder(given, read_site())
+    if given:
+        raise ConfigError(f"logs=RUN takes runs_dir=PATH and nothing else, no {next(iter(given))!r}")
+    return runs_dir
 
 
 def report(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:

@@ -20,7 +20,10 @@ from tests.sweeps.fake_slurm import FakeSlurm
 
 SEEDS = 143  # times seven arms
 WORDS = ["protocol=smoke", f"seeds={json.dumps(list(range(SEEDS)))}", "slurm.gpus_per_node=0"]
-PLAN = f"from sweeps.plan import load; assert len(load('ablation_offsets', 'smoke', seeds=list(range({SEEDS}))).runs) == 1001"
+PLAN = f"""
+from sweeps.plan import load
+assert len(load("ablation_offsets", "smoke", seeds=list(range({SEEDS}))).runs) == 1001
+"""
 SUBMITIT = """
 import sys
 from submitit import SlurmExecutor
@@ -62,7 +65,9 @@ def measure(repeats: int = 5) -> Report:
         with tempfile.TemporaryDirectory() as name:
             for what, seconds in _one_life(Path(name)).items():
                 times[what].append(seconds)
-    return Report(repeats, load_average, [Row(TITLES[what], median(found), max(found)) for what, found in times.items()])
+    return Report(
+        repeats, load_average, [Row(TITLES[what], median(found), max(found)) for what, found in times.items()]
+    )
 
 
 def _one_life(folder: Path) -> dict[str, float]:

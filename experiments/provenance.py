@@ -31,11 +31,12 @@ def collect(data_fingerprint: str, code: str) -> dict[str, Any]:
     }
 
 
-def checkout(root: Path = ROOT) -> dict[str, Any]:
+def checkout(root: Path | None = None) -> dict[str, Any]:
     """The commit, and whether the sources that decide a run's numbers differ from it; None where git knows none.
 
     A copy of the sources has no history, and says in CHECKOUT what it was taken from.
     """
+    root = root or ROOT
     if (root / CHECKOUT).is_file():
         noted = json.loads((root / CHECKOUT).read_text())
         return {"commit": noted["commit"], "dirty": noted["dirty"]}

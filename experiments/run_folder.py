@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import atomic_file
 from errors import RunFolderError, WriteError
 from experiments.claim import Claim, Holder, held_by, holder_of, refusing, take
-from experiments.config import FIELDS, Config, from_dict, get, read_yaml
+from experiments.config import FIELDS, Config, from_dict, get, read_yaml, write_yaml
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class RunFolder:
                 if self.holder():
                     return
             try:
-                atomic_file.write(self.path / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
+                atomic_file.write(self.path / "config.yaml", write_yaml(config.as_dict()))
             except WriteError as error:
                 raise error.__cause__ or error from None
 

@@ -12,6 +12,7 @@ from experiments.data.layout import check_root
 from experiments.run_folder import RunFolder
 from sweeps.plan import Plan, PlannedRun
 from sweeps.rates import PRICES, Measure, Rate, Rates, hardware_here, probe_here, setup_of
+from sweeps.slurm import attempts
 from sweeps.status import state_of
 
 
@@ -91,16 +92,12 @@ def estimate(
 ) -> Price:
     """The price of a plan; set-ups whose rates ``runs_dir/prices.json`` does not know are measured, each once.
 
-    hardware: the name that rates are kept under, where ``measure`` does not time this machine's, e.g.
-    ``slurm:PARTITION/CONSTRAINT``. fresh: measure what is known, too. say: told of every probe before it starts.
+    hardware: the name that rates are kept under, where ``measure`` does not time this machine's. fresh: measure what
+    is known, too. say: told of every probe before it starts.
     Raises DataError where the data root is missing, SuiteError where a probe fails; what was measured by then is kept.
     """
     rates = Rates(runs_dir / PRICES)
-    missing: list[tuple[dict[str, Any], PlannedRun]] = []
-    for run in plan.distinct().values():
-        setup = setup_of(run.config, hardware or hardware_here(run.config))
-        if (fresh or rates.find(setup) is None) and all(setup != other for other, _ in missing):
-            missing.append((setup, run))
+    missing = rates.missing(list(plan.distinct().values()), hardware, fresh)
     for _, run in missing:
         check_root(run.config)
     for number, (setup, run) in enumerate(missing, 1):
@@ -123,13 +120,18 @@ def sentence(plan: Plan, runs_dir: Path, hardware: str | None = None) -> str:
 
 
 def used(plan: Plan, runs_dir: Path) -> dict[str, float]:
-    """Device-hours of the runs of a plan that are done, by run id; time lost to interruptions is not in them."""
-    summaries = {run_id: RunFolder(runs_dir / run_id).finished() for run_id in plan.distinct()}
-    return {
-        run_id: float(summary.get("wall_s", 0.0)) * int(summary.get("devices", 1)) / 3600
-        for run_id, summary in summaries.items()
-        if summary
-    }
+    """Device-hours of the runs of a plan that are done, by run id.
+
+    Of Slurm jobs from start to end, also where their work was lost, but for those that were killed; elsewhere of
+    training alone.
+    """
+    spent = {}
+    for run_id in plan.distinct():
+        folder = RunFolder(runs_dir / run_id)
+        if summary := folder.finished():
+            seconds = max(float(summary.get("wall_s", 0.0)), attempts.seconds(folder))
+            spent[run_id] = seconds * int(summary.get("devices", 1)) / 3600
+    return spent
 
 
 def device_hours(config: Config, rate: Rate) -> float:

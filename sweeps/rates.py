@@ -13,26 +13,29 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
-
-import yaml
+from typing import TYPE_CHECKING, Any
 
 import atomic_file
 from errors import RunFailed, SuiteError
-from experiments.config import FIELDS, ROOT, Config, get
+from experiments.config import FIELDS, ROOT, Config, get, write_yaml
 from experiments.interrupts import Interrupted, Interrupts
 from experiments.launch import environment
 from experiments.provenance import processor
 
+if TYPE_CHECKING:
+    from sweeps.plan import PlannedRun
+
 PRICES = "prices.json"
+ON_SLURM = "slurm"  # in place of hardware: which nodes a job gets follows from its partition and constraint
 POLL_SECONDS = 0.1
+Setup = dict[str, Any]
 Measure = Callable[[Config], Mapping[str, Any]]  # a frozen config to what ``experiments.probe`` writes
 
 # Set-ups that differ in nothing but these are as fast as one another and are timed once. Whatever else the schema has,
@@ -43,7 +46,7 @@ NOT_SPEED = {
     "train.": ("epochs", "eval_every", "lr", "lr_batch", "min_lr", "weight_decay", "warmup_epochs", "warmup_lr",
                "schedule_on"),
     "machine.": ("timeout_minutes", "checkpoint_minutes", "keep_checkpoints", "keep_every_epochs", "failed_saves"),
-    "slurm.": ("account", "qos", "time_minutes", "signal_seconds", "max_timeouts"),
+    "slurm.": ("account", "qos", "time_minutes", "signal_seconds", "max_timeouts", "setup", "options", "shared"),
 }  # fmt: skip
 
 
@@ -69,6 +72,15 @@ class Rates:
         entry = self._kept.get(_digest(setup))
         return _rate(entry.get("rate")) if isinstance(entry, dict) else None
 
+    def missing(self, runs: Sequence[PlannedRun], hardware: str | None, fresh: bool) -> list[tuple[Setup, PlannedRun]]:
+        """Set-ups whose rates are not known, or all of them, each with the first run that has it."""
+        found: list[tuple[Setup, PlannedRun]] = []
+        for run in runs:
+            setup = setup_of(run.config, hardware or hardware_here(run.config))
+            if (fresh or self.find(setup) is None) and all(setup != other for other, _ in found):
+                found.append((setup, run))
+        return found
+
     def add(self, setup: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         """Keeps what a probe found. Raises RunFailed where that is no rate, WriteError where it cannot be kept."""
         if _rate(found) is None:
@@ -82,7 +94,7 @@ class Rates:
         atomic_file.write(self.path, json.dumps(self._kept, indent=1) + "\n")
 
 
-def setup_of(config: Config, hardware: str) -> dict[str, Any]:
+def setup_of(config: Config, hardware: str) -> Setup:
     """Everything that decides how fast a run is: hardware, torch, and every setting that is not in NOT_SPEED.
 
     Not the code: a price outlives a change to it until it is measured afresh.
@@ -107,7 +119,7 @@ def probe_here(config: Config) -> dict[str, Any]:
     """
     with Interrupts() as interrupts, TemporaryDirectory(prefix="atm-price-") as temporary:
         frozen, out, log = (Path(temporary) / name for name in ("config.yaml", "rate.json", "log.txt"))
-        frozen.write_text(yaml.safe_dump(config.as_dict(), sort_keys=False))
+        frozen.write_text(write_yaml(config.as_dict()))
         with log.open("wb") as said:
             process = subprocess.Popen(
                 [sys.executable, "-m", "experiments.probe", str(frozen), str(out)],

@@ -53,6 +53,18 @@ def read(folder: RunFolder, job: str | None = None) -> Attempts:
     return Attempts(counts)
 
 
+def seconds(folder: RunFolder) -> float:
+    """That jobs held the run's devices, from each start to its end; ends that nobody noted are not counted."""
+    total, started_at = 0.0, None
+    for row in _rows(folder):
+        if row.get("what") == "started":
+            started_at = row.get("time")
+        elif row.get("what") == "ended" and started_at is not None:
+            total += row.get("time", started_at) - started_at
+            started_at = None
+    return total
+
+
 def _append(folder: RunFolder, row: dict[str, Any]) -> None:
     with suppress(OSError), (folder.path / FILE).open("a") as file:  # a full disk must not end the run
         file.write(json.dumps({**row, "time": round(time.time(), 1)}) + "\n")

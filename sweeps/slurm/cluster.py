@@ -57,7 +57,6 @@ class Job:
     state: str
     reason: str = ""  # why it waits
     left: str = ""  # until its time limit
-    seconds: int = 0  # of all its attempts so far, where accounting tells
     exit_code: str = ""
 
     @property
@@ -137,12 +136,11 @@ class Cluster:
             )
         )
         if wanted := ",".join(sorted(ids)):
-            columns = "JobID,State,ElapsedRaw,ExitCode,JobName"
+            columns = "JobID,State,ExitCode,JobName"
             worked, said = ask(
                 "sacct",
                 "--noheader",
                 "--parsable2",
-                "--duplicates",
                 "--allocations",
                 f"--format={columns}",
                 f"--jobs={wanted}",
@@ -150,7 +148,7 @@ class Cluster:
             self.accounting = None if worked else said
             for job in _accounted(said if worked else "").values():
                 queued = found.get(job.id)
-                found[job.id] = replace(queued, seconds=job.seconds, exit_code=job.exit_code) if queued else job
+                found[job.id] = replace(queued, exit_code=job.exit_code) if queued else job
         return found
 
     def check(self, script: Path) -> None:
@@ -240,13 +238,12 @@ def _queued(text: str) -> dict[str, Job]:
 
 
 def _accounted(text: str) -> dict[str, Job]:
-    """Rows of sacct, one per attempt of a job, the last one being the newest."""
+    """Rows of sacct."""
     jobs: dict[str, Job] = {}
     for line in text.splitlines():
-        numbers, state, seconds, exit_code, name = line.split("|", 4)
+        numbers, state, exit_code, name = line.split("|", 3)
         for number in _tasks(numbers):
-            spent = int(seconds or 0) + (jobs[number].seconds if number in jobs else 0)
-            jobs[number] = Job(number, name, state.split()[0], seconds=spent, exit_code=exit_code)
+            jobs[number] = Job(number, name, state.split()[0], exit_code=exit_code)
     return jobs
 
 

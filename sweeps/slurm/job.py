@@ -17,7 +17,7 @@ from submitit.helpers import Checkpointable, TorchDistributedEnvironment
 
 from errors import SuiteError
 from experiments.claim import EXPIRES_SECONDS
-from experiments.config import Config
+from experiments.config import Config, from_dict, read_yaml
 from experiments.interrupts import Interrupted, Interrupts
 from experiments.run_folder import RunFolder
 from sweeps.slurm import attempts
@@ -76,6 +76,22 @@ class TrainRun(Checkpointable):  # type: ignore[misc]
             print(error, file=sys.stderr, flush=True)
             return attempts.FAILED, error.exit_code
         return attempts.DONE, 0
+
+
+class TimeRun(Checkpointable):  # type: ignore[misc]
+    """Times the set-up of a frozen config within a job and writes the rate (``experiments.probe``)."""
+
+    def __init__(self, config: Path, out: Path, cwd: Path):
+        self.config, self.out, self.cwd = str(config), str(out), str(cwd)
+
+    def __call__(self) -> None:
+        with suppress(OSError):
+            os.chdir(self.cwd)
+        _set_environment(from_dict(read_yaml(Path(self.config))), JobEnvironment())
+        from experiments.probe import main
+
+        if code := main([self.config, self.out]):
+            sys.exit(code)
 
 
 def why_interrupted(signal: str, found: Situation | None, restarts: int, signal_seconds: float) -> str:

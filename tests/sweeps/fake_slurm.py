@@ -128,7 +128,7 @@ def sacct(content: dict[str, Any], *words: str) -> int:
     wanted = next(word for word in words if word.startswith("--jobs=")).partition("=")[2].split(",")
     for number, job in content["jobs"].items():
         if number.partition("_")[0] in wanted:
-            print(f"{number}|{job['state']}|{job['seconds']}|1:0|{job['name']}")
+            print(f"{number}|{job['state']}|1:0|{job['name']}")
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,9 +15,10 @@ import pytest
 from errors import SuiteError
 from experiments.claim import take
 from experiments.config import ROOT
+from experiments.provenance import checkout, code_fingerprint
 from experiments.run_folder import RunFolder
 from sweeps.plan import load
-from sweeps.slurm import attempts, shared
+from sweeps.slurm import attempts, job, shared, snapshot
 from sweeps.slurm.batches import Batch, deal
 from sweeps.slurm.cancel import cancel
 from sweeps.slurm.cluster import Cluster, Limits, Situation, minutes
@@ -59,8 +61,8 @@ def test_every_job_is_handed_its_own_run(plan, slurm, tmp_path):
     from submitit.core.utils import DelayedSubmission
 
     outcome = launch(plan, tmp_path / "runs", Cluster())
-    for run, job in outcome.submitted.items():
-        (pickle,) = (tmp_path / "runs" / "slurm").glob(f"*/{job}_submitted.pkl")
+    for run, number in outcome.submitted.items():
+        (pickle,) = (tmp_path / "runs" / "slurm").glob(f"*/{number}_submitted.pkl")
         assert Path(DelayedSubmission.load(pickle).function.folder).name == run
 
 
@@ -157,8 +159,8 @@ def test_states_with_and_without_accounting(plan, slurm, tmp_path):
     runs = {run.arm: RunFolder(tmp_path / run.id) for run in plan.runs}
     finish(runs["zero"])
     runs["token"].set_state("running", step=5, steps=10, epoch=1, epochs=2)
-    for job, state in (("100_0", "COMPLETED"), ("100_1", "RUNNING"), ("100_2", "NODE_FAIL"), ("100_3", "CANCELLED")):
-        slurm.end(job, state)
+    for number, state in (("100_0", "COMPLETED"), ("100_1", "RUNNING"), ("100_2", "NODE_FAIL"), ("100_3", "CANCELLED")):
+        slurm.end(number, state)
     attempts.started(runs["zero_mean"], "100_1", 0, "n")
     attempts.ended(runs["zero_mean"], "100_1", attempts.PREEMPTED)
     attempts.started(runs["zero_mean"], "100_1", 1, "n")
@@ -367,6 +369,44 @@ def test_attempts_are_counted_from_what_jobs_said(tmp_path):
         file.write('{"what": "ended", "job"')
     assert str(attempts.read(folder)) == "preempted ×1, timed out ×1, restarted ×2"
     assert str(attempts.read(folder, "8")) == ""
+
+
+def test_time_limits_are_reached_up_to_the_cap_and_preemptions_without_one(plan, tmp_path, monkeypatch):
+    requeued = []
+    monkeypatch.setattr(job, "requeue", lambda number: (requeued.append(number) or True, ""))
+    monkeypatch.setattr(job, "situation", lambda number: None)
+    folder, config = RunFolder(tmp_path), plan.runs[0].config
+    config.slurm.max_timeouts = 2
+    for how in [attempts.PREEMPTED] * 5 + [attempts.TIMED_OUT, attempts.LOST_CONTACT, attempts.TIMED_OUT]:
+        attempts.ended(folder, "7", how)
+        job._go_on(folder, config, "7", how)
+    assert requeued == ["7"] * 7
+    assert "timed out: job 7 has been requeued 2 times" in folder.read_json("state.json")["cause"]
+    attempts.ended(folder, "8", attempts.TIMED_OUT)
+    job._go_on(folder, config, "8", attempts.TIMED_OUT)
+    assert requeued[7:] == ["8"], "the next launch's job begins anew"
+
+
+def test_a_requeue_is_asked_for_until_the_controller_answers(plan, tmp_path, monkeypatch):
+    answers = [False, False, True]
+    monkeypatch.setattr(job, "ASK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(job, "requeue", lambda number: (answers.pop(0), "no controller"))
+    monkeypatch.setattr(job, "situation", lambda number: None)
+    job._go_on(RunFolder(tmp_path), plan.runs[0].config, "7", attempts.PREEMPTED)
+    assert not answers
+
+
+def test_a_snapshot_is_the_sources_and_their_commit(tmp_path):
+    one, again = (snapshot.take(tmp_path / "code") for _ in range(2))
+    assert one == again and [path.name for path in (tmp_path / "code").iterdir()] == [one.name]
+    assert code_fingerprint(one) == code_fingerprint(ROOT)
+    assert checkout(one) == checkout(ROOT)
+    other = tmp_path / "other"
+    shutil.copytree(one, other)
+    edited = other / "experiments" / "engine.py"
+    edited.chmod(0o644)
+    edited.write_text("# edited\n")
+    assert snapshot.take(tmp_path / "code", other) != one
 
 
 def test_times_of_slurm_in_minutes():
