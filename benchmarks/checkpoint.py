@@ -18,8 +18,8 @@ from timm.utils import ModelEmaV3
 
 import atm  # noqa: F401  (registers the models)
 from experiments.checkpoint import Saver, save
-from experiments.config import Config
 from experiments.optimization import build_optimizer
+from experiments.schema import Config
 
 DEFAULT_SECONDS = 60 * Config().machine.checkpoint_minutes
 

@@ -9,8 +9,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from ask_program import ask
 from doctor.finding import ABSENT, OK, PROBLEM, TO_INSTALL, WARNING, Asked, Finding, size
-from doctor.programs import ask
 
 LEAST_MEMORY, LEAST_SHARED_MEMORY, LEAST_OPEN_FILES = 2 * 10**9, 10**9, 1024
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from ask_program import ask
 from doctor.finding import ABSENT, OK, PROBLEM, WARNING, Asked, Finding, listed
 
-ANSWER_SECONDS = 10.0
 QUESTIONS = (
     ("sbatch", "--version"),
     ("scontrol", "show", "config"),
@@ -45,15 +44,3 @@ def latex(asked: Asked) -> Iterator[Finding]:
     path = shutil.which("pdflatex") or shutil.which("tectonic")
     advice = "apt-get install texlive-latex-extra, only to compile a report's table_alone.tex here"
     yield Finding("latex", OK if path else ABSENT, path or "neither pdflatex nor tectonic", advice)
-
-
-def ask(*command: str) -> tuple[bool, str]:
-    """Whether a command worked, and what it said, or its complaint."""
-    try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=ANSWER_SECONDS
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return False, str(error)
-    said = done.stdout.strip()
-    return (True, said) if done.returncode == 0 else (False, done.stderr.strip() or said or "nothing said")

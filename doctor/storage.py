@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import atomic_file
+from ask_program import ask
 from doctor.finding import OK, PROBLEM, WARNING, Asked, Finding, size
-from doctor.programs import ask
 from errors import SuiteError
 
 SCARCE = ((PROBLEM, 10**9, 1_000), (WARNING, 10**10, 10_000))  # fewer free bytes or inodes have that verdict

@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from errors import ConfigError, RunFailed, SuiteError
-from experiments.config import Config
 from experiments.launch import is_launched
+from experiments.schema import Config
 
 Value = TypeVar("Value")
 FAILURE = "failure"  # key under which a process leaves the others word of why it ends

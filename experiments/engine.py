@@ -21,7 +21,7 @@ import atomic_file
 from errors import DataError, RunFailed, RunFolderError, WriteError
 from experiments import checkpoint, provenance, weights
 from experiments.claim import Claim
-from experiments.config import Config, scientific
+from experiments.config import scientific
 from experiments.data.loading import Batch, Batches
 from experiments.data.order import Share, seed_generators, stream
 from experiments.devices import Group, joined, prepare
@@ -33,6 +33,7 @@ from experiments.outcome import logged, noted
 from experiments.parent import WEIGHTS
 from experiments.progress import Progress
 from experiments.run_folder import MetricsLog, RunFolder
+from experiments.schema import Config
 from experiments.tasks import Evaluation, Judge
 from experiments.tasks.registry import build_task
 

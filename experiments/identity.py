@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 
 from errors import ConfigError
-from experiments.config import Config, scientific
+from experiments.config import scientific
+from experiments.schema import Config
 
 
 def run_id(config: Config) -> str:

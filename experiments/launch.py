@@ -11,9 +11,10 @@ import time
 from types import FrameType
 from typing import NoReturn
 
-from experiments.config import ROOT, Config
+from experiments.config import ROOT
 from experiments.interrupts import ASKING
 from experiments.run_folder import RunFolder
+from experiments.schema import Config
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 15.0  # for the others to notice that one is gone, and again to end when they are told to

@@ -9,7 +9,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.optim import Optimizer
 
-from experiments.config import Train
+from experiments.schema import Train
 
 
 def peak_lr(train: Train) -> float:

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 import atomic_file
 from errors import SuiteError
 from experiments import provenance
-from experiments.config import Config, from_dict, read_yaml
+from experiments.config import from_dict, read_yaml
 from experiments.interrupts import Interrupted, Interrupts
 from experiments.run_folder import RunFolder
+from experiments.schema import Config
 
 if TYPE_CHECKING:
     import torch

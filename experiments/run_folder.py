@@ -16,7 +16,8 @@ from typing import Any
 import atomic_file
 from errors import RunFolderError, WriteError
 from experiments.claim import Claim, Holder, held_by, holder_of, refusing, take
-from experiments.config import FIELDS, Config, from_dict, get, read_yaml, write_yaml
+from experiments.config import from_dict, get, read_yaml, write_yaml
+from experiments.schema import FIELDS, Config
 
 
 @dataclass(frozen=True)

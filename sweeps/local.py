@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from experiments.config import ROOT, Config
+from experiments.config import ROOT
 from experiments.data.layout import check_root
 from experiments.launch import command, environment
 from experiments.run_folder import RunFolder
+from experiments.schema import Config
 from sweeps.plan import Plan, PlannedRun
 from sweeps.price import sentence
 from sweeps.slurm.submissions import known

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from errors import ConfigError, unknown
-from experiments.config import FIELDS, ROOT, SHORT, Config, read_recipe, read_yaml, resolve
+from experiments.config import ROOT, SHORT, read_recipe, read_yaml, resolve
 from experiments.data.layout import check_root
 from experiments.identity import run_id
+from experiments.schema import FIELDS, Config
 
 SWEEPS = ROOT / "sweeps"
 ARM_PARTS = ("label", "start_from", "recipes")  # what an arm says besides settings

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.config import Config
 from experiments.data.layout import check_root
 from experiments.run_folder import RunFolder
+from experiments.schema import Config
 from sweeps.plan import Plan, PlannedRun
 from sweeps.rates import PRICES, Measure, Rate, Rates, hardware_here, probe_here, setup_of
 from sweeps.slurm import attempts

@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 import atomic_file
 from errors import RunFailed, SuiteError
-from experiments.config import FIELDS, ROOT, Config, get, write_yaml
+from experiments.config import ROOT, get, write_yaml
 from experiments.interrupts import Interrupted, Interrupts
 from experiments.launch import environment
 from experiments.provenance import processor
+from experiments.schema import FIELDS, Config
 
 if TYPE_CHECKING:
     from sweeps.plan import PlannedRun

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from errors import DataError
-from experiments.config import Config
 from experiments.data.order import SampleKey, seed_generators, stream
 from experiments.provenance import listing_fingerprint
+from experiments.schema import Config
 
 Transform = Callable[[Image.Image], Tensor]
 READABLE = -1

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from errors import DataError
-from experiments.config import Config
+from experiments.schema import Config
 
 # timm's readers look for these folders below a root, in this order
 SPLIT_FOLDERS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "eval", "test")}

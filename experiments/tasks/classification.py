@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import atm  # noqa: F401  (registers the models with timm)
-from experiments.config import Config
 from experiments.data.images import Images, StreamedImages, open_images
+from experiments.schema import Config
 from experiments.tasks import Evaluation
 from experiments.tasks.network import backbone
 

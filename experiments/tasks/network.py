@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.config import Model
+from experiments.schema import Model
 
 
 def backbone(model: Model) -> tuple[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import cast
 
-from experiments.config import Config
+from experiments.schema import Config
 from experiments.tasks import Task
 
 TASKS = {

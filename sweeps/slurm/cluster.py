@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from ask_program import ask
 from errors import SuiteError
 
 ANSWER_SECONDS = 60.0
@@ -105,7 +105,6 @@ class Cluster:
     def __init__(self) -> None:
         if not shutil.which("sbatch"):
             raise SlurmError("no sbatch on this machine: is this a login node of a Slurm cluster? Leave --slurm out")
-        self.accounting: str | None = None  # the complaint of sacct, where it does not work
 
     def limits(self) -> Limits:
         config = _answer("scontrol", "show", "config")
@@ -125,27 +124,11 @@ class Cluster:
 
         One call of squeue and one of sacct. Without accounting, what ended some minutes ago is not known any more.
         """
-        found = _queued(
-            _answer(
-                "squeue",
-                "--noheader",
-                "--array",
-                "--states=all",
-                f"--user={os.geteuid()}",
-                "--format=%i|%T|%r|%L|%j",
-            )
-        )
+        ours = f"--user={os.geteuid()}"
+        found = _queued(_answer("squeue", "--noheader", "--array", "--states=all", ours, "--format=%i|%T|%r|%L|%j"))
         if wanted := ",".join(sorted(ids)):
-            columns = "JobID,State,ExitCode,JobName"
-            worked, said = ask(
-                "sacct",
-                "--noheader",
-                "--parsable2",
-                "--allocations",
-                f"--format={columns}",
-                f"--jobs={wanted}",
-            )
-            self.accounting = None if worked else said
+            columns = "--format=JobID,State,ExitCode,JobName"
+            worked, said = _ask("sacct", "--noheader", "--parsable2", "--allocations", columns, f"--jobs={wanted}")
             for job in _accounted(said if worked else "").values():
                 queued = found.get(job.id)
                 found[job.id] = replace(queued, exit_code=job.exit_code) if queued else job
@@ -153,7 +136,7 @@ class Cluster:
 
     def check(self, script: Path) -> None:
         """Raises SlurmError where Slurm would never run a batch script: partition, account, resources."""
-        worked, said = ask("sbatch", "--test-only", str(script))
+        worked, said = _ask("sbatch", "--test-only", str(script))
         if not worked:
             raise SlurmError(f"Slurm refuses: {refusal(said)}")
 
@@ -164,12 +147,12 @@ class Cluster:
 
 def situation(job: str) -> Situation | None:
     """How Slurm sees a running job that it has just signalled; None where it does not answer."""
-    worked, said = ask("scontrol", "show", "job", "--oneliner", job)
-    if not worked:
+    worked, said = _ask("scontrol", "show", "job", "--oneliner", job)
+    if not worked or not said:
         return None
     fields = _fields(said.splitlines()[0])
     left = None
-    with suppress(KeyError, ValueError):  # no limit
+    with suppress(KeyError, ValueError):  # no limit, or a format of the site's own
         left = (datetime.fromisoformat(fields["EndTime"]) - datetime.now()).total_seconds()
     preempted = fields.get("PreemptTime", "None") not in ("None", "N/A")
     return Situation(int(fields.get("Restarts", 0)), preempted, left)
@@ -177,30 +160,24 @@ def situation(job: str) -> Situation | None:
 
 def requeue(job: str) -> tuple[bool, str]:
     """Whether Slurm will start a running job again, and its complaint where it will not."""
-    return ask("scontrol", "requeue", job)
+    return _ask("scontrol", "requeue", job)
 
 
-def ask(*command: str) -> tuple[bool, str]:
-    """Whether one of Slurm's programs worked, and what it said, or its complaint in one line."""
-    try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=ANSWER_SECONDS
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return False, str(error)
-    if done.returncode == 0:
-        return True, done.stdout
-    return False, " ".join((done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").split())
+def _ask(*command: str) -> tuple[bool, str]:
+    return ask(*command, seconds=ANSWER_SECONDS)
 
 
 def refusal(said: str) -> str:
-    """The part of a complaint that says what is wrong, without the program's name."""
-    said = re.sub(r"\b(sbatch|allocation failure|error|Batch job submission failed):\s*", "", said)
+    """The part of a complaint that says what is wrong, in one line and without the program's name."""
+    said = " ".join(said.split())
+    said = re.sub(
+        r"\b(sbatch|squeue|sacct|scontrol|scancel|allocation failure|error|Batch job submission failed):\s*", "", said
+    )
     return said.strip() or "no reason given"
 
 
 def _answer(*command: str) -> str:
-    worked, said = ask(*command)
+    worked, said = _ask(*command)
     if not worked:
         raise SlurmError(f"Slurm does not answer: {command[0]}: {refusal(said)}")
     return said

@@ -17,9 +17,10 @@ from submitit.helpers import Checkpointable, TorchDistributedEnvironment
 
 from errors import SuiteError
 from experiments.claim import EXPIRES_SECONDS
-from experiments.config import Config, from_dict, read_yaml
+from experiments.config import from_dict, read_yaml
 from experiments.interrupts import Interrupted, Interrupts
 from experiments.run_folder import RunFolder
+from experiments.schema import Config
 from sweeps.slurm import attempts
 from sweeps.slurm.cluster import Situation, requeue, situation
 
@@ -105,8 +106,8 @@ def why_interrupted(signal: str, found: Situation | None, restarts: int, signal_
         return attempts.PREEMPTED
     if signal != "SIGUSR2":
         return attempts.CANCELLED
-    near = found is None or (found.seconds_left is not None and found.seconds_left <= signal_seconds + SLACK_SECONDS)
-    return attempts.TIMED_OUT if near else attempts.PREEMPTED
+    far = found is not None and found.seconds_left is not None and found.seconds_left > signal_seconds + SLACK_SECONDS
+    return attempts.PREEMPTED if far else attempts.TIMED_OUT  # where it is not known, what has a cap
 
 
 def wait_for_stale_claim(folder: RunFolder) -> None:

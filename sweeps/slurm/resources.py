@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from errors import ConfigError, unknown
-from experiments.config import Config
+from experiments.schema import Config
 from sweeps.slurm.cluster import Limits, SlurmError
 
 # what the suite sets itself, and where it is to be set instead

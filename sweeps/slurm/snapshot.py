@@ -12,7 +12,7 @@ from errors import WriteError
 from experiments.config import ROOT
 from experiments.provenance import CHECKOUT, checkout
 
-SOURCES = ("atm", "experiments", "sweeps", "errors.py", "atomic_file.py")
+SOURCES = ("atm", "experiments", "sweeps", "ask_program.py", "atomic_file.py", "errors.py")
 
 
 def take(folder: Path, root: Path = ROOT) -> Path:

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import ask_program
 import run
 from doctor import data, examination, hardware, programs, software, storage
 from doctor.finding import ABSENT, OK, PROBLEM, ROOT, WARNING, Asked, Finding, guarded
@@ -380,7 +381,7 @@ def test_slurm_that_answers_in_part_in_full_and_not_at_all(tmp_path, program, mo
     words = "slurm 23.11.4; partitions: gpu, long; MaxArraySize 1001; jobs of yours: 2; sacct answers"
     expect(found(programs.slurm, question)["slurm"], OK, words)
     program("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
-    monkeypatch.setattr(programs, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(ask_program, "ANSWER_SECONDS", 0.5)
     program("scontrol", "exec sleep 200")
     expect(found(programs.slurm, question)["slurm"], PROBLEM, "Unable to contact", "timed out")
 

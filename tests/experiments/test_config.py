@@ -8,18 +8,9 @@ import sys
 import pytest
 
 from errors import ConfigError
-from experiments.config import (
-    FIELDS,
-    ROOT,
-    from_dict,
-    get,
-    parse_overrides,
-    read_yaml,
-    recipe_names,
-    resolve,
-    site_settings,
-)
+from experiments.config import ROOT, from_dict, get, parse_overrides, read_yaml, recipe_names, resolve, site_settings
 from experiments.identity import run_id
+from experiments.schema import FIELDS
 
 
 @pytest.mark.parametrize(

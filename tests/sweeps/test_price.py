@@ -137,7 +137,7 @@ def test_what_decides_speed_is_measured_anew_and_nothing_else(settings, measured
 
 
 def test_settings_that_do_not_decide_speed_are_in_the_schema():
-    from experiments.config import FIELDS
+    from experiments.schema import FIELDS
 
     assert {section + name for section, names in rates.NOT_SPEED.items() for name in names} <= set(FIELDS)
 
