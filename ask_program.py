@@ -8,7 +8,7 @@ ANSWER_SECONDS = 10.0
 
 
 def ask(*command: str, seconds: float | None = None) -> tuple[bool, str]:
-    """Whether a command worked, and what it said, or its complaint; one that takes too long is ended."""
+    """Whether a command worked, and what it said, or its complaint in one line; one that takes too long is ended."""
     try:
         done = subprocess.run(
             command,
@@ -20,5 +20,7 @@ def ask(*command: str, seconds: float | None = None) -> tuple[bool, str]:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return False, str(error)
-    said, complaint = done.stdout.strip(), done.stderr.strip()
-    return (True, said) if done.returncode == 0 else (False, complaint or said or f"exit code {done.returncode}")
+    if done.returncode == 0:
+        return True, done.stdout.strip()
+    lines = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
+    return False, " ".join([line.strip() for line in lines if "fatal:" in line] or map(str.strip, lines))

@@ -168,10 +168,11 @@ def _ask(*command: str) -> tuple[bool, str]:
 
 
 def refusal(said: str) -> str:
-    """The part of a complaint that says what is wrong, in one line and without the program's name."""
-    said = " ".join(said.split())
+    """The part of a complaint that says what is wrong, without the program's name."""
     said = re.sub(
-        r"\b(sbatch|squeue|sacct|scontrol|scancel|allocation failure|error|Batch job submission failed):\s*", "", said
+        r"\b(sbatch|squeue|sacct|scontrol|scancel|allocation failure|error|fatal|Batch job submission failed):\s*",
+        "",
+        said,
     )
     return said.strip() or "no reason given"
 

@@ -136,6 +136,8 @@ def _go_on(folder: RunFolder, config: Config, job: str, how: str) -> None:
 
 def _set_environment(config: Config, job: JobEnvironment) -> None:
     """What the engine reads from the environment: the process group, and threads."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):  # of the shell that submitted the job
+        os.environ.pop(name, None)
     if job.num_tasks > 1:
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
     given = int(os.environ.get("SLURM_CPUS_PER_TASK", "0"))
