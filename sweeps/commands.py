@@ -22,6 +22,8 @@ from sweeps.slurm import submissions
 from sweeps.slurm.cluster import Cluster, SlurmError
 from sweeps.status import RunStatus, describe, state_of
 
+HERE_SECONDS, SLURM_SECONDS = 5.0, 15.0  # between two looks; a cluster's controller serves others, too
+
 
 def sweep(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
     """Every missing run of a sweep, on this machine or on Slurm."""
@@ -57,7 +59,7 @@ def price(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
 def status(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
     """What has become of each run, from the run folders and from Slurm."""
     if options.watch and not options.json:
-        show.watch(plan, runs_dir, lambda: _look(plan, runs_dir)[0])
+        _watch(plan, runs_dir)
         return 0
     rows, complaint = _look(plan, runs_dir)
     if complaint:
@@ -136,7 +138,7 @@ def _submit(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
         f"{len(outcome.done)} of {len(plan.distinct())} done; `status={plan.sweep}` with the same words follows them"
     )
     if options.watch:
-        show.watch(plan, runs_dir, lambda: _look(plan, runs_dir)[0])
+        _watch(plan, runs_dir)
     return outcome.exit_code
 
 
@@ -176,6 +178,11 @@ def _look(plan: Plan, runs_dir: Path) -> tuple[list[RunStatus], str | None]:
     """The state of every planned run, and what Slurm complains of where it does not answer."""
     submitted, complaint = submissions.known(runs_dir, plan.distinct())
     return describe(plan, runs_dir, submitted), complaint
+
+
+def _watch(plan: Plan, runs_dir: Path) -> None:
+    submitted, _ = submissions.known(runs_dir, plan.distinct())
+    show.watch(plan, runs_dir, lambda: _look(plan, runs_dir), SLURM_SECONDS if submitted else HERE_SECONDS)
 
 
 def _price(plan: Plan, runs_dir: Path) -> Price | None:

@@ -6,11 +6,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sweeps.plan import Plan
 from sweeps.status import QUEUED, RUNNING, RunStatus
 
-REFRESH_SECONDS = 5.0
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Look = Callable[[], tuple[Sequence[RunStatus], str | None]]  # the states, and what Slurm complains of
 COLOURS = {"done": "green", "running": "cyan", "failed": "red", "refused": "red", "cancelled": "yellow"}
 COLOURS |= {"interrupted": "yellow", "unknown": "magenta"}
 
@@ -28,34 +32,34 @@ def summary(plan: Plan, rows: Sequence[RunStatus], runs_dir: Path) -> str:
     return f"{plan.sweep} ({plan.protocol}, {plan.experiment}): {len(rows)} runs: {counted}; in {runs_dir}"
 
 
-def watch(plan: Plan, runs_dir: Path, look: Callable[[], Sequence[RunStatus]]) -> Sequence[RunStatus]:
-    """Shows the states until nothing is queued or running; returns the last ones. Leaving it changes nothing."""
+def watch(plan: Plan, runs_dir: Path, look: Look, seconds: float) -> None:
+    """Shows the states every so many seconds until nothing is queued or running. Leaving it changes nothing."""
     if not sys.stdout.isatty():
-        return _follow(plan, runs_dir, look)
+        _follow(plan, runs_dir, look, seconds)
+        return
     from rich.live import Live
 
-    rows = look()
-    with Live(_table(plan, rows, runs_dir), auto_refresh=False, vertical_overflow="visible") as live:
+    rows, complaint = look()
+    with Live(_table(plan, rows, runs_dir, complaint), auto_refresh=False, vertical_overflow="visible") as live:
         while _busy(rows):
-            time.sleep(REFRESH_SECONDS)
-            rows = look()
-            live.update(_table(plan, rows, runs_dir), refresh=True)
-    return rows
+            time.sleep(seconds)
+            rows, complaint = look()
+            live.update(_table(plan, rows, runs_dir, complaint), refresh=True)
 
 
-def _follow(plan: Plan, runs_dir: Path, look: Callable[[], Sequence[RunStatus]]) -> Sequence[RunStatus]:
+def _follow(plan: Plan, runs_dir: Path, look: Look, seconds: float) -> None:
     """For a pipe or a file: a run's line whenever its state has changed, the summary at the end."""
     before: dict[tuple[str, int], str] = {}
     while True:
-        rows = look()
+        rows, _ = look()
         for row, line in zip(rows, lines(rows)):
             if before.get((row.arm, row.seed)) != row.state:
                 print(line, flush=True)
                 before[row.arm, row.seed] = row.state
         if not _busy(rows):
             print(summary(plan, rows, runs_dir))
-            return rows
-        time.sleep(REFRESH_SECONDS)
+            return
+        time.sleep(seconds)
 
 
 def _busy(rows: Sequence[RunStatus]) -> bool:
@@ -66,15 +70,15 @@ def _share(row: RunStatus) -> str:
     return f"{100 * row.share:3.0f} %" if 0 < row.share < 1 else ""
 
 
-def _table(plan: Plan, rows: Sequence[RunStatus], runs_dir: Path):  # type: ignore[no-untyped-def]
+def _table(plan: Plan, rows: Sequence[RunStatus], runs_dir: Path, complaint: str | None) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, caption=escape(summary(plan, rows, runs_dir)), caption_justify="left")
+    caption = escape(summary(plan, rows, runs_dir)) + (f"\n[red]{escape(complaint)}[/]" if complaint else "")
+    table = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
     for column in ("arm", "seed", "run", "state", "", "detail"):
         table.add_column(column, no_wrap=column != "detail")
     for row in rows:
-        colour = COLOURS.get(row.state, "default")
-        state = f"[{colour}]{row.state}[/]"
+        state = f"[{COLOURS.get(row.state, 'default')}]{row.state}[/]"
         table.add_row(escape(row.arm), str(row.seed), row.run, state, _share(row), escape(row.detail))
     return table
