@@ -20,7 +20,8 @@ DONE, FAILED, REFUSED, RUNNING = "done", "failed", "refused", "running"
 QUEUED, INTERRUPTED, NOT_RUN, UNKNOWN = "queued", "interrupted", "not run", "unknown"
 CANCELLED = "cancelled"  # never started: its job was taken back, or the run it is to start from failed
 LOST = (FAILED, REFUSED, CANCELLED)  # of a parent: its children cannot be started
-BROKEN = ("FAILED", "OUT_OF_MEMORY", "DEADLINE")  # Slurm's words for ends that starting again would not mend
+BROKEN = ("OUT_OF_MEMORY", "DEADLINE")  # Slurm's words for ends that starting again would not mend
+AGAIN = "; starting it again resumes it"
 
 
 @dataclass(frozen=True)
@@ -74,27 +75,18 @@ def state_of(folder: RunFolder, submitted: SubmittedRun | None = None) -> tuple[
         return RUNNING, f"{_progress(noted)}, by {holder}", share
     if noted.get("state") in (FAILED, REFUSED):
         return noted["state"], f"{noted.get('cause')} (log: {folder.log})", share
-    again = "; starting it again resumes it"
     if noted.get("state") == INTERRUPTED:
         cause = str(noted.get("cause"))
-        return INTERRUPTED, (f"by {cause}" if cause.startswith("SIG") else cause) + _history(folder) + again, share
+        return INTERRUPTED, (f"by {cause}" if cause.startswith("SIG") else cause) + _history(folder) + AGAIN, share
     if noted and noted.get("state") != RUNNING:
         return UNKNOWN, f"state.json says {noted.get('state')!r}", share
     if submitted and job is None and not noted:
         return UNKNOWN, f"job {submitted.id}: Slurm knows it no more; the next launch submits it again", share
-    if job and job.state in BROKEN:
-        return FAILED, f"job {job.id} ended: {job.state}, exit code {job.exit_code} (log: {submitted.log})", share  # type: ignore[union-attr]
-    if job and noted:
-        return INTERRUPTED, f"job {job.id} ended: {job.state}" + _history(folder) + again, share
-    if job:
-        return (
-            CANCELLED,
-            f"job {job.id} ended before the run began: {job.state}; the next launch submits it again",
-            share,
-        )
+    if submitted and job:
+        return *_ended(folder, bool(noted), job, submitted.log), share
     if noted:
         age = max(0.0, time.time() - noted.get("updated", 0.0))
-        return INTERRUPTED, f"its process died, last heard of {_span(age)} ago" + again, share
+        return INTERRUPTED, f"its process died, last heard of {_span(age)} ago" + AGAIN, share
     return NOT_RUN, "", 0.0
 
 
@@ -109,6 +101,16 @@ def _alive(folder: RunFolder, noted: dict[str, Any], job: Job, live: bool) -> tu
         progress = _progress(noted) if live else "starting"
         return RUNNING, f"{progress}, job {job.id}{limit}" + _history(folder)
     return UNKNOWN, f"Slurm says {job.state} of job {job.id}"
+
+
+def _ended(folder: RunFolder, began: bool, job: Job, log: Path) -> tuple[str, str]:
+    """(state, detail) of a run whose job ended and did not say how. began: the run, before that."""
+    how = f"{job.state}, exit code {job.exit_code}" if job.exit_code not in ("", "0:0") else job.state
+    if job.state in BROKEN or (job.state == "FAILED" and not began):
+        return FAILED, f"job {job.id} ended: {how} (log: {log})"
+    if began:
+        return INTERRUPTED, f"job {job.id} ended: {how}" + _history(folder) + AGAIN
+    return CANCELLED, f"job {job.id} ended before the run began: {how}; the next launch submits it again"
 
 
 def _history(folder: RunFolder) -> str:

@@ -44,13 +44,12 @@ class TrainRun(Checkpointable):  # type: ignore[misc]
             os.chdir(self.cwd)
         folder = RunFolder(Path(self.folder))
         job = JobEnvironment()
-        with Interrupts():  # a signal that comes before the engine listens is kept for it
+        with Interrupts() as interrupts:  # a signal that comes before the engine listens is kept for it
             config = folder.config()
             _set_environment(config, job)
             if job.global_rank == 0:
-                wait_for_stale_claim(folder)
                 attempts.started(folder, job.job_id, _restarts(), job.hostname)
-            how, code = self._train(folder, config, job.job_id)
+            how, code = self._train(folder, config, job, interrupts)
             if job.global_rank == 0:
                 attempts.ended(folder, job.job_id, how)
                 if how in (attempts.PREEMPTED, attempts.TIMED_OUT, attempts.LOST_CONTACT):
@@ -60,15 +59,17 @@ class TrainRun(Checkpointable):  # type: ignore[misc]
         if code:
             sys.exit(code)
 
-    def _train(self, folder: RunFolder, config: Config, job: str) -> tuple[str, int]:
+    def _train(self, folder: RunFolder, config: Config, job: JobEnvironment, interrupts: Interrupts) -> tuple[str, int]:
         """How the run, or this attempt at it, ended, and the exit code that says so."""
         from experiments.devices import LostContact
         from experiments.engine import run
 
         try:
+            if job.global_rank == 0:
+                wait_for_stale_claim(folder, interrupts)
             run(folder, force=self.force)
         except Interrupted as asked:
-            why = why_interrupted(str(asked), situation(job), _restarts(), config.slurm.signal_seconds)
+            why = why_interrupted(str(asked), situation(job.job_id), _restarts(), config.slurm.signal_seconds)
             return why, asked.exit_code
         except LostContact as error:
             print(error, file=sys.stderr, flush=True)
@@ -110,10 +111,15 @@ def why_interrupted(signal: str, found: Situation | None, restarts: int, signal_
     return attempts.PREEMPTED if far else attempts.TIMED_OUT  # where it is not known, what has a cap
 
 
-def wait_for_stale_claim(folder: RunFolder) -> None:
-    """Waits until a claim of another machine can have expired: this run's last job may have been killed there."""
+def wait_for_stale_claim(folder: RunFolder, interrupts: Interrupts) -> None:
+    """Waits until a claim of another machine can have expired: this run's last job may have been killed there.
+
+    Raises Interrupted.
+    """
     deadline = time.monotonic() + 1.5 * EXPIRES_SECONDS
     while folder.holder() and time.monotonic() < deadline:
+        if interrupts.received:
+            raise Interrupted(interrupts.received)
         time.sleep(1.0)
 
 
@@ -136,7 +142,7 @@ def _go_on(folder: RunFolder, config: Config, job: str, how: str) -> None:
 
 def _set_environment(config: Config, job: JobEnvironment) -> None:
     """What the engine reads from the environment: the process group, and threads."""
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):  # of the shell that submitted the job
+    for name in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK"):  # of the shell that submitted
         os.environ.pop(name, None)
     if job.num_tasks > 1:
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)

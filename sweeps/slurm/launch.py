@@ -31,11 +31,9 @@ class Outcome:
 
     done: list[str] = field(default_factory=list)
     submitted: dict[str, str] = field(default_factory=dict)  # with their jobs
-    left_alone: dict[str, str] = field(default_factory=dict)  # queued or running, with what is known of them
+    left_alone: dict[str, str] = field(default_factory=dict)  # queued or running, with their state
     skipped_failed: list[str] = field(default_factory=list)  # failed earlier and not asked to be tried again
-    waiting: dict[str, str] = field(
-        default_factory=dict
-    )  # not submitted, since no job of their parents can be waited for
+    waiting: dict[str, str] = field(default_factory=dict)  # not submitted: parents without a job to wait for
     problem: str | None = None  # why not all could be submitted
 
     @property
@@ -59,36 +57,46 @@ def launch(
     submitted stays, and the outcome says so.
     """
     with _alone(runs_dir):
-        outcome, missing, submitted = choose(plan, runs_dir, cluster, retry_failed)
+        outcome, missing, alive = choose(plan, runs_dir, cluster, retry_failed)
         if not missing:
             return outcome
         limits = cluster.limits()
         refuse_unfit(missing, runs_dir, limits)
-        code = snapshot.take(runs_dir / FOLDER / "code")
-        submission = Submission(runs_dir, plan.sweep, code)
-        batches = deal(
-            missing, _waits(missing, runs_dir), limits.max_array_size, max_parallel, _prefix(plan, submission)
-        )
+        submission = Submission(runs_dir, plan.sweep, snapshot.take(runs_dir / FOLDER / "code"))
+        waits = _waits(missing, runs_dir)
+        batches = deal(missing, waits, limits.max_array_size, max_parallel, _prefix(plan, submission))
         _try(batches, submission, cluster)
-        folders = {run.id: RunFolder(runs_dir / run.id) for run in missing}
         for run in missing:
-            folders[run.id].freeze(run.config)
-        jobs: dict[str, str] = {}
-        run_jobs = {run: queued.id for run, queued in submitted.items()}
-        submission.write(batches, jobs)
-        for batch in batches:
-            calls = [TrainRun(folders[run].path, Path.cwd(), force) for run in batch.runs]
-            try:
-                number = submit(executor(batch, submission.folder, code, jobs, run_jobs), calls)
-            except SlurmError as error:
-                outcome.problem = str(error)
-                break
-            jobs[batch.name] = number
-            for run_id in batch.runs:
-                run_jobs[run_id] = outcome.submitted[run_id] = batch.job_of(run_id, number)
-            submission.write(batches, jobs)
-            say(described(batch, number))
+            RunFolder(runs_dir / run.id).freeze(run.config)
+        run_jobs = {run: submitted.id for run, submitted in alive.items()}
+        _hand_over(batches, submission, runs_dir, run_jobs, force, outcome, say)
     return outcome
+
+
+def _hand_over(
+    batches: list[Batch],
+    submission: Submission,
+    runs_dir: Path,
+    run_jobs: dict[str, str],
+    force: bool,
+    outcome: Outcome,
+    say: Callable[[str], None],
+) -> None:
+    """Submits the batches in their order, writing down each number at once; stops where Slurm refuses."""
+    jobs: dict[str, str] = {}
+    submission.write(batches, jobs)
+    for batch in batches:
+        calls = [TrainRun(runs_dir / run, Path.cwd(), force) for run in batch.runs]
+        try:
+            number = submit(executor(batch, submission.folder, submission.code, jobs, run_jobs), calls)
+        except SlurmError as error:
+            outcome.problem = str(error)
+            return
+        jobs[batch.name] = number
+        for run in batch.runs:
+            run_jobs[run] = outcome.submitted[run] = batch.job_of(run, number)
+        submission.write(batches, jobs)
+        say(described(batch, number))
 
 
 def scripts(
@@ -99,13 +107,12 @@ def scripts(
     limits = cluster.limits() if cluster else None
     if limits:
         refuse_unfit(missing, runs_dir, limits)
-    submission = Submission(runs_dir, plan.sweep)
+    submission = Submission(runs_dir, plan.sweep, runs_dir / FOLDER / "code" / "SNAPSHOT")
     largest = limits.max_array_size if limits else USUAL_ARRAY_SIZE
     batches = deal(missing, _waits(missing, runs_dir), largest, max_parallel, _prefix(plan, submission))
-    code = runs_dir / FOLDER / "code" / "SNAPSHOT"
     numbers = {batch.name: f"JOB_{batch.name}" for batch in batches}
     run_jobs = {run: batch.job_of(run, numbers[batch.name]) for batch in batches for run in batch.runs}
-    made = [executor(batch, submission.folder, code, numbers, run_jobs) for batch in batches]
+    made = [executor(batch, submission.folder, submission.code, numbers, run_jobs) for batch in batches]
     return [(batch, one.text(len(batch.runs))) for batch, one in zip(batches, made)]
 
 
@@ -123,7 +130,7 @@ def choose(
         if row.state == DONE:
             outcome.done.append(run.id)
         elif run.id in alive or row.state in (QUEUED, RUNNING):
-            outcome.left_alone[run.id] = f"{row.state}: {row.detail}" if row.detail else row.state
+            outcome.left_alone[run.id] = row.state
         elif row.state == FAILED and not retry_failed:
             outcome.skipped_failed.append(run.id)
         elif run.parent in outcome.skipped_failed or run.parent in outcome.waiting:

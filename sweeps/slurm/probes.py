@@ -47,8 +47,7 @@ def _measure(
 ) -> dict[str, Mapping[str, Any]]:
     """What the probe of each run found, by run id."""
     refuse_unfit(runs, runs_dir, cluster.limits())
-    submission = Submission(runs_dir, f"price of {sweep}")
-    code = snapshot.take(runs_dir / FOLDER / "code")
+    submission = Submission(runs_dir, f"price of {sweep}", snapshot.take(runs_dir / FOLDER / "code"))
     jobs: dict[str, str] = {}
     try:
         with Interrupts() as interrupts:
@@ -56,7 +55,7 @@ def _measure(
                 config, out = submission.folder / f"{run.id}.yaml", submission.folder / f"{run.id}.json"
                 atomic_file.write(config, write_yaml(run.config.as_dict()))
                 batch = Batch(f"price.{submission.id}.{number}", _one_device(Resources.of(run.config)), (run.id,))
-                made = executor(batch, submission.folder, code, {}, {})
+                made = executor(batch, submission.folder, submission.code, {}, {})
                 jobs[run.id] = submit(made, [TimeRun(config, out, Path.cwd())])
                 say(f"job {jobs[run.id]} times {run.arm}")
             return _wait(runs, jobs, submission.folder, cluster, interrupts)

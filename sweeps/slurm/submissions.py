@@ -38,7 +38,7 @@ class SubmittedRun:
 class Submission:
     """A launch: written before anything is submitted, so that jobs are found again if it dies half-way."""
 
-    def __init__(self, runs_dir: Path, sweep: str, code: Path | None = None):
+    def __init__(self, runs_dir: Path, sweep: str, code: Path):
         self.id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
         self.folder = runs_dir / FOLDER / self.id
         self.sweep, self.code = sweep, code

@@ -297,6 +297,7 @@ def test_a_job_that_is_killed_is_resumed_by_the_next_launch(cluster, tmp_path, u
     wait(lambda: training(folder), "no checkpoint")
     subprocess.run(["kill", "-KILL", str(folder.holder().pid)], check=True)
     wait(lambda: look(plan, tmp_path)["zero"].state not in (RUNNING, QUEUED), "the job does not end")
-    launch(plan, tmp_path, our_cluster.Cluster(), retry_failed=True)
+    assert look(plan, tmp_path)["zero"].state == INTERRUPTED
+    launch(plan, tmp_path, our_cluster.Cluster())
     wait_for(plan, tmp_path, DONE)
     assert_as_undisturbed(folder, reference)

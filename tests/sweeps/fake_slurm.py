@@ -86,6 +86,7 @@ class FakeSlurm:
 def main(file: Path, program: str, *words: str) -> int:
     content = json.loads(file.read_text())
     content["calls"].append([program, *words])
+    content["environment"] = dict(os.environ)
     code = 1 if content["away"] else globals()[program](content, *words)
     if content["away"]:
         print(f"{program}: error: Unable to contact slurm controller (connect failure)", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -147,6 +148,15 @@ def test_a_job_that_failed_without_a_word_is_tried_again_when_asked_to(plan, slu
     assert len(launch(plan, tmp_path, Cluster(), retry_failed=True).submitted) == 1
 
 
+def test_a_run_whose_process_was_killed_is_resumed_without_being_asked(plan, slurm, tmp_path):
+    launch(plan, tmp_path, Cluster())
+    RunFolder(tmp_path / plan.runs[3].id).set_state("running", step=5, steps=10)
+    slurm.end("100_3", "FAILED")
+    state, detail = states(plan, tmp_path)[0]["joint"]
+    assert state == INTERRUPTED and "100_3 ended: FAILED, exit code 1:0; starting it again resumes it" in detail
+    assert list(launch(plan, tmp_path, Cluster()).submitted) == [plan.runs[3].id]
+
+
 def test_a_state_that_is_not_known_is_shown_and_not_submitted_twice(plan, slurm, tmp_path):
     launch(plan, tmp_path, Cluster())
     slurm.end("100_0", "BEWITCHED")
@@ -237,6 +247,15 @@ def test_two_launches_do_not_submit_together(plan, slurm, tmp_path):
     finally:
         claim.release()
     assert not slurm.scripts
+
+
+def test_a_launch_from_within_a_job_does_not_pass_that_jobs_variables_on(plan, slurm, tmp_path, monkeypatch):
+    for name, value in (("SLURM_JOB_ID", "7"), ("SLURM_MEM_PER_CPU", "1"), ("WORLD_SIZE", "4"), ("SLURM_CONF", "conf")):
+        monkeypatch.setenv(name, value)
+    assert launch(plan, tmp_path, Cluster()).submitted
+    seen = slurm.read()["environment"]  # of the last program that was called
+    assert seen["SLURM_CONF"] == "conf" and not seen.keys() & {"SLURM_JOB_ID", "SLURM_MEM_PER_CPU", "WORLD_SIZE"}
+    assert os.environ["WORLD_SIZE"] == "4"
 
 
 def test_cancel_takes_back_what_is_alive(plan, slurm, tmp_path):
