@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from sweeps.price import Price, estimate, known, sentence
 from sweeps.rates import ON_SLURM
 from sweeps.slurm import submissions
 from sweeps.slurm.cluster import Cluster, SlurmError
-from sweeps.status import RunStatus, describe, state_of
+from sweeps.status import DONE, RunStatus, describe, state_of
 
 HERE_SECONDS, SLURM_SECONDS = 5.0, 15.0  # between two looks; a cluster's controller serves others, too
 
@@ -138,7 +138,7 @@ def _submit(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
         f"{len(outcome.done)} of {len(plan.distinct())} done; `status={plan.sweep}` with the same words follows them"
     )
     if options.watch:
-        _watch(plan, runs_dir)
+        return 0 if all(row.state == DONE for row in _watch(plan, runs_dir)) else 1
     return outcome.exit_code
 
 
@@ -180,9 +180,9 @@ def _look(plan: Plan, runs_dir: Path) -> tuple[list[RunStatus], str | None]:
     return describe(plan, runs_dir, submitted), complaint
 
 
-def _watch(plan: Plan, runs_dir: Path) -> None:
+def _watch(plan: Plan, runs_dir: Path) -> Sequence[RunStatus]:
     submitted, _ = submissions.known(runs_dir, plan.distinct())
-    show.watch(plan, runs_dir, lambda: _look(plan, runs_dir), SLURM_SECONDS if submitted else HERE_SECONDS)
+    return show.watch(plan, runs_dir, lambda: _look(plan, runs_dir), SLURM_SECONDS if submitted else HERE_SECONDS)
 
 
 def _price(plan: Plan, runs_dir: Path) -> Price | None:

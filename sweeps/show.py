@@ -32,33 +32,36 @@ def summary(plan: Plan, rows: Sequence[RunStatus], runs_dir: Path) -> str:
     return f"{plan.sweep} ({plan.protocol}, {plan.experiment}): {len(rows)} runs: {counted}; in {runs_dir}"
 
 
-def watch(plan: Plan, runs_dir: Path, look: Look, seconds: float) -> None:
-    """Shows the states every so many seconds until nothing is queued or running. Leaving it changes nothing."""
+def watch(plan: Plan, runs_dir: Path, look: Look, seconds: float) -> Sequence[RunStatus]:
+    """Shows the states every so many seconds until nothing is queued or running; returns the last ones.
+
+    Leaving it changes nothing. While Slurm does not answer it goes on: what is in the queue cannot be known.
+    """
     if not sys.stdout.isatty():
-        _follow(plan, runs_dir, look, seconds)
-        return
+        return _follow(plan, runs_dir, look, seconds)
     from rich.live import Live
 
     rows, complaint = look()
     with Live(_table(plan, rows, runs_dir, complaint), auto_refresh=False, vertical_overflow="visible") as live:
-        while _busy(rows):
+        while _busy(rows) or complaint:
             time.sleep(seconds)
             rows, complaint = look()
             live.update(_table(plan, rows, runs_dir, complaint), refresh=True)
+    return rows
 
 
-def _follow(plan: Plan, runs_dir: Path, look: Look, seconds: float) -> None:
+def _follow(plan: Plan, runs_dir: Path, look: Look, seconds: float) -> Sequence[RunStatus]:
     """For a pipe or a file: a run's line whenever its state has changed, the summary at the end."""
     before: dict[tuple[str, int], str] = {}
     while True:
-        rows, _ = look()
+        rows, complaint = look()
         for row, line in zip(rows, lines(rows)):
             if before.get((row.arm, row.seed)) != row.state:
                 print(line, flush=True)
                 before[row.arm, row.seed] = row.state
-        if not _busy(rows):
+        if not _busy(rows) and not complaint:
             print(summary(plan, rows, runs_dir))
-            return
+            return rows
         time.sleep(seconds)
 
 

@@ -44,10 +44,11 @@ LONG = SHORT | {"train.epochs": 80, "train.ema_decay": 0.9, "model.drop_path": 0
 WAIT_SECONDS = 240
 
 
-def wait(until: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> None:
-    end = time.monotonic() + seconds
+def wait(until: Callable[[], Any], otherwise: Callable[[], Any]) -> None:
+    """Until something holds; fails with what ``otherwise`` says where that takes too long."""
+    end = time.monotonic() + WAIT_SECONDS
     while not until():
-        assert time.monotonic() < end, f"waited {seconds} s: {what()}" if callable(what) else what
+        assert time.monotonic() < end, otherwise()
         time.sleep(0.3)
 
 
@@ -62,7 +63,7 @@ def wait_for(plan: Plan, runs_dir: Path, state: str, arm: str | None = None) -> 
     arms = [arm] if arm else list(plan.labels)
     wait(
         lambda: all(look(plan, runs_dir)[name].state == state for name in arms),
-        lambda: f"{arms} not {state}: {look(plan, runs_dir)}",  # type: ignore[arg-type]
+        lambda: f"{arms} not {state}: {look(plan, runs_dir)}",
     )
 
 
@@ -75,8 +76,8 @@ def one_run(settings: dict[str, Any], runs_dir: Path) -> tuple[Plan, RunFolder]:
     return plan, RunFolder(runs_dir / plan.runs[0].id)
 
 
-def training(folder: RunFolder) -> bool:
-    return bool(saved_steps(folder))
+def wait_for_checkpoint(folder: RunFolder) -> None:
+    wait(lambda: saved_steps(folder), lambda: f"no checkpoint: {folder.read_json('state.json')}")
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def undisturbed(tmp_path: Path) -> Iterator[Callable[[PlannedRun], RunFolder]]:
 
 
 def assert_as_undisturbed(folder: RunFolder, reference: RunFolder) -> None:
-    wait(reference.finished, f"{reference.path} does not finish")
+    wait(reference.finished, lambda: reference.log.read_text())
     assert_equal_runs(folder, reference)
 
 
@@ -134,7 +135,7 @@ def test_a_preempted_run_is_requeued_and_ends_with_the_same_bits(cluster, tmp_pa
     plan, folder = one_run({}, tmp_path)
     reference = undisturbed(plan.runs[0])
     launch(plan, tmp_path, our_cluster.Cluster())
-    wait(lambda: training(folder), "no checkpoint")
+    wait_for_checkpoint(folder)
     cluster.run("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 4")
     wait_for(plan, tmp_path, QUEUED)
     assert "preempted ×1" in look(plan, tmp_path)["zero"].detail
@@ -149,7 +150,7 @@ def test_a_run_that_reaches_its_time_limit_is_requeued(cluster, tmp_path, undist
     plan, folder = one_run(limited, tmp_path)
     reference = undisturbed(plan.runs[0])
     launch(plan, tmp_path, our_cluster.Cluster())
-    wait(lambda: attempts.read(folder).counts["timed out"] or folder.finished(), "no time-out")
+    wait(lambda: attempts.read(folder).counts["timed out"] or folder.finished(), lambda: "no time-out")
     wait_for(plan, tmp_path, DONE)
     counts = attempts.read(folder).counts
     assert counts["timed out"] >= 1 and sum(counts.values()) == counts["timed out"], "each of them told for what it was"
@@ -160,7 +161,7 @@ def test_a_cancelled_run_is_resumed_by_the_next_launch(cluster, tmp_path, undist
     plan, folder = one_run({}, tmp_path)
     reference = undisturbed(plan.runs[0])
     launch(plan, tmp_path, our_cluster.Cluster())
-    wait(lambda: training(folder), "no checkpoint")
+    wait_for_checkpoint(folder)
     assert list(cancel(plan, tmp_path, our_cluster.Cluster())) == [folder.id]
     wait_for(plan, tmp_path, INTERRUPTED)
     assert "SIGTERM" in look(plan, tmp_path)["zero"].detail
@@ -200,7 +201,7 @@ def test_a_child_waits_for_its_parent_and_does_not_outlive_its_failure(cluster, 
     assert f"waits for {runs['parent'].id}" in look(plan, tmp_path / "runs")["child"].detail
     wait_for(plan, tmp_path / "runs", FAILED, "parent")
     wait_for(plan, tmp_path / "runs", CANCELLED, "child")
-    wait(lambda: not cluster.run("squeue", "--noheader"), "the child's job is still in the queue")
+    wait(lambda: not cluster.run("squeue", "--noheader"), lambda: "the child's job is still in the queue")
     assert runs["parent"].id in look(plan, tmp_path / "runs")["child"].detail
 
     left = launch(plan, tmp_path / "runs", our_cluster.Cluster())
@@ -216,7 +217,7 @@ def test_two_tasks_on_two_nodes_train_one_run_through_a_preemption(cluster, tmp_
     plan, folder = one_run(spread, tmp_path)
     reference = undisturbed(plan.runs[0])
     launch(plan, tmp_path, our_cluster.Cluster())
-    wait(lambda: training(folder), "no checkpoint")
+    wait_for_checkpoint(folder)
     cluster.run("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 2")
     wait_for(plan, tmp_path, DONE)
     summary = folder.finished()
@@ -229,13 +230,13 @@ def test_the_controller_dies_while_a_run_wants_to_be_requeued(cluster, tmp_path,
     plan, folder = one_run({}, tmp_path)
     reference = undisturbed(plan.runs[0])
     (job,) = launch(plan, tmp_path, our_cluster.Cluster()).submitted.values()
-    wait(lambda: training(folder), "no checkpoint")
+    wait_for_checkpoint(folder)
     holder = folder.holder()
     cluster.kill_controller()
     _, complaint = known(tmp_path, plan.distinct())
     assert "does not answer" in complaint
     subprocess.run(["kill", "-USR2", str(holder.pid)], check=True)
-    wait(lambda: folder.read_json("state.json").get("state") == INTERRUPTED, "it did not save its state")
+    wait(lambda: folder.read_json("state.json").get("state") == INTERRUPTED, lambda: "it did not save its state")
     cluster.start_controller()
     wait_for(plan, tmp_path, DONE)
     assert sum(attempts.read(folder, job).counts.values()) == 1
@@ -265,7 +266,7 @@ def test_code_that_is_edited_after_a_launch_does_not_reach_its_jobs(cluster, tmp
     (folder,) = (RunFolder(path.parent) for path in (tmp_path / "runs").glob("*/config.yaml"))
     (job,) = cluster.run("squeue", "--noheader", "--format=%i").split()
     cluster.run("scontrol", "release", job)
-    wait(folder.finished, lambda: folder.log.read_text())  # type: ignore[arg-type]
+    wait(folder.finished, lambda: folder.log.read_text())
     (snapshot,) = (tmp_path / "runs" / "slurm" / "code").iterdir()
     assert (snapshot / "experiments" / "engine.py").read_text() == (ROOT / "experiments" / "engine.py").read_text()
     from experiments.provenance import code_fingerprint
@@ -294,9 +295,9 @@ def test_a_job_that_is_killed_is_resumed_by_the_next_launch(cluster, tmp_path, u
     plan, folder = one_run({}, tmp_path)
     reference = undisturbed(plan.runs[0])
     launch(plan, tmp_path, our_cluster.Cluster())
-    wait(lambda: training(folder), "no checkpoint")
+    wait_for_checkpoint(folder)
     subprocess.run(["kill", "-KILL", str(folder.holder().pid)], check=True)
-    wait(lambda: look(plan, tmp_path)["zero"].state not in (RUNNING, QUEUED), "the job does not end")
+    wait(lambda: look(plan, tmp_path)["zero"].state not in (RUNNING, QUEUED), lambda: "the job does not end")
     assert look(plan, tmp_path)["zero"].state == INTERRUPTED
     launch(plan, tmp_path, our_cluster.Cluster())
     wait_for(plan, tmp_path, DONE)

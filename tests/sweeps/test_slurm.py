@@ -18,6 +18,7 @@ from experiments.claim import take
 from experiments.config import ROOT
 from experiments.provenance import checkout, code_fingerprint
 from experiments.run_folder import RunFolder
+from sweeps import show
 from sweeps.plan import load
 from sweeps.slurm import attempts, job, shared, snapshot
 from sweeps.slurm.batches import Batch, deal
@@ -480,3 +481,22 @@ def test_nothing_here_but_a_job_imports_torch():
         "import sys, sweeps.slurm.launch, sweeps.slurm.job, sweeps.logs, sweeps.show; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_watching_goes_on_while_slurm_does_not_answer_and_ends_when_nothing_runs(plan, slurm, tmp_path, capsys):
+    launch(plan, tmp_path, Cluster())
+    answers = iter(["away", "back", "ended"])
+
+    def look():
+        answer = next(answers)
+        slurm.set(away=answer == "away")
+        if answer == "ended":
+            slurm.end("100", "COMPLETED")
+        submitted, complaint = known(tmp_path, plan.distinct())
+        return describe(plan, tmp_path, submitted), complaint
+
+    capsys.readouterr()
+    rows = show.watch(plan, tmp_path, look, 0.0)
+    assert {row.state for row in rows} == {CANCELLED} and next(answers, None) is None
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 3 * 7 + 1, "a line whenever a state has changed, and the summary"
