@@ -116,11 +116,12 @@ def test_the_offsets_sweep_from_launch_to_report_in_arrays_of_three(tmp_path: Pa
     try:
         with Cluster(folder, max_array_size=3) as small, pytest.MonkeyPatch.context() as environment:
             environment.setenv("SLURM_CONF", small.environment["SLURM_CONF"])
-            assert run("sweep=ablation_offsets", "--slurm").count("3 runs") == 2
+            assert run("sweep=ablation_offsets", "--slurm", "slurm.options=[--hold]").count("3 runs") == 2
             queued = small.run("squeue", "--noheader", "--array", "--format=%i").split()
             assert len(queued) == 8 and len({job.partition("_")[0] for job in queued}) == 3
             assert "0 runs submitted, 8 queued or running before" in run("sweep=ablation_offsets", "--slurm")
             assert sorted(small.run("squeue", "--noheader", "--array", "--format=%i").split()) == sorted(queued)
+            small.run("scontrol", "release", *{job.partition("_")[0] for job in queued})
             assert "8 runs: 8 done" in run("status=ablation_offsets", "--watch")
             run("report=ablation_offsets")
     finally:
