@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+from collections.abc import Mapping
 
 ANSWER_SECONDS = 10.0
 
 
-def ask(*command: str, seconds: float | None = None) -> tuple[bool, str]:
-    """Whether a command worked, and what it said, or its complaint in one line; one that takes too long is ended."""
+def ask(*command: str, seconds: float | None = None, environment: Mapping[str, str] | None = None) -> tuple[bool, str]:
+    """Whether a command worked, and what it said, or its complaint in one line; one that takes too long is ended.
+
+    environment: in place of this process's.
+    """
     try:
         done = subprocess.run(
             command,
@@ -17,6 +22,7 @@ def ask(*command: str, seconds: float | None = None) -> tuple[bool, str]:
             text=True,
             errors="replace",
             timeout=seconds or ANSWER_SECONDS,
+            env=environment or os.environ,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return False, str(error)

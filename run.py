@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from errors import ConfigError, SuiteError, unknown
+from errors import ConfigError, RunFolderError, SuiteError, unknown
 
 ROOT = Path(__file__).resolve().parent
 if TYPE_CHECKING:
@@ -173,6 +173,7 @@ def experiment(name: str, given: dict[str, Any], options: argparse.Namespace) ->
     from experiments.launch import leave, rank
     from experiments.parent import weights_of
     from experiments.run_folder import RunFolder
+    from sweeps.slurm.submissions import known
 
     site = read_site()
     runs_dir = runs_folder(given, site)
@@ -184,6 +185,9 @@ def experiment(name: str, given: dict[str, Any], options: argparse.Namespace) ->
         described = {"run": folder.id, "folder": str(folder.path), "config": config.as_dict()}
         print(json.dumps(described) if options.json else write_yaml(described), end="")
         return 0
+    queued = known(runs_dir, [folder.id])[0].get(folder.id)
+    if queued and queued.alive:
+        raise RunFolderError(f"{folder.id} is in Slurm's queue as job {queued.id}; scancel it to run it here")
     if config.init and not folder.finished():
         weights_of(config.init, runs_dir)
     folder.freeze(config)

@@ -77,6 +77,9 @@ class RunFolder:
         return content if isinstance(content, dict) else {}
 
     def set_state(self, state: str, **details: Any) -> None:
+        """Notes how the run stands; how far it is, where that is not said, stays as it was."""
+        before = self.read_json("state.json")
+        details = {key: before[key] for key in ("step", "steps") if key in before} | details
         where = {"updated": time.time(), "host": socket.gethostname(), "pid": os.getpid()}
         self.write_json("state.json", {"state": state, **details, **where})
 

@@ -149,7 +149,9 @@ class Slurm:
     cpus_per_task: int | None = setting(
         None, "CPUs per process; null = machine.threads (or 1) and one for each loader process", scientific=False
     )
-    mem_gb: float | None = setting(None, "memory per node; null = what the cluster gives", scientific=False)
+    mem_gb: float | None = setting(
+        None, "memory per node, 0 = all of it; null = what the cluster gives", scientific=False
+    )
     time_minutes: int = setting(1440, "time limit of a job; a run takes as many jobs as it needs", scientific=False)
     signal_seconds: int = setting(120, "Slurm says so long before the limit that it nears", scientific=False)
     max_timeouts: int = setting(20, "times a job may reach its time limit and be queued again", scientific=False)

@@ -11,7 +11,7 @@ from experiments.data.layout import check_root
 from experiments.run_folder import RunFolder
 from experiments.schema import Config
 from sweeps.plan import Plan, PlannedRun
-from sweeps.rates import PRICES, Measure, Rate, Rates, hardware_here, probe_here, setup_of
+from sweeps.rates import ON_SLURM, PRICES, Measure, Rate, Rates, hardware_here, probe_here, setup_of
 from sweeps.slurm import attempts
 from sweeps.status import state_of
 
@@ -116,7 +116,8 @@ def known(plan: Plan, runs_dir: Path, hardware: str | None = None) -> Price | No
 def sentence(plan: Plan, runs_dir: Path, hardware: str | None = None) -> str:
     """The price in a line, or how to learn it."""
     price = known(plan, runs_dir, hardware)
-    return price.line() if price else f"price={plan.sweep} with the same words measures what it will cost"
+    where = " --slurm" if hardware == ON_SLURM else ""
+    return price.line() if price else f"price={plan.sweep}{where} with the same words measures what it will cost"
 
 
 def used(plan: Plan, runs_dir: Path) -> dict[str, float]:

@@ -47,7 +47,7 @@ NOT_SPEED = {
     "train.": ("epochs", "eval_every", "lr", "lr_batch", "min_lr", "weight_decay", "warmup_epochs", "warmup_lr",
                "schedule_on"),
     "machine.": ("timeout_minutes", "checkpoint_minutes", "keep_checkpoints", "keep_every_epochs", "failed_saves"),
-    "slurm.": ("account", "qos", "time_minutes", "signal_seconds", "max_timeouts", "setup", "options", "shared"),
+    "slurm.": ("account", "qos", "time_minutes", "signal_seconds", "max_timeouts", "setup", "shared"),
 }  # fmt: skip
 
 

@@ -75,6 +75,8 @@ def state_of(folder: RunFolder, submitted: SubmittedRun | None = None) -> tuple[
         return RUNNING, f"{_progress(noted)}, by {holder}", share
     if noted.get("state") in (FAILED, REFUSED):
         return noted["state"], f"{noted.get('cause')} (log: {folder.log})", share
+    if submitted and not submitted.asked:
+        return UNKNOWN, f"job {submitted.id}: Slurm does not answer", share
     if noted.get("state") == INTERRUPTED:
         cause = str(noted.get("cause"))
         return INTERRUPTED, (f"by {cause}" if cause.startswith("SIG") else cause) + _history(folder) + AGAIN, share

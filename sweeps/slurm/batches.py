@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
+import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +17,13 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.helpers import clean_env
 from submitit.slurm.slurm import SlurmExecutor
 
+import atomic_file
 from sweeps.plan import PlannedRun
 from sweeps.slurm.cluster import SlurmError, refusal
 from sweeps.slurm.resources import Resources
 
+# until Python listens, the signals by which Slurm announces an end would end the job: it would not be requeued
+PYTHON = shlex.join(["sh", "-c", 'trap "" USR2 TERM; exec "$0" "$@"', sys.executable])
 NEVER = 10**9  # time-outs after which submitit gives up: the job itself counts them
 
 
@@ -101,7 +107,7 @@ def executor(batch: Batch, folder: Path, code: Path, jobs: Mapping[str, str], ru
     extra = {**parameters.pop("additional_parameters"), "chdir": str(code)}
     if batch.parents:
         extra["kill-on-invalid-dep"] = "yes"  # else it would wait for a failed parent for ever
-    made = Executor(folder, max_num_timeout=NEVER)
+    made = Executor(folder, max_num_timeout=NEVER, python=PYTHON)
     made.update_parameters(
         job_name=batch.name,
         array_parallelism=batch.at_once or len(batch.runs),
@@ -115,7 +121,7 @@ def executor(batch: Batch, folder: Path, code: Path, jobs: Mapping[str, str], ru
 def submit(made: Executor, calls: Sequence[Callable[[], Any]]) -> str:
     """Hands a batch to Slurm and returns its job id, of an array without tasks. Raises SlurmError."""
     try:
-        with _outside_of_jobs():
+        with _plain_environment(made):
             if len(calls) == 1:
                 return str(made.submit(calls[0]).job_id)
             with made.batch():
@@ -124,15 +130,42 @@ def submit(made: Executor, calls: Sequence[Callable[[], Any]]) -> str:
     except (FailedJobError, FailedSubmissionError) as error:
         said = " ".join(str(error).split())
         raise SlurmError(f"Slurm refuses: {refusal(said)}") from None
+    except OSError as error:
+        raise SlurmError(f"cannot write into {made.folder}: {atomic_file.reason(error)}") from None
 
 
 @contextmanager
-def _outside_of_jobs() -> Iterator[None]:
-    """Keeps the variables of a job in which a launch may be running from the jobs that it submits."""
-    if "SLURM_JOB_ID" not in os.environ:
+def unbroken() -> Iterator[None]:
+    """Lets signals wait, for this process and for the sbatch that it starts: submitit must hear its answer.
+
+    submitit gives each job its call only then; a job without one can but fail.
+    """
+    noted: list[int] = []
+    waiting = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    previous = {number: signal.signal(number, lambda found, _: noted.append(found)) for number in waiting}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, waiting)  # is handed on to children
+    try:
         yield
-        return
-    configured = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
-    with clean_env():
-        os.environ.update(configured)
-        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        if noted:
+            signal.raise_signal(noted[0])
+
+
+@contextmanager
+def _plain_environment(made: Executor) -> Iterator[None]:
+    """Without what would override the batch script, or is of a job in which the launch itself is running."""
+    inside = "SLURM_JOB_ID" in os.environ
+    kept = {"SLURM_CONF", *(() if made.parameters.get("account") else ("SBATCH_ACCOUNT",))}
+    dropped = {n: v for n, v in os.environ.items() if n.startswith(("SBATCH_", "SUBMITIT_")) and n not in kept}
+    configured = {name: os.environ[name] for name in kept if name in os.environ}
+    for name in dropped:
+        del os.environ[name]
+    try:
+        with clean_env() if inside else nullcontext():
+            os.environ.update(configured)
+            yield
+    finally:
+        os.environ.update(dropped)

@@ -12,6 +12,6 @@ from sweeps.slurm.submissions import find
 def cancel(plan: Plan, runs_dir: Path, cluster: Cluster) -> dict[str, str]:
     """Cancels every queued or running job of a plan's runs; returns the jobs by run id."""
     found = find(runs_dir, plan.distinct(), cluster)
-    jobs = {run: submitted.id for run, submitted in found.items() if submitted.job and submitted.job.alive}
+    jobs = {run: submitted.id for run, submitted in found.items() if submitted.alive}
     cluster.cancel(list(jobs.values()))
     return jobs

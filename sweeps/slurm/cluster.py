@@ -18,6 +18,7 @@ from ask_program import ask
 from errors import SuiteError
 
 ANSWER_SECONDS = 60.0
+USUAL_ARRAY_SIZE = 1001  # MaxArraySize unless a site says otherwise
 MINUTES = {"UNLIMITED": None, "NONE": None, "INFINITE": None}
 # Slurm's words for a job that will still run, runs, or is just ending; any other is the word for an end
 WAITING = {
@@ -104,17 +105,17 @@ class Cluster:
 
     def __init__(self) -> None:
         if not shutil.which("sbatch"):
-            raise SlurmError("no sbatch on this machine: is this a login node of a Slurm cluster? Leave --slurm out")
+            raise SlurmError("no sbatch on this machine: Slurm answers on the login nodes of a cluster")
 
     def limits(self) -> Limits:
         config = _answer("scontrol", "show", "config")
         sizes = re.findall(r"^MaxArraySize\s*=\s*(\d+)", config, re.MULTILINE)
-        nodes = _answer("scontrol", "show", "nodes", "--oneliner")
-        partitions = [
-            _partition(_fields(line)) for line in _answer("scontrol", "show", "partition", "--oneliner").splitlines()
-        ]
+        sizes += re.findall(r"\bmax_array_tasks=(\d+)", config)
+        nodes = _answer("scontrol", "--all", "show", "nodes", "--oneliner")
+        listed = _answer("scontrol", "--all", "show", "partition", "--oneliner")  # hidden ones may be used as well
+        partitions = [_partition(_fields(line)) for line in listed.splitlines()]
         return Limits(
-            max_array_size=int(sizes[0]) if sizes else 1001,  # Slurm's default
+            max_array_size=max(1, min(map(int, sizes), default=USUAL_ARRAY_SIZE)),  # 0: no arrays
             partitions={partition.name: partition for partition in partitions},
             hosts=frozenset(re.findall(r"NodeHostName=(\S+)", nodes)),
         )
@@ -123,6 +124,7 @@ class Cluster:
         """Our jobs by id: all that are queued, and those of ``ids`` (main ids, without array tasks) that ended.
 
         One call of squeue and one of sacct. Without accounting, what ended some minutes ago is not known any more.
+        What only accounting takes for alive is gone: a controller lost it.
         """
         ours = f"--user={os.geteuid()}"
         found = _queued(_answer("squeue", "--noheader", "--array", "--states=all", ours, "--format=%i|%T|%r|%L|%j"))
@@ -130,14 +132,17 @@ class Cluster:
             columns = "--format=JobID,State,ExitCode,JobName"
             worked, said = _ask("sacct", "--noheader", "--parsable2", "--allocations", columns, f"--jobs={wanted}")
             for job in _accounted(said if worked else "").values():
-                queued = found.get(job.id)
-                found[job.id] = replace(queued, exit_code=job.exit_code) if queued else job
+                if job.id in found:
+                    found[job.id] = replace(found[job.id], exit_code=job.exit_code)
+                elif not job.alive:
+                    found[job.id] = job
         return found
 
     def check(self, script: Path) -> None:
-        """Raises SlurmError where Slurm would never run a batch script: partition, account, resources."""
+        """Raises SlurmError where Slurm would never run a batch script: partition, account, time."""
         worked, said = _ask("sbatch", "--test-only", str(script))
-        if not worked:
+        # it says so of nodes that are drained, too, whose jobs would wait: then the submission itself is the test
+        if not worked and not re.search("node configuration is not available|node not available", said):
             raise SlurmError(f"Slurm refuses: {refusal(said)}")
 
     def cancel(self, ids: list[str]) -> None:
@@ -164,7 +169,10 @@ def requeue(job: str) -> tuple[bool, str]:
 
 
 def _ask(*command: str) -> tuple[bool, str]:
-    return ask(*command, seconds=ANSWER_SECONDS)
+    """In Slurm's own formats, whatever the shell's variables say of them or of how jobs are to be submitted."""
+    plain = {"SLURM_BITSTR_LEN": "0", "SLURM_TIME_FORMAT": "standard"}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SBATCH_")}
+    return ask(*command, seconds=ANSWER_SECONDS, environment=kept | plain)
 
 
 def refusal(said: str) -> str:
@@ -210,6 +218,8 @@ def minutes(text: str) -> float | None:
 def _queued(text: str) -> dict[str, Job]:
     jobs = {}
     for line in text.splitlines():
+        if line.count("|") < 4:
+            continue  # the rest of a name with a line break, of a job that is not ours
         number, state, reason, left, name = line.split("|", 4)
         jobs[number] = Job(number, name, state, "" if reason == "None" else reason, left)
     return jobs
@@ -219,6 +229,8 @@ def _accounted(text: str) -> dict[str, Job]:
     """Rows of sacct."""
     jobs: dict[str, Job] = {}
     for line in text.splitlines():
+        if line.count("|") < 3:
+            continue
         numbers, state, exit_code, name = line.split("|", 3)
         for number in _tasks(numbers):
             jobs[number] = Job(number, name, state.split()[0], exit_code=exit_code)
@@ -226,12 +238,13 @@ def _accounted(text: str) -> dict[str, Job]:
 
 
 def _tasks(numbers: str) -> list[str]:
-    """Ids of the jobs that sacct names in one row: ``45``, ``45_3``, or what never started, ``45_[3-6,9%2]``."""
+    """Ids of the jobs that sacct names in one row: ``45``, ``45_3``, or what never started, ``45_[3-6,20-30:2%2]``."""
     job, _, tasks = numbers.partition("_[")
     if not tasks:
         return [numbers]
     found = []
     for part in tasks.rstrip("]").partition("%")[0].split(","):
-        first, _, last = part.partition("-")
-        found += [f"{job}_{task}" for task in range(int(first), int(last or first) + 1)]
+        if match := re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part):  # else cut short, "..."
+            first, last, step = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
+            found += [f"{job}_{task}" for task in range(first, last + 1, step)]
     return found

@@ -24,6 +24,7 @@ from experiments.schema import Config
 from sweeps.slurm import attempts
 from sweeps.slurm.cluster import Situation, requeue, situation
 
+GRACE_SECONDS = 15.0  # for the first process of several to act
 SLACK_SECONDS = 90.0  # Slurm's signal may come a minute early
 ASK_AGAIN_SECONDS = 5.0
 ASK_TIMES = 60
@@ -50,7 +51,7 @@ class TrainRun(Checkpointable):  # type: ignore[misc]
             if job.global_rank == 0:
                 attempts.started(folder, job.job_id, _restarts(), job.hostname)
             how, code = self._train(folder, config, job, interrupts)
-            if job.global_rank == 0:
+            if job.global_rank == 0 or (how == attempts.LOST_CONTACT and _first_is_gone(job)):
                 attempts.ended(folder, job.job_id, how)
                 if how in (attempts.PREEMPTED, attempts.TIMED_OUT, attempts.LOST_CONTACT):
                     _go_on(folder, config, job.job_id, how)
@@ -105,7 +106,7 @@ def why_interrupted(signal: str, found: Situation | None, restarts: int, signal_
         return attempts.RESTARTED  # Slurm has put it back into the queue by itself
     if found is not None and found.preempted:
         return attempts.PREEMPTED
-    if signal != "SIGUSR2":
+    if signal not in ("SIGUSR1", "SIGUSR2"):
         return attempts.CANCELLED
     far = found is not None and found.seconds_left is not None and found.seconds_left > signal_seconds + SLACK_SECONDS
     return attempts.PREEMPTED if far else attempts.TIMED_OUT  # where it is not known, what has a cap
@@ -121,6 +122,13 @@ def wait_for_stale_claim(folder: RunFolder, interrupts: Interrupts) -> None:
         if interrupts.received:
             raise Interrupted(interrupts.received)
         time.sleep(1.0)
+
+
+def _first_is_gone(job: JobEnvironment) -> bool:
+    """Whether nobody has the job queued again, which would end this process; asked of one process after the other."""
+    time.sleep(GRACE_SECONDS + ASK_AGAIN_SECONDS * job.global_rank)
+    found = situation(job.job_id)
+    return found is None or found.restarts == _restarts()
 
 
 def _go_on(folder: RunFolder, config: Config, job: str, how: str) -> None:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import atomic_file
-from errors import RunFolderError
+from errors import RunFolderError, WriteError
 from experiments.claim import holder_of, take
 from experiments.data.layout import check_root
+from experiments.provenance import code_fingerprint
 from experiments.run_folder import RunFolder
 from sweeps.plan import Plan, PlannedRun
 from sweeps.slurm import shared, snapshot
-from sweeps.slurm.batches import Batch, deal, executor, submit
-from sweeps.slurm.cluster import Cluster, Limits, SlurmError
+from sweeps.slurm.batches import Batch, deal, executor, submit, unbroken
+from sweeps.slurm.cluster import USUAL_ARRAY_SIZE, Cluster, Limits, SlurmError
 from sweeps.slurm.job import TrainRun
 from sweeps.slurm.resources import Resources
-from sweeps.slurm.submissions import FOLDER, Submission, SubmittedRun, find
-from sweeps.status import DONE, FAILED, QUEUED, RUNNING, describe
-
-USUAL_ARRAY_SIZE = 1001  # Slurm's default, where no Slurm can be asked
+from sweeps.slurm.submissions import FOLDER, Submission, SubmittedRun, find, known
+from sweeps.status import DONE, FAILED, RUNNING, describe
 
 
 @dataclass
@@ -57,15 +56,19 @@ def launch(
     submitted stays, and the outcome says so.
     """
     with _alone(runs_dir):
-        outcome, missing, alive = choose(plan, runs_dir, cluster, retry_failed)
+        found = find(runs_dir, plan.distinct(), cluster)
+        outcome, missing, alive = choose(plan, runs_dir, found, retry_failed)
         if not missing:
             return outcome
         limits = cluster.limits()
         refuse_unfit(missing, runs_dir, limits)
+        if not force:
+            refuse_other_code(missing, runs_dir)
         submission = Submission(runs_dir, plan.sweep, snapshot.take(runs_dir / FOLDER / "code"))
         waits = _waits(missing, runs_dir)
         batches = deal(missing, waits, limits.max_array_size, max_parallel, _prefix(plan, submission))
         _try(batches, submission, cluster)
+        cluster.cancel([found[run.id].id for run in missing if run.id in found and found[run.id].alive])
         for run in missing:
             RunFolder(runs_dir / run.id).freeze(run.config)
         run_jobs = {run: submitted.id for run, submitted in alive.items()}
@@ -88,14 +91,17 @@ def _hand_over(
     for batch in batches:
         calls = [TrainRun(runs_dir / run, Path.cwd(), force) for run in batch.runs]
         try:
-            number = submit(executor(batch, submission.folder, submission.code, jobs, run_jobs), calls)
-        except SlurmError as error:
+            with unbroken():
+                number = submit(executor(batch, submission.folder, submission.code, jobs, run_jobs), calls)
+                jobs[batch.name] = number
+                submission.write(batches, jobs)
+        except (SlurmError, WriteError) as error:
+            if not jobs:
+                raise
             outcome.problem = str(error)
             return
-        jobs[batch.name] = number
         for run in batch.runs:
             run_jobs[run] = outcome.submitted[run] = batch.job_of(run, number)
-        submission.write(batches, jobs)
         say(described(batch, number))
 
 
@@ -103,7 +109,8 @@ def scripts(
     plan: Plan, runs_dir: Path, cluster: Cluster | None, max_parallel: int | None, retry_failed: bool
 ) -> list[tuple[Batch, str]]:
     """What ``launch`` would submit, as batch scripts; nothing is written. cluster: None where there is no Slurm."""
-    _, missing, _ = choose(plan, runs_dir, cluster, retry_failed)
+    found = find(runs_dir, plan.distinct(), cluster) if cluster else known(runs_dir, plan.distinct())[0]
+    _, missing, alive = choose(plan, runs_dir, found, retry_failed)
     limits = cluster.limits() if cluster else None
     if limits:
         refuse_unfit(missing, runs_dir, limits)
@@ -111,17 +118,17 @@ def scripts(
     largest = limits.max_array_size if limits else USUAL_ARRAY_SIZE
     batches = deal(missing, _waits(missing, runs_dir), largest, max_parallel, _prefix(plan, submission))
     numbers = {batch.name: f"JOB_{batch.name}" for batch in batches}
-    run_jobs = {run: batch.job_of(run, numbers[batch.name]) for batch in batches for run in batch.runs}
+    run_jobs = {run: submitted.id for run, submitted in alive.items()}
+    run_jobs |= {run: batch.job_of(run, numbers[batch.name]) for batch in batches for run in batch.runs}
     made = [executor(batch, submission.folder, submission.code, numbers, run_jobs) for batch in batches]
     return [(batch, one.text(len(batch.runs))) for batch, one in zip(batches, made)]
 
 
 def choose(
-    plan: Plan, runs_dir: Path, cluster: Cluster | None, retry_failed: bool
+    plan: Plan, runs_dir: Path, found: Mapping[str, SubmittedRun], retry_failed: bool
 ) -> tuple[Outcome, list[PlannedRun], dict[str, SubmittedRun]]:
-    """What is to be submitted, what is not and why, and the jobs that are alive."""
-    found = find(runs_dir, plan.distinct(), cluster)
-    alive = {run: submitted for run, submitted in found.items() if submitted.job and submitted.job.alive}
+    """What is to be submitted, what is not and why, and the jobs that live and know what to run."""
+    alive = {run: submitted for run, submitted in found.items() if submitted.alive and submitted.has_call}
     outcome = Outcome()
     missing: dict[str, PlannedRun] = {}
     rows = {row.run: row for row in describe(plan, runs_dir, found)}
@@ -129,12 +136,14 @@ def choose(
         row = rows[run.id]
         if row.state == DONE:
             outcome.done.append(run.id)
-        elif run.id in alive or row.state in (QUEUED, RUNNING):
+        elif run.id in alive or row.state == RUNNING:
             outcome.left_alone[run.id] = row.state
         elif row.state == FAILED and not retry_failed:
             outcome.skipped_failed.append(run.id)
-        elif run.parent in outcome.skipped_failed or run.parent in outcome.waiting:
+        elif run.parent in outcome.skipped_failed:
             outcome.waiting[run.id] = f"waits for {run.parent}, which failed"
+        elif run.parent in outcome.waiting:
+            outcome.waiting[run.id] = f"waits for {run.parent}, which waits as well"
         elif run.parent in outcome.left_alone and run.parent not in alive:
             outcome.waiting[run.id] = f"waits for {run.parent}, which is run elsewhere"
         else:
@@ -150,8 +159,23 @@ def refuse_unfit(runs: list[PlannedRun], runs_dir: Path, limits: Limits) -> None
         check_root(run.config)
     if runs and not runs[0].config.slurm.shared:
         shared.check(runs_dir, "runs_dir", limits)
-        if sys.prefix != sys.base_prefix:
-            shared.check(Path(sys.prefix), "the virtual environment", limits)
+        if not Path(sys.prefix).is_relative_to("/usr"):  # nodes have what belongs to the system
+            shared.check(Path(sys.prefix), "the Python environment", limits)
+
+
+def refuse_other_code(runs: list[PlannedRun], runs_dir: Path) -> None:
+    """Raises RunFolderError for runs that would refuse to go on, which they would say only when their turn comes."""
+    now = code_fingerprint()
+    other = []
+    for folder in (RunFolder(runs_dir / run.id) for run in runs):
+        began_with = folder.read_json("provenance.json").get("code_fingerprint", now)
+        if now not in began_with.split("+") and any(folder.checkpoints.glob("step-*")):
+            other.append(folder.id)
+    if other:
+        raise RunFolderError(
+            f"{len(other)} runs began with other code (atm/ or experiments/ changed since), e.g. {other[0]}; go back "
+            "to that code, or go on with --force, which marks them and keeps them out of averages"
+        )
 
 
 def described(batch: Batch, number: str) -> str:

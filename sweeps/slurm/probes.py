@@ -1,32 +1,34 @@
-"""Times set-ups where they will run: one short job for each that has not been timed, all of them as an array."""
+"""Times set-ups where they will run: a short job of one device for each that has not been timed."""
 
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import atomic_file
 from errors import RunFailed
 from experiments.config import write_yaml
-from experiments.identity import run_id
 from experiments.interrupts import Interrupted, Interrupts
 from sweeps.plan import Plan, PlannedRun
-from sweeps.price import Price, estimate
-from sweeps.rates import ON_SLURM, PRICES, Rates
+from sweeps.price import Price, known
+from sweeps.rates import ON_SLURM, PRICES, Rates, Setup
 from sweeps.slurm import snapshot
-from sweeps.slurm.batches import Batch, executor, submit
-from sweeps.slurm.cluster import Cluster
+from sweeps.slurm.batches import Batch, executor, submit, unbroken
+from sweeps.slurm.cluster import Cluster, SlurmError
 from sweeps.slurm.job import TimeRun
 from sweeps.slurm.launch import refuse_unfit
 from sweeps.slurm.resources import Resources
 from sweeps.slurm.submissions import FOLDER, Submission
 
 MINUTES = 30  # at most, of a job that takes one or two
-POLL_SECONDS = 2.0
+POLL_SECONDS = 1.0  # between looks at the files
+ASK_SECONDS = 15.0  # between questions to Slurm
+LATE_SECONDS = 20.0  # by which a file may be seen after the end of the job that wrote it
 
 
 def estimate_on_slurm(
@@ -34,34 +36,44 @@ def estimate_on_slurm(
 ) -> Price:
     """``sweeps.price.estimate`` with rates from the nodes that the runs will get.
 
-    Waits for the jobs; a signal cancels them. Raises SuiteError where a probe cannot be submitted, or fails.
+    Waits for the jobs; a signal cancels them. Raises SuiteError where a probe cannot be submitted, or fails; what was
+    measured by then is kept.
     """
-    missing = Rates(runs_dir / PRICES).missing(list(plan.distinct().values()), ON_SLURM, fresh)
-    runs = [run for _, run in missing]
-    found = _measure(plan.sweep, runs, runs_dir, cluster, say) if runs else {}
-    return estimate(plan, runs_dir, lambda config: found[run_id(config)], ON_SLURM, fresh)
+    rates = Rates(runs_dir / PRICES)
+    missing = rates.missing(list(plan.distinct().values()), ON_SLURM, fresh)
+    if missing:
+        refuse_unfit([run for _, run in missing], runs_dir, cluster.limits())
+        _measure(
+            missing, rates, Submission(runs_dir, plan.sweep, snapshot.take(runs_dir / FOLDER / "code")), cluster, say
+        )
+    price = known(plan, runs_dir, ON_SLURM)
+    assert price is not None
+    return price
 
 
 def _measure(
-    sweep: str, runs: list[PlannedRun], runs_dir: Path, cluster: Cluster, say: Callable[[str], None]
-) -> dict[str, Mapping[str, Any]]:
-    """What the probe of each run found, by run id."""
-    refuse_unfit(runs, runs_dir, cluster.limits())
-    submission = Submission(runs_dir, f"price of {sweep}", snapshot.take(runs_dir / FOLDER / "code"))
+    missing: list[tuple[Setup, PlannedRun]],
+    rates: Rates,
+    submission: Submission,
+    cluster: Cluster,
+    say: Callable[[str], None],
+) -> None:
+    """Submits a probe for each set-up and keeps each rate as it comes."""
     jobs: dict[str, str] = {}
     try:
         with Interrupts() as interrupts:
-            for number, run in enumerate(runs):
+            for number, (_, run) in enumerate(missing):
                 config, out = submission.folder / f"{run.id}.yaml", submission.folder / f"{run.id}.json"
                 atomic_file.write(config, write_yaml(run.config.as_dict()))
                 batch = Batch(f"price.{submission.id}.{number}", _one_device(Resources.of(run.config)), (run.id,))
                 made = executor(batch, submission.folder, submission.code, {}, {})
-                jobs[run.id] = submit(made, [TimeRun(config, out, Path.cwd())])
+                with unbroken():
+                    jobs[run.id] = submit(made, [TimeRun(config, out, Path.cwd())])
                 say(f"job {jobs[run.id]} times {run.arm}")
-            return _wait(runs, jobs, submission.folder, cluster, interrupts)
+            _wait(missing, rates, jobs, submission.folder, cluster, interrupts)
     finally:
-        alive = cluster.jobs(())
-        cluster.cancel([job for job in jobs.values() if job in alive and alive[job].alive])
+        if jobs:
+            cluster.cancel(list(jobs.values()))  # those that ended do not mind
 
 
 def _one_device(resources: Resources) -> Resources:
@@ -77,19 +89,38 @@ def _one_device(resources: Resources) -> Resources:
 
 
 def _wait(
-    runs: list[PlannedRun], jobs: dict[str, str], folder: Path, cluster: Cluster, interrupts: Interrupts
-) -> dict[str, Mapping[str, Any]]:
-    found: dict[str, Mapping[str, Any]] = {}
-    while len(found) < len(runs):
+    missing: list[tuple[Setup, PlannedRun]],
+    rates: Rates,
+    jobs: dict[str, str],
+    folder: Path,
+    cluster: Cluster,
+    interrupts: Interrupts,
+) -> None:
+    """Until every probe has told its rate. Raises RunFailed where some end without, once the others are through."""
+    waiting = {run.id: (setup, run) for setup, run in missing}
+    ended: dict[str, float] = {}  # runs whose jobs were seen to have ended, and when
+    failed = []
+    asked = float("-inf")
+    while waiting:
         if interrupts.received:
             raise Interrupted(interrupts.received)
-        known = cluster.jobs(())
-        for run in runs:
-            out, job = folder / f"{run.id}.json", known.get(jobs[run.id])
+        os.utime(folder)  # a network file system then looks again for what the jobs wrote
+        for run_id, (setup, run) in list(waiting.items()):
+            out = folder / f"{run_id}.json"
             if out.is_file():
-                found[run.id] = json.loads(out.read_text())
-            elif run.id not in found and (job is None or not job.alive):
-                log = folder / f"{jobs[run.id]}_0_log.err"
-                raise RunFailed(f"the job that was to time {run.arm} ended without a result (log: {log})")
+                rates.add(setup, json.loads(out.read_text()))
+                del waiting[run_id]
+            elif time.monotonic() - ended.get(run_id, float("inf")) > LATE_SECONDS:
+                failed.append(f"{run.arm} (log: {folder / f'{jobs[run_id]}_0_log.err'})")
+                del waiting[run_id]
+        if time.monotonic() - asked > ASK_SECONDS:
+            asked = time.monotonic()
+            with suppress(SlurmError):  # it is asked again
+                known_jobs = cluster.jobs(())
+                for run_id in waiting:
+                    job = known_jobs.get(jobs[run_id])
+                    if job is None or not job.alive:
+                        ended.setdefault(run_id, asked)
         time.sleep(POLL_SECONDS)
-    return found
+    if failed:
+        raise RunFailed(f"jobs that were to time a set-up ended without a result: {', '.join(failed)}")

@@ -23,7 +23,8 @@ TAKEN = {
     "mem": "slurm.mem_gb",
     "time": "slurm.time_minutes",
     "signal": "slurm.signal_seconds",
-    **dict.fromkeys(("array", "chdir", "dependency", "error", "job-name", "open-mode", "output", "requeue"), ""),
+    **dict.fromkeys(("array", "chdir", "dependency", "error", "export", "job-name", "open-mode", "output"), ""),
+    **dict.fromkeys(("clusters", "no-requeue", "ntasks", "parsable", "requeue", "test-only", "wait", "wrap"), ""),
 }
 
 
@@ -77,14 +78,18 @@ class Resources:
             "ntasks_per_node": self.tasks_per_node,
             "gpus_per_node": self.gpus_per_node or None,
             "cpus_per_task": self.cpus_per_task,
-            "mem": f"{round(1024 * self.mem_gb)}M" if self.mem_gb else None,
+            "mem": f"{round(1024 * self.mem_gb)}M" if self.mem_gb is not None else None,
             "time": self.time_minutes,
             "signal_delay_s": self.signal_seconds,
             "setup": list(self.setup) or None,
-            # from Slurm 22.05 on srun does not take this over from the batch script
-            "srun_args": [f"--cpus-per-task={self.cpus_per_task}"],
+            # from Slurm 22.05 on srun does not take the first over from the batch script
+            "srun_args": [f"--cpus-per-task={self.cpus_per_task}", "--export=ALL"],
             "wckey": None,  # submitit's own default is refused where work keys are enforced
-            "additional_parameters": {"requeue": True, **_options(self.options)},
+            "additional_parameters": {
+                "requeue": True,
+                "signal": f"USR2@{self.signal_seconds}",  # whatever SUBMITIT_PREEMPT_SIGNAL says
+                **_options(self.options),
+            },
         }
 
     def check(self, limits: Limits) -> None:

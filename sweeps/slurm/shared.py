@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def file_system(path: Path) -> str:
     best, kind = "", "unknown"
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         mounted, _, described = line.partition(" - ")
-        point = mounted.split()[4].encode().decode("unicode_escape")  # spaces are written as \040
+        point = re.sub(r"\\(040|011|012|134)", lambda match: chr(int(match[1], 8)), mounted.split()[4])
         if path.is_relative_to(point) and len(point) >= len(best):  # of two on one point, the later one is seen
             best, kind = point, described.split()[0]
     return kind

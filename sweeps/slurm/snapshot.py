@@ -26,7 +26,7 @@ def take(folder: Path, root: Path = ROOT) -> Path:
     for path, data in sorted(content.items()):
         digest.update(path.as_posix().encode() + b"\0" + len(data).to_bytes(8, "big") + data)
     snapshot = folder / digest.hexdigest()[:16]
-    if snapshot.is_dir():
+    if snapshot.is_dir() and all((snapshot / path).is_file() for path in content):
         return snapshot
     temporary = folder / f".{snapshot.name}.{secrets.token_hex(4)}.tmp"
     try:
@@ -34,11 +34,12 @@ def take(folder: Path, root: Path = ROOT) -> Path:
             (temporary / path).parent.mkdir(parents=True, exist_ok=True)
             (temporary / path).write_bytes(data)
             (temporary / path).chmod(0o444)  # what a job runs is not to be edited
-        try:
+        if snapshot.is_dir():  # a site's clean-up has taken some of its files
+            for path in content:
+                (snapshot / path).parent.mkdir(parents=True, exist_ok=True)
+                (temporary / path).replace(snapshot / path)
+        else:
             temporary.rename(snapshot)
-        except OSError:
-            if not snapshot.is_dir():  # another launch was quicker
-                raise
     except OSError as error:
         raise WriteError(f"cannot copy the code to {snapshot}: {error.strerror}") from None
     finally:

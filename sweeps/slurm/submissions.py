@@ -6,12 +6,12 @@ import json
 import secrets
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import atomic_file
+from errors import RunFolderError
 from sweeps.slurm.cluster import Cluster, Job, SlurmError
 
 if TYPE_CHECKING:  # it imports submitit, which only a launch needs
@@ -23,23 +23,33 @@ FILE = "submission.json"
 
 @dataclass(frozen=True)
 class SubmittedRun:
-    """The newest job of a run. ``job`` is None where Slurm knows nothing of it any more."""
+    """The newest job of a run. ``job`` is None where Slurm knows nothing of it any more, or was not asked."""
 
     id: str
     job: Job | None
     folder: Path  # of the submission
+    asked: bool = True
 
     @property
     def log(self) -> Path:
         """What the first process of the job said."""
         return self.folder / f"{self.id}_0_log.err"
 
+    @property
+    def alive(self) -> bool:
+        return self.job is not None and self.job.alive
+
+    @property
+    def has_call(self) -> bool:
+        """Whether the job knows what to run; one whose launch was killed at a bad moment does not, and will fail."""
+        return (self.folder / f"{self.id}_submitted.pkl").is_file()
+
 
 class Submission:
     """A launch: written before anything is submitted, so that jobs are found again if it dies half-way."""
 
     def __init__(self, runs_dir: Path, sweep: str, code: Path):
-        self.id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+        self.id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"  # sorts by time
         self.folder = runs_dir / FOLDER / self.id
         self.sweep, self.code = sweep, code
 
@@ -49,14 +59,30 @@ class Submission:
         atomic_file.write(self.folder / FILE, json.dumps(content, indent=1) + "\n")
 
 
-def find(runs_dir: Path, runs: Collection[str], cluster: Cluster | None) -> dict[str, SubmittedRun]:
-    """The newest job of each run that has one; nothing is asked of Slurm where none has.
+def find(runs_dir: Path, runs: Collection[str], cluster: Cluster) -> dict[str, SubmittedRun]:
+    """The newest job of each run that has one, a living one before others; asks Slurm only where there are any.
 
-    cluster: None where Slurm is not to be asked, or does not answer.
+    Raises SlurmError where Slurm does not answer, RunFolderError for a record that cannot be read: its jobs may be in
+    the queue.
     """
-    rows = list(_rows(runs_dir, set(runs)))
+    rows = list(_rows(runs_dir, set(runs), strict=True))
+    return _matched(rows, runs, cluster) if rows else {}
+
+
+def known(runs_dir: Path, runs: Collection[str]) -> tuple[dict[str, SubmittedRun], str | None]:
+    """``find`` for whoever only looks: where Slurm does not answer, what is on disk, and the complaint."""
+    rows = list(_rows(runs_dir, set(runs), strict=False))
     if not rows:
-        return {}
+        return {}, None
+    try:
+        return _matched(rows, runs, Cluster()), None
+    except SlurmError as error:
+        return _matched(rows, runs, None), str(error)
+
+
+def _matched(
+    rows: list[tuple[dict[str, Any], Path]], runs: Collection[str], cluster: Cluster | None
+) -> dict[str, SubmittedRun]:
     jobs = cluster.jobs({row["job"] for row, _ in rows if row["job"]}) if cluster else {}
     by_name = {job.name: job.id.partition("_")[0] for job in jobs.values()}
     found: dict[str, SubmittedRun] = {}
@@ -66,26 +92,20 @@ def find(runs_dir: Path, runs: Collection[str], cluster: Cluster | None) -> dict
         if number is None:
             continue
         for place, run in enumerate(row["runs"]):
-            if run in runs and run not in found:
-                own = f"{number}_{place}" if len(row["runs"]) > 1 else number
-                # tasks that were cancelled before they started are one record, of the whole array
-                found[run] = SubmittedRun(own, jobs.get(own) or jobs.get(number), folder)
+            own = f"{number}_{place}" if len(row["runs"]) > 1 else number
+            # tasks that were cancelled before they started are one record, of the whole array
+            one = SubmittedRun(own, jobs.get(own) or jobs.get(number), folder, asked=cluster is not None)
+            if run in runs and (run not in found or (one.alive and not found[run].alive)):
+                found[run] = one
     return found
 
 
-def known(runs_dir: Path, runs: Collection[str]) -> tuple[dict[str, SubmittedRun], str | None]:
-    """``find`` for whoever only looks: where Slurm does not answer, what is on disk, and the complaint."""
-    if not any(_rows(runs_dir, set(runs))):
-        return {}, None
-    try:
-        return find(runs_dir, runs, Cluster()), None
-    except SlurmError as error:
-        return find(runs_dir, runs, None), str(error)
-
-
-def _rows(runs_dir: Path, runs: set[str]) -> Iterator[tuple[dict[str, Any], Path]]:
-    """Batches that hold one of the runs, the newest first; what cannot be read is left out."""
+def _rows(runs_dir: Path, runs: set[str], strict: bool) -> Iterator[tuple[dict[str, Any], Path]]:
+    """Batches that hold one of the runs, the newest first."""
     for path in sorted((runs_dir / FOLDER).glob(f"*/{FILE}"), reverse=True):
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        try:
             batches = json.loads(path.read_text())["batches"]
             yield from [(batch, path.parent) for batch in reversed(batches) if not runs.isdisjoint(batch["runs"])]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if strict:
+                raise RunFolderError(f"cannot read {path}, and its jobs may be in the queue: {error}") from None

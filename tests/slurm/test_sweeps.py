@@ -80,19 +80,21 @@ def wait_for_checkpoint(folder: RunFolder) -> None:
     wait(lambda: saved_steps(folder), lambda: f"no checkpoint: {folder.read_json('state.json')}")
 
 
-@pytest.fixture
-def undisturbed(tmp_path: Path) -> Iterator[Callable[[PlannedRun], RunFolder]]:
-    """Trains the same run beside, left alone; the folder is returned by ``done``."""
-    running = []
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[PlannedRun], RunFolder]]:
+    """Trains the same run beside, left alone; tests that disturb one run share it."""
+    runs_dir = tmp_path_factory.mktemp("undisturbed")
+    running: dict[str, subprocess.Popen[str]] = {}
 
     def begin(run: PlannedRun) -> RunFolder:
-        folder = RunFolder(tmp_path / "undisturbed" / run.id)
-        folder.freeze(run.config)
-        running.append(start(folder))
+        folder = RunFolder(runs_dir / run.id)
+        if run.id not in running:
+            folder.freeze(run.config)
+            running[run.id] = start(folder)
         return folder
 
     yield begin
-    for process in running:
+    for process in running.values():
         process.kill()
         process.communicate()
 
@@ -127,7 +129,7 @@ def test_the_offsets_sweep_from_launch_to_report_in_arrays_of_three(tmp_path: Pa
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     report = (tmp_path / "runs" / "reports" / "ablation_offsets-smoke" / "report.md").read_text()
-    assert report.count("(n = 2)") == 4 + 3 and "not run" not in report
+    assert report.count("(n = 2)") == 4 + 3 and report.count("| done |") == 8
     runs = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/provenance.json")]
     assert len(runs) == 8 and len({run["code_fingerprint"] for run in runs}) == 1
 

@@ -37,9 +37,11 @@ class FakeSlurm:
                 "calls": [],
                 "scripts": [],
                 "accounting": True,
+                "lost": [],  # jobs that the controller has forgotten
                 "away": False,
                 "refuse_after": None,
                 "max_array_size": 1001,
+                "parameters": "",
                 "hosts": ["localhost"],
                 "partitions": {
                     "gpu": "Default=YES MaxTime=2-00:00:00 State=UP",
@@ -118,7 +120,7 @@ def sbatch(content: dict[str, Any], *words: str) -> int:
 
 def squeue(content: dict[str, Any], *words: str) -> int:
     for number, job in content["jobs"].items():
-        if job["state"] not in ENDED or not content["accounting"]:
+        if number not in content["lost"] and (job["state"] not in ENDED or not content["accounting"]):
             print(f"{number}|{job['state']}|{job['reason']}|1:00:00|{job['name']}")
     return 0
 
@@ -134,8 +136,9 @@ def sacct(content: dict[str, Any], *words: str) -> int:
 
 
 def scontrol(content: dict[str, Any], *words: str) -> int:
+    words = tuple(word for word in words if word != "--all")
     if words[:2] == ("show", "config"):
-        print(f"MaxArraySize            = {content['max_array_size']}")
+        print(f"MaxArraySize            = {content['max_array_size']}\nSchedulerParameters = {content['parameters']}")
     elif words[:2] == ("show", "nodes"):
         print(*(f"NodeName=n NodeHostName={host} State=IDLE" for host in content["hosts"]), sep="\n")
     elif words[:2] == ("show", "partition"):

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -21,14 +22,14 @@ from experiments.run_folder import RunFolder
 from sweeps import show
 from sweeps.plan import load
 from sweeps.slurm import attempts, job, shared, snapshot
-from sweeps.slurm.batches import Batch, deal
+from sweeps.slurm.batches import Batch, deal, submit
 from sweeps.slurm.cancel import cancel
-from sweeps.slurm.cluster import Cluster, Limits, Situation, minutes
+from sweeps.slurm.cluster import Cluster, Limits, Situation, _queued, _tasks, minutes
 from sweeps.slurm.job import why_interrupted
 from sweeps.slurm.launch import launch, scripts
 from sweeps.slurm.resources import Resources
 from sweeps.slurm.submissions import known
-from sweeps.status import CANCELLED, DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, UNKNOWN, describe
+from sweeps.status import CANCELLED, DONE, FAILED, INTERRUPTED, NOT_RUN, QUEUED, RUNNING, UNKNOWN, describe
 
 SMALL = {"machine.threads": 1, "slurm.gpus_per_node": 0}
 
@@ -207,7 +208,7 @@ def test_status_without_a_slurm_that_answers_says_so_and_goes_on(plan, slurm, tm
     slurm.set(away=True)
     found, complaint = states(plan, tmp_path)
     assert "Unable to contact slurm controller" in complaint
-    assert found["zero"][0] == DONE and found["token"][0] == UNKNOWN
+    assert found["zero"][0] == DONE and found["token"] == (UNKNOWN, "job 100_2: Slurm does not answer")
     with pytest.raises(SuiteError, match="does not answer"):
         launch(plan, tmp_path, Cluster())
 
@@ -222,10 +223,102 @@ def test_a_launch_that_died_after_sbatch_is_found_again(plan, slurm, tmp_path):
     assert states(plan, tmp_path)[0]["zero"][0] == QUEUED
 
 
+def test_a_job_that_was_never_given_its_call_is_replaced(plan, slurm, tmp_path):
+    """As when sbatch accepted it and submitit was killed before it heard so."""
+    launch(plan, tmp_path, Cluster())
+    (record,) = (tmp_path / "slurm").glob("*/submission.json")
+    content = json.loads(record.read_text())
+    content["batches"][0]["job"] = None
+    record.write_text(json.dumps(content))
+    for path in record.parent.glob("*_submitted.pkl"):
+        path.unlink()
+    assert len(launch(plan, tmp_path, Cluster()).submitted) == 7
+    assert [state for job, state in slurm.jobs.items() if job.startswith("100_")] == ["CANCELLED"] * 7
+
+
+def test_a_job_that_the_controller_lost_is_not_waited_for(plan, slurm, tmp_path):
+    launch(plan, tmp_path, Cluster())
+    slurm.set(lost=["100_2"])  # accounting goes on to say PENDING
+    assert states(plan, tmp_path)[0]["token"][0] == UNKNOWN
+    assert list(launch(plan, tmp_path, Cluster()).submitted) == [plan.runs[2].id]
+
+
+def test_a_record_that_cannot_be_read_stops_a_launch_and_not_status(plan, slurm, tmp_path):
+    launch(plan, tmp_path, Cluster())
+    (record,) = (tmp_path / "slurm").glob("*/submission.json")
+    record.write_text("{")
+    with pytest.raises(SuiteError, match="its jobs may be in the queue"):
+        launch(plan, tmp_path, Cluster())
+    assert states(plan, tmp_path)[0]["zero"][0] == NOT_RUN
+
+
+def test_signals_wait_until_a_batch_is_handed_over_and_written_down(plan, slurm, tmp_path, monkeypatch):
+    slurm.set(max_array_size=3)
+
+    def interrupted(made, calls):
+        os.kill(os.getpid(), signal.SIGINT)
+        return submit(made, calls)
+
+    monkeypatch.setattr("sweeps.slurm.launch.submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        launch(plan, tmp_path, Cluster())
+    assert list(slurm.jobs) == ["100_0", "100_1", "100_2"]
+    monkeypatch.undo()
+    monkeypatch.setenv("PATH", f"{slurm.bin}{os.pathsep}{os.environ['PATH']}")
+    assert len(launch(plan, tmp_path, Cluster()).submitted) == 4
+
+
+def test_variables_of_the_shell_do_not_override_the_batch_script(plan, slurm, tmp_path, monkeypatch):
+    for name in ("SBATCH_PARTITION", "SBATCH_EXPORT", "SBATCH_ACCOUNT", "SUBMITIT_PREEMPT_SIGNAL"):
+        monkeypatch.setenv(name, "USR1")
+    launch(plan, tmp_path, Cluster())
+    assert not slurm.read()["environment"].keys() & {"SBATCH_PARTITION", "SBATCH_EXPORT", "SUBMITIT_PREEMPT_SIGNAL"}
+    assert "SBATCH_ACCOUNT" in slurm.read()["environment"], "no slurm.account is set"
+    assert "#SBATCH --signal=USR2@120" in slurm.scripts[0] and os.environ["SBATCH_EXPORT"] == "USR1"
+
+
+def test_other_limits_of_arrays_are_kept(plan, slurm, tmp_path):
+    slurm.set(parameters="bf_continue,max_array_tasks=5")
+    launch(plan, tmp_path / "a", Cluster())
+    assert len(slurm.scripts) == 2
+    slurm.set(max_array_size=0)
+    assert len(launch(plan, tmp_path / "b", Cluster()).submitted) == 7 and len(slurm.scripts) == 2 + 7
+
+
+def test_runs_of_other_code_are_refused_before_they_are_queued(plan, slurm, tmp_path):
+    folder = RunFolder(tmp_path / plan.runs[0].id)
+    folder.freeze(plan.runs[0].config)
+    folder.write_json("provenance.json", {"code_fingerprint": "other"})
+    (folder.checkpoints / "step-000000001-epoch-0001.pt").touch()
+    with pytest.raises(SuiteError, match="1 runs began with other code"):
+        launch(plan, tmp_path, Cluster())
+    assert not slurm.scripts
+    assert len(launch(plan, tmp_path, Cluster(), force=True).submitted) == 7
+
+
+def test_a_dry_run_with_a_parent_in_the_queue(slurm, tmp_path):
+    plan = load("resolution_384", "smoke", SMALL, [0])
+    launch(plan, tmp_path, Cluster())
+    cluster = slurm.read()
+    assert list(cluster["jobs"]) == ["100", "101"] and "--dependency=afterok:100" in slurm.scripts[1]
+    assert "#SBATCH --kill-on-invalid-dep=yes" in slurm.scripts[1]
+    slurm.end("101", "CANCELLED")
+    ((batch, text),) = scripts(plan, tmp_path, Cluster(), None, False)
+    assert batch.runs == (plan.runs[1].id,) and "--dependency=afterok:100" in text
+
+
+def test_a_queued_run_is_not_started_in_the_foreground(slurm, tmp_path):
+    plan = load("ablation_offsets", "smoke", SMALL, [0])
+    launch(plan, tmp_path, Cluster())
+    words = ["experiment=scenes", "model.offsets=zero", f"runs_dir={tmp_path}", "machine.device=cpu"]
+    done = subprocess.run([sys.executable, "run.py", *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "is in Slurm's queue as job 100_0" in done.stderr
+
+
 def test_a_launch_that_died_before_sbatch_is_done_again(plan, slurm, tmp_path):
     slurm.set(refuse_after=0)
-    refused = launch(plan, tmp_path, Cluster())
-    assert "job submit limit" in refused.problem and refused.exit_code == 1 and not refused.submitted
+    with pytest.raises(SuiteError, match="job submit limit"):
+        launch(plan, tmp_path, Cluster())
     slurm.set(refuse_after=None)
     assert len(launch(plan, tmp_path, Cluster()).submitted) == 7
 
@@ -362,7 +455,7 @@ def test_gpus_follow_the_processes_unless_they_are_set():
 
 
 @pytest.mark.parametrize(
-    ("signal", "found", "why"),
+    ("number", "found", "why"),
     [
         ("SIGUSR2", Situation(0, True, 10.0), attempts.PREEMPTED),
         ("SIGTERM", Situation(0, True, 10.0), attempts.PREEMPTED),
@@ -374,8 +467,8 @@ def test_gpus_follow_the_processes_unless_they_are_set():
         ("SIGTERM", None, attempts.CANCELLED),
     ],
 )
-def test_why_a_job_is_asked_to_stop(signal, found, why):
-    assert why_interrupted(signal, found, restarts=0, signal_seconds=120) == why
+def test_why_a_job_is_asked_to_stop(number, found, why):
+    assert why_interrupted(number, found, restarts=0, signal_seconds=120) == why
 
 
 def test_attempts_are_counted_from_what_jobs_said(tmp_path):
@@ -431,6 +524,17 @@ def test_a_snapshot_is_the_sources_and_their_commit(tmp_path):
 
 def test_times_of_slurm_in_minutes():
     assert [minutes(text) for text in ("UNLIMITED", "2-00:30:00", "00:30:00", "10:00")] == [None, 2910, 30, 10]
+
+
+def test_tasks_that_sacct_names_in_one_row():
+    assert _tasks("45") == ["45"] and _tasks("45_3") == ["45_3"]
+    assert _tasks("45_[3-5,9%2]") == ["45_3", "45_4", "45_5", "45_9"]
+    assert _tasks("45_[0-6:3]") == ["45_0", "45_3", "45_6"]
+    assert _tasks("45_[0,2-3,45...]") == ["45_0", "45_2", "45_3"], "what was cut off is left to squeue"
+
+
+def test_a_strangers_line_break_in_a_job_name_is_survived():
+    assert list(_queued("7|RUNNING|None|1:00|a\nb\n8_1|PENDING|Priority|1:00|c|d\n")) == ["7", "8_1"]
 
 
 def test_a_batch_knows_its_jobs():
