@@ -82,8 +82,9 @@ class Resources:
             "time": self.time_minutes,
             "signal_delay_s": self.signal_seconds,
             "setup": list(self.setup) or None,
-            # from Slurm 22.05 on srun does not take the first over from the batch script
-            "srun_args": [f"--cpus-per-task={self.cpus_per_task}", "--export=ALL"],
+            # from Slurm 22.05 on srun does not take the first over from the batch script; when one process of several
+            # dies, the others have the job requeued
+            "srun_args": [f"--cpus-per-task={self.cpus_per_task}", "--export=ALL", "--kill-on-bad-exit=0"],
             "wckey": None,  # submitit's own default is refused where work keys are enforced
             "additional_parameters": {
                 "requeue": True,

@@ -215,17 +215,21 @@ def test_a_child_waits_for_its_parent_and_does_not_outlive_its_failure(cluster, 
     wait_for(plan, tmp_path / "runs", DONE)
 
 
-def test_two_tasks_on_two_nodes_train_one_run_through_a_preemption(cluster, tmp_path, undisturbed) -> None:
-    spread = {"machine.devices": 2, "machine.device": "cpu", "slurm.nodes": 2, "train.epochs": 40}
+def test_two_tasks_on_two_nodes_outlive_a_preemption_and_the_death_of_the_first(cluster, tmp_path, undisturbed) -> None:
+    spread = {"machine.devices": 2, "machine.device": "cpu", "slurm.nodes": 2, "train.epochs": 60}
     plan, folder = one_run(spread, tmp_path)
     reference = undisturbed(plan.runs[0])
     launch(plan, tmp_path, our_cluster.Cluster())
     wait_for_checkpoint(folder)
     cluster.run("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 2")
+    wait(lambda: attempts.read(folder).counts["preempted"], lambda: "not preempted")
+    saved = max(saved_steps(folder))
+    wait(lambda: max(saved_steps(folder)) > saved, lambda: "it does not go on")
+    subprocess.run(["kill", "-KILL", str(folder.holder().pid)], check=True)
     wait_for(plan, tmp_path, DONE)
     summary = folder.finished()
     assert summary["devices"] == 2 and not any("split" in note for note in summary["notes"])
-    assert attempts.read(folder).counts["preempted"] == 1
+    assert attempts.read(folder).counts == {"preempted": 1, "timed out": 0, "lost contact": 1, "restarted": 0}
     assert_as_undisturbed(folder, reference)
 
 

@@ -27,4 +27,4 @@ module load cuda
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output TMP/runs/slurm/ID/%A_%a_%t_log.out --error TMP/runs/slurm/ID/%A_%a_%t_log.err --cpus-per-task=8 --export=ALL sh -c 'trap "" USR2 TERM; exec "$0" "$@"' PYTHON -u -m submitit.core._submit TMP/runs/slurm/ID
+srun --unbuffered --output TMP/runs/slurm/ID/%A_%a_%t_log.out --error TMP/runs/slurm/ID/%A_%a_%t_log.err --cpus-per-task=8 --export=ALL --kill-on-bad-exit=0 sh -c 'trap "" USR2 TERM; exec "$0" "$@"' PYTHON -u -m submitit.core._submit TMP/runs/slurm/ID
