@@ -196,6 +196,7 @@ class Training:
         """Saves the state and raises Interrupted where a signal, agreed on by all processes, asked for it."""
         if self.stop or any(claim.lost for claim in self.claims):
             self._save(wait=True)
+            self._write_state(self.step // self.steps_per_epoch)  # how far it is, which its last state keeps
             raise Interrupted(self.stop)
 
     def _finish_epoch(self, epoch: int) -> Evaluation:

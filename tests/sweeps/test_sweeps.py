@@ -152,6 +152,7 @@ def test_ctrl_c_saves_every_run_and_the_same_command_goes_on(tmp_path):
     process.communicate(timeout=60)
     assert process.returncode == 130
     assert {state_of(folder)[0] for folder in folders} <= {INTERRUPTED, DONE}
+    assert all(state_of(folder)[2] > 0 for folder in folders), "how far they are is still known"
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert {state_of(folder)[0] for folder in folders} == {DONE}
