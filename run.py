@@ -59,7 +59,7 @@ COMMANDS = (
 OPTIONS = {  # and the commands that take them
     "jobs": ("sweep",),
     "slurm": ("sweep", "price"),
-    "max_parallel": ("sweep",),
+    "max_parallel": ("sweep", "price"),
     "dry_run": ("experiment", "sweep"),
     "retry_failed": ("sweep",),
     "force": ("experiment", "sweep"),
@@ -113,7 +113,7 @@ def build_parser() -> Parser:
     parser.add_argument("words", nargs="*", metavar="key=value", help=argparse.SUPPRESS)
     parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time (sweep)")
     parser.add_argument("--slurm", action="store_true", help="by Slurm jobs instead of on this machine (sweep, price)")
-    parser.add_argument("--max-parallel", type=int, metavar="N", help="Slurm jobs at a time (sweep --slurm)")
+    parser.add_argument("--max-parallel", type=int, metavar="N", help="Slurm jobs at a time (sweep and price --slurm)")
     parser.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")
     parser.add_argument("--retry-failed", action="store_true", help="also start runs that failed before (sweep)")
     parser.add_argument(

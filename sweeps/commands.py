@@ -47,7 +47,7 @@ def price(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
         if options.slurm:
             from sweeps.slurm.probes import estimate_on_slurm
 
-            found = estimate_on_slurm(plan, runs_dir, Cluster(), options.fresh, say)
+            found = estimate_on_slurm(plan, runs_dir, Cluster(), options.max_parallel, options.fresh, say)
         else:
             found = estimate(plan, runs_dir, fresh=options.fresh, say=say)
     except Interrupted as interruption:

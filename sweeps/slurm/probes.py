@@ -32,10 +32,16 @@ LATE_SECONDS = 20.0  # by which a file may be seen after the end of the job that
 
 
 def estimate_on_slurm(
-    plan: Plan, runs_dir: Path, cluster: Cluster, fresh: bool = False, say: Callable[[str], None] = lambda line: None
+    plan: Plan,
+    runs_dir: Path,
+    cluster: Cluster,
+    max_parallel: int | None = None,
+    fresh: bool = False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Price:
     """``sweeps.price.estimate`` with rates from the nodes that the runs will get.
 
+    max_parallel: probes at a time; those that share a machine without cores of their own slow one another down.
     Waits for the jobs; a signal cancels them. Raises SuiteError where a probe cannot be submitted, or fails; what was
     measured by then is kept.
     """
@@ -43,9 +49,8 @@ def estimate_on_slurm(
     missing = rates.missing(list(plan.distinct().values()), ON_SLURM, fresh)
     if missing:
         refuse_unfit([run for _, run in missing], runs_dir, cluster.limits())
-        _measure(
-            missing, rates, Submission(runs_dir, plan.sweep, snapshot.take(runs_dir / FOLDER / "code")), cluster, say
-        )
+        submission = Submission(runs_dir, plan.sweep, snapshot.take(runs_dir / FOLDER / "code"))
+        _measure(missing, rates, submission, cluster, max_parallel, say)
     price = known(plan, runs_dir, ON_SLURM)
     assert price is not None
     return price
@@ -56,19 +61,23 @@ def _measure(
     rates: Rates,
     submission: Submission,
     cluster: Cluster,
+    max_parallel: int | None,
     say: Callable[[str], None],
 ) -> None:
     """Submits a probe for each set-up and keeps each rate as it comes."""
-    jobs: dict[str, str] = {}
+    jobs: dict[str, str] = {}  # by run id
+    by_name: dict[str, str] = {}
     try:
         with Interrupts() as interrupts:
             for number, (_, run) in enumerate(missing):
                 config, out = submission.folder / f"{run.id}.yaml", submission.folder / f"{run.id}.json"
                 atomic_file.write(config, write_yaml(run.config.as_dict()))
                 batch = Batch(f"price.{submission.id}.{number}", _one_device(Resources.of(run.config)), (run.id,))
-                made = executor(batch, submission.folder, submission.code, {}, {})
+                if max_parallel and number >= max_parallel:
+                    batch = replace(batch, after=(f"price.{submission.id}.{number - max_parallel}",))
+                made = executor(batch, submission.folder, submission.code, by_name, {})
                 with unbroken():
-                    jobs[run.id] = submit(made, [TimeRun(config, out, Path.cwd())])
+                    by_name[batch.name] = jobs[run.id] = submit(made, [TimeRun(config, out, Path.cwd())])
                 say(f"job {jobs[run.id]} times {run.arm}")
             _wait(missing, rates, jobs, submission.folder, cluster, interrupts)
     finally:

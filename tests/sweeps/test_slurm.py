@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,7 +23,7 @@ from experiments.provenance import checkout, code_fingerprint
 from experiments.run_folder import RunFolder
 from sweeps import show
 from sweeps.plan import load
-from sweeps.slurm import attempts, job, shared, snapshot
+from sweeps.slurm import attempts, job, probes, shared, snapshot
 from sweeps.slurm.batches import Batch, deal, submit
 from sweeps.slurm.cancel import cancel
 from sweeps.slurm.cluster import Cluster, Limits, Situation, _queued, _tasks, minutes
@@ -305,6 +307,39 @@ def test_a_dry_run_with_a_parent_in_the_queue(slurm, tmp_path):
     slurm.end("101", "CANCELLED")
     ((batch, text),) = scripts(plan, tmp_path, Cluster(), None, False)
     assert batch.runs == (plan.runs[1].id,) and "--dependency=afterok:100" in text
+
+
+def test_probes_are_as_many_at_a_time_as_asked_for_and_a_failed_one_costs_no_other(slurm, tmp_path, monkeypatch):
+    plan = load("ablation_offsets", "smoke", SMALL, [0], ["zero", "token", "axial"])
+    for name in ("ASK_SECONDS", "LATE_SECONDS"):
+        monkeypatch.setattr(probes, name, 0.0)
+
+    def play(seconds):
+        """What the jobs and the minutes between two looks would do: two tell a rate, one dies."""
+        for number, run in zip((100, 102), (plan.runs[0], plan.runs[2])):
+            (folder,) = (tmp_path / "slurm").glob("2*")
+            rate = {
+                "hardware": "CPU",
+                "train_images_per_s": 1,
+                "eval_images_per_s": 1,
+                "steps_per_epoch": 1,
+                "eval_images": 1,
+            }
+            (folder / f"{run.id}.json").write_text(json.dumps(rate))
+            slurm.end(str(number), "COMPLETED")
+        slurm.end("101", "FAILED")
+
+    monkeypatch.setattr(probes, "time", SimpleNamespace(sleep=play, monotonic=itertools.count().__next__))
+    with pytest.raises(SuiteError, match=r"ended without a result: token \(log: .*101_0_log.err"):
+        probes.estimate_on_slurm(plan, tmp_path, Cluster(), max_parallel=1)
+    monkeypatch.undo()
+    assert [re.findall(r"--dependency=(\S+)", text) for text in slurm.scripts] == [
+        [],
+        ["afterany:100"],
+        ["afterany:101"],
+    ]
+    kept = json.loads((tmp_path / "prices.json").read_text())
+    assert len(kept) == 2, "what was measured is kept"
 
 
 def test_a_queued_run_is_not_started_in_the_foreground(slurm, tmp_path):
