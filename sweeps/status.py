@@ -32,6 +32,7 @@ class RunStatus:
     state: str
     detail: str
     share: float  # of its steps, 0 to 1
+    job: str | None = None  # the newest of its Slurm jobs
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -48,7 +49,8 @@ def describe(plan: Plan, runs_dir: Path, submitted: Mapping[str, SubmittedRun] |
         known[run.id] = state_of(RunFolder(runs_dir / run.id), submitted.get(run.id))
         if run.parent and known[run.id][0] in (NOT_RUN, QUEUED, CANCELLED) and known[run.parent][0] != DONE:
             known[run.id] = (*_behind(run.parent, known[run.parent][0], known[run.id]), 0.0)
-    return [RunStatus(run.id, run.arm, run.seed, *known[run.id]) for run in plan.runs]
+    jobs = {run: newest.id for run, newest in submitted.items()}
+    return [RunStatus(run.id, run.arm, run.seed, *known[run.id], jobs.get(run.id)) for run in plan.runs]
 
 
 def _behind(parent: str, state: str, own: tuple[str, str, float]) -> tuple[str, str]:

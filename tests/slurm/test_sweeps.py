@@ -104,16 +104,22 @@ def assert_as_undisturbed(folder: RunFolder, reference: RunFolder) -> None:
     assert_equal_runs(folder, reference)
 
 
-def test_the_offsets_sweep_from_launch_to_report_in_arrays_of_three(tmp_path: Path) -> None:
-    """A cluster with a small MaxArraySize, and the command line as a person types it."""
-    words = [f"{key}={json.dumps(value)}" for key, value in SHORT.items()]
-    words += ["protocol=smoke", "seeds=[0,1]", "arms=[zero,token,axial,joint]", f"runs_dir={tmp_path / 'runs'}"]
+def command_line(runs_dir: Path, *words: str) -> Callable[..., str]:
+    """run.py as a person calls it, with the same words for every command; what it printed."""
+    same = [f"{key}={json.dumps(value)}" for key, value in SHORT.items()]
+    same += ["protocol=smoke", f"runs_dir={runs_dir}", *words]
 
     def run(*more: str) -> str:
-        done = subprocess.run([sys.executable, "run.py", *more, *words], cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "run.py", *more, *same], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    return run
+
+
+def test_the_offsets_sweep_from_launch_to_report_in_arrays_of_three(tmp_path: Path) -> None:
+    """A cluster with a small MaxArraySize, and the command line as a person types it."""
+    run = command_line(tmp_path / "runs", "seeds=[0,1]", "arms=[zero,token,axial,joint]")
     folder = Path(tempfile.mkdtemp(prefix="test-arrays-", dir="/tmp"))
     try:
         with Cluster(folder, max_array_size=3) as small, pytest.MonkeyPatch.context() as environment:
@@ -282,14 +288,7 @@ def test_code_that_is_edited_after_a_launch_does_not_reach_its_jobs(cluster, tmp
 
 
 def test_the_price_is_measured_where_the_runs_will_be(cluster, tmp_path) -> None:
-    words = [f"{key}={json.dumps(value)}" for key, value in SHORT.items()]
-    words += ["protocol=smoke", "seeds=[0]", "arms=[zero]", f"runs_dir={tmp_path}"]
-
-    def run(*more: str) -> str:
-        done = subprocess.run([sys.executable, "run.py", *more, *words], cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
+    run = command_line(tmp_path, "seeds=[0]", "arms=[zero]")
     found = json.loads(run("price=ablation_offsets", "--slurm", "--json"))
     assert found["hours"] > 0 and found["runs"] == found["left"] == 1
     assert not cluster.run("squeue", "--noheader")

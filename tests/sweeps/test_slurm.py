@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -23,7 +24,7 @@ from experiments.provenance import checkout, code_fingerprint
 from experiments.run_folder import RunFolder
 from sweeps import show
 from sweeps.plan import load
-from sweeps.slurm import attempts, job, probes, shared, snapshot
+from sweeps.slurm import attempts, batches, job, probes, shared, snapshot
 from sweeps.slurm.batches import Batch, deal, submit
 from sweeps.slurm.cancel import cancel
 from sweeps.slurm.cluster import Cluster, Limits, Situation, _queued, _tasks, minutes
@@ -99,14 +100,14 @@ def test_no_more_runs_than_asked_for_can_run_at_a_time(max_parallel, sizes):
             run.config.slurm.time_minutes += number
         place += size
     waits = {run.id: "parent" for run in runs[-2:]} if sizes[0] == 4 else {}
-    batches = deal(runs, waits, 3, max_parallel, "name")
-    assert sorted(run for batch in batches for run in batch.runs) == sorted(run.id for run in runs)
-    left = {batch.name: list(batch.runs) for batch in batches}
+    dealt = deal(runs, waits, 3, max_parallel, "name")
+    assert sorted(run for batch in dealt for run in batch.runs) == sorted(run.id for run in runs)
+    left = {batch.name: list(batch.runs) for batch in dealt}
     rounds = 0
     while any(left.values()):
         running = {
             batch.name: left[batch.name][: batch.at_once or 1]
-            for batch in batches
+            for batch in dealt
             if not any(left[name] for name in batch.after)
         }
         assert 0 < sum(map(len, running.values())) <= max_parallel
@@ -572,6 +573,12 @@ def test_a_strangers_line_break_in_a_job_name_is_survived():
     assert list(_queued("7|RUNNING|None|1:00|a\nb\n8_1|PENDING|Priority|1:00|c|d\n")) == ["7", "8_1"]
 
 
+def test_python_starts_deaf_to_the_signals_that_it_is_not_ready_for():
+    asked = "import signal; print(*map(int, map(signal.getsignal, (12, 15))))"
+    done = subprocess.run([*shlex.split(batches.PYTHON), "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "1"], "SIG_IGN"
+
+
 def test_a_batch_knows_its_jobs():
     resources = Resources.of(load("ablation_offsets", "smoke", SMALL, [0]).runs[0].config)
     assert Batch("b", resources, ("x", "y")).job_of("y", "45") == "45_1"
@@ -590,7 +597,7 @@ def test_the_command_line_from_launch_to_cancel(slurm, tmp_path):
     code, out, err = run("sweep=ablation_offsets", "--slurm", "--max-parallel", "2")
     assert code == 0 and "job 100: 7 runs, at most 2 at a time" in out, err
     code, out, _ = run("status=ablation_offsets", "--json")
-    assert {row["state"] for row in json.loads(out)["runs"]} == {"queued"}
+    assert [(row["state"], row["job"]) for row in json.loads(out)["runs"]] == [("queued", f"100_{n}") for n in range(7)]
     code, out, _ = run("cancel=ablation_offsets", "--json")
     assert len(json.loads(out)["cancelled"]) == 7
     for refused in (["--jobs", "2", "--slurm"], ["--max-parallel", "2"], ["--max-parallel", "0", "--slurm"]):
