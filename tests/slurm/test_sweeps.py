@@ -222,7 +222,7 @@ def test_a_child_waits_for_its_parent_and_does_not_outlive_its_failure(cluster, 
 
 
 def test_two_tasks_on_two_nodes_outlive_a_preemption_and_the_death_of_the_first(cluster, tmp_path, undisturbed) -> None:
-    spread = {"machine.devices": 2, "machine.device": "cpu", "slurm.nodes": 2, "train.epochs": 60}
+    spread = {"machine.devices": 2, "machine.device": "cpu", "slurm.nodes": 2, "train.epochs": 40}
     plan, folder = one_run(spread, tmp_path)
     reference = undisturbed(plan.runs[0])
     launch(plan, tmp_path, our_cluster.Cluster())
@@ -291,7 +291,7 @@ def test_the_price_is_measured_where_the_runs_will_be(cluster, tmp_path) -> None
     run = command_line(tmp_path, "seeds=[0]", "arms=[zero]")
     found = json.loads(run("price=ablation_offsets", "--slurm", "--json"))
     assert found["hours"] > 0 and found["runs"] == found["left"] == 1
-    assert not cluster.run("squeue", "--noheader")
+    wait(lambda: not cluster.run("squeue", "--noheader"), lambda: "a probe is still in the queue")
     assert json.loads(run("price=ablation_offsets", "--slurm", "--json")) == found, "what is known is not timed again"
     assert f"1 runs: {found['hours']:.2g} device-hours" in run("sweep=ablation_offsets", "--slurm", "--watch")
     assert "1 done used" in run("status=ablation_offsets")
