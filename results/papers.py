@@ -78,16 +78,23 @@ def metrics(source: str, table: str, row: str, head: str = "classification") -> 
     return list(frame[chosen]["metric"])
 
 
-def number(source: str, table: str, row: str, metric: str, head: str = "classification") -> Number:
-    """Looks one number up. Raises PublishedError with the nearest valid name for whatever is not there."""
+def number(
+    source: str, table: str, row: str, metric: str, head: str = "classification", protocol: str | None = None
+) -> Number:
+    """Looks one number up; ``protocol`` where a table prints the metric for several (1x and 3x MS).
+
+    Raises PublishedError with the nearest valid name for whatever is not there.
+    """
     found = _load()
-    for column, wanted in (("source", source), ("table", table), ("row", row), ("head", head), ("metric", metric)):
+    place = [("source", source), ("table", table), ("row", row), ("head", head), ("metric", metric)]
+    for column, wanted in place if protocol is None else [*place, ("protocol", protocol)]:
         narrowed = found[found[column] == wanted]
         if narrowed.empty:
             raise PublishedError(f"published numbers: {unknown(column, wanted, found[column].unique())}")
         found = narrowed
     if len(found) > 1:
-        raise PublishedError(f"published numbers: {source} {table} {row} {metric} is there {len(found)} times")
+        protocols = "; ".join(found["protocol"])
+        raise PublishedError(f"published numbers: {source} {table} {row} {metric} needs its protocol ({protocols})")
     match = found.iloc[0]
     value = float(match["value"]) if match["printed"] else None
     return Number(source, table, row, match["model"], value, match["printed"], match["unit"], match["note"])
