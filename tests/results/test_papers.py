@@ -12,7 +12,7 @@ from results import papers
 
 TEXTS = {"AAAI": "atm-aaai2023.md", "v1": "activemlp-v1.md"}
 PAPERS = Path(__file__).resolve().parents[3] / "shared" / "papers"
-TABLES = [("AAAI", n) for n in (1, 8)] + [("v1", n) for n in (1, 2, 7)]
+TABLES = [("AAAI", n) for n in (1, 2, 3, 8)] + [("v1", n) for n in (1, 2, 3, 4, 7)]
 OURS = {"xT", "T", "S", "B", "L"}
 UNITS = {
     "params_m": "M",
