@@ -12,7 +12,7 @@ from results import papers
 
 TEXTS = {"AAAI": "atm-aaai2023.md", "v1": "activemlp-v1.md"}
 PAPERS = Path(__file__).resolve().parents[3] / "shared" / "papers"
-TABLES = [("AAAI", n) for n in (1, 2, 3, 8)] + [("v1", n) for n in (1, 2, 3, 4, 7)]
+TABLES = [("AAAI", n) for n in (1, 2, 3, 4, 5, 6, 8)] + [("v1", n) for n in (1, 2, 3, 4, 5, 6, 7)]
 OURS = {"xT", "T", "S", "B", "L"}
 UNITS = {
     "params_m": "M",
@@ -214,6 +214,8 @@ def test_numbers_are_looked_up_with_their_place_and_precision():
     assert number.place == "AAAI Table 8 ①"
     assert papers.number("AAAI", "Fig. 2", "xT-A", "top1").value is None
     assert papers.metrics("v1", "Table 7", "③") == ["params_m", "flops_g", "top1", "top1_difference"]
+    longer = papers.number("AAAI", "Table 4", "ATMNet-L", "ap_box", "RetinaNet", "COCO, 3x MS")
+    assert (longer.value, longer.model) == (48.1, "L")
 
 
 @pytest.mark.parametrize(
@@ -223,6 +225,7 @@ def test_numbers_are_looked_up_with_their_place_and_precision():
         (("AAAI", "Table 9", "①", "top1"), "unknown table 'Table 9'"),
         (("AAAI", "Table 8", "④", "top1"), "unknown row '④' (valid: ①, ②, ③)"),
         (("AAAI", "Table 8", "①", "top5"), "unknown metric 'top5'; did you mean 'top1'"),
+        (("AAAI", "Table 4", "Swin-T", "ap_box", "RetinaNet"), "needs its protocol (COCO, 1x; COCO, 3x MS)"),
     ],
 )
 def test_what_was_not_published_is_refused_with_the_nearest_name(place, says):
