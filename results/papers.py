@@ -1,8 +1,11 @@
-"""The papers' printed numbers: ``published/*.csv``, one tidy row per number, exactly as printed."""
+"""The papers' printed numbers: ``published/*.csv``, one tidy row per number, exactly as printed.
+
+``published/contradictions.yaml`` says which of them cannot all be right.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PUBLISHED = Path(__file__).resolve().parent / "published"
+CONTRADICTIONS = "contradictions.yaml"
 COLUMNS = ("source", "table", "row", "model", "head", "protocol", "metric", "value", "unit", "note")
 SOURCES = {
     "AAAI": "Active Token Mixer, AAAI 2023 (arXiv 2203.06108)",
@@ -47,6 +51,26 @@ class Number:
         return len(self.printed.partition(".")[2])
 
 
+@dataclass(frozen=True)
+class Contradiction:
+    """Published numbers that something else contradicts. ``rows`` and ``metrics`` name the numbers, all of one head.
+
+    kind: "misprint" (the number is wrong where it stands), "rounding" (not what the exact value rounds to),
+    "editions" (the two versions of the paper differ), "text" (the prose states what the numbers do not give).
+    """
+
+    source: str
+    table: str
+    rows: tuple[str, ...]
+    metrics: tuple[str, ...]
+    kind: str
+    printed: str
+    against: str
+    evidence: str
+    head: str = "classification"
+    protocol: str | None = None
+
+
 @cache
 def _load() -> pd.DataFrame:
     import pandas as pd
@@ -78,16 +102,48 @@ def metrics(source: str, table: str, row: str, head: str = "classification") -> 
     return list(frame[chosen]["metric"])
 
 
-def number(source: str, table: str, row: str, metric: str, head: str = "classification") -> Number:
-    """Looks one number up. Raises PublishedError with the nearest valid name for whatever is not there."""
+def number(
+    source: str, table: str, row: str, metric: str, head: str = "classification", protocol: str | None = None
+) -> Number:
+    """Looks one number up; ``protocol`` where a table prints the metric for several (1x and 3x MS).
+
+    Raises PublishedError with the nearest valid name for whatever is not there.
+    """
     found = _load()
-    for column, wanted in (("source", source), ("table", table), ("row", row), ("head", head), ("metric", metric)):
+    place = [("source", source), ("table", table), ("row", row), ("head", head), ("metric", metric)]
+    for column, wanted in place if protocol is None else [*place, ("protocol", protocol)]:
         narrowed = found[found[column] == wanted]
         if narrowed.empty:
             raise PublishedError(f"published numbers: {unknown(column, wanted, found[column].unique())}")
         found = narrowed
     if len(found) > 1:
-        raise PublishedError(f"published numbers: {source} {table} {row} {metric} is there {len(found)} times")
+        protocols = "; ".join(found["protocol"])
+        raise PublishedError(f"published numbers: {source} {table} {row} {metric} needs its protocol ({protocols})")
     match = found.iloc[0]
     value = float(match["value"]) if match["printed"] else None
     return Number(source, table, row, match["model"], value, match["printed"], match["unit"], match["note"])
+
+
+@cache
+def _contradictions() -> tuple[Contradiction, ...]:
+    import yaml
+
+    entries = []
+    for content in yaml.safe_load((PUBLISHED / CONTRADICTIONS).read_text(encoding="utf-8")):
+        try:
+            entry = Contradiction(**content)
+        except TypeError as error:
+            raise PublishedError(f"{CONTRADICTIONS}: {error}") from None
+        entries.append(replace(entry, rows=tuple(entry.rows), metrics=tuple(entry.metrics)))
+    return tuple(entries)
+
+
+def contradictions(
+    source: str | None = None, table: str | None = None, row: str | None = None
+) -> tuple[Contradiction, ...]:
+    """What is known to contradict the numbers of a source, of one of its tables, or of one row there."""
+    return tuple(
+        entry
+        for entry in _contradictions()
+        if source in (None, entry.source) and table in (None, entry.table) and (row is None or row in entry.rows)
+    )

@@ -52,6 +52,7 @@ def test_the_known_disagreements_and_no_others_are_flagged(counted):
 def test_every_published_count_of_the_models_is_compared(counted):
     compared = {(c.place, c.metric) for item in counted for c in item.comparisons}
     published = papers.load().query("metric in ('params_m', 'flops_g') and head == 'classification'")
+    published = published[published["model"].isin(["xT", "T", "S", "B", "L"])]
     assert compared == {(f"{r.source} {r.table} {r.row}", r.metric) for r in published.itertuples()}
 
 
