@@ -19,7 +19,7 @@ from errors import SuiteError
 
 ANSWER_SECONDS = 60.0
 USUAL_ARRAY_SIZE = 1001  # MaxArraySize unless a site says otherwise
-MINUTES = {"UNLIMITED": None, "NONE": None, "INFINITE": None}
+NO_LIMIT = {"UNLIMITED", "NONE", "INFINITE"}
 # Slurm's words for a job that will still run, runs, or is just ending; any other is the word for an end
 WAITING = {
     "PENDING",
@@ -208,7 +208,7 @@ def _partition(fields: dict[str, str]) -> Partition:
 
 def minutes(text: str) -> float | None:
     """A time of Slurm's, ``[D-]HH:MM:SS``, in minutes; None where there is no limit."""
-    if text in MINUTES:
+    if text in NO_LIMIT:
         return None
     days, _, clock = text.rpartition("-")
     hours, mins, seconds = ([0, 0, 0, *map(int, clock.split(":"))])[-3:]

@@ -4,7 +4,15 @@ import os
 
 import pytest
 
+from sweeps.plan import Plan, load
 from tests.sweeps.fake_slurm import FakeSlurm
+
+SMALL = {"machine.threads": 1, "slurm.gpus_per_node": 0}
+
+
+@pytest.fixture
+def plan() -> Plan:
+    return load("ablation_offsets", "smoke", SMALL, [0])
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ import itertools
 import json
 import os
 import re
-import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,26 +18,17 @@ import pytest
 from errors import SuiteError
 from experiments.claim import take
 from experiments.config import ROOT
-from experiments.provenance import checkout, code_fingerprint
 from experiments.run_folder import RunFolder
 from sweeps import show
 from sweeps.plan import load
-from sweeps.slurm import attempts, batches, job, probes, shared, snapshot
-from sweeps.slurm.batches import Batch, deal, submit
+from sweeps.slurm import attempts, probes
+from sweeps.slurm.batches import submit
 from sweeps.slurm.cancel import cancel
-from sweeps.slurm.cluster import Cluster, Limits, Situation, _queued, _tasks, minutes
-from sweeps.slurm.job import why_interrupted
+from sweeps.slurm.cluster import Cluster
 from sweeps.slurm.launch import launch, scripts
-from sweeps.slurm.resources import Resources
 from sweeps.slurm.submissions import known
 from sweeps.status import CANCELLED, DONE, FAILED, INTERRUPTED, NOT_RUN, QUEUED, RUNNING, UNKNOWN, describe
-
-SMALL = {"machine.threads": 1, "slurm.gpus_per_node": 0}
-
-
-@pytest.fixture
-def plan():
-    return load("ablation_offsets", "smoke", SMALL, [0])
+from tests.sweeps.conftest import SMALL
 
 
 def states(plan, runs_dir):
@@ -87,38 +76,6 @@ def test_runs_of_other_resources_are_arrays_of_their_own(slurm, tmp_path):
     launch(plan, tmp_path / "runs", Cluster())
     assert ["--mem=1536M" in text for text in slurm.scripts] == [True, False]
     assert ["0-1%2" in slurm.scripts[0], "0-4%5" in slurm.scripts[1]] == [True, True]
-
-
-@pytest.mark.parametrize("max_parallel", [1, 2, 3, 5, 40])
-@pytest.mark.parametrize("sizes", [[4], [4, 4, 1], [2, 1], [1, 1, 1, 1]])
-def test_no_more_runs_than_asked_for_can_run_at_a_time(max_parallel, sizes):
-    """Plays the queue of a cluster without end: whatever may start does."""
-    runs = load("ablation_offsets", "smoke", SMALL, list(range(3))).runs[: sum(sizes)]
-    place = 0
-    for number, size in enumerate(sizes):
-        for run in runs[place : place + size]:
-            run.config.slurm.time_minutes += number
-        place += size
-    waits = {run.id: "parent" for run in runs[-2:]} if sizes[0] == 4 else {}
-    dealt = deal(runs, waits, 3, max_parallel, "name")
-    assert sorted(run for batch in dealt for run in batch.runs) == sorted(run.id for run in runs)
-    left = {batch.name: list(batch.runs) for batch in dealt}
-    rounds = 0
-    while any(left.values()):
-        running = {
-            batch.name: left[batch.name][: batch.at_once or 1]
-            for batch in dealt
-            if not any(left[name] for name in batch.after)
-        }
-        assert 0 < sum(map(len, running.values())) <= max_parallel
-        for name, started in running.items():
-            left[name] = left[name][len(started) :]
-        rounds += 1
-    assert rounds <= len(runs)
-
-
-def test_without_a_limit_nothing_waits_for_another(plan):
-    assert all(not batch.after and batch.at_once is None for batch in deal(plan.runs, {}, 3, None, "name"))
 
 
 def test_what_is_done_running_or_failed_is_left_alone(plan, slurm, tmp_path):
@@ -427,19 +384,6 @@ def test_a_folder_that_other_nodes_do_not_see_is_refused(plan, slurm, tmp_path):
     assert launch(trusting, tmp_path / "runs", Cluster()).submitted
 
 
-def test_network_file_systems_are_taken_as_shared(monkeypatch, tmp_path):
-    limits = Limits(1001, {}, frozenset({"node-a"}))
-    for kind in ("nfs4", "lustre", "fuse.sshfs"):
-        monkeypatch.setattr(shared, "file_system", lambda _, kind=kind: kind)
-        shared.check(tmp_path, "runs_dir", limits)
-    assert shared.own_names()
-
-
-def test_the_kind_of_a_file_system_is_that_of_the_nearest_mount():
-    assert shared.file_system(Path("/proc/self")) == "proc"
-    assert shared.file_system(Path("/proc/self/no/such/folder")) == "proc"
-
-
 def test_without_slurm_one_line_says_so(tmp_path):
     words = ["sweep=ablation_offsets", "protocol=smoke", "--slurm", f"runs_dir={tmp_path / 'runs'}"]
     done = subprocess.run(
@@ -478,113 +422,6 @@ def test_the_batch_script_is_the_golden_one(slurm, tmp_path):
     assert not (tmp_path / "runs").exists(), "a dry run writes nothing"
 
 
-def test_gpus_follow_the_processes_unless_they_are_set():
-    def asked(**settings):
-        given = {f"slurm.{key}" if key != "device" else "machine.device": value for key, value in settings.items()}
-        resources = Resources.of(load("ablation_offsets", "smoke", {"machine.devices": 4, **given}, [0]).runs[0].config)
-        return resources.tasks_per_node, resources.gpus_per_node
-
-    assert asked() == (4, 4)
-    assert asked(nodes=2) == (2, 2)
-    assert asked(device="cpu") == (4, 0)
-    assert asked(gpus_per_node=1) == (4, 1)
-
-
-@pytest.mark.parametrize(
-    ("number", "found", "why"),
-    [
-        ("SIGUSR2", Situation(0, True, 10.0), attempts.PREEMPTED),
-        ("SIGTERM", Situation(0, True, 10.0), attempts.PREEMPTED),
-        ("SIGUSR2", Situation(0, False, 100.0), attempts.TIMED_OUT),
-        ("SIGUSR2", Situation(0, False, 5000.0), attempts.PREEMPTED),  # by whoever sends it without a word
-        ("SIGUSR2", None, attempts.TIMED_OUT),  # counted against the cap, so it cannot go on for ever
-        ("SIGTERM", Situation(0, False, 100.0), attempts.CANCELLED),
-        ("SIGTERM", Situation(1, False, None), attempts.RESTARTED),
-        ("SIGTERM", None, attempts.CANCELLED),
-    ],
-)
-def test_why_a_job_is_asked_to_stop(number, found, why):
-    assert why_interrupted(number, found, restarts=0, signal_seconds=120) == why
-
-
-def test_attempts_are_counted_from_what_jobs_said(tmp_path):
-    folder = RunFolder(tmp_path)
-    for restarts in range(3):
-        attempts.started(folder, "7_1", restarts, "n")
-    attempts.ended(folder, "7_1", attempts.TIMED_OUT)
-    attempts.started(folder, "7_1", 3, "n")
-    attempts.ended(folder, "7_1", attempts.PREEMPTED)
-    with (tmp_path / "attempts.jsonl").open("a") as file:
-        file.write('{"what": "ended", "job"')
-    assert str(attempts.read(folder)) == "preempted ×1, timed out ×1, restarted ×2"
-    assert str(attempts.read(folder, "8")) == ""
-
-
-def test_time_limits_are_reached_up_to_the_cap_and_preemptions_without_one(plan, tmp_path, monkeypatch):
-    requeued = []
-    monkeypatch.setattr(job, "requeue", lambda number: (requeued.append(number) or True, ""))
-    monkeypatch.setattr(job, "situation", lambda number: None)
-    folder, config = RunFolder(tmp_path), plan.runs[0].config
-    config.slurm.max_timeouts = 2
-    for how in [attempts.PREEMPTED] * 5 + [attempts.TIMED_OUT, attempts.LOST_CONTACT, attempts.TIMED_OUT]:
-        attempts.ended(folder, "7", how)
-        job._go_on(folder, config, "7", how)
-    assert requeued == ["7"] * 7
-    assert "timed out: job 7 has been requeued 2 times" in folder.read_json("state.json")["cause"]
-    attempts.ended(folder, "8", attempts.TIMED_OUT)
-    job._go_on(folder, config, "8", attempts.TIMED_OUT)
-    assert requeued[7:] == ["8"], "the next launch's job begins anew"
-
-
-def test_a_requeue_is_asked_for_until_the_controller_answers(plan, tmp_path, monkeypatch):
-    answers = [False, False, True]
-    monkeypatch.setattr(job, "ASK_AGAIN_SECONDS", 0.0)
-    monkeypatch.setattr(job, "requeue", lambda number: (answers.pop(0), "no controller"))
-    monkeypatch.setattr(job, "situation", lambda number: None)
-    job._go_on(RunFolder(tmp_path), plan.runs[0].config, "7", attempts.PREEMPTED)
-    assert not answers
-
-
-def test_a_snapshot_is_the_sources_and_their_commit(tmp_path):
-    one, again = (snapshot.take(tmp_path / "code") for _ in range(2))
-    assert one == again and [path.name for path in (tmp_path / "code").iterdir()] == [one.name]
-    assert code_fingerprint(one) == code_fingerprint(ROOT)
-    assert checkout(one) == checkout(ROOT)
-    other = tmp_path / "other"
-    shutil.copytree(one, other)
-    edited = other / "experiments" / "engine.py"
-    edited.chmod(0o644)
-    edited.write_text("# edited\n")
-    assert snapshot.take(tmp_path / "code", other) != one
-
-
-def test_times_of_slurm_in_minutes():
-    assert [minutes(text) for text in ("UNLIMITED", "2-00:30:00", "00:30:00", "10:00")] == [None, 2910, 30, 10]
-
-
-def test_tasks_that_sacct_names_in_one_row():
-    assert _tasks("45") == ["45"] and _tasks("45_3") == ["45_3"]
-    assert _tasks("45_[3-5,9%2]") == ["45_3", "45_4", "45_5", "45_9"]
-    assert _tasks("45_[0-6:3]") == ["45_0", "45_3", "45_6"]
-    assert _tasks("45_[0,2-3,45...]") == ["45_0", "45_2", "45_3"], "what was cut off is left to squeue"
-
-
-def test_a_strangers_line_break_in_a_job_name_is_survived():
-    assert list(_queued("7|RUNNING|None|1:00|a\nb\n8_1|PENDING|Priority|1:00|c|d\n")) == ["7", "8_1"]
-
-
-def test_python_starts_deaf_to_the_signals_that_it_is_not_ready_for():
-    asked = "import signal; print(*map(int, map(signal.getsignal, (12, 15))))"
-    done = subprocess.run([*shlex.split(batches.PYTHON), "-c", asked], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["1", "1"], "SIG_IGN"
-
-
-def test_a_batch_knows_its_jobs():
-    resources = Resources.of(load("ablation_offsets", "smoke", SMALL, [0]).runs[0].config)
-    assert Batch("b", resources, ("x", "y")).job_of("y", "45") == "45_1"
-    assert Batch("b", resources, ("x",)).job_of("x", "45") == "45"
-
-
 def test_the_command_line_from_launch_to_cancel(slurm, tmp_path):
     words = ["protocol=smoke", "seeds=[0]", f"runs_dir={tmp_path / 'runs'}", "slurm.gpus_per_node=0"]
 
@@ -620,13 +457,6 @@ def test_the_end_of_a_runs_log_is_shown_by_a_part_of_its_id(plan, slurm, tmp_pat
     assert "line 99" in shown and "line 10\n" not in shown and "a word of Slurm's" in shown
     assert "is a part of 7 run ids" in logs("scenes").stderr
     assert "unknown run" in logs("nonsense").stderr
-
-
-def test_nothing_here_but_a_job_imports_torch():
-    code = (
-        "import sys, sweeps.slurm.launch, sweeps.slurm.job, sweeps.logs, sweeps.show; assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_watching_goes_on_while_slurm_does_not_answer_and_ends_when_nothing_runs(plan, slurm, tmp_path, capsys):

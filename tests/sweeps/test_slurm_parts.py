@@ -1,0 +1,181 @@
+"""The parts of a launch on Slurm by themselves: how runs are dealt out, what Slurm's words mean, what a job decides."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.config import ROOT
+from experiments.provenance import checkout, code_fingerprint
+from experiments.run_folder import RunFolder
+from sweeps.plan import load
+from sweeps.slurm import attempts, batches, job, shared, snapshot
+from sweeps.slurm.batches import Batch, deal
+from sweeps.slurm.cluster import Limits, Situation, _queued, _tasks, minutes
+from sweeps.slurm.job import why_interrupted
+from sweeps.slurm.resources import Resources
+from tests.sweeps.conftest import SMALL
+
+
+@pytest.mark.parametrize("max_parallel", [1, 2, 3, 5, 40])
+@pytest.mark.parametrize("sizes", [[4], [4, 4, 1], [2, 1], [1, 1, 1, 1]])
+def test_no_more_runs_than_asked_for_can_run_at_a_time(max_parallel, sizes):
+    """Plays the queue of a cluster without end: whatever may start does."""
+    runs = load("ablation_offsets", "smoke", SMALL, list(range(3))).runs[: sum(sizes)]
+    place = 0
+    for number, size in enumerate(sizes):
+        for run in runs[place : place + size]:
+            run.config.slurm.time_minutes += number
+        place += size
+    waits = {run.id: "parent" for run in runs[-2:]} if sizes[0] == 4 else {}
+    dealt = deal(runs, waits, 3, max_parallel, "name")
+    assert sorted(run for batch in dealt for run in batch.runs) == sorted(run.id for run in runs)
+    left = {batch.name: list(batch.runs) for batch in dealt}
+    rounds = 0
+    while any(left.values()):
+        running = {
+            batch.name: left[batch.name][: batch.at_once or 1]
+            for batch in dealt
+            if not any(left[name] for name in batch.after)
+        }
+        assert 0 < sum(map(len, running.values())) <= max_parallel
+        for name, started in running.items():
+            left[name] = left[name][len(started) :]
+        rounds += 1
+    assert rounds <= len(runs)
+
+
+def test_without_a_limit_nothing_waits_for_another(plan):
+    assert all(not batch.after and batch.at_once is None for batch in deal(plan.runs, {}, 3, None, "name"))
+
+
+def test_network_file_systems_are_taken_as_shared(monkeypatch, tmp_path):
+    limits = Limits(1001, {}, frozenset({"node-a"}))
+    for kind in ("nfs4", "lustre", "fuse.sshfs"):
+        monkeypatch.setattr(shared, "file_system", lambda _, kind=kind: kind)
+        shared.check(tmp_path, "runs_dir", limits)
+    assert shared.own_names()
+
+
+def test_the_kind_of_a_file_system_is_that_of_the_nearest_mount():
+    assert shared.file_system(Path("/proc/self")) == "proc"
+    assert shared.file_system(Path("/proc/self/no/such/folder")) == "proc"
+
+
+def test_gpus_follow_the_processes_unless_they_are_set():
+    def asked(**settings):
+        given = {f"slurm.{key}" if key != "device" else "machine.device": value for key, value in settings.items()}
+        resources = Resources.of(load("ablation_offsets", "smoke", {"machine.devices": 4, **given}, [0]).runs[0].config)
+        return resources.tasks_per_node, resources.gpus_per_node
+
+    assert asked() == (4, 4)
+    assert asked(nodes=2) == (2, 2)
+    assert asked(device="cpu") == (4, 0)
+    assert asked(gpus_per_node=1) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("number", "found", "why"),
+    [
+        ("SIGUSR2", Situation(0, True, 10.0), attempts.PREEMPTED),
+        ("SIGTERM", Situation(0, True, 10.0), attempts.PREEMPTED),
+        ("SIGUSR2", Situation(0, False, 100.0), attempts.TIMED_OUT),
+        ("SIGUSR2", Situation(0, False, 5000.0), attempts.PREEMPTED),  # by whoever sends it without a word
+        ("SIGUSR2", None, attempts.TIMED_OUT),  # counted against the cap, so it cannot go on for ever
+        ("SIGTERM", Situation(0, False, 100.0), attempts.CANCELLED),
+        ("SIGTERM", Situation(1, False, None), attempts.RESTARTED),
+        ("SIGTERM", None, attempts.CANCELLED),
+    ],
+)
+def test_why_a_job_is_asked_to_stop(number, found, why):
+    assert why_interrupted(number, found, restarts=0, signal_seconds=120) == why
+
+
+def test_attempts_are_counted_from_what_jobs_said(tmp_path):
+    folder = RunFolder(tmp_path)
+    for restarts in range(3):
+        attempts.started(folder, "7_1", restarts, "n")
+    attempts.ended(folder, "7_1", attempts.TIMED_OUT)
+    attempts.started(folder, "7_1", 3, "n")
+    attempts.ended(folder, "7_1", attempts.PREEMPTED)
+    with (tmp_path / "attempts.jsonl").open("a") as file:
+        file.write('{"what": "ended", "job"')
+    assert str(attempts.read(folder)) == "preempted ×1, timed out ×1, restarted ×2"
+    assert str(attempts.read(folder, "8")) == ""
+
+
+def test_time_limits_are_reached_up_to_the_cap_and_preemptions_without_one(plan, tmp_path, monkeypatch):
+    requeued = []
+    monkeypatch.setattr(job, "requeue", lambda number: (requeued.append(number) or True, ""))
+    monkeypatch.setattr(job, "situation", lambda number: None)
+    folder, config = RunFolder(tmp_path), plan.runs[0].config
+    config.slurm.max_timeouts = 2
+    for how in [attempts.PREEMPTED] * 5 + [attempts.TIMED_OUT, attempts.LOST_CONTACT, attempts.TIMED_OUT]:
+        attempts.ended(folder, "7", how)
+        job._go_on(folder, config, "7", how)
+    assert requeued == ["7"] * 7
+    assert "timed out: job 7 has been requeued 2 times" in folder.read_json("state.json")["cause"]
+    attempts.ended(folder, "8", attempts.TIMED_OUT)
+    job._go_on(folder, config, "8", attempts.TIMED_OUT)
+    assert requeued[7:] == ["8"], "the next launch's job begins anew"
+
+
+def test_a_requeue_is_asked_for_until_the_controller_answers(plan, tmp_path, monkeypatch):
+    answers = [False, False, True]
+    monkeypatch.setattr(job, "ASK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(job, "requeue", lambda number: (answers.pop(0), "no controller"))
+    monkeypatch.setattr(job, "situation", lambda number: None)
+    job._go_on(RunFolder(tmp_path), plan.runs[0].config, "7", attempts.PREEMPTED)
+    assert not answers
+
+
+def test_a_snapshot_is_the_sources_and_their_commit(tmp_path):
+    one, again = (snapshot.take(tmp_path / "code") for _ in range(2))
+    assert one == again and [path.name for path in (tmp_path / "code").iterdir()] == [one.name]
+    assert code_fingerprint(one) == code_fingerprint(ROOT)
+    assert checkout(one) == checkout(ROOT)
+    other = tmp_path / "other"
+    shutil.copytree(one, other)
+    edited = other / "experiments" / "engine.py"
+    edited.chmod(0o644)
+    edited.write_text("# edited\n")
+    assert snapshot.take(tmp_path / "code", other) != one
+
+
+def test_times_of_slurm_in_minutes():
+    assert [minutes(text) for text in ("UNLIMITED", "2-00:30:00", "00:30:00", "10:00")] == [None, 2910, 30, 10]
+
+
+def test_tasks_that_sacct_names_in_one_row():
+    assert _tasks("45") == ["45"] and _tasks("45_3") == ["45_3"]
+    assert _tasks("45_[3-5,9%2]") == ["45_3", "45_4", "45_5", "45_9"]
+    assert _tasks("45_[0-6:3]") == ["45_0", "45_3", "45_6"]
+    assert _tasks("45_[0,2-3,45...]") == ["45_0", "45_2", "45_3"], "what was cut off is left to squeue"
+
+
+def test_a_strangers_line_break_in_a_job_name_is_survived():
+    assert list(_queued("7|RUNNING|None|1:00|a\nb\n8_1|PENDING|Priority|1:00|c|d\n")) == ["7", "8_1"]
+
+
+def test_python_starts_deaf_to_the_signals_that_it_is_not_ready_for():
+    asked = "import signal; print(*map(int, map(signal.getsignal, (12, 15))))"
+    done = subprocess.run([*shlex.split(batches.PYTHON), "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "1"], "SIG_IGN"
+
+
+def test_a_batch_knows_its_jobs():
+    resources = Resources.of(load("ablation_offsets", "smoke", SMALL, [0]).runs[0].config)
+    assert Batch("b", resources, ("x", "y")).job_of("y", "45") == "45_1"
+    assert Batch("b", resources, ("x",)).job_of("x", "45") == "45"
+
+
+def test_nothing_here_but_a_job_imports_torch():
+    code = (
+        "import sys, sweeps.slurm.launch, sweeps.slurm.job, sweeps.logs, sweeps.show; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
