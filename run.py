@@ -239,7 +239,7 @@ def only_runs_folder(given: dict[str, Any]) -> Path:
 
 def report(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     """Table and figures of a sweep, from its run folders or from committed results."""
-    from reports import render, specification, terminal
+    from reports import compose, render, specification, terminal
     from results import archive
     from results.collect import collect
 
@@ -249,15 +249,17 @@ def report(name: str, given: dict[str, Any], options: argparse.Namespace) -> int
         label = str(label)
         if given:
             raise ConfigError(f"measured={label} says what was run; {next(iter(given))} cannot change it")
-        collected = archive.read(archive.folder(label))
+        folder = archive.folder(label)
+        collected = archive.read(folder)
         plan = archive.plan_of(collected)
         out = ROOT / "reports" / "pages" / label
     else:
         planning, runs_dir = planned(spec.sweep, given)
         plan = planning.as_dict()
-        collected = collect(plan, runs_dir)
+        collected, folder = collect(plan, runs_dir), runs_dir
         out = runs_dir / "reports" / f"{name}-{planning.protocol}"
-    files = render.render(name, collected, plan, out, mixed=options.mixed, label=label)
+    page = compose.ablation_page(name, collected, plan, folder, mixed=options.mixed, label=label)
+    files = render.write(page, out)
     if options.json:
         print(terminal.to_json(name, collected, plan, mixed=options.mixed))
     else:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count, product
+from string import ascii_lowercase
+
 from reports.table import Row, Table
+from results.papers import Contradiction, Number, contradicting
 from results.statistics import Difference
 
 NOTHING = "–"
@@ -40,6 +45,34 @@ def cells(table: Table, row: Row) -> list[str]:
         _papers_difference(table, row),
         row.verdict.value,
     ]
+
+
+def remarks(table: Table) -> dict[str, Contradiction]:
+    """Letter → what contradicts a published number of the table."""
+    return lettered(number for row in table.rows for number in published(row))
+
+
+def lettered(numbers: Iterable[Number]) -> dict[str, Contradiction]:
+    """The contradictions of these numbers with a letter each, in their order."""
+    found = dict.fromkeys(entry for number in numbers for entry in contradicting(number))
+    return dict(zip(_letters(), found))
+
+
+def marks(numbers: Iterable[Number], remarks: Mapping[str, Contradiction]) -> tuple[str, ...]:
+    """The letters that belong to these numbers."""
+    mine = {entry for number in numbers for entry in contradicting(number)}
+    return tuple(letter for letter, entry in remarks.items() if entry in mine)
+
+
+def published(row: Row) -> list[Number]:
+    """The printed numbers that a row stands on, those it is compared with included."""
+    return [n for r in row.references for n in (r.number, r.baseline) if n is not None]
+
+
+def _letters() -> Iterator[str]:
+    """a, b, … z, aa, ab, …"""
+    for length in count(1):
+        yield from map("".join, product(ascii_lowercase, repeat=length))
 
 
 def result(row: Row, decimals: int) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+    from reports.document import Cell
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 LATEX = {  # in mathematics where text would need a font that small installations lack
@@ -32,11 +35,22 @@ def markdown_cell(text: object) -> str:
     return re.sub(r"([|*_`<>\\])", r"\\\1", _one_line(text))
 
 
-def markdown_row(cells: list[object]) -> str:
+def markdown_row(cells: Sequence[object]) -> str:
     return "| " + " | ".join(markdown_cell(cell) for cell in cells) + " |"
 
 
-def markdown_rule(columns: list[str]) -> str:
+def marked(cell: Cell) -> str:
+    """A cell's text with the letters of its remarks behind it."""
+    return cell.text + "".join(f" [{letter}]" for letter in cell.marks)
+
+
+def latex_cell(cell: Cell) -> str:
+    """The same in LaTeX, where the letters are raised."""
+    letters = ",".join(cell.marks)
+    return latex(cell.text) + (rf"\textsuperscript{{{letters}}}" if letters else "")
+
+
+def markdown_rule(columns: str) -> str:
     """The line under a header: words left, numbers right. ``columns`` holds ``l`` or ``r`` per column."""
     return "|" + "|".join(" --- " if side == "l" else " ---: " for side in columns) + "|"
 
@@ -56,7 +70,8 @@ def environment() -> Environment:
         comment_start_string="<#",
         comment_end_string="#>",
     )
-    made.filters.update(latex=latex, cell=markdown_cell, row=markdown_row, rule=markdown_rule)
+    made.filters.update(latex=latex, latex_cell=latex_cell)
+    made.filters.update(cell=markdown_cell, row=markdown_row, rule=markdown_rule, marked=marked)
     return made
 
 

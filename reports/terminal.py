@@ -48,7 +48,7 @@ def to_json(spec_name: str, collected: Collected, plan: Plan, *, mixed: bool = F
 
 
 def document(table: Table) -> dict[str, Any]:
-    from reports.render import record
+    from reports.ablation import record
 
     runs = [{**run, "text": state_text(run)} for run in table.runs.to_dict("records")]
     return {

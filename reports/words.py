@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from reports.cells import difference, signed
 from reports.table import Table
-from results.papers import SOURCES
+from results.papers import SOURCES, Contradiction
 from results.run_folder import DONE
 from results.statistics import LEVEL
 
@@ -77,6 +77,13 @@ def places(table: Table) -> list[str]:
     if lines:
         lines.append("; ".join(f"{key}: {title}" for key, title in SOURCES.items()) + ".")
     return lines
+
+
+def remark(entry: Contradiction) -> str:
+    """One contradiction in a sentence or two."""
+    place = f"{entry.source} {entry.table}, {', '.join(entry.rows)}"
+    kind = {"editions": "the two versions differ", "text": "text and table differ"}.get(entry.kind, entry.kind)
+    return f"{place}, {kind}: printed is {entry.printed}; {entry.against}. {' '.join(entry.evidence.split())}"
 
 
 def listed(words: Iterable[str]) -> str:

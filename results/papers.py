@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from errors import SuiteError, unknown
 
@@ -40,6 +40,9 @@ class Number:
     printed: str
     unit: str
     note: str
+    head: str = "classification"
+    protocol: str = ""
+    metric: str = ""
 
     @property
     def place(self) -> str:
@@ -119,9 +122,24 @@ def number(
     if len(found) > 1:
         protocols = "; ".join(found["protocol"])
         raise PublishedError(f"published numbers: {source} {table} {row} {metric} needs its protocol ({protocols})")
-    match = found.iloc[0]
-    value = float(match["value"]) if match["printed"] else None
-    return Number(source, table, row, match["model"], value, match["printed"], match["unit"], match["note"])
+    return _number(found.iloc[0])
+
+
+def _number(row: Any) -> Number:
+    """One line of the published numbers."""
+    value = float(row["value"]) if row["printed"] else None
+    place = (row["source"], row["table"], row["row"], row["model"])
+    return Number(*place, value, row["printed"], row["unit"], row["note"], row["head"], row["protocol"], row["metric"])
+
+
+def numbers(source: str, table: str) -> list[Number]:
+    """Every number of one of a paper's tables, in the order of print."""
+    frame = _load()
+    found = frame[(frame["source"] == source) & (frame["table"] == table)]
+    if found.empty:
+        known = (frame["source"] + " " + frame["table"]).unique()
+        raise PublishedError(f"published numbers: {unknown('table', f'{source} {table}', known)}")
+    return [_number(row) for row in found.to_dict("records")]
 
 
 @cache
@@ -146,4 +164,15 @@ def contradictions(
         entry
         for entry in _contradictions()
         if source in (None, entry.source) and table in (None, entry.table) and (row is None or row in entry.rows)
+    )
+
+
+def contradicting(number: Number) -> tuple[Contradiction, ...]:
+    """What is known to contradict one printed number."""
+    return tuple(
+        entry
+        for entry in contradictions(number.source, number.table, number.row)
+        if number.metric in entry.metrics
+        and entry.head == number.head
+        and entry.protocol in (None, number.protocol)
     )

@@ -1,0 +1,151 @@
+"""The section of an ablation: its table, figures, settings, and the runs behind every cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reports import cells, macros, words
+from reports.cells import NOTHING
+from reports.document import Cell, Grid, Run, Section, Source
+from reports.figures import draw
+from reports.table import Row, Table, state_text
+from results.collect import Collected, Plan
+from results.papers import Contradiction
+
+SIDES = "lrrrrrrl"  # of the columns of cells.header
+
+
+def section(
+    table: Table,
+    collected: Collected,
+    plan: Plan,
+    *,
+    name: str,
+    folder: Path,
+    label: str | None = None,
+    date: str = "",
+    figures: bool = True,
+) -> Section:
+    """Puts ``table`` and its figures on a page.
+
+    folder: where the results lie, the run folders' own or a measured one; label: what a measured one is called;
+    date: of the runs, where their finished times are not to be taken.
+    """
+    drawings, problems = draw(table, collected) if figures else ([], [])
+    runs = tuple(run_line(table.label_of[run["arm"]], run, folder, label) for run in table.runs.to_dict("records"))
+    note = str(collected.about.get("note", ""))
+    remarks = cells.remarks(table)
+    return Section(
+        name=name,
+        title=f"{table.spec.title}: {label}" if label else table.spec.title,
+        question=table.spec.question,
+        about=f"{words.about(table, date)} {note}".strip(),
+        cautions=table.mixed,
+        grid=_grid(table, remarks),
+        legend=tuple(words.legend(table)),
+        places=tuple(words.places(table)),
+        remarks={letter: words.remark(found) for letter, found in remarks.items()},
+        drawings=tuple(drawings),
+        runs=runs,
+        configs=_configs(table, collected, plan),
+        macros=macros.of_table(table, name),
+        records=tuple(record(table, row) for row in table.rows),
+        warnings=(*table.warnings, *problems),
+    )
+
+
+def record(table: Table, row: Row) -> dict[str, Any]:
+    """One row as plain numbers and words."""
+    judged, gap = row.judged, row.difference
+    number = judged.number if judged else row.references[0].number if row.references else None
+    ours = judged.ours if judged else None
+    return {
+        "arm": row.arm,
+        "label": row.label,
+        "model": row.model,
+        "protocol": table.protocol,
+        "params_m": row.params_m,
+        "flops_g": row.flops_g,
+        "metric": table.metric.metric,
+        "mean": _round(row.mean),
+        "sd": _round(row.sd),
+        "n": len(row.values),
+        "planned": row.planned,
+        "state": row.state,
+        "difference": _round(gap.mean if gap else None),
+        "low": _round(gap.low if gap else None),
+        "high": _round(gap.high if gap else None),
+        "pairs": gap.n if gap else 0,
+        "papers": number.value if number else None,
+        "papers_note": number.note if number else "",
+        "papers_place": number.place if number else "",
+        "papers_difference": judged.difference if judged else None,
+        "papers_against": judged.against if judged else "",
+        "difference_against": _round(ours.mean if ours else None),
+        "verdict": row.verdict.value,
+    }
+
+
+def run_line(arm: str, run: Mapping[Any, Any], folder: Path, label: str | None) -> Run:
+    """One row of the runs table as a page shows it."""
+    known = {key: value for key, value in run.items() if value == value and value is not None and str(value) != "<NA>"}
+    return Run(
+        id=run["run"],
+        arm=arm,
+        seed=int(run["seed"]),
+        state=state_text(run),
+        step=str(known.get("step", NOTHING)),
+        seconds=f"{known['wall_s']:.0f}" if "wall_s" in known else NOTHING,
+        images_per_s=f"{known['images_per_s']:.0f}" if "images_per_s" in known else NOTHING,
+        commit=str(known.get("commit") or NOTHING),
+        notes=run["notes"] or NOTHING,
+        sources=_sources(run, folder, label),
+    )
+
+
+def _sources(run: Mapping[Any, Any], folder: Path, label: str | None) -> tuple[Source, ...]:
+    """Where a run's numbers stand: its own files, or the committed ones that were made from them."""
+    if label is not None:
+        return tuple(Source(name, folder / name) for name in ("runs.csv", "metrics.csv"))
+    own = folder / run["run"]
+    found = [Source(name, own / name) for name in ("config.yaml", "provenance.json", "metrics.jsonl", "summary.json")]
+    return tuple(source for source in found if source.path.is_file())
+
+
+def _grid(table: Table, remarks: Mapping[str, Contradiction]) -> Grid:
+    groups = []
+    for row in table.rows:
+        texts = cells.cells(table, row)
+        mine = table.runs[(table.runs["arm"] == row.arm)]["run"]
+        ids = tuple(dict.fromkeys(mine))
+        base = tuple(dict.fromkeys(table.runs[table.runs["arm"] == table.baseline]["run"]))
+        gap, judged = row.difference, row.judged
+        groups.append(((
+            Cell(texts[0]),
+            Cell(texts[1], row.params_m),
+            Cell(texts[2], row.flops_g),
+            Cell(texts[3], row.mean, ids, tone="" if row.mean is not None else "waiting"),
+            Cell(texts[4], gap.mean if gap else None, (*ids, *base) if gap else ()),
+            Cell(texts[5], row.references[0].number.value if row.references else None, marks=cells.marks(cells.published(row), remarks)),
+            Cell(texts[6], judged.difference if judged else None),
+            Cell(texts[7], tone=texts[7] if texts[7] != NOTHING else ""),
+        ),))  # fmt: skip
+    return Grid(tuple(cells.header(table)), SIDES, tuple(groups))
+
+
+def _configs(table: Table, collected: Collected, plan: Plan) -> dict[str, str]:
+    """Per arm, the settings it differs in: the model's, and those that the sweep changes beside it."""
+    written = {}
+    for arm in plan["arms"]:
+        settings = arm.get("config") or {}
+        written[table.label_of[arm["name"]]] = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
+    return written
+
+
+def _round(value: float | None) -> float | None:
+    """Four decimals: more than any accuracy has, and free of the noise of float sums."""
+    return None if value is None else round(value, 4)
