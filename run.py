@@ -272,10 +272,15 @@ def collect(name: str, given: dict[str, Any], options: argparse.Namespace) -> in
     """The results of a sweep as tidy files that can be committed."""
     from datetime import date
 
+    from reports.specification import COMPLEXITY
     from results import archive
     from results.collect import collect as collected_from
 
     label = given.pop("into", None)
+    if name == COMPLEXITY:
+        if label or given:
+            raise ConfigError(f"collect={COMPLEXITY} counts models and takes no other word")
+        return collect_counts(options)
     if not label:
         raise ConfigError("collect=NAME into=LABEL: under which name?")
     planning, runs_dir = planned(name, given)
@@ -301,15 +306,10 @@ def show_complexity(name: str, options: argparse.Namespace) -> int:
     from reports import complexity
 
     models = complexity.rows(name or None)
-    import timm
-    import torch
-
-    import atm  # noqa: F401  (registers the models)
     from atm.complexity import count
 
     def counted(model: str, arguments: dict[str, Any], size: int) -> tuple[float, float]:
-        with torch.device("meta"):
-            found = count(timm.create_model(model, **arguments), (3, size, size))
+        found = count(weightless(model, arguments), (3, size, size))
         return found.params_m, found.flops_g
 
     comparison = complexity.compare(counted, models)
@@ -318,6 +318,36 @@ def show_complexity(name: str, options: argparse.Namespace) -> int:
     else:
         complexity.show(comparison)
     return 0
+
+
+def collect_counts(options: argparse.Namespace) -> int:
+    """Counts every model of the complexity table, for reports to show."""
+    from atm.complexity import architecture, count
+    from reports import complexity
+    from results import counts
+
+    found: dict[tuple[str, int, str], float] = {}
+    for row in complexity.rows():
+        model = weightless(row.model, row.kwargs)
+        whole = count(model, (3, row.size, row.size))
+        found |= {(row.label, 0, "params_m"): whole.params_m, (row.label, 0, "flops_g"): whole.flops_g}
+        if row.stages:
+            for stage, numbers in enumerate(architecture(model), 1):
+                found |= {(row.label, stage, metric): number for metric, number in numbers.items()}
+    file = str(counts.write(found))
+    print(json.dumps({"files": [file]}) if options.json else file)
+    return 0
+
+
+def weightless(model: str, arguments: dict[str, Any]) -> Any:
+    """A timm model whose parameters have shapes and no values."""
+    import timm
+    import torch
+
+    import atm  # noqa: F401  (registers the models)
+
+    with torch.device("meta"):
+        return timm.create_model(model, **arguments)
 
 
 def show_list(options: argparse.Namespace) -> int:

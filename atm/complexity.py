@@ -14,6 +14,8 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
+from atm.backbone import ATMNet
+
 aten = torch.ops.aten
 
 
@@ -57,6 +59,21 @@ def count(
         for module, mode in training.items():
             module.training = mode
     return Complexity(params=sum(p.numel() for p in model.parameters()), flops=counter.get_total_flops() // 2)
+
+
+def architecture(model: ATMNet) -> list[dict[str, float]]:
+    """Per stage: its channels, blocks, MLP ratio (``expansion``) and offsets per token and direction (AAAI Table 10)."""
+    found = []
+    for info, stage in zip(model.feature_info, model.stages):
+        mlp = stage.blocks[0].mlp
+        predictors = [block.offsets for block in stage.blocks if block.predicts]
+        found.append({
+            "channels": info["num_chs"],
+            "blocks": len(stage.blocks),
+            "expansion": mlp.fc1.out_features / mlp.fc1.in_features,
+            "offsets": predictors[0].groups * predictors[0].samples if predictors else 0,
+        })  # fmt: skip
+    return found
 
 
 def _per_input_element(cost: int) -> Callable[..., int]:

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 from errors import unknown
 from reports.cells import NOTHING
 from reports.specification import COMPLEXITY, SpecificationError, read_yaml
-from results import papers
+from results import counts, papers
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 Count = Callable[[str, dict[str, Any], int], tuple[float, float]]
+Place = tuple[str, str, str]  # source, table, row
 METRICS = ("params_m", "flops_g")
+STAGES = (1, 2, 3, 4)
 HEADER = ["Model", "Size (px)", "Params (M)", "Papers", "FLOPs (G)", "Papers", "Agreement"]
 SIDES = "lrrrrrl"
 
@@ -33,7 +35,15 @@ class Model:
     size: int
     kwargs: dict[str, Any] = field(default_factory=dict)
     published: tuple[Mapping[str, str], ...] = ()
+    stages: Mapping[str, str] | None = None
     note: str = ""
+
+    def places(self) -> dict[Place, int]:
+        """Where the papers print numbers of this model: (source, table, row) → stage, 0 for the whole model."""
+        found = {(place["source"], place["table"], place["row"]): 0 for place in self.published}
+        if at := self.stages:
+            found |= {(at["source"], at["table"], at["row"].format(stage=stage)): stage for stage in STAGES}
+        return found
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,20 @@ def rows(only: str | None = None) -> list[Model]:
     if not chosen:
         raise SpecificationError(unknown("model", only, {row.model.removeprefix("atmnet_") for row in models}))
     return chosen
+
+
+def counted_at() -> dict[tuple[Place, str], float]:
+    """(source, table, row), metric → what was counted there, from the committed counts."""
+    known = counts.load()
+    by_model = {(label, stage): {} for label, stage, _ in known}  # type: dict[tuple[str, int], dict[str, float]]
+    for (label, stage, metric), value in known.items():
+        by_model[label, stage][metric] = value
+    return {
+        (place, metric): value
+        for model in rows()
+        for place, stage in model.places().items()
+        for metric, value in by_model.get((model.label, stage), {}).items()
+    }
 
 
 def compare(count: Count, models: Sequence[Model] | None = None) -> list[Counted]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from reports import ablation
 from reports.document import Page
-from reports.specification import load
+from reports.specification import of_sweep
 from reports.table import build
 from results.collect import Collected, Plan
 
@@ -27,7 +27,7 @@ def ablation_page(
     Raises SuiteError for what the specification and the plan do not have in common, and for runs of different code or
     data unless ``mixed``.
     """
-    table = build(load(spec_name), collected, plan, mixed=mixed)
+    table = build(of_sweep(spec_name), collected, plan, mixed=mixed)
     name = label or f"{spec_name}-{plan['protocol']}"
     section = ablation.section(
         table, collected, plan, name=name, folder=folder, label=label, date=date, figures=figures

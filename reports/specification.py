@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from errors import SuiteError, unknown
 SPECS = Path(__file__).resolve().parent / "specs"
 FIGURES = ("accuracy_flops", "reach", "examples", "learning_curves")
 COMPLEXITY = "complexity"  # the one specification that is no sweep's; reports.complexity reads it
+SWEEP, PUBLISHED, COLLECTION = "sweep", "published", "collection"  # kinds of reports
 Made = TypeVar("Made")
 
 
@@ -74,6 +75,8 @@ class Figure:
 
 @dataclass(frozen=True)
 class Specification:
+    """A report of one sweep: its arms against its baseline."""
+
     name: str
     title: str
     question: str
@@ -89,21 +92,104 @@ class Specification:
         return self.protocols[protocol]
 
 
-def names() -> list[str]:
-    """Reports of sweeps, in alphabetical order."""
-    return sorted(path.stem for path in SPECS.glob("*.yaml") if path.stem != COMPLEXITY)
+@dataclass(frozen=True)
+class Column:
+    """One metric of a published table; head and protocol where it is printed for several."""
+
+    label: str
+    metric: str
+    head: str | None = None
+    protocol: str | None = None
 
 
-def load(name: str) -> Specification:
-    """The specification ``specs/<name>.yaml``."""
-    content = read_yaml(name, names())
+@dataclass(frozen=True)
+class PublishedTable:
+    """A report of one of the papers' tables: every number in it, and ours beneath those that can be repeated.
+
+    models: of the rows that this suite is to repeat; a table without columns shows its figures alone.
+    """
+
+    name: str
+    title: str
+    question: str
+    source: str
+    table: str
+    columns: tuple[Column, ...] = ()
+    models: tuple[str, ...] = ("xT", "T", "S", "B", "L")
+    figures: tuple[Figure, ...] = ()
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Reports on one page, in order."""
+
+    name: str
+    title: str
+    lead: str
+    reports: tuple[str, ...]
+
+
+def names(kind: str | None = None) -> list[str]:
+    """Reports, of one kind or all, in alphabetical order."""
+    return [name for name in names_in_folder() if kind in (None, _kind(name))]
+
+
+def load(name: str) -> Specification | PublishedTable | Collection:
+    """The specification ``specs/<name>.yaml``, of whatever kind it says it is."""
+    return KINDS[_kind(name)](name)
+
+
+def of_sweep(name: str) -> Specification:
+    """The report of a sweep. Raises SpecificationError for one of another kind."""
+    if _kind(name) != SWEEP:
+        raise SpecificationError(f"report {name} is not about one sweep; those that are: {', '.join(names(SWEEP))}")
+    return _sweep(name)
+
+
+def _kind(name: str) -> str:
+    kind = str(read_yaml(name, names_in_folder()).get("kind", SWEEP))
+    if kind not in KINDS:
+        raise SpecificationError(f"report {name}: {unknown('kind', kind, KINDS)}")
+    return kind
+
+
+def _published(name: str) -> PublishedTable:
+    content, where = _content(name), f"report {name}"
+    columns = tuple(_make(Column, column, f"{where}, columns") for column in content.get("columns") or [])
+    figures = tuple(_figure(value, where) for value in content.get("figures") or [])
+    content |= {"columns": columns, "figures": figures}
+    if "models" in content:
+        content["models"] = tuple(content["models"])
+    return _make(PublishedTable, content, where)
+
+
+def _collection(name: str) -> Collection:
+    content = _content(name)
+    for report in content.get("reports") or []:
+        if report not in names_in_folder():
+            raise SpecificationError(f"report {name}: {unknown('report', report, names_in_folder())}")
+    return _make(Collection, {**content, "reports": tuple(content.get("reports") or ())}, f"report {name}")
+
+
+def _sweep(name: str) -> Specification:
+    content = _content(name)
     where = f"report {name}"
     protocols = {key: _make(Metric, value, f"{where}, protocol {key}") for key, value in _section(content, "protocols")}
     arms = {key: _arm(value, f"{where}, arm {key}") for key, value in _section(content, "arms")}
     figures = tuple(_figure(value, where) for value in content.get("figures") or [])
     papers = _make(Papers, content.get("papers"), f"{where}, papers")
     made = {"protocols": protocols, "arms": arms, "papers": papers, "figures": figures}
-    return _make(Specification, {**content, **made, "name": name}, where)
+    return _make(Specification, {**content, **made}, where)
+
+
+def _content(name: str) -> dict[str, Any]:
+    """A specification's keys but for its kind, with its name."""
+    content = read_yaml(name, names_in_folder())
+    return {key: value for key, value in content.items() if key != "kind"} | {"name": name}
+
+
+def names_in_folder() -> list[str]:
+    return sorted(path.stem for path in SPECS.glob("*.yaml") if path.stem != COMPLEXITY)
 
 
 def check_arms(spec: Specification, planned: list[str]) -> None:
@@ -158,3 +244,10 @@ def _make(cls: type[Made], content: Any, where: str) -> Made:
     if missing:
         raise SpecificationError(f"{where}: {', '.join(missing)} missing")
     return cls(**content)
+
+
+KINDS: dict[str, Callable[[str], Specification | PublishedTable | Collection]] = {
+    SWEEP: _sweep,
+    PUBLISHED: _published,
+    COLLECTION: _collection,
+}

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from reports import cells, words
-from reports.specification import load
+from reports.specification import of_sweep
 from reports.table import Table, build, state_text
 from results.collect import Collected, Plan
 
@@ -22,7 +22,7 @@ def show(
     spec_name: str, collected: Collected, plan: Plan, *, mixed: bool = False, console: Console | None = None
 ) -> None:
     """Prints the table of report ``spec_name`` with what its reader has to know."""
-    print_table(build(load(spec_name), collected, plan, mixed=mixed), console)
+    print_table(build(of_sweep(spec_name), collected, plan, mixed=mixed), console)
 
 
 def print_table(table: Table, console: Console | None = None) -> None:
@@ -44,7 +44,7 @@ def print_table(table: Table, console: Console | None = None) -> None:
 
 def to_json(spec_name: str, collected: Collected, plan: Plan, *, mixed: bool = False) -> str:
     """The same as one JSON document: the table's rows as numbers, the runs behind them, the words around them."""
-    return json.dumps(document(build(load(spec_name), collected, plan, mixed=mixed)), ensure_ascii=False, indent=1)
+    return json.dumps(document(build(of_sweep(spec_name), collected, plan, mixed=mixed)), ensure_ascii=False, indent=1)
 
 
 def document(table: Table) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from tests.results.synthetic import run_id
 @pytest.fixture(scope="module")
 def drawn(finished):
     plan, _, collected = finished
-    drawings, problems = draw(table.build(specification.load("ablation_offsets"), collected, plan), collected)
+    drawings, problems = draw(table.build(specification.of_sweep("ablation_offsets"), collected, plan), collected)
     assert problems == []
     return {drawing.name: drawing for drawing in drawings}
 
@@ -51,7 +51,7 @@ def test_every_figure_is_a_picture_with_something_on_it(drawn):
 
 def test_figures_are_readable_in_grey(finished):
     plan, _, collected = finished
-    styles = style.arm_styles(table.build(specification.load("ablation_offsets"), collected, plan))
+    styles = style.arm_styles(table.build(specification.of_sweep("ablation_offsets"), collected, plan))
     assert len({look.marker for look in styles.values()}) == 7 and len({look.colour for look in styles.values()}) == 7
 
 
@@ -103,7 +103,7 @@ def broken_examples(finished, folder, **changes):
     else:
         path.write_bytes(b"PK torn")
     collected = collect(plan, folder)
-    made = table.build(specification.load("ablation_offsets"), collected, plan)
+    made = table.build(specification.of_sweep("ablation_offsets"), collected, plan)
     few = replace(made.spec, figures=tuple(f for f in made.spec.figures if f.kind in ("examples", "learning_curves")))
     return draw(replace(made, spec=few), collected)
 
@@ -128,7 +128,7 @@ def test_the_optional_arm_may_be_missing_but_not_a_required_one(finished, tmp_pa
     shutil.copytree(runs_dir, tmp_path / "runs")
     (tmp_path / "runs" / run_id("token", 0) / "examples.npz").unlink()
     (tmp_path / "runs" / run_id("axial", 1) / "examples.npz").unlink()
-    spec = specification.load("ablation_offsets")
+    spec = specification.of_sweep("ablation_offsets")
     spec = replace(spec, figures=tuple(figure for figure in spec.figures if figure.kind == "examples"))
     collected = collect(plan, tmp_path / "runs")
     (drawing,), _ = draw(table.build(spec, collected, plan), collected)

@@ -15,7 +15,7 @@ from tests.results.synthetic import OFFSETS, PEG, edit_json, make_plan, make_run
 
 
 def build(plan, runs_dir, name="ablation_offsets", **options):
-    return table.build(specification.load(name), collect(plan, runs_dir), plan, **options)
+    return table.build(specification.of_sweep(name), collect(plan, runs_dir), plan, **options)
 
 
 def row(made, arm):
@@ -38,7 +38,7 @@ def partial(finished, tmp_path):
 
 def test_a_complete_table(finished):
     plan, _, collected = finished
-    made = table.build(specification.load("ablation_offsets"), collected, plan)
+    made = table.build(specification.of_sweep("ablation_offsets"), collected, plan)
     assert [r.arm for r in made.rows] == list(OFFSETS)
     axial = text(made, "axial")
     values = collected.finals("eval/token_accuracy").query("arm == 'axial'")["value"]
@@ -56,7 +56,7 @@ def test_a_complete_table(finished):
 
 def test_a_difference_to_another_arm_is_judged_against_that_arm(finished):
     plan, _, collected = finished
-    made = table.build(specification.load("ablation_offsets"), collected, plan)
+    made = table.build(specification.of_sweep("ablation_offsets"), collected, plan)
     x3 = row(made, "axial_x3")
     assert text(made, "axial_x3")["papers_gap"] == "+0.2 to axial"
     assert x3.judged.ours.mean == pytest.approx(x3.mean - row(made, "axial").mean)
@@ -114,7 +114,7 @@ def test_nothing_has_run(tmp_path):
 
 def test_another_protocol_compares_signs_and_says_so(finished):
     plan, _, collected = finished
-    made = table.build(specification.load("ablation_offsets"), collected, plan)
+    made = table.build(specification.of_sweep("ablation_offsets"), collected, plan)
     legend = " ".join(words.legend(made))
     assert "another protocol" in legend and "by sign alone" in legend
     assert cells.header(made)[5] == "Papers (ImageNet-1K, 300 epochs)"
@@ -189,9 +189,9 @@ def test_no_run_has_the_metric(tmp_path):
 
 
 def test_every_specification_loads_and_its_numbers_were_published(tmp_path):
-    assert specification.names() == ["ablation_offsets", "ablation_peg", "resolution_384"]
-    for name in specification.names():
-        spec = specification.load(name)
+    assert specification.names("sweep") == ["ablation_offsets", "ablation_peg", "resolution_384"]
+    for name in specification.names("sweep"):
+        spec = specification.of_sweep(name)
         plan = make_plan(dict.fromkeys(spec.arms), sweep=spec.sweep)
         for protocol in spec.protocols:
             assert len(build({**plan, "protocol": protocol}, tmp_path, name).rows) == len(spec.arms)
@@ -212,13 +212,13 @@ def test_faults_of_a_specification_are_one_line(tmp_path, monkeypatch, change, s
     (tmp_path / "broken.yaml").write_text(yaml.safe_dump({**content, **change}, allow_unicode=True))
     monkeypatch.setattr(specification, "SPECS", tmp_path)
     with pytest.raises(specification.SpecificationError) as refused:
-        specification.load("broken")
+        specification.of_sweep("broken")
     assert says in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_an_unknown_report_is_refused_with_the_nearest_name():
     with pytest.raises(specification.SpecificationError, match="did you mean 'ablation_offsets'"):
-        specification.load("ablation_offset")
+        specification.of_sweep("ablation_offset")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def shown(width, plan, collected):
 
 def test_wide_terminals_have_one_line_per_arm(finished):
     plan, _, collected = finished
-    made = table.build(specification.load("ablation_offsets"), collected, plan)
+    made = table.build(specification.of_sweep("ablation_offsets"), collected, plan)
     lines = shown(170, plan, collected).splitlines()
     for row in made.rows:
         line = next(line for line in lines if line.split("  ")[0].strip() == row.label)
@@ -30,7 +30,7 @@ def test_wide_terminals_have_one_line_per_arm(finished):
 
 def test_narrow_terminals_keep_every_number(finished):
     plan, _, collected = finished
-    made = table.build(specification.load("ablation_offsets"), collected, plan)
+    made = table.build(specification.of_sweep("ablation_offsets"), collected, plan)
     text = shown(90, plan, collected)
     assert max(map(len, text.splitlines())) <= 90
     for row in made.rows:
