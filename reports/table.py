@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from errors import unknown
@@ -11,7 +11,7 @@ from reports.specification import Arm, Metric, Published, Specification, Specifi
 from results import fingerprints, papers
 from results.collect import Collected, Plan, check_plan
 from results.run_folder import DONE, NOT_RUN
-from results.statistics import Difference, Verdict, paired_difference, spread, verdict
+from results.statistics import Comparison, Difference, Judgement, Verdict, judge, paired_difference, spread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +27,11 @@ class Reference:
     against: str
     ours: Difference | None
     same_protocol: bool
+
+    @property
+    def rounding(self) -> float:
+        """How far the papers' exact difference may lie from the printed one: both its numbers are rounded."""
+        return 0.5 * sum(10.0**-number.decimals for number in (self.number, self.baseline) if number is not None)
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,13 @@ class Row:
     sd: float | None
     difference: Difference | None
     references: tuple[Reference, ...]
-    verdict: Verdict
     is_baseline: bool
     other_model: bool
+    judgement: Judgement
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.judgement.verdict
 
     @property
     def judged(self) -> Reference | None:
@@ -98,6 +107,7 @@ def build(spec: Specification, collected: Collected, plan: Plan, *, mixed: bool 
     for name in names:
         arm = spec.arms.get(name) or Arm(str(planned[name].get("label") or name))
         rows.append(_row(spec, plan, name, arm, collected.runs, finals, models))
+    rows = [replace(row, judgement=said) for row, said in zip(rows, judge([_comparison(row) for row in rows]))]
     order = {name: position for position, name in enumerate(names)}
     runs = collected.runs.sort_values("arm", key=lambda arms: arms.map(order), kind="stable").reset_index(drop=True)
     warnings = (*collected.warnings, *missing)
@@ -127,10 +137,6 @@ def _row(
     mean, sd = spread(values) if values else (None, None)
     difference = None if name == baseline else paired_difference(values, finals.get(baseline, {}))
     references = tuple(_reference(spec, plan, name, place, finals, models) for place in arm.published)
-    judged = next((r for r in references if r.difference is not None), None)
-    said = Verdict.NO_NUMBER
-    if judged is not None:
-        said = verdict(judged.ours, judged.difference, same_protocol=judged.same_protocol)
     return Row(
         arm=name,
         label=arm.label,
@@ -144,10 +150,17 @@ def _row(
         sd=sd,
         difference=difference,
         references=references,
-        verdict=said,
         is_baseline=name == baseline,
         other_model=bool(models[name]) and _variant(models[name]) != _variant(models[baseline]),
+        judgement=Judgement(Verdict.NO_NUMBER),
     )
+
+
+def _comparison(row: Row) -> Comparison:
+    """What a row is judged by; an arm that the papers do not have still is one of the table's tests."""
+    if row.judged is None:
+        return Comparison(row.difference, None, same_protocol=False)
+    return Comparison(row.judged.ours, row.judged.difference, row.judged.same_protocol, row.judged.rounding)
 
 
 def _reference(

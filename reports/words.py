@@ -10,6 +10,11 @@ from results.papers import SOURCES, Contradiction
 from results.run_folder import DONE
 from results.statistics import LEVEL
 
+CORRECTED = (
+    f"Excluded: the paired t-test's p is under {1 - LEVEL:.2g} after Holm's correction over this table's rows; the "
+    "intervals are not corrected, so one may leave 0 out and the verdict still be *within noise*."
+)
+
 
 def about(table: Table, date: str = "") -> str:
     """One paragraph: protocol, models, seeds, length, device, code and data, dates."""
@@ -97,17 +102,17 @@ def _protocol_lines(table: Table) -> list[str]:
     if table.is_papers_protocol:
         return [
             f"Papers: {papers.label}, the protocol of this table.",
-            "Verdict: *agrees*: the papers' Δ lies inside our interval and 0 does not (or the papers' Δ is 0.0 and "
-            "lies inside). *within noise*: both lie inside. *contradicts*: the papers' Δ lies outside. *not run*: no "
+            "Verdict: *agrees*: the papers' Δ, give or take its rounding, is not excluded, and 0 is (or the papers' Δ "
+            "is 0.0). *within noise*: neither is excluded. *contradicts*: the papers' Δ is excluded. *not run*: no "
             "finished pair of runs yet. –: the papers give no difference. Where an arm's model is not the papers' "
-            "model (in brackets), only the sign is compared.",
+            f"model (in brackets), only the sign is compared. {CORRECTED}",
         ]
     return [
         f"Papers: {papers.label}. **This is another protocol than this table's (`{table.protocol}`): the sizes "
         "of the two columns cannot be compared, only the signs of the differences.**",
-        "Verdict, by sign alone: *agrees*: our interval excludes 0 on the papers' side. *within noise*: it includes 0. "
-        "*contradicts*: it excludes 0 on the other side, or the papers' Δ is 0.0. *not run*: no finished pair of runs "
-        "yet. –: the papers give no difference.",
+        "Verdict, by sign alone: *agrees*: 0 is excluded and our difference is on the papers' side. *within noise*: 0 "
+        "is not excluded. *contradicts*: 0 is excluded and our difference is on the other side, or the papers' Δ is "
+        f"0.0. *not run*: no finished pair of runs yet. –: the papers give no difference. {CORRECTED}",
     ]
 
 

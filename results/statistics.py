@@ -1,12 +1,16 @@
-"""Ablations are differences: paired by seed, with a t-interval, and a verdict beside the papers' difference."""
+"""Ablations are differences: paired by seed, with a t-interval, and a verdict beside the papers' difference.
+
+All values are in the metric's unit, differences and deviations in its points; seeds are the unit of repetition.
+"""
 
 from __future__ import annotations
 
 import math
 import statistics as elementary
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 
 LEVEL = 0.95
 TOLERANCE = 1e-9  # in points: what float arithmetic may add to a difference of accuracies
@@ -24,21 +28,73 @@ class Verdict(str, Enum):
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Mean paired difference over the seeds both arms have.
+class Interval:
+    """A mean over ``n`` seeds, their sample deviation (None of one value) and the t-interval of the mean.
 
-    No interval where there is one pair only, or where all pairs differ by the same amount: accuracies are counts of
-    images, so that happens by chance, and an interval of no width would claim certainty.
+    No interval where there is one value only, or where all are the same: accuracies are counts of images, so that
+    happens by chance, and an interval of no width would claim certainty.
     """
 
     mean: float
     low: float | None
     high: float | None
+    n: int
+    sd: float | None
+
+    def p_against(self, value: float, within: float = 0.0) -> float | None:
+        """Two-sided p of the t-test that the true mean is ``value``; None where there is no interval.
+
+        within: the value is known only to lie so far around ``value`` (a printed number is rounded); the p is that of
+        the nearest one.
+        """
+        if self.low is None or self.sd is None:
+            return None
+        from scipy.special import stdtr  # a third of the start-up time of scipy.stats
+
+        away = max(0.0, abs(self.mean - value) - within)
+        return float(2 * stdtr(self.n - 1, -away / (self.sd / math.sqrt(self.n))))
+
+
+@dataclass(frozen=True)
+class Difference(Interval):
+    """The mean paired difference over the seeds both arms have; ``differences`` are the pairs', in seed order."""
+
     seeds: tuple[int, ...]
+    differences: tuple[float, ...]
 
     @property
-    def n(self) -> int:
-        return len(self.seeds)
+    def p(self) -> float | None:
+        """Two-sided p of the paired t-test that there is no difference."""
+        return self.p_against(0.0)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row of a table: our number, and the papers' as far as they print one.
+
+    ours: a Difference between arms, or the Interval of a mean that stands beside a printed mean.
+    same_protocol: whether ours was made on the papers' own protocol and model, so that sizes can be compared.
+    rounding: how far the papers' exact value may lie from the printed one, in points.
+    """
+
+    ours: Interval | None
+    papers: float | None
+    same_protocol: bool
+    rounding: float = 0.0
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a comparison says. p_holm: that our difference is 0; papers_p_holm: that it is the papers'."""
+
+    verdict: Verdict
+    p_holm: float | None = None
+    papers_p_holm: float | None = None
+
+
+def mean_interval(values: Mapping[int, float], level: float = LEVEL) -> Interval:
+    """The mean of ``values`` (seed → value, at least one) and its one-sample t-interval."""
+    return Interval(*_estimate(list(values.values()), level))
 
 
 def paired_difference(
@@ -48,42 +104,120 @@ def paired_difference(
     seeds = tuple(sorted(set(arm) & set(baseline)))
     if not seeds:
         return None
-    differences = [arm[seed] - baseline[seed] for seed in seeds]
-    mean = elementary.fmean(differences)
-    if max(differences) - min(differences) <= TOLERANCE:
-        return Difference(mean, None, None, seeds)
-    from scipy import stats
-
-    test = stats.ttest_rel([arm[seed] for seed in seeds], [baseline[seed] for seed in seeds])
-    interval = test.confidence_interval(level)
-    return Difference(mean, float(interval.low), float(interval.high), seeds)
+    differences = tuple(arm[seed] - baseline[seed] for seed in seeds)
+    return Difference(*_estimate(differences, level), seeds, differences)
 
 
-def verdict(difference: Difference | None, papers: float | None, *, same_protocol: bool) -> Verdict:
-    """Compares our difference with the papers'.
+def judge(comparisons: Sequence[Comparison]) -> list[Judgement]:
+    """Compares all rows of one table with the papers', in their order.
 
-    On the papers' own protocol and model the size counts: the papers' difference lies inside our interval
-    (agrees; within noise if 0 does too, unless the papers say 0) or outside (contradicts).
-    Elsewhere only the sign can be compared: which side of 0 our interval lies on, if it excludes 0 at all.
+    A table is as many tests as it has rows, so its p-values are corrected together (Holm), those against 0 and those
+    against the papers' numbers as one family each. "Excluded" below is an adjusted p under 1 - LEVEL.
+    On the papers' own protocol and model the size counts: the papers' value is excluded (contradicts) or not (agrees;
+    within noise if 0 is not excluded either, unless the papers say 0). Elsewhere only the sign of a difference can be
+    compared: which side of 0 ours is on, if 0 is excluded at all; means are not judged there.
     """
-    if papers is None or math.isnan(papers):
-        return Verdict.NO_NUMBER
-    if difference is None:
-        return Verdict.NOT_RUN
-    if difference.low is None or difference.high is None:
-        return Verdict.NOT_JUDGED
-    low, high = difference.low - TOLERANCE, difference.high + TOLERANCE
-    noise = low <= 0 <= high
-    if same_protocol:
-        if not low <= papers <= high:
-            return Verdict.CONTRADICTS
-        return Verdict.WITHIN_NOISE if noise and papers != 0 else Verdict.AGREES
-    if noise:
-        return Verdict.WITHIN_NOISE
-    return Verdict.AGREES if difference.mean * papers > 0 else Verdict.CONTRADICTS
+    against_zero = holm([_p_against_zero(one) for one in comparisons])
+    against_papers = holm([_p_against_papers(one) for one in comparisons])
+    return [
+        Judgement(_verdict(one, zero, papers), zero, papers)
+        for one, zero, papers in zip(comparisons, against_zero, against_papers)
+    ]
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down adjusted p-values (Scand. J. Statist. 6, 1979). None stays None and is not of the family."""
+    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, i) in enumerate(known):
+        largest = max(largest, min(1.0, (len(known) - rank) * p))
+        adjusted[i] = largest
+    return adjusted
+
+
+def pooled_sd(differences: Iterable[Difference]) -> float | None:
+    """One deviation of paired differences for all arms: of three seeds, an arm's own says little.
+
+    The root of the variances' mean, weighted by their degrees of freedom; None where no arm has two pairs.
+    """
+    variances = [(one.n - 1, one.sd**2) for one in differences if one.sd is not None]
+    freedom = sum(weight for weight, _ in variances)
+    return math.sqrt(sum(weight * variance for weight, variance in variances) / freedom) if freedom else None
+
+
+def minimal_detectable_difference(sd: float, n: int, level: float = LEVEL, power: float = 0.8) -> float | None:
+    """The smallest true difference that a two-sided paired t-test of ``n`` seeds finds with probability ``power``.
+
+    sd: of the paired differences. None for n < 2 or sd 0, where there is no test.
+    """
+    if n < 2 or sd <= 0:
+        return None
+    return _detectable_effect(n, level, power) * sd / math.sqrt(n)
 
 
 def spread(values: Mapping[int, float]) -> tuple[float, float | None]:
     """Mean and sample standard deviation over seeds; no deviation of a single value."""
     numbers = list(values.values())
     return elementary.fmean(numbers), elementary.stdev(numbers) if len(numbers) > 1 else None
+
+
+def _estimate(values: Sequence[float], level: float) -> tuple[float, float | None, float | None, int, float | None]:
+    """mean, low, high, n, sd."""
+    n, mean = len(values), elementary.fmean(values)
+    if n == 1:
+        return mean, None, None, n, None
+    if max(values) - min(values) <= TOLERANCE:
+        return mean, None, None, n, 0.0
+    from scipy.special import stdtrit
+
+    sd = elementary.stdev(values)
+    half = float(stdtrit(n - 1, (1 + level) / 2)) * sd / math.sqrt(n)
+    return mean, mean - half, mean + half, n, sd
+
+
+def _p_against_zero(one: Comparison) -> float | None:
+    return one.ours.p_against(0.0, TOLERANCE) if isinstance(one.ours, Difference) else None
+
+
+def _p_against_papers(one: Comparison) -> float | None:
+    if one.ours is None or not one.same_protocol or one.papers is None or math.isnan(one.papers):
+        return None
+    return one.ours.p_against(one.papers, one.rounding + TOLERANCE)
+
+
+def _verdict(one: Comparison, zero: float | None, papers: float | None) -> Verdict:
+    if one.papers is None or math.isnan(one.papers):
+        return Verdict.NO_NUMBER
+    if one.ours is None:
+        return Verdict.NOT_RUN
+    if zero is None and papers is None:
+        return Verdict.NOT_JUDGED
+    noise = zero is not None and not zero < 1 - LEVEL
+    if papers is not None:
+        if papers < 1 - LEVEL:
+            return Verdict.CONTRADICTS
+        return Verdict.WITHIN_NOISE if noise and one.papers != 0 else Verdict.AGREES
+    if noise:
+        return Verdict.WITHIN_NOISE
+    return Verdict.AGREES if one.ours.mean * one.papers > 0 else Verdict.CONTRADICTS
+
+
+@cache
+def _detectable_effect(n: int, level: float, power: float) -> float:
+    """The detectable difference in standard errors: the noncentrality at which the test has this power."""
+    from scipy import optimize, stats
+
+    threshold = stats.t.ppf((1 + level) / 2, n - 1)
+
+    def lack(noncentrality: float) -> float:
+        # the lower tail as the upper one of the mirrored test: nct.cdf is NaN far out, and ncf.sf is wrong at 0
+        tails = (stats.nct.sf(threshold, n - 1, nc) for nc in (noncentrality, -noncentrality))
+        return power - float(sum(tails))
+
+    if not 1 - level < power < 1:
+        raise ValueError(f"power {power} must lie between {1 - level:.3g}, which no difference has, and 1")
+    upper = float(threshold)
+    while lack(upper) > 0:
+        upper *= 2
+    return float(optimize.brentq(lack, 0.0, upper, xtol=1e-10))
