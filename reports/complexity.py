@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from errors import unknown
@@ -87,6 +88,7 @@ def rows(only: str | None = None) -> list[Model]:
     return chosen
 
 
+@cache
 def counted_at() -> dict[tuple[Place, str], float]:
     """(source, table, row), metric → what was counted there, from the committed counts."""
     known = counts.load()

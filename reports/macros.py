@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 
 from errors import SuiteError
@@ -10,6 +11,7 @@ from reports import cells
 from reports.table import Row, Table
 
 PREFIX = "atm"
+SIGNS = str.maketrans({"†": "Dagger", "‡": "DoubleDagger", "*": "Star"})
 DIGITS = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
 
 
@@ -19,7 +21,8 @@ class MacroError(SuiteError):
 
 def name(*parts: str) -> str:
     """A LaTeX command's name, which has letters only: words begin with a capital, digits are spelled out."""
-    words = [word for part in parts for word in re.findall(r"[A-Za-z]+|\d", part)]
+    spelled = unicodedata.normalize("NFKC", " ".join(parts)).translate(SIGNS)  # ① becomes 1
+    words = re.findall(r"[A-Za-z]+|\d", spelled)
     return PREFIX + "".join(DIGITS[int(word)] if word.isdigit() else word[0].upper() + word[1:] for word in words)
 
 

@@ -151,7 +151,7 @@ def _row(
         difference=difference,
         references=references,
         is_baseline=name == baseline,
-        other_model=bool(models[name]) and _variant(models[name]) != _variant(models[baseline]),
+        other_model=bool(models[name]) and variant(models[name]) != variant(models[baseline]),
         judgement=Judgement(Verdict.NO_NUMBER),
     )
 
@@ -179,7 +179,7 @@ def _reference(
         if number.value is not None and base.value is not None:
             difference = round(number.value - base.value, max(number.decimals, base.decimals))
     same = plan["protocol"] == spec.papers.protocol and all(
-        _variant(models[arm]) == _variant(published.model)
+        variant(models[arm]) == variant(published.model)
         for arm, published in ((name, number), (against, base or number))
     )
     ours = None if name == against else paired_difference(finals.get(name, {}), finals.get(against, {}))
@@ -217,6 +217,6 @@ def _model(runs: pd.DataFrame, arm: str, planned: str) -> str:
     return planned or (known[0] if known else "")
 
 
-def _variant(model: str) -> str:
+def variant(model: str) -> str:
     """``T``, ``t``, ``T*`` and ``atmnet_t`` are one variant."""
     return re.split(r"[-_]", model.lower().rstrip("*"))[-1]
