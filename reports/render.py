@@ -5,37 +5,41 @@ The same page gives the same bytes: nothing written here carries a time stamp.
 
 from __future__ import annotations
 
-import os
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import atomic_file
+from reports import html
 from reports.document import Page, Section
 from reports.markup import environment
 
 
 def write(page: Page, out_dir: Path) -> list[Path]:
-    """Writes ``page`` into ``out_dir`` and returns the files, ``report.md`` first.
+    """Writes ``page`` into ``out_dir`` and returns the files, ``report.md`` first."""
+    return [atomic_file.write(out_dir / name, content) for name, content in files(page, out_dir).items()]
+
+
+def files(page: Page, out_dir: Path) -> dict[str, str | bytes]:
+    """Name → content of what ``page`` is in ``out_dir``, to which links of the HTML page are relative.
 
     A page of one section has its table as ``table.tex`` (for ``\\input``), ``table_alone.tex`` and ``table.csv``;
     one of several has them per section, and figures too, in a folder of the section's name.
     """
-    single = len(page.sections) == 1
-    files: dict[str, str | bytes] = {
-        "report.md": template("report.md.j2", page=page, prefix=prefixes(page)),
-        "report.html": template("report.html.j2", page=page, relative=partial(os.path.relpath, start=out_dir)),
+    prefix = prefixes(page)
+    made: dict[str, str | bytes] = {
+        "report.md": template("report.md.j2", page=page, prefix=prefix),
+        "report.html": html.document(page, out_dir),
         "macros.tex": template("macros.tex.j2", page=page),
     }
     for section in page.sections:
-        where = "" if single else f"{section.name}/"
+        where = prefix[section.name]
         if section.grid:
-            files[f"{where}table.tex"] = template("table.tex.j2", section=section)
-            files[f"{where}table_alone.tex"] = template("table_alone.tex.j2", section=section)
+            made[f"{where}table.tex"] = template("table.tex.j2", section=section)
+            made[f"{where}table_alone.tex"] = template("table_alone.tex.j2", section=section)
         if section.records:
-            files[f"{where}table.csv"] = csv(section)
-        files |= {f"{where}{name}": content for drawing in section.drawings for name, content in drawing.files.items()}
-    return [atomic_file.write(out_dir / name, content) for name, content in files.items()]
+            made[f"{where}table.csv"] = csv(section)
+        made |= {f"{where}{name}": content for drawing in section.drawings for name, content in drawing.files.items()}
+    return made
 
 
 def prefixes(page: Page) -> dict[str, str]:
