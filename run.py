@@ -25,6 +25,7 @@ USAGE = """\
   python run.py cancel=NAME                            takes its jobs back from Slurm
   python run.py logs=RUN                               the end of what a run has said
   python run.py report=NAME                            its table and figures, from whatever exists
+  python run.py report=paper                           both papers on one page, from whatever exists
   python run.py collect=NAME into=LABEL                its results as tidy files under results/measured/
   python run.py complexity[=NAME]                      parameters and FLOPs beside the papers'
   python run.py list                                   experiments, sweeps and reports, a line each
@@ -36,7 +37,7 @@ keys:
   protocol=paper|tiny|smoke  of a sweep or report  arms=[zero,axial]       some arms of a sweep
   devices=N                processes per run, one per GPU or sharing the CPU's cores
   data.root=PATH           where the images are    runs_dir=PATH           where run folders are
-  measured=LABEL           report from results/measured/LABEL instead of run folders
+  measured=LABEL           report from results/measured/LABEL instead of run folders; measured=all for report=paper
   experiment=NAME          of doctor: the run whose data is checked as well
   any other key of the schema (experiments/schema.py), e.g. train.epochs=5 model.offsets=token
 
@@ -66,6 +67,7 @@ OPTIONS = {  # and the commands that take them
     "fresh": ("price",),
     "watch": ("status", "sweep", "logs"),
     "mixed": ("report",),
+    "check": ("report",),
     "note": ("collect",),
 }
 
@@ -126,6 +128,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--mixed", action="store_true", help="average runs of different code or data, and say so (report)"
     )
+    parser.add_argument("--check", action="store_true", help="compare committed pages with what is made now (report)")
     parser.add_argument("--note", default="", metavar="TEXT", help="what a reader should know of the results (collect)")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output, nothing else")
     return parser
@@ -238,34 +241,21 @@ def only_runs_folder(given: dict[str, Any]) -> Path:
 
 
 def report(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
-    """Table and figures of a sweep, from its run folders or from committed results."""
-    from reports import compose, render, specification, terminal
-    from results import archive
-    from results.collect import collect
+    """Table and figures, from run folders or from committed results."""
+    from reports import commands
 
-    spec = specification.load(name)
-    label = given.pop("measured", None)
-    if label is not None:
-        label = str(label)
-        if given:
-            raise ConfigError(f"measured={label} says what was run; {next(iter(given))} cannot change it")
-        folder = archive.folder(label)
-        collected = archive.read(folder)
-        plan = archive.plan_of(collected)
-        out = ROOT / "reports" / "pages" / label
-    else:
-        planning, runs_dir = planned(spec.sweep, given)
-        plan = planning.as_dict()
-        collected, folder = collect(plan, runs_dir), runs_dir
-        out = runs_dir / "reports" / f"{name}-{planning.protocol}"
-    page = compose.ablation_page(name, collected, plan, folder, mixed=options.mixed, label=label)
-    files = render.write(page, out)
-    if options.json:
-        print(terminal.to_json(name, collected, plan, mixed=options.mixed))
-    else:
-        terminal.show(name, collected, plan, mixed=options.mixed)
-        print(f"{len(files)} files, first of all {out / 'report.md'}")
-    return 0
+    def plan_of(sweep: str, words: dict[str, Any]) -> tuple[dict[str, Any], Path, Callable[[], dict[str, Any]]]:
+        plan, runs_dir = planned(sweep, dict(words))
+        return plan.as_dict(), runs_dir, lambda: waiting(plan, runs_dir)
+
+    return commands.report(name, given, options, plan_of)
+
+
+def waiting(plan: Plan, runs_dir: Path) -> dict[str, tuple[str, str]]:
+    """(state, cause) of the runs that have no result yet, as Slurm and their processes see them."""
+    from sweeps.commands import states
+
+    return states(plan, runs_dir)
 
 
 def collect(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:

@@ -62,7 +62,7 @@ def count(
 
 
 def architecture(model: ATMNet) -> list[dict[str, float]]:
-    """Per stage: its channels, blocks, MLP ratio (``expansion``) and offsets per token and direction (AAAI Table 10)."""
+    """Per stage: channels, blocks, MLP ratio (``expansion``), offsets per token and direction (AAAI Table 10)."""
     found = []
     for info, stage in zip(model.feature_info, model.stages):
         mlp = stage.blocks[0].mlp

@@ -12,7 +12,7 @@ from reports import cells, macros, words
 from reports.cells import NOTHING
 from reports.document import Cell, Grid, Run, Section, Source
 from reports.figures import draw
-from reports.table import Row, Table, state_text
+from reports.table import Row, Table, detectable, state_text
 from results.collect import Collected, Plan
 from results.papers import Contradiction
 
@@ -86,6 +86,9 @@ def record(table: Table, row: Row) -> dict[str, Any]:
         "papers_difference": judged.difference if judged else None,
         "papers_against": judged.against if judged else "",
         "difference_against": _round(ours.mean if ours else None),
+        "p_holm": _round(row.judgement.p_holm),
+        "papers_p_holm": _round(row.judgement.papers_p_holm),
+        "detectable": _round(detectable(table, gap.n) if gap else None),
         "verdict": row.verdict.value,
     }
 
@@ -117,24 +120,26 @@ def _sources(run: Mapping[Any, Any], folder: Path, label: str | None) -> tuple[S
 
 
 def _grid(table: Table, remarks: Mapping[str, Contradiction]) -> Grid:
+    ids = {row.arm: _ids(table, row.arm) for row in table.rows}
     groups = []
     for row in table.rows:
-        texts = cells.cells(table, row)
-        mine = table.runs[(table.runs["arm"] == row.arm)]["run"]
-        ids = tuple(dict.fromkeys(mine))
-        base = tuple(dict.fromkeys(table.runs[table.runs["arm"] == table.baseline]["run"]))
-        gap, judged = row.difference, row.judged
+        label, params, flops, result, difference, printed, printed_difference, verdict = cells.cells(table, row)
+        gap, judged, numbers = row.difference, row.judged, cells.published(row)
         groups.append(((
-            Cell(texts[0]),
-            Cell(texts[1], row.params_m),
-            Cell(texts[2], row.flops_g),
-            Cell(texts[3], row.mean, ids, tone="" if row.mean is not None else "waiting"),
-            Cell(texts[4], gap.mean if gap else None, (*ids, *base) if gap else ()),
-            Cell(texts[5], row.references[0].number.value if row.references else None, marks=cells.marks(cells.published(row), remarks)),
-            Cell(texts[6], judged.difference if judged else None),
-            Cell(texts[7], tone=texts[7] if texts[7] != NOTHING else ""),
+            Cell(label),
+            Cell(params, row.params_m),
+            Cell(flops, row.flops_g),
+            Cell(result, row.mean, ids[row.arm], tone="" if row.mean is not None else "waiting"),
+            Cell(difference, gap.mean if gap else None, (*ids[row.arm], *ids[table.baseline]) if gap else ()),
+            Cell(printed, numbers[0].value if numbers else None, marks=cells.marks(numbers, remarks)),
+            Cell(printed_difference, judged.difference if judged else None),
+            Cell(verdict, tone=verdict if verdict != NOTHING else ""),
         ),))  # fmt: skip
     return Grid(tuple(cells.header(table)), SIDES, tuple(groups))
+
+
+def _ids(table: Table, arm: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(table.runs[table.runs["arm"] == arm]["run"]))
 
 
 def _configs(table: Table, collected: Collected, plan: Plan) -> dict[str, str]:

@@ -1,12 +1,11 @@
-"""The command ``report=``: gathers results, writes the page, prints the table. run.py gives it what needs other rooms."""
+"""The command ``report=``: gathers results, writes the page, prints the table. What needs other rooms, run.py gives."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from results import archive
 from results.collect import Plan, collect
 
 PAGES = Path(__file__).resolve().parent / "pages"  # the committed ones
+COLLECTED = "paper"  # the report that all others are on
 COMMITTED = "all"  # measured=all: every committed result and no run folder
 States = Mapping[str, tuple[str, str]]  # run id → (state, cause), as whoever started the runs sees them
 Planned = Callable[[str, dict[str, Any]], tuple[Plan, Path, Callable[[], States]]]
@@ -41,9 +41,10 @@ def report(name: str, given: dict[str, Any], options: argparse.Namespace, planne
         return _sweep(spec, str(label) if label is not None else None, given, options, planned)
     if label not in (None, COMMITTED):
         raise ConfigError(f"report={name} is of several sweeps: measured={COMMITTED} takes every committed result")
-    found, skipped, out = _committed(), [], PAGES / name
+    found, out = _committed(), PAGES / name
+    skipped: list[str] = []
     if label is None:
-        mine, skipped, runs_dir = _everything(given, planned)
+        mine, skipped, runs_dir = _everything(given, planned, only_papers=not isinstance(spec, Collection))
         found, out = [*mine, *found], runs_dir / "reports" / name
     page = compose.page(name, found, mixed=options.mixed)
     files = render.write(page, out)
@@ -99,41 +100,55 @@ def _committed() -> list[Results]:
     return found
 
 
-def _everything(given: dict[str, Any], planned: Planned) -> tuple[list[Results], list[str], Path]:
+def _everything(given: dict[str, Any], planned: Planned, *, only_papers: bool) -> tuple[list[Results], list[str], Path]:
     """Every sweep under the papers' protocol, and under any other that has been begun; what could not be planned."""
-    found, skipped, runs_dir = [], [], Path()
+    found, runs_dir = [], Path()
+    skipped: dict[tuple[str, str], list[str]] = {}
     for name in names(SWEEP):
         spec = of_sweep(name)
-        for protocol in spec.protocols:
+        for protocol in [spec.papers.protocol] if only_papers else spec.protocols:
             try:
                 plan, runs_dir, states = planned(spec.sweep, {**given, "protocol": protocol})
             except SuiteError as error:
-                skipped.append(f"{name}, protocol {protocol}, is left out: {error}")
+                skipped.setdefault((protocol, str(error)), []).append(name)
                 continue
             collected = collect(plan, runs_dir, states())
             if protocol == spec.papers.protocol or (collected.runs["state"] != "not run").any():
                 found.append(Results(spec, collected, plan, runs_dir))
-    return found, skipped, runs_dir
+    said = [f"protocol {protocol} of {', '.join(of)} is left out: {why}" for (protocol, why), of in skipped.items()]
+    return found, said, runs_dir
 
 
 def _check(name: str, options: argparse.Namespace) -> int:
-    """Regenerates the committed pages of a report and says where they differ; of a collection, of its reports too."""
-    wanted = _pages(name)
-    if not wanted:
-        kept = sorted(path.name for path in PAGES.iterdir()) if PAGES.is_dir() else []
-        raise ConfigError(f"report {name} has no committed page to check; there are {', '.join(kept) or 'none'}")
+    """Makes the committed pages of a report again and says where they differ; of a collection, its reports' too."""
+    results = _committed()
+    pages = _pages(name, results)
+    if not pages:
+        raise ConfigError(f"report {name} has no committed page; report={COLLECTED} --check compares all there are")
     found: dict[str, list[str]] = {}
-    for folder, make in wanted.items():
-        with tempfile.TemporaryDirectory() as work:
-            # beside the committed pages, so that links from page to results have one length
-            render.write(make(), PAGES / folder, Path(work))
-            found[folder] = list(differences(PAGES / folder, Path(work)))
+    for folder, one in pages.items():
+        page = compose.page(one.spec.name, [one]) if one else compose.page(folder, results)
+        found[folder] = list(differences(PAGES / folder, render.files(page, PAGES / folder)))
     wrong = {folder: lines for folder, lines in found.items() if lines}
     if options.json:
         print(json.dumps({"checked": list(found), "different": wrong}))
-    else:
-        for folder, lines in found.items():
-            print(f"{folder}: {'as committed' if not lines else f'{len(lines)} files differ'}")
-            for line in lines:
-                print(f"  reports/pages/{folder}/{line}", file=sys.stderr)
+        return 1 if wrong else 0
+    for folder, lines in found.items():
+        print(f"{folder}: {f'{len(lines)} files differ' if lines else 'as committed'}")
+        for line in lines:
+            print(f"run.py: reports/pages/{folder}/{line}", file=sys.stderr)
     return 1 if wrong else 0
+
+
+def _pages(name: str, results: Sequence[Results]) -> dict[str, Results | None]:
+    """Folders of the committed pages that belong to a report, and the results of those that are of one sweep."""
+    spec = load(name)
+    reports = spec.reports if isinstance(spec, Collection) else (name,)
+    pages: dict[str, Results | None] = {str(one.label): one for one in results if one.spec.name in reports}
+    for folder in sorted(path.name for path in PAGES.iterdir()):
+        if folder in (name, *reports):
+            pages[folder] = None
+        elif isinstance(spec, Collection) and folder not in {one.label for one in results}:
+            known = [*names(), *archive.labels()]
+            raise ConfigError(f"reports/pages/{folder}: {unknown('report or committed results', folder, known)}")
+    return pages

@@ -239,9 +239,7 @@ def _runs(sources: Sequence[tuple[Reproduction, Row]]) -> Iterator[Run]:
                 yield ablation.run_line(row.label, run, source.folder, source.label)
 
 
-def _macros(
-    spec: PublishedTable, lines: Sequence[Line], ours: Mapping[Number, Ours]
-) -> Iterator[tuple[str, str]]:
+def _macros(spec: PublishedTable, lines: Sequence[Line], ours: Mapping[Number, Ours]) -> Iterator[tuple[str, str]]:
     """Printed and own numbers of the rows that are to be repeated."""
     for line in lines:
         for column, number in zip(spec.columns, line.numbers):
@@ -257,9 +255,7 @@ def _macros(
                 yield macros.name(*place, "Ours"), f"{found.interval.mean:.{max(2, number.decimals)}f}"
 
 
-def _records(
-    spec: PublishedTable, lines: Sequence[Line], ours: Mapping[Number, Ours]
-) -> Iterator[dict[str, Any]]:
+def _records(spec: PublishedTable, lines: Sequence[Line], ours: Mapping[Number, Ours]) -> Iterator[dict[str, Any]]:
     """One line per printed number."""
     for line in lines:
         for column, number in zip(spec.columns, line.numbers):

@@ -11,7 +11,17 @@ from reports.specification import Arm, Metric, Published, Specification, Specifi
 from results import fingerprints, papers
 from results.collect import Collected, Plan, check_plan
 from results.run_folder import DONE, NOT_RUN
-from results.statistics import Comparison, Difference, Judgement, Verdict, judge, paired_difference, spread
+from results.statistics import (
+    Comparison,
+    Difference,
+    Judgement,
+    Verdict,
+    judge,
+    minimal_detectable_difference,
+    paired_difference,
+    pooled_sd,
+    spread,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,6 +122,12 @@ def build(spec: Specification, collected: Collected, plan: Plan, *, mixed: bool 
     runs = collected.runs.sort_values("arm", key=lambda arms: arms.map(order), kind="stable").reset_index(drop=True)
     warnings = (*collected.warnings, *missing)
     return Table(spec, plan["protocol"], metric, plan["baseline"], tuple(rows), runs, warnings, tuple(mixture))
+
+
+def detectable(table: Table, n: int) -> float | None:
+    """The smallest difference that ``n`` seeds resolve, in points, with one deviation for all arms of the table."""
+    sd = pooled_sd(row.difference for row in table.rows if row.difference is not None)
+    return None if sd is None else minimal_detectable_difference(sd, n)
 
 
 def state_text(run: Any) -> str:

@@ -7,22 +7,15 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from reports import cells, words
-from reports.specification import of_sweep
-from reports.table import Table, build, state_text
-from results.collect import Collected, Plan
+from reports.document import Page, Section
+from reports.markup import marked
+from reports.table import Table, state_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
 WIDE = 140  # columns from which the table stands with one line per arm
-
-
-def show(
-    spec_name: str, collected: Collected, plan: Plan, *, mixed: bool = False, console: Console | None = None
-) -> None:
-    """Prints the table of report ``spec_name`` with what its reader has to know."""
-    print_table(build(of_sweep(spec_name), collected, plan, mixed=mixed), console)
 
 
 def print_table(table: Table, console: Console | None = None) -> None:
@@ -42,9 +35,41 @@ def print_table(table: Table, console: Console | None = None) -> None:
         console.print(f"warning: {warning}", style="yellow", markup=False)
 
 
-def to_json(spec_name: str, collected: Collected, plan: Plan, *, mixed: bool = False) -> str:
+def print_section(section: Section, console: Console | None = None) -> None:
+    """Prints a section's table with what its reader has to know."""
+    from rich.markup import escape
+
+    console = console or wide_console()
+    console.print(f"[bold]{escape(section.title)}[/bold]")
+    if section.grid:
+        body = [[marked(cell) for cell in row] for row in section.grid.rows]
+        console.print(grid(list(section.grid.header), body, section.grid.sides))
+    remarks = [f"[{letter}] {remark}" for letter, remark in section.remarks.items()]
+    for line in (*map(_plain, (*section.cautions, *section.legend)), *remarks):
+        console.print(line, style="dim", markup=False)
+    for warning in section.warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False)
+
+
+def page_json(page: Page) -> str:
+    """A page of several sections as one JSON document: the rows of its tables and the runs behind them."""
+    sections = [
+        {
+            "section": section.name,
+            "title": section.title,
+            "rows": [{key: _json(value) for key, value in record.items()} for record in section.records],
+            "remarks": dict(section.remarks),
+            "runs": [{"run": run.id, "arm": run.arm, "seed": run.seed, "state": run.state} for run in section.runs],
+            "warnings": list(section.warnings),
+        }
+        for section in page.sections
+    ]
+    return json.dumps({"report": page.name, "title": page.title, "sections": sections}, ensure_ascii=False, indent=1)
+
+
+def to_json(table: Table) -> str:
     """The same as one JSON document: the table's rows as numbers, the runs behind them, the words around them."""
-    return json.dumps(document(build(of_sweep(spec_name), collected, plan, mixed=mixed)), ensure_ascii=False, indent=1)
+    return json.dumps(document(table), ensure_ascii=False, indent=1)
 
 
 def document(table: Table) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from reports.cells import difference, signed
-from reports.table import Table
+from reports.table import Table, detectable
 from results.papers import SOURCES, Contradiction
 from results.run_folder import DONE
-from results.statistics import LEVEL
+from results.statistics import LEVEL, POWER
 
 CORRECTED = (
     f"Excluded: the paired t-test's p is under {1 - LEVEL:.2g} after Holm's correction over this table's rows; the "
@@ -49,6 +49,7 @@ def legend(table: Table) -> list[str]:
         "An arm without any result shows the state of its runs.",
         f"Δ: difference to {base} in points, paired by seed, with a {100 * LEVEL:.0f} % t-interval over n pairs of "
         "runs. A single pair, or pairs that all differ by the same amount, give no interval and are not judged.",
+        *_resolution(table),
         *_protocol_lines(table),
     ]
     if any(row.other_model and row.difference is not None for row in table.rows):
@@ -95,6 +96,20 @@ def listed(words: Iterable[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     *first, last = list(words) or [""]
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def _resolution(table: Table) -> list[str]:
+    """What the seeds at hand can tell apart, a sentence."""
+    said = []
+    for n in sorted({row.difference.n for row in table.rows if row.difference is not None}):
+        if (smallest := detectable(table, n)) is not None:
+            said.append(f"{n} seeds resolve ±{smallest:.{table.metric.decimals}f}")
+    if not said:
+        return []
+    return [
+        f"{'; '.join(said)}: a paired t-test finds a true difference of that size, in points, in {100 * POWER:.0f} % of "
+        "repetitions, at the deviation of the pairs' differences pooled over this table's arms."
+    ]
 
 
 def _protocol_lines(table: Table) -> list[str]:

@@ -58,7 +58,7 @@ class Collected:
         return chosen[["arm", "seed", "run", "value"]].reset_index(drop=True)
 
 
-def collect(plan: Plan, runs_dir: Path) -> Collected:
+def collect(plan: Plan, runs_dir: Path, states: Mapping[str, tuple[str, str]] | None = None) -> Collected:
     """Reads every planned run below ``runs_dir``. Runs of other sweeps there are none of our business."""
     check_plan(plan)
     folders = {}

@@ -172,7 +172,5 @@ def contradicting(number: Number) -> tuple[Contradiction, ...]:
     return tuple(
         entry
         for entry in contradictions(number.source, number.table, number.row)
-        if number.metric in entry.metrics
-        and entry.head == number.head
-        and entry.protocol in (None, number.protocol)
+        if number.metric in entry.metrics and entry.head == number.head and entry.protocol in (None, number.protocol)
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 
-LEVEL = 0.95
+LEVEL, POWER = 0.95, 0.8
 TOLERANCE = 1e-9  # in points: what float arithmetic may add to a difference of accuracies
 
 
@@ -146,7 +146,7 @@ def pooled_sd(differences: Iterable[Difference]) -> float | None:
     return math.sqrt(sum(weight * variance for weight, variance in variances) / freedom) if freedom else None
 
 
-def minimal_detectable_difference(sd: float, n: int, level: float = LEVEL, power: float = 0.8) -> float | None:
+def minimal_detectable_difference(sd: float, n: int, level: float = LEVEL, power: float = POWER) -> float | None:
     """The smallest true difference that a two-sided paired t-test of ``n`` seeds finds with probability ``power``.
 
     sd: of the paired differences. None for n < 2 or sd 0, where there is no test.
