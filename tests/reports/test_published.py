@@ -1,0 +1,159 @@
+"""The papers' tables: every printed number is there, ours stand beneath the right ones, and what contradicts is marked."""
+
+from __future__ import annotations
+
+import json
+import re
+from statistics import fmean
+
+import pytest
+from scipy import stats
+
+from reports import compose, published, specification, words
+from reports.specification import PUBLISHED, Column, PublishedTable, SpecificationError
+from results import papers
+from tests.reports import made_up
+
+TABLES = [name for name in specification.names(PUBLISHED) if specification.load(name).columns]
+
+
+@pytest.fixture(scope="module")
+def results():
+    return made_up.results()
+
+
+@pytest.fixture(scope="module")
+def sections(results):
+    return {name: compose.page(name, results).sections[0] for name in TABLES}
+
+
+def ours(section, row, column):
+    """The cell beneath a printed row, below a column."""
+    at = section.grid.header.index(column)
+    return next(group[1][at] for group in section.grid.groups if group[0][0].text == row)
+
+
+def value_of(run, metric="eval_ema/top1"):
+    return json.loads((made_up.FOLDER / run / "summary.json").read_text())["metrics"][metric]
+
+
+def test_every_table_of_the_papers_has_a_report():
+    tables = {(spec.source, spec.table) for spec in map(specification.load, TABLES)}
+    printed = papers.load()
+    assert tables == {place for place in zip(printed["source"], printed["table"]) if "Table" in place[1]}
+    assert len(tables) == 16
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_printed_number_stands_in_one_cell(name, sections):
+    spec, section = specification.load(name), sections[name]
+    printed = papers.load().query("source == @spec.source and table == @spec.table")
+    gains = printed["metric"].str.endswith("_difference")
+    shown = [(r["row"], r["head"], r["protocol"], r["metric"]) for r in section.records]
+    assert sorted(shown) == sorted(map(tuple, printed[~gains][["row", "head", "protocol", "metric"]].to_numpy()))
+    texts = [cell.text for group in section.grid.groups for cell in group[0]]
+    assert sum("↑" in text for text in texts) == gains.sum()
+    for gain in printed[gains]["value"]:
+        assert any(text.endswith(f"(↑{papers_text(gain, printed)})") for text in texts)
+    assert len({len(row) for row in section.grid.rows} | {len(section.grid.header), len(section.grid.sides)}) == 1
+
+
+def papers_text(value, printed):
+    return printed[printed["value"] == value]["printed"].iloc[0]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_rows_of_our_models_and_no_others_have_ours_beneath(name, sections):
+    spec = specification.load(name)
+    printed = papers.load().query("source == @spec.source and table == @spec.table")
+    repeatable = set(printed[printed["model"].isin(spec.models)]["row"])
+    for group in sections[name].grid.groups:
+        assert len(group) == (2 if group[0][0].text in repeatable else 1)
+        assert len(group) == 1 or group[1][0].text == "ours"
+    assert repeatable
+
+
+def test_means_are_judged_against_the_printed_number(sections):
+    cell = ours(sections["v1_table7"], "①", "ImageNet, Top-1 (%)")
+    assert len(cell.runs) == 3 and all("-t-" in run for run in cell.runs)  # the table is of T, another sweep has xT
+    values = [value_of(run) for run in cell.runs]
+    half = stats.t.ppf(0.975, 2) * stats.sem(values)
+    assert cell.text == f"{fmean(values):.2f} ± {half:.2f} (n = 3), Δ +{fmean(values) - 79.3:.2f}, agrees"
+    assert cell.tone == "agrees" and cell.order == pytest.approx(fmean(values))
+
+
+def test_a_mean_far_from_the_printed_one_contradicts_it(sections):
+    cell = ours(sections["v1_table7"], "④", "ImageNet, Top-1 (%)")
+    assert cell.tone == "contradicts" and ", Δ −1." in cell.text
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "column", "text"),
+    [
+        ("aaai_table1", "ATMNet-S", "Top-1 (%)", r"83\.\d\d ± \d\.\d\d \(2 of 3\), Δ [+−]?0\.\d\d, agrees"),
+        ("aaai_table1", "ATMNet-B", "Top-1 (%)", r"83\.\d\d \(1 of 3\), Δ [+−]0\.\d\d, not judged"),
+        ("aaai_table1", "ATMNet-L", "Top-1 (%)", "not run"),
+        ("aaai_table1", "ATMNet-L", "FLOPs (G)", "12.386, differs"),
+        ("aaai_table1", "ATMNet-L", "Params (M)", "76.238, agrees"),
+        ("aaai_table8", "②", "RetinaNet, AP box (%)", "not run"),
+        ("aaai_table10", "Stage 4, -S", "Blocks", "3, differs"),
+        ("aaai_table10", "Stage 4, -S", "Offsets", "64, agrees"),
+        ("v1_table1", "Base", "Params (M)", "52.155, differs"),
+    ],
+)
+def test_states_and_counts(sections, table, row, column, text):
+    assert re.fullmatch(text, ours(sections[table], row, column).text)
+
+
+def test_a_failed_run_is_named_until_another_seed_has_a_result(results):
+    """No printed row stands for the arm alone, so the sweep's own report shows it."""
+    texts = [cell.text for row in compose.page("ablation_peg", results).sections[0].grid.rows for cell in row]
+    assert "not run; failed: non-finite loss at step 41; running 39 %" in texts
+
+
+@pytest.mark.parametrize("entry", papers.contradictions(), ids=lambda e: f"{e.source} {e.table} {e.rows[0]}")
+def test_what_contradicts_a_number_is_marked_where_it_stands(entry, sections):
+    name = next(n for n in TABLES if (entry.source, entry.table) == _place(n))
+    section = sections[name]
+    letter = next(letter for letter, remark in section.remarks.items() if remark == words.remark(entry))
+    marked = {group[0][0].text for group in section.grid.groups if any(letter in cell.marks for cell in group[0])}
+    assert marked <= set(entry.rows) and marked
+    metrics = {m.removesuffix("_difference") for m in entry.metrics}
+    columns = [column.metric for column in specification.load(name).columns]
+    offset = len(section.grid.header) - len(columns)
+    for group in section.grid.groups:
+        for cell, metric in zip(group[0][offset:], columns):
+            assert letter not in cell.marks or metric in metrics
+
+
+def _place(name):
+    spec = specification.load(name)
+    return spec.source, spec.table
+
+
+def test_runs_of_all_cells_are_listed_with_their_files(sections):
+    for section in sections.values():
+        behind = {run for row in section.grid.rows for cell in row for run in cell.runs}
+        assert behind == {run.id for run in section.runs}
+        for run in section.runs:
+            assert all(source.path.is_file() for source in run.sources)
+    assert {"config.yaml", "summary.json"} <= {s.text for s in sections["aaai_table8"].runs[0].sources}
+
+
+def test_macros_are_names_that_latex_takes(sections):
+    names = [name for section in sections.values() for name in section.macros]
+    assert len(names) == len(set(names)) > 500
+    assert all(re.fullmatch("[A-Za-z]+", name) for name in names)
+    assert sections["aaai_table8"].macros["atmAaaiTableEightTwoImageNetTopOnePapers"] == "82.0"
+
+
+def test_a_column_that_is_not_there_or_not_one_is_refused():
+    table = PublishedTable("x", "x", "x", "AAAI", "Table 4", (Column("AP", "ap_box"),))
+    with pytest.raises(SpecificationError, match=r"column 'AP': .* prints ap_box several times; which protocol\?"):
+        published.section(table, [])
+    table = PublishedTable("x", "x", "x", "AAAI", "Table 4", (Column("Top-1", "top1"),))
+    with pytest.raises(SpecificationError, match="AAAI Table 4 has nothing in 'Top-1'"):
+        published.section(table, [])
+    table = PublishedTable("x", "x", "x", "AAAI", "Table 44", (Column("Top-1", "top1"),))
+    with pytest.raises(papers.PublishedError, match="unknown table 'AAAI Table 44'; did you mean 'AAAI Table 4'"):
+        published.section(table, [])
