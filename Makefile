@@ -1,6 +1,6 @@
 # `make demo` runs the main job on data it makes itself; `make test` runs the tests. Both set up .venv first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slurm slurm lint lock clean
+.PHONY: help demo test test-slurm slurm readers lint lock clean
 PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
@@ -24,6 +24,13 @@ slurm:
 	@$(PYTHON) -m tests.slurm.cluster check || { apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends munge slurmctld slurmd slurm-client \
 	    slurmdbd "$$(apt-cache pkgnames mariadb-server-core | LC_ALL=C sort | head -n 1)"; }
+
+# what reads a report's pages in the tests: a browser, LaTeX, and a reader of PDF; Ubuntu has no such chromium
+readers:
+	@$(PYTHON) -m tests.reports.programs || { \
+	  [ "$$(id -u)" = 0 ] || { echo "make $(or $(MAKECMDGOALS),$@) needs root: it installs a browser and LaTeX for the tests" >&2; exit 2; }; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	    chromium chromium-driver texlive-latex-recommended poppler-utils; }
 
 lint: .venv/ready  ## formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -34,10 +34,12 @@ def plain(texts: Sequence[str]) -> bool:
 
 def _split(text: str) -> list[tuple[tuple[str, ...], str, str]]:
     """Every number of a text in two halves, with the words before it and before the numbers that precede it."""
-    found, words, end = [], [], 0
+    found: list[tuple[tuple[str, ...], str, str]] = []
+    words: list[str] = []
+    end = 0
     for match in NUMBER.finditer(text):
         words.append(text[end : match.start()])
-        found.append((tuple(words), *match.groups()))
+        found.append((tuple(words), match[1], match[2]))
         end = match.end()
     return found
 

@@ -8,6 +8,7 @@ function makeSortable(table) {
   const original = [...table.tBodies]; // rows of one tbody belong together and are moved as one
   const headers = [...table.tHead.rows[0].cells];
   headers.forEach((header, column) => {
+    if (header.classList.contains("sources")) return;
     const button = document.createElement("button");
     button.type = "button";
     button.append(...header.childNodes);
@@ -15,7 +16,8 @@ function makeSortable(table) {
     header.setAttribute("aria-sort", "none");
     button.addEventListener("click", () => {
       const order = ORDERS[(ORDERS.indexOf(header.getAttribute("aria-sort")) + 1) % 3];
-      headers.forEach((other) => other.setAttribute("aria-sort", other === header ? order : "none"));
+      headers.forEach((other) => other.hasAttribute("aria-sort") && other.setAttribute("aria-sort", "none"));
+      header.setAttribute("aria-sort", order);
       table.append(...(order === "none" ? original : sorted(original, column, order === "descending")));
     });
   });

@@ -42,12 +42,11 @@ import sys; sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from tests.results.synthetic import make_plan, make_runs
 from results.collect import collect
-from reports.render import render
-from reports import terminal
+from reports import compose, render, terminal
 plan = make_plan(seeds=(0,)); folder = Path({str(tmp_path)!r})
 make_runs(folder / "runs", plan)
 found = collect(plan, folder / "runs")
-render("ablation_offsets", found, plan, folder / "out")  # with every figure
+render.write(compose.ablation_page("ablation_offsets", found, plan, folder / "runs"), folder / "out")  # every figure
 terminal.to_json("ablation_offsets", found, plan)
 assert "matplotlib" in sys.modules
 assert not {{"torch", "timm", "atm", "experiments", "sweeps"}} & set(sys.modules)

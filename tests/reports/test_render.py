@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports import markup
-from reports.render import render
+from reports import compose, markup, render
 from results import archive
 from results.collect import collect
-from tests.results.synthetic import edit_json, make_plan, run_id
-
-NASTY = r"50% of $x_1$ & {A|B} <b> \cmd #3 ~^ [y] *z* `c` ① Δ ±"
+from tests.reports.conftest import NASTY
+from tests.results.synthetic import make_plan, run_id
 
 
 def unescaped_bars(line):
@@ -48,32 +44,16 @@ def balanced(tex):
 
 
 @pytest.fixture(scope="module")
-def report(finished, tmp_path_factory):
+def report(finished, write_report, tmp_path_factory):
     plan, _, collected = finished
     folder = tmp_path_factory.mktemp("report")
-    return folder, render("ablation_offsets", collected, plan, folder)
-
-
-@pytest.fixture
-def messy(finished, tmp_path):
-    """Unfinished runs, awkward words, mixed code: everything a table may have to set."""
-    plan, runs_dir, _ = finished
-    shutil.copytree(runs_dir, tmp_path / "runs", ignore=shutil.ignore_patterns("*.npz"))
-    runs_dir = tmp_path / "runs"
-    (runs_dir / run_id("token", 0) / "summary.json").unlink()
-    edit_json(runs_dir / run_id("token", 0) / "state.json", state="failed", cause=NASTY)
-    for seed in (1, 2):
-        shutil.rmtree(runs_dir / run_id("token", seed))
-    edit_json(runs_dir / run_id("zero", 1) / "summary.json", notes=[NASTY, "resumed\nonce"])
-    edit_json(runs_dir / run_id("zero", 2) / "provenance.json", code_fingerprint="0dd", dirty=True)
-    (runs_dir / run_id("joint", 0) / "provenance.json").unlink()
-    return plan, collect(plan, runs_dir)
+    return folder, write_report(collected, plan, folder)
 
 
 def test_files(report):
     folder, files = report
     kinds = ("accuracy_flops", "reach", "examples", "learning_curves")
-    expected = {"report.md", "table.tex", "table_alone.tex", "table.csv"}
+    expected = {"report.md", "report.html", "macros.tex", "table.tex", "table_alone.tex", "table.csv"}
     expected |= {f"{kind}.{suffix}" for kind in kinds for suffix in ("png", "pdf", "csv")}
     assert {path.name for path in files} == expected == {path.name for path in folder.iterdir()}
     assert all(path.stat().st_size > 100 for path in files)
@@ -92,9 +72,9 @@ def test_the_page_says_what_it_shows(report, finished):
     assert "## Warnings" not in page and "\n\n\n" not in page
 
 
-def test_markdown_columns_are_equal(report, messy, tmp_path):
+def test_markdown_columns_are_equal(report, messy, write_report, tmp_path):
     plan, collected = messy
-    render("ablation_offsets", collected, plan, tmp_path / "out", mixed=True, figures=False)
+    write_report(collected, plan, tmp_path / "out", mixed=True, figures=False)
     for folder in (report[0], tmp_path / "out"):
         blocks = tables((folder / "report.md").read_text())
         assert [len(block) for block in blocks] == [9, 23]
@@ -103,9 +83,9 @@ def test_markdown_columns_are_equal(report, messy, tmp_path):
             assert re.fullmatch(r"\|( --- \|| ---: \|)+", block[1])
 
 
-def test_a_messy_report_says_everything(messy, tmp_path):
+def test_a_messy_report_says_everything(messy, write_report, tmp_path):
     plan, collected = messy
-    render("ablation_offsets", collected, plan, tmp_path, mixed=True, label="by hand", date="yesterday")
+    write_report(collected, plan, tmp_path, mixed=True, label="by hand", date="yesterday")
     page = (tmp_path / "report.md").read_text()
     assert page.startswith("# Offset configurations: by hand\n") and "Finished: yesterday." in page
     assert "Runs of different code are averaged here" in page and "with uncommitted changes" in page
@@ -141,33 +121,19 @@ def test_any_text_becomes_balanced_latex_and_one_markdown_cell(text):
     assert "\n" not in markup.latex(text) and len(markup.markdown_row([text]).splitlines()) == 1
 
 
-@pytest.mark.skipif(not (shutil.which("pdflatex") or shutil.which("tectonic")), reason="no LaTeX on PATH")
-def test_latex_compiles(messy, tmp_path):
-    plan, collected = messy
-    render("ablation_offsets", collected, plan, tmp_path, mixed=True, figures=False)
-    own = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{table}\end{document}"
-    (tmp_path / "paper.tex").write_text(own)
-    for name in ("table_alone.tex", "paper.tex"):
-        command = [shutil.which("tectonic"), name]
-        if shutil.which("pdflatex"):
-            command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", name]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stdout[-2000:]
-
-
-def test_the_same_input_gives_the_same_bytes(report, finished, tmp_path):
+def test_the_same_input_gives_the_same_bytes(report, finished, write_report, tmp_path):
     plan, runs_dir, _ = finished
-    again = render("ablation_offsets", collect(plan, runs_dir), plan, tmp_path)
+    again = write_report(collect(plan, runs_dir), plan, tmp_path)
     assert again[0].parent != report[1][0].parent
     for path in report[1]:
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
 
 
-def test_measured_folders_give_the_report_of_their_runs(report, finished, tmp_path):
+def test_measured_folders_give_the_report_of_their_runs(report, finished, write_report, tmp_path):
     plan, _, collected = finished
     archive.write(collected, tmp_path / "measured", plan, title="t", date="d")
     back = archive.read(tmp_path / "measured")
-    render("ablation_offsets", back, archive.plan_of(back), tmp_path / "out")
+    write_report(back, archive.plan_of(back), tmp_path / "out")
     for name in (
         "table.tex",
         "table.csv",
@@ -181,10 +147,11 @@ def test_measured_folders_give_the_report_of_their_runs(report, finished, tmp_pa
     assert (tmp_path / "out" / "report.md").read_text() == without
 
 
-def test_a_report_before_anything_has_run(tmp_path):
+def test_a_report_before_anything_has_run(write_report, tmp_path):
     plan = make_plan()
-    files = render("ablation_offsets", collect(plan, tmp_path / "none"), plan, tmp_path / "out")
-    assert [path.name for path in files] == ["report.md", "table.tex", "table_alone.tex", "table.csv"]
+    files = write_report(collect(plan, tmp_path / "none"), plan, tmp_path / "out")
+    names = ["report.md", "report.html", "macros.tex", "table.tex", "table_alone.tex", "table.csv"]
+    assert [path.name for path in files] == names
     page = (tmp_path / "out" / "report.md").read_text()
     result, runs = tables(page)
     assert [line.count(" not run |") for line in result[2:]] == [1, 1, 2, 1, 2, 2, 1]  # the state, and waiting verdicts
@@ -192,12 +159,19 @@ def test_a_report_before_anything_has_run(tmp_path):
 
 
 @pytest.mark.parametrize("label", archive.labels())
-def test_committed_pages_are_what_the_committed_results_give(label, tmp_path):
+def test_committed_pages_are_what_the_committed_results_give(label):
     collected = archive.read(archive.folder(label))
     plan = archive.plan_of(collected)
-    render(plan["sweep"], collected, plan, tmp_path, label=label)
-    page = archive.MEASURED.parent.parent / "reports" / "pages" / label
-    assert {path.name for path in page.iterdir()} == {path.name for path in tmp_path.iterdir()}
-    for path in tmp_path.iterdir():
-        if path.suffix in (".md", ".csv", ".tex"):  # pictures differ between versions of the drawing library
-            assert path.read_bytes() == (page / path.name).read_bytes(), path.name
+    committed = archive.MEASURED.parent.parent / "reports" / "pages" / label
+    page = compose.ablation_page(plan["sweep"], collected, plan, archive.folder(label), label=label)
+    made = render.files(page, committed)
+    assert {path.name for path in committed.iterdir()} == set(made)
+    for name, content in made.items():
+        if name.endswith((".md", ".csv", ".tex", ".html")):  # the rest are pictures
+            content = content if isinstance(content, str) else content.decode()
+            assert without_pictures(content) == without_pictures((committed / name).read_text()), name
+
+
+def without_pictures(text):
+    """Pictures differ between versions of the drawing library."""
+    return re.sub(r'src="data:[^"]*" width="\d+" height="\d+"', "", text)
