@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 PICTURES = (".png", ".pdf")
-EMBEDDED = re.compile(rb"data:image/png;base64,[A-Za-z0-9+/=]*")  # a picture within a page
+EMBEDDED = re.compile(rb'src="data:image/png;base64,[^"]*"( width="\d+" height="\d+")?')  # a picture within a page
 
 
 def differences(folder: Path, made: Mapping[str, str | bytes]) -> Iterator[str]:

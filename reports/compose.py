@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reports import ablation, published
 from reports.document import Page, Section
 from reports.published import Reproduction
-from reports.specification import Collection, PublishedTable, Specification, load
+from reports.specification import Collection, PublishedTable, Report, Specification, SpecificationError, load
 from reports.table import Table, build
 from results.collect import Collected, Plan
 
@@ -42,31 +42,27 @@ def page(name: str, results: Sequence[Results], *, mixed: bool = False, date: st
     date: of the runs, where their finished times are not to be taken. Raises SuiteError as ``Results.table`` does.
     """
     spec = load(name)
-    sections = _sections(spec, results, mixed=mixed, date=date, figures=figures)
+    tables = [(found, found.table(mixed)) for found in results]
+    reports = [load(report) for report in spec.reports] if isinstance(spec, Collection) else [spec]
+    sections = [section for report in reports for section in _sections(report, tables, date, figures)]
     if isinstance(spec, Collection):
+        named = {found.name: f"{found.spec.title}: {found.name}" for found in results}  # one sweep may be there twice
+        sections = [replace(section, title=named.get(section.name, section.title)) for section in sections]
         return Page(name, spec.title, tuple(sections), (" ".join(spec.lead.split()),))
     return Page(sections[0].name, sections[0].title, tuple(sections))
 
 
-def _sections(
-    spec: Specification | PublishedTable | Collection,
-    results: Sequence[Results],
-    *,
-    mixed: bool,
-    date: str,
-    figures: bool,
-) -> list[Section]:
+def _sections(spec: Report, tables: Sequence[tuple[Results, Table]], date: str, figures: bool) -> list[Section]:
     if isinstance(spec, Collection):
-        return [section for report in spec.reports for section in _sections(
-            load(report), results, mixed=mixed, date=date, figures=figures)]  # fmt: skip
+        raise SpecificationError(f"report {spec.name} is a collection itself, and cannot be part of another")
     if isinstance(spec, PublishedTable):
-        papers = [found for found in results if found.plan["protocol"] == found.spec.papers.protocol]
-        return [published.section(spec, [Reproduction(f.table(mixed), f.folder, f.label) for f in papers])]
+        of_papers = [(found, table) for found, table in tables if table.is_papers_protocol]
+        return [published.section(spec, [Reproduction(table, f.folder, f.label) for f, table in of_papers])]
     return [
         ablation.section(
-            found.table(mixed), found.collected, found.plan,
+            table, found.collected, found.plan,
             name=found.name, folder=found.folder, label=found.label, date=date, figures=figures,
         )
-        for found in results
+        for found, table in tables
         if found.spec.name == spec.name
     ]  # fmt: skip

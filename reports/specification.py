@@ -129,12 +129,15 @@ class Collection:
     reports: tuple[str, ...]
 
 
+Report = Specification | PublishedTable | Collection
+
+
 def names(kind: str | None = None) -> list[str]:
     """Reports, of one kind or all, in alphabetical order."""
     return [name for name in names_in_folder() if kind in (None, _kind(name))]
 
 
-def load(name: str) -> Specification | PublishedTable | Collection:
+def load(name: str) -> Report:
     """The specification ``specs/<name>.yaml``, of whatever kind it says it is."""
     return KINDS[_kind(name)](name)
 
@@ -246,7 +249,7 @@ def _make(cls: type[Made], content: Any, where: str) -> Made:
     return cls(**content)
 
 
-KINDS: dict[str, Callable[[str], Specification | PublishedTable | Collection]] = {
+KINDS: dict[str, Callable[[str], Report]] = {
     SWEEP: _sweep,
     PUBLISHED: _published,
     COLLECTION: _collection,

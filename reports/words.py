@@ -107,8 +107,8 @@ def _resolution(table: Table) -> list[str]:
     if not said:
         return []
     return [
-        f"{'; '.join(said)}: a paired t-test finds a true difference of that size, in points, in {100 * POWER:.0f} % of "
-        "repetitions, at the deviation of the pairs' differences pooled over this table's arms."
+        f"{'; '.join(said)}: a paired t-test finds a true difference of that size, in points, in {100 * POWER:.0f} % "
+        "of repetitions, at the deviation of the pairs' differences pooled over this table's arms."
     ]
 
 

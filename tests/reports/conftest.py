@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reports import compose, render
+from reports import compose, render, specification
 from results.collect import collect
 from tests.results.synthetic import edit_json, make_plan, make_runs, run_id
 
@@ -42,7 +42,8 @@ def messy(finished, tmp_path):
 def write_report():
     """Writes the report of an offsets sweep, as the command line does, and returns its files."""
 
-    def written(collected, plan, out_dir, *, folder=Path("runs"), **options):
-        return render.write(compose.ablation_page(plan["sweep"], collected, plan, folder, **options), out_dir)
+    def written(collected, plan, out_dir, *, folder=Path("runs"), label=None, **options):
+        found = compose.Results(specification.of_sweep(plan["sweep"]), collected, plan, folder, label)
+        return render.write(compose.page(plan["sweep"], [found], **options), out_dir)
 
     return written

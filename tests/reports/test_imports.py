@@ -42,12 +42,14 @@ import sys; sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from tests.results.synthetic import make_plan, make_runs
 from results.collect import collect
-from reports import compose, render, terminal
+from reports import compose, render, specification, terminal
 plan = make_plan(seeds=(0,)); folder = Path({str(tmp_path)!r})
 make_runs(folder / "runs", plan)
 found = collect(plan, folder / "runs")
-render.write(compose.ablation_page("ablation_offsets", found, plan, folder / "runs"), folder / "out")  # every figure
-terminal.to_json("ablation_offsets", found, plan)
+spec = specification.of_sweep("ablation_offsets")
+results = compose.Results(spec, found, plan, folder / "runs")
+render.write(compose.page("paper", [results]), folder / "out")  # with every figure
+terminal.to_json(results.table())
 assert "matplotlib" in sys.modules
 assert not {{"torch", "timm", "atm", "experiments", "sweeps"}} & set(sys.modules)
 """

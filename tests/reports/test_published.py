@@ -33,6 +33,12 @@ def ours(section, row, column):
     return next(group[1][at] for group in section.grid.groups if group[0][0].text == row)
 
 
+def printed_in(name):
+    source, table = place_of(name)
+    every = papers.load()
+    return every[(every["source"] == source) & (every["table"] == table)]
+
+
 def value_of(run, metric="eval_ema/top1"):
     return json.loads((made_up.FOLDER / run / "summary.json").read_text())["metrics"][metric]
 
@@ -46,8 +52,7 @@ def test_every_table_of_the_papers_has_a_report():
 
 @pytest.mark.parametrize("name", TABLES)
 def test_every_printed_number_stands_in_one_cell(name, sections):
-    spec, section = specification.load(name), sections[name]
-    printed = papers.load().query("source == @spec.source and table == @spec.table")
+    section, printed = sections[name], printed_in(name)
     gains = printed["metric"].str.endswith("_difference")
     shown = [(r["row"], r["head"], r["protocol"], r["metric"]) for r in section.records]
     assert sorted(shown) == sorted(map(tuple, printed[~gains][["row", "head", "protocol", "metric"]].to_numpy()))
@@ -64,8 +69,7 @@ def papers_text(value, printed):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_rows_of_our_models_and_no_others_have_ours_beneath(name, sections):
-    spec = specification.load(name)
-    printed = papers.load().query("source == @spec.source and table == @spec.table")
+    spec, printed = specification.load(name), printed_in(name)
     repeatable = set(printed[printed["model"].isin(spec.models)]["row"])
     for group in sections[name].grid.groups:
         assert len(group) == (2 if group[0][0].text in repeatable else 1)
@@ -113,7 +117,7 @@ def test_a_failed_run_is_named_until_another_seed_has_a_result(results):
 
 @pytest.mark.parametrize("entry", papers.contradictions(), ids=lambda e: f"{e.source} {e.table} {e.rows[0]}")
 def test_what_contradicts_a_number_is_marked_where_it_stands(entry, sections):
-    name = next(n for n in TABLES if (entry.source, entry.table) == _place(n))
+    name = next(n for n in TABLES if (entry.source, entry.table) == place_of(n))
     section = sections[name]
     letter = next(letter for letter, remark in section.remarks.items() if remark == words.remark(entry))
     marked = {group[0][0].text for group in section.grid.groups if any(letter in cell.marks for cell in group[0])}
@@ -126,7 +130,7 @@ def test_what_contradicts_a_number_is_marked_where_it_stands(entry, sections):
             assert letter not in cell.marks or metric in metrics
 
 
-def _place(name):
+def place_of(name):
     spec = specification.load(name)
     return spec.source, spec.table
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports import compose, markup, render
+from reports import markup
 from results import archive
 from results.collect import collect
 from tests.reports.conftest import NASTY
@@ -156,22 +156,3 @@ def test_a_report_before_anything_has_run(write_report, tmp_path):
     result, runs = tables(page)
     assert [line.count(" not run |") for line in result[2:]] == [1, 1, 2, 1, 2, 2, 1]  # the state, and waiting verdicts
     assert all(line.count(" not run |") == 1 for line in runs[2:])
-
-
-@pytest.mark.parametrize("label", archive.labels())
-def test_committed_pages_are_what_the_committed_results_give(label):
-    collected = archive.read(archive.folder(label))
-    plan = archive.plan_of(collected)
-    committed = archive.MEASURED.parent.parent / "reports" / "pages" / label
-    page = compose.ablation_page(plan["sweep"], collected, plan, archive.folder(label), label=label)
-    made = render.files(page, committed)
-    assert {path.name for path in committed.iterdir()} == set(made)
-    for name, content in made.items():
-        if name.endswith((".md", ".csv", ".tex", ".html")):  # the rest are pictures
-            content = content if isinstance(content, str) else content.decode()
-            assert without_pictures(content) == without_pictures((committed / name).read_text()), name
-
-
-def without_pictures(text):
-    """Pictures differ between versions of the drawing library."""
-    return re.sub(r'src="data:[^"]*" width="\d+" height="\d+"', "", text)

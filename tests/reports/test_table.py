@@ -189,7 +189,8 @@ def test_no_run_has_the_metric(tmp_path):
 
 
 def test_every_specification_loads_and_its_numbers_were_published(tmp_path):
-    assert specification.names("sweep") == ["ablation_offsets", "ablation_peg", "resolution_384"]
+    expected = ["ablation_offsets", "ablation_peg", "ablation_v1", "resolution_384", "variants"]
+    assert specification.names("sweep") == expected
     for name in specification.names("sweep"):
         spec = specification.of_sweep(name)
         plan = make_plan(dict.fromkeys(spec.arms), sweep=spec.sweep)

@@ -7,20 +7,25 @@ import json
 import pytest
 from rich.console import Console
 
-from reports import cells, specification, table, terminal
+from reports import cells, compose, specification, table, terminal
 from results.collect import collect
+from tests.reports import made_up
 from tests.results.synthetic import make_plan
+
+
+def built(collected, plan):
+    return table.build(specification.of_sweep("ablation_offsets"), collected, plan)
 
 
 def shown(width, plan, collected):
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
-    terminal.show("ablation_offsets", collected, plan, console=console)
+    terminal.print_table(built(collected, plan), console)
     return console.export_text()
 
 
 def test_wide_terminals_have_one_line_per_arm(finished):
     plan, _, collected = finished
-    made = table.build(specification.of_sweep("ablation_offsets"), collected, plan)
+    made = built(collected, plan)
     lines = shown(170, plan, collected).splitlines()
     for row in made.rows:
         line = next(line for line in lines if line.split("  ")[0].strip() == row.label)
@@ -30,7 +35,7 @@ def test_wide_terminals_have_one_line_per_arm(finished):
 
 def test_narrow_terminals_keep_every_number(finished):
     plan, _, collected = finished
-    made = table.build(specification.of_sweep("ablation_offsets"), collected, plan)
+    made = built(collected, plan)
     text = shown(90, plan, collected)
     assert max(map(len, text.splitlines())) <= 90
     for row in made.rows:
@@ -40,7 +45,7 @@ def test_narrow_terminals_keep_every_number(finished):
 
 def test_json_is_one_document(finished):
     plan, _, collected = finished
-    document = json.loads(terminal.to_json("ablation_offsets", collected, plan))
+    document = json.loads(terminal.to_json(built(collected, plan)))
     assert (document["report"], document["protocol"], document["baseline"]) == ("ablation_offsets", "smoke", "zero")
     rows = {row["arm"]: row for row in document["rows"]}
     assert rows["axial"]["verdict"] == "agrees" and rows["axial"]["papers_difference"] == 2.7
@@ -51,8 +56,29 @@ def test_json_is_one_document(finished):
 
 def test_json_before_anything_has_run(tmp_path):
     plan = make_plan()
-    text = terminal.to_json("ablation_offsets", collect(plan, tmp_path), plan)
+    text = terminal.to_json(built(collect(plan, tmp_path), plan))
     assert "NaN" not in text
     document = json.loads(text)
     assert {row["state"] for row in document["rows"]} == {"not run"}
     assert document["runs"][0]["wall_s"] is None and document["runs"][0]["step"] is None
+
+
+def test_a_table_of_the_papers_stands_on_the_terminal_with_its_remarks():
+    section = compose.page("aaai_table8", made_up.results()).sections[0]
+    console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    terminal.print_section(section, console)
+    text = console.export_text()
+    for row in section.grid.rows:
+        line = next(line for line in text.splitlines() if all(cell.text in line for cell in row))
+        assert line.split()[0] in "①②③ours"
+    assert "3.924 [a]" in text and "[a] AAAI Table 8, ②, misprint" in text and "T* less PEG" in text
+
+
+def test_a_page_of_many_tables_is_one_document():
+    document = json.loads(terminal.page_json(compose.page("paper", made_up.results(), figures=False)))
+    sections = {section["section"]: section for section in document["sections"]}
+    row = next(row for row in sections["aaai_table1"]["rows"] if (row["row"], row["metric"]) == ("ATMNet-T", "top1"))
+    assert row["papers"] == "82.0" and row["n"] == 3 and row["low"] < row["ours"] < row["high"]
+    assert len(row["runs"].split()) == 3 and set(row["runs"].split()) <= {
+        r["run"] for r in sections["aaai_table1"]["runs"]
+    }

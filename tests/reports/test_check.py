@@ -1,0 +1,120 @@
+"""--check makes committed pages again and fails on whatever differs; the pages in the checkout do not."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import shutil
+
+import pytest
+from PIL import Image, PngImagePlugin
+
+from errors import ConfigError
+from reports import check, commands, specification
+from results import archive
+
+
+def options(**given):
+    return argparse.Namespace(**{"check": True, "json": False, "mixed": False, **given})
+
+
+def checked(name, capsys, **given):
+    """(exit code, standard output, standard error) of report=name --check."""
+    code = commands.report(name, {}, options(**given), None)
+    return code, *capsys.readouterr()
+
+
+@pytest.fixture
+def pages(tmp_path, monkeypatch):
+    """A copy of the committed pages in place of them, as far from the results as they are."""
+    copy = tmp_path / "reports" / "pages"
+    shutil.copytree(commands.PAGES, copy)
+    (tmp_path / "results").symlink_to(archive.MEASURED.parent)
+    monkeypatch.setattr(commands, "PAGES", copy)
+    monkeypatch.setattr(archive, "MEASURED", tmp_path / "results" / "measured")
+    return copy
+
+
+def test_the_committed_pages_are_what_the_committed_results_give(capsys):
+    code, out, err = checked("paper", capsys)
+    assert (code, err) == (0, "") and out.count(": as committed") == len(list(commands.PAGES.iterdir()))
+    assert {*archive.labels(), "paper"} == {path.name for path in commands.PAGES.iterdir()}
+
+
+def test_what_differs_is_named_with_its_line(pages, capsys):
+    label = "ablation_offsets-smoke"
+    page = pages / label / "report.md"
+    page.write_text(page.read_text().replace("| axial |", "| axial! |", 1))
+    (pages / label / "table.csv").unlink()
+    (pages / label / "notes.txt").write_text("mine")
+    (pages / label / "reach.png").write_bytes((pages / label / "reach.png").read_bytes() + b"x")
+    code, out, err = checked("ablation_offsets", capsys)
+    number = 1 + page.read_text().splitlines().index(next(x for x in page.read_text().splitlines() if "axial!" in x))
+    where = f"run.py: reports/pages/{label}"
+    assert code == 1 and f"{label}: 4 files differ" in out and "ablation_offsets-tiny-50-classes: as committed" in out
+    assert err.splitlines() == [
+        f"{where}/notes.txt: no report makes it",
+        f"{where}/reach.png: differs",
+        f"{where}/report.md:{number}: differs",
+        f"{where}/table.csv: is missing",
+    ]
+    code, out, _ = checked("ablation_offsets", capsys, json=True)
+    assert code == 1 and len(json.loads(out)["different"][label]) == 4
+
+
+def test_results_without_a_page_and_pages_without_results(pages, capsys):
+    shutil.rmtree(pages / "ablation_offsets-smoke")
+    code, _, err = checked("ablation_offsets", capsys)
+    assert code == 1 and "ablation_offsets-smoke/report.md: is missing" in err
+    (pages / "ablation_offsets-smok").mkdir()
+    with pytest.raises(ConfigError, match=r"reports/pages/ablation_offsets-smok: unknown .* did you mean"):
+        checked("paper", capsys)
+
+
+def test_pictures_of_another_drawing_library_are_not_compared_but_their_data_are(pages, capsys):
+    folder = pages / "ablation_peg-tiny-50-classes"
+    for path in folder.glob("*.png"):
+        path.write_bytes(drawn_by("Matplotlib version 1.0", path.read_bytes()))
+    (folder / "learning_curves.pdf").write_bytes(b"%PDF of another version")
+    assert checked("ablation_peg", capsys)[0] == 0
+    (folder / "learning_curves.csv").write_text("step\n")
+    code, _, err = checked("ablation_peg", capsys)
+    assert code == 1 and len(err.splitlines()) == 1 and "learning_curves.csv:1: differs" in err
+
+
+def drawn_by(software, png):
+    said, made = PngImagePlugin.PngInfo(), io.BytesIO()
+    said.add_text("Software", software)
+    Image.open(io.BytesIO(png)).save(made, "png", pnginfo=said)
+    return made.getvalue()
+
+
+def test_a_page_is_compared_without_the_pictures_within_it(tmp_path):
+    old, new = drawn_by("a", PIXEL), drawn_by("b", PIXEL)
+    (tmp_path / "x.png").write_bytes(old)
+    (tmp_path / "report.html").write_text('<img src="data:image/png;base64,AAAA=="> one')
+    other = '<img src="data:image/png;base64,BBBB"> one'
+    assert not list(check.differences(tmp_path, {"x.png": new, "report.html": other}))
+    assert list(check.differences(tmp_path, {"x.png": new, "report.html": other + "!"})) == ["report.html:1: differs"]
+    assert list(check.differences(tmp_path, {"x.png": old, "report.html": other})) == ["report.html:1: differs"]
+
+
+def _pixel():
+    made = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(made, "png")
+    return made.getvalue()
+
+
+PIXEL = _pixel()
+
+
+def test_words_that_do_not_go_together():
+    with pytest.raises(ConfigError, match="--check compares the committed pages; seeds cannot change them"):
+        commands.report("paper", {"seeds": [0]}, options(), None)
+    with pytest.raises(ConfigError, match="report resolution_384 has no committed page"):
+        commands.report("resolution_384", {}, options(), None)
+    with pytest.raises(ConfigError, match="measured=ablation_offsets-smoke is of sweep ablation_offsets"):
+        commands.report("ablation_peg", {"measured": "ablation_offsets-smoke"}, options(check=False), None)
+    with pytest.raises(specification.SpecificationError, match="did you mean 'paper'"):
+        commands.report("papr", {}, options(), None)
