@@ -12,7 +12,7 @@ import yaml
 from errors import SuiteError, unknown
 
 SPECS = Path(__file__).resolve().parent / "specs"
-FIGURES = ("accuracy_flops", "reach", "examples", "learning_curves")
+FIGURES = ("accuracy_flops", "forest", "reach", "examples", "learning_curves")
 COMPLEXITY = "complexity"  # the one specification that is no sweep's; reports.complexity reads it
 SWEEP, PUBLISHED, COLLECTION = "sweep", "published", "collection"  # kinds of reports
 Made = TypeVar("Made")
@@ -47,6 +47,8 @@ class Published:
     """A place in the papers' tables; ``baseline`` is the row of the same table that their difference is to.
 
     against: the arm that plays that baseline here, where it is not the sweep's own.
+    flops_table, flops_row: where the FLOPs of its model are printed, where its own row does not say more than by how
+    much it increases them.
     """
 
     source: str
@@ -54,6 +56,8 @@ class Published:
     row: str
     baseline: str | None = None
     against: str | None = None
+    flops_table: str | None = None
+    flops_row: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,13 +68,18 @@ class Arm:
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure: its kind and the words and arms it takes."""
+    """One figure: its kind and the words and arms it takes.
+
+    circles: areas proportional to the parameters in place of markers; papers: with the papers' own points.
+    """
 
     kind: str
     title: str = ""
     axis: str = ""
     arms: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
+    circles: bool = False
+    papers: bool = False
 
 
 @dataclass(frozen=True)

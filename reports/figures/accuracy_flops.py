@@ -1,49 +1,118 @@
-"""Accuracy against computation, one marker per arm (AAAI Fig. 2)."""
+"""Accuracy against computation, a marker or circle per arm (AAAI Fig. 2), with the papers' own points if asked for."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from reports.figures import style
-from reports.figures.labels import Point, beside_points
+from reports.figures.bubbles import Point, draw_bubbles
+from reports.figures.labels import Point as Label
+from reports.figures.labels import beside_points
+from results import papers
 
 if TYPE_CHECKING:
-    from reports.specification import Figure
-    from reports.table import Table
+    from matplotlib.axes import Axes
+
+    from reports.specification import Figure, Published
+    from reports.table import Row, Table
     from results.collect import Collected
+
+PANEL = (5.4, 3.7)  # inches
+PAPERS_PANEL = 3.9  # inches of width
 
 
 def draw(table: Table, collected: Collected, figure: Figure) -> tuple[Any, Any, str, str] | None:
-    """The figure, its data, title and caption; None while no arm has a result and a FLOP count."""
+    """The figure, its data, title and caption; None while no arm has a result and a FLOP count.
+
+    On the papers' own protocol their points stand among ours; elsewhere in a panel of their own, as its scale is.
+    """
     import pandas as pd
 
     rows = [row for row in table.rows if row.mean is not None and row.flops_g is not None]
-    if not rows:
+    measured = [_measured(row) for row in rows if not figure.circles or row.params_m is not None]
+    if not measured:
         return None
-    styles, metric = style.arm_styles(table), table.metric
-    canvas = style.new_figure(5.4, 3.7)
-    axes = canvas.subplots()
-    points = []
-    for row in rows:
-        assert row.mean is not None and row.flops_g is not None
-        look, sd = styles[row.arm], row.sd or 0.0
-        axes.errorbar(
-            row.flops_g, row.mean, yerr=sd or None, fmt=look.marker, color=look.colour, markersize=7, capsize=2.5,
-            elinewidth=1.1, markeredgecolor="white", markeredgewidth=0.7, ecolor=look.colour, zorder=4,
-        )  # fmt: skip
-        points.append(Point(row.flops_g, row.mean, row.mean - sd, row.mean + sd, row.label, look.colour))
-    _limits(axes, points, metric.unit)
-    axes.set_xlabel("FLOPs (G)")
-    axes.set_ylabel(f"{metric.label} ({metric.unit})")
-    canvas.draw_without_rendering()
-    beside_points(axes, points)
+    printed = _printed(table, figure) if figure.papers else []
+    apart = bool(printed) and not table.is_papers_protocol
+    canvas = style.new_figure(PANEL[0] + apart * PAPERS_PANEL, PANEL[1])
+    widths = [PANEL[0], PAPERS_PANEL] if apart else [1.0]
+    panels = canvas.subplots(1, len(widths), squeeze=False, width_ratios=widths, gridspec_kw={"wspace": 0.22})[0]
+    _panel(panels[0], measured if apart else measured + printed, _axis_label(table, table.protocol), table, figure)
+    if apart:
+        _panel(panels[1], printed, _axis_label(table, table.spec.papers.protocol), table, figure)
+        panels[0].set_title(f"Ours, protocol {table.protocol}", loc="left", fontweight="bold")
+        panels[1].set_title(f"Papers, {table.spec.papers.label}", loc="left", fontweight="bold")
     shown = [(row.arm, row.label, row.flops_g, row.mean, row.sd, len(row.values)) for row in rows]
     data = pd.DataFrame(shown, columns=["arm", "label", "flops_g", "mean", "sd", "n"]).round(4)
-    caption = f"{metric.label} against FLOPs. Error bars: one standard deviation over seeds."
-    return canvas, data, "Accuracy against computation", caption
+    if figure.papers:
+        theirs = [{"label": p.label, "flops_g": p.flops_g, "mean": p.accuracy, "source": "papers"} for p in printed]
+        data = pd.concat([data.assign(source="ours"), pd.DataFrame(theirs).round(4)]).astype({"n": "Int64"})
+    return canvas, data, "Accuracy against computation", _caption(table, figure, printed)
 
 
-def _limits(axes: Any, points: list[Point], unit: str) -> None:
+def _measured(row: Row) -> Point:
+    assert row.mean is not None and row.flops_g is not None
+    params = math.nan if row.params_m is None else row.params_m
+    return Point(row.label, row.flops_g, params, row.mean, row.sd, row.label, True)
+
+
+def _printed(table: Table, figure: Figure) -> list[Point]:
+    """The papers' points of the table's arms, as far as accuracy, FLOPs and, for circles, parameters are printed."""
+    found: dict[tuple[str, str, float], Point] = {}
+    for row in table.rows:
+        places = table.spec.arms[row.arm].published if row.references else ()
+        for place, number in zip(places, (reference.number for reference in row.references)):
+            flops, params = _printed_flops(place), _at(place, place.table, place.row, "params_m")
+            if number.value is None or flops is None or (figure.circles and params is None):
+                continue
+            label = f"{row.label} ({number.model})"
+            made = Point(label, flops, math.nan if params is None else params, number.value, None, row.label, False)
+            found.setdefault((row.arm, number.model, number.value), made)  # both editions print some numbers
+    return list(found.values())
+
+
+def _printed_flops(place: Published) -> float | None:
+    """The FLOPs of a published row, in G: its own, or those of its model with the increase that the row states."""
+    own = _at(place, place.table, place.row, "flops_g")
+    if own is not None or place.flops_table is None or place.flops_row is None:
+        return own
+    of_model = _at(place, place.flops_table, place.flops_row, "flops_g")
+    increase = _at(place, place.table, place.row, "flops_increase") or 0.0
+    return None if of_model is None else of_model * (1 + increase / 100)
+
+
+def _at(place: Published, table: str, row: str, metric: str) -> float | None:
+    if metric not in papers.metrics(place.source, table, row):
+        return None
+    return papers.number(place.source, table, row, metric).value
+
+
+def _panel(axes: Axes, points: Sequence[Point], axis_label: str, table: Table, figure: Figure) -> None:
+    styles = {row.label: style.arm_styles(table)[row.arm] for row in table.rows}
+    if figure.circles:
+        draw_bubbles(axes, points, axis_label, colours={label: look.colour for label, look in styles.items()})
+        return
+    labels = []
+    for point in points:
+        look, sd = styles[point.family], point.sd or 0.0
+        axes.errorbar(
+            point.flops_g, point.accuracy, yerr=sd or None, fmt=look.marker, color=look.colour, markersize=7,
+            capsize=2.5, elinewidth=1.1, markeredgecolor="white" if point.ours else look.colour,
+            markerfacecolor=look.colour if point.ours else "white", markeredgewidth=0.7 if point.ours else 1.2,
+            ecolor=look.colour, zorder=4,
+        )  # fmt: skip
+        low, high = point.accuracy - sd, point.accuracy + sd
+        labels.append(Label(point.flops_g, point.accuracy, low, high, point.label, look.colour))
+    _limits(axes, labels, table.metric.unit)
+    axes.set_xlabel("FLOPs (G)")
+    axes.set_ylabel(axis_label)
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]
+    beside_points(axes, labels)
+
+
+def _limits(axes: Axes, points: list[Label], unit: str) -> None:
     """Room on all sides for the labels."""
     xs, lows, highs = [p.x for p in points], [p.low for p in points], [p.high for p in points]
     width = max(xs) - min(xs) or max(xs) * 0.2 or 1.0
@@ -52,3 +121,24 @@ def _limits(axes: Any, points: list[Point], unit: str) -> None:
     axes.set_ylim(min(lows) - 0.16 * height, max(highs) + 0.14 * height)
     if unit == "%":  # more room above 100 for labels, but no tick there
         axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 100 and axes.get_ylim()[0] <= tick])
+
+
+def _axis_label(table: Table, protocol: str) -> str:
+    metric = table.spec.protocols.get(protocol, table.metric)
+    return f"{metric.label} ({metric.unit})"
+
+
+def _caption(table: Table, figure: Figure, printed: Sequence[Point]) -> str:
+    sentences = [f"{table.metric.label} against FLOPs. Error bars: one standard deviation over seeds."]
+    if figure.circles:
+        sentences.append("Areas of circles: parameters.")
+    if printed:
+        sentences.append("Hollow: the papers' numbers, with their model in brackets.")
+        if not table.is_papers_protocol:
+            sentences.append("They are of another protocol, so the two scales cannot be compared.")
+        known = {point.family for point in printed}
+        silent = [r for r in table.rows if r.references and r.label not in known]
+        if silent:
+            words = "; ".join(f"{row.label} ({row.references[0].number.note or 'no FLOPs'})" for row in silent)
+            sentences.append(f"Not printed as numbers: {words}.")
+    return " ".join(sentences)

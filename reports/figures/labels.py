@@ -16,6 +16,7 @@ from reports.figures.style import INK
 RADII = (9, 13, 18, 24, 31, 39, 48, 58, 70, 84, 100)  # points from the marker's centre
 ANGLES = (0, 90, -90, 180, 45, -45, 135, -135, 20, -20, 65, -65, 115, -115, 160, -160)
 GAP = 1.5  # points of air around a label
+Line = tuple[tuple[float, float], tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,10 @@ class Box:
 
 @dataclass(frozen=True)
 class Point:
-    """What a label belongs to, in data coordinates; low and high are the ends of its error bar."""
+    """What a label belongs to, in data coordinates; low and high are the ends of its error bar.
+
+    marker: its diameter in points; a point without a text only keeps the labels of others away; bold, ink: its text's.
+    """
 
     x: float
     y: float
@@ -58,12 +62,19 @@ class Point:
     high: float
     text: str
     colour: Any
+    marker: float = 8
+    bold: bool = False
+    ink: Any = INK
 
 
-def beside_points(axes: Axes, points: Sequence[Point], marker: float = 8) -> list[Box]:
-    """Labels every point at the nearest free place, with a thin leader where that is not beside it.
+def beside_points(
+    axes: Axes, points: Sequence[Point], obstacles: Sequence[Box] = (), lines: Sequence[Line] = (), size: float = 8
+) -> list[Box]:
+    """Labels every point with a text at the nearest free place, with a thin leader where that is not beside it.
 
-    To be called when the limits of the axes are final. Returns the labels' boxes in pixels, in the points' order.
+    To be called when the limits of the axes are final. obstacles, lines: what is drawn there already, in pixels; a
+    label crosses a line only where all else is worse. size: of the text, in points.
+    Returns the labels' boxes in pixels, in the points' order.
     """
     renderer = _renderer(axes)
     pixel = axes.figure.dpi / 72
@@ -71,16 +82,20 @@ def beside_points(axes: Axes, points: Sequence[Point], marker: float = 8) -> lis
     centres = [_pixels(axes, p.x, p.y) for p in points]
     taken = []
     for point, (x, y) in zip(points, centres):
-        half = marker / 2 * pixel
+        half = point.marker / 2 * pixel
         ends = [_pixels(axes, point.x, value)[1] for value in (point.low, point.high)]
         taken.append(Box(x - half, min(y - half, *ends), x + half, max(y + half, *ends)))
-    leaders: list[tuple[tuple[float, float], tuple[float, float]]] = []
+    taken += obstacles
+    leaders = list(lines)
     placed: dict[int, Box] = {}
-    for index in sorted(range(len(points)), key=lambda i: (-centres[i][1], centres[i][0])):
-        text = axes.text(0, 0, points[index].text, fontsize=8, color=INK, ha="center", va="center", zorder=6)
+    labelled = [index for index, point in enumerate(points) if point.text]
+    for index in sorted(labelled, key=lambda i: (-centres[i][1], centres[i][0])):
+        point = points[index]
+        text = axes.text(0, 0, point.text, fontsize=size, color=point.ink, ha="center", va="center", zorder=6)
+        text.set_fontweight("bold" if point.bold else "normal")
         extent = text.get_window_extent(renderer)
-        size = (extent.width + 2 * GAP * pixel, extent.height + 2 * GAP * pixel)
-        box, anchor, far = _free_place(centres[index], size, frame, taken, leaders, pixel)
+        room = (extent.width + 2 * GAP * pixel, extent.height + 2 * GAP * pixel)
+        box, anchor, far = _free_place(centres[index], room, frame, taken, leaders, pixel, point.marker / 2 - 4)
         taken.append(box)
         placed[index] = box
         middle = ((box.left + box.right) / 2, (box.bottom + box.top) / 2)
@@ -88,8 +103,8 @@ def beside_points(axes: Axes, points: Sequence[Point], marker: float = 8) -> lis
         if far:
             leaders.append((centres[index], anchor))
             xs, ys = zip(*axes.transData.inverted().transform([centres[index], anchor]))
-            axes.plot(xs, ys, color=points[index].colour, linewidth=0.7, zorder=2, scalex=False, scaley=False)
-    return [placed[i] for i in range(len(points))]
+            axes.plot(xs, ys, color=point.colour, linewidth=0.7, zorder=2, scalex=False, scaley=False)
+    return [placed[i] for i in labelled]
 
 
 def at_line_ends(axes: Axes, ends: Sequence[tuple[float, float, str, Any]], height: float = 12.5) -> list[float]:
@@ -134,23 +149,24 @@ def _free_place(
     size: tuple[float, float],
     frame: Box,
     taken: list[Box],
-    leaders: list[tuple[tuple[float, float], tuple[float, float]]],
+    leaders: list[Line],
     pixel: float,
+    wider: float = 0,
 ) -> tuple[Box, tuple[float, float], bool]:
     """The first place with nothing in its way; the least bad one if there is none.
 
     Overlapping weighs more than a leader that runs through something. Returns the box, the end of the leader at it,
-    and whether it is so far away as to need one.
+    and whether it is so far away as to need one. wider: how much the marker's radius is larger than usual, in points.
     """
     best: tuple[int, Box, tuple[float, float], bool] | None = None
-    for box, anchor, far in _places(centre, size, frame, pixel):
+    for box, anchor, far in _places(centre, size, frame, pixel, wider):
         faults = 10 * (sum(box.overlaps(other) for other in taken) + 2 * (not box.within(frame)))
         if best is not None and faults >= best[0]:
             continue
         faults += sum(box.crossed_by(*leader) for leader in leaders)
         if far:  # the leader may leave its own marker, but not run through others
             length = math.dist(centre, anchor)
-            share = min(1.0, RADII[0] * pixel / length)
+            share = min(1.0, (RADII[0] + wider) * pixel / length)
             start = (centre[0] + share * (anchor[0] - centre[0]), centre[1] + share * (anchor[1] - centre[1]))
             faults += sum(other.crossed_by(start, anchor) for other in taken)
         if faults == 0:
@@ -162,17 +178,17 @@ def _free_place(
 
 
 def _places(
-    centre: tuple[float, float], size: tuple[float, float], frame: Box, pixel: float
+    centre: tuple[float, float], size: tuple[float, float], frame: Box, pixel: float, wider: float
 ) -> Iterator[tuple[Box, tuple[float, float], bool]]:
     """Places for a label, the preferred ones first: rings around the point, then the whole frame, near before far."""
-    for radius in RADII:
+    for radius in (wider + usual for usual in RADII):
         for angle in ANGLES:
             direction = (math.cos(math.radians(angle)), math.sin(math.radians(angle)))
             anchor = (centre[0] + direction[0] * radius * pixel, centre[1] + direction[1] * radius * pixel)
             side = [max(-1.0, min(1.0, 1.5 * part)) for part in direction]  # which edge or corner is at the anchor
             left = anchor[0] + (side[0] - 1) * size[0] / 2
             bottom = anchor[1] + (side[1] - 1) * size[1] / 2
-            yield Box(left, bottom, left + size[0], bottom + size[1]), anchor, radius > RADII[1]
+            yield Box(left, bottom, left + size[0], bottom + size[1]), anchor, radius > wider + RADII[1]
     step, boxes = size[1], []
     for row in range(max(0, int((frame.top - frame.bottom) / step))):
         for column in range(max(0, int((frame.right - frame.left - size[0]) / step) + 1)):

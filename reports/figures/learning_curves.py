@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from reports.table import Table
     from results.collect import Collected
 
+AIR = 0.05  # of the height, above and below what the seeds reach
+
 
 def draw(table: Table, collected: Collected, figure: Figure) -> tuple[Any, Any, str, str] | None:
     """The figure, its data, title and caption; None where no finished run logged the metric more than once."""
@@ -22,17 +24,22 @@ def draw(table: Table, collected: Collected, figure: Figure) -> tuple[Any, Any, 
     mine = metrics[(metrics["metric"] == metric.metric) & metrics["run"].isin(done)]
     if mine.empty or mine["step"].nunique() < 2:
         return None
-    summary = lines.over_seeds(mine, ["step"])
+    seeds = lines.over_seeds(mine, ["step"])
+    summary = lines.with_intervals(seeds, mine, ["step"])
     canvas = style.new_figure(5.6, 3.6)
     canvas.subplots_adjust(right=0.78)
     axes = canvas.subplots()
     ends = lines.lines(axes, summary, "step", table)
     lines.chance_line(axes, metric.chance)
     axes.set_xlim(0, float(summary["step"].max()))
+    # early in training an interval of three seeds can be wider than all that happens later: it is clipped
+    shown = [seeds["low"].min(), seeds["high"].max(), *([] if metric.chance is None else [metric.chance])]
+    air = AIR * (max(shown) - min(shown) or 1.0)
+    axes.set_ylim(min(shown) - air, max(shown) + air)
     style.percent_axis(axes, metric.unit)
     axes.set_xlabel("Training step")
     axes.set_ylabel(f"{metric.label} ({metric.unit})")
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     lines.finish(canvas, [(axes, ends)])
-    caption = f"{metric.label} during training: mean over finished seeds; the band spans the lowest and highest seed."
+    caption = f"{metric.label} during training: mean over finished seeds; {lines.band_words(summary)}."
     return canvas, summary.round(4), "Learning curves", caption

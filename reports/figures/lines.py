@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from reports.figures import style
 from reports.figures.labels import at_line_ends
+from results.statistics import LEVEL, mean_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,13 +16,36 @@ if TYPE_CHECKING:
     from reports.table import Table
 
 MARKED = 9  # markers per line, about
+ENOUGH = 3  # seeds for an interval in a figure; that of two is thirteen times as wide as they lie apart
 
 
 def over_seeds(points: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """mean, low, high, n of ``value`` over seeds, per arm and place; a place counts where every seed has it."""
+    """mean, low, high, n of ``value`` over seeds, per arm and place; a place counts where every seed has it.
+
+    low and high are the lowest and the highest seed.
+    """
     grouped = points.groupby(["arm", *by], sort=True)["value"].agg(mean="mean", low="min", high="max", n="count")
     summary = grouped.reset_index()
     return summary[summary["n"] == summary.groupby("arm")["n"].transform("max")].reset_index(drop=True)
+
+
+def with_intervals(summary: pd.DataFrame, points: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """``over_seeds`` with low and high the t-interval of the mean, where there are ``ENOUGH`` seeds for one."""
+    samples = points.groupby(["arm", *by])["value"].agg(list)
+    summary = summary.astype({"low": float, "high": float})
+    for index, row in summary[summary["n"] >= ENOUGH].iterrows():
+        estimate = mean_interval(dict(enumerate(samples[(row["arm"], *(row[key] for key in by))])))
+        if estimate.low is not None:
+            summary.loc[index, ["low", "high"]] = estimate.low, estimate.high
+    return summary
+
+
+def band_words(summary: pd.DataFrame) -> str:
+    """What the bands of ``with_intervals`` are, for the caption."""
+    interval, span = f"the {100 * LEVEL:.0f} % t-interval of the mean", "the lowest to the highest seed"
+    if (summary["n"] < ENOUGH).all():
+        return f"band: {span}"
+    return f"band: {interval}" + ("" if (summary["n"] >= ENOUGH).all() else f", or {span} of fewer than {ENOUGH} seeds")
 
 
 def lines(axes: Axes, summary: pd.DataFrame, x: str, table: Table) -> list[tuple[float, float, str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from dataclasses import replace
 from itertools import pairwise
@@ -14,10 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reports import specification, table
-from reports.figures import draw, style
+from reports.figures import accuracy_flops, bubbles, draw, forest, learning_curves, lines, style
 from reports.figures.labels import Box, Point, _spread, beside_points
+from results import archive, papers
 from results.collect import collect
-from tests.results.synthetic import run_id
+from results.statistics import mean_interval
+from tests.results.synthetic import make_plan, make_runs, run_id
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,7 @@ def data(drawing):
 
 
 def test_every_figure_is_a_picture_with_something_on_it(drawn):
-    assert list(drawn) == ["accuracy_flops", "reach", "examples", "learning_curves"]
+    assert list(drawn) == ["accuracy_flops", "forest", "reach", "examples", "learning_curves"]
     for name, drawing in drawn.items():
         shown = picture(drawing.files[f"{name}.png"])[..., :3]
         assert min(shown.shape[:2]) > 400, name
@@ -56,7 +59,14 @@ def test_figures_are_readable_in_grey(finished):
 
 
 def test_accuracy_flops_shows_the_table(drawn, finished):
-    shown = data(drawn["accuracy_flops"]).set_index("arm")
+    shown = data(drawn["accuracy_flops"])
+    theirs = shown[shown["source"] == "papers"].set_index("label")
+    assert theirs["mean"].to_dict() == {
+        "zero (T)": 79.3, "token (T)": 81.3, "axial (T)": 82.0, "axial (xT)": 79.7, "axial, 3 samples (xT)": 79.9
+    }  # fmt: skip
+    assert theirs.loc["axial, 3 samples (xT)", "flops_g"] == 3.3
+    assert "joint (below xT)" in drawn["accuracy_flops"].caption
+    shown = shown[shown["source"] == "ours"].set_index("arm")
     finals = finished[2].finals("eval/token_accuracy").groupby("arm")["value"]
     assert shown["mean"].to_dict() == pytest.approx(finals.mean().to_dict(), abs=1e-3)
     assert shown["sd"].to_dict() == pytest.approx(finals.std().to_dict(), abs=1e-3)
@@ -77,8 +87,179 @@ def test_reach_is_accuracy_by_distance(drawn, finished):
 def test_learning_curves_end_at_the_reported_numbers(drawn):
     shown = data(drawn["learning_curves"])
     last = shown[shown["step"] == 1200].set_index("arm")["mean"].to_dict()
-    assert last == pytest.approx(data(drawn["accuracy_flops"]).set_index("arm")["mean"].to_dict(), abs=1e-3)
+    final = data(drawn["accuracy_flops"]).dropna(subset="arm").set_index("arm")["mean"].to_dict()
+    assert last == pytest.approx(final, abs=1e-3)
     assert shown.groupby("arm")["step"].count().to_dict() == dict.fromkeys(last, 20)
+
+
+def test_learning_curves_have_intervals_of_the_mean(drawn, finished):
+    shown = data(drawn["learning_curves"])
+    metrics = finished[2].metrics.query("metric == 'eval/token_accuracy' and arm == 'joint' and step == 600")
+    expected = mean_interval(dict(zip(metrics["seed"], metrics["value"])))
+    point = shown.query("arm == 'joint' and step == 600").iloc[0]
+    assert (point["low"], point["high"], point["n"]) == pytest.approx((expected.low, expected.high, 3), abs=1e-3)
+    assert drawn["learning_curves"].caption.endswith("band: the 95 % t-interval of the mean.")
+
+
+def some_seeds(values):
+    rows = [("axial", seed, 100, value) for seed, value in enumerate(values)]
+    return pd.DataFrame(rows, columns=["arm", "seed", "step", "value"])
+
+
+@pytest.mark.parametrize(
+    ("values", "band", "words"),
+    [
+        ([1.0], (1.0, 1.0), "band: the lowest to the highest seed"),
+        ([1.0, 2.0], (1.0, 2.0), "band: the lowest to the highest seed"),
+        ([1.0, 2.0, 3.0], (-0.484, 4.484), "band: the 95 % t-interval of the mean"),
+        ([2.0, 2.0, 2.0], (2.0, 2.0), "band: the 95 % t-interval of the mean"),
+    ],
+)
+def test_bands_are_intervals_where_there_are_seeds_enough(values, band, words):
+    points = some_seeds(values)
+    summary = lines.with_intervals(lines.over_seeds(points, ["step"]), points, ["step"])
+    assert tuple(summary.loc[0, ["low", "high"]]) == pytest.approx(band, abs=1e-3)
+    assert lines.band_words(summary) == words
+    both = pd.concat([summary, summary.assign(n=2)])
+    assert len(values) < 3 or lines.band_words(both).endswith("or the lowest to the highest seed of fewer than 3 seeds")
+
+
+def test_a_wide_interval_does_not_stretch_the_learning_curves(finished):
+    """Three seeds that differ much at first: their interval passes what the axis shows, the curves do not."""
+    plan, _, collected = finished
+    metrics = collected.metrics.copy()
+    early = (metrics["arm"] == "axial") & (metrics["step"] == metrics["step"].min())
+    metrics.loc[early, "value"] = metrics.loc[early, "seed"].map({0: 30.0, 1: 45.0, 2: 60.0})
+    made = table.build(specification.load("ablation_offsets"), collected, plan)
+    canvas, shown, _, _ = learning_curves.draw(made, replace(collected, metrics=metrics), made.spec.figures[-1])
+    low, high = canvas.axes[0].get_ylim()
+    assert shown["low"].min() < low < shown["mean"].min() and shown["mean"].max() < high
+
+
+def test_the_forest_is_the_table(drawn, finished):
+    plan, _, collected = finished
+    made = table.build(specification.load("ablation_offsets"), collected, plan)
+    shown = data(drawn["forest"])
+    to_zero = shown[shown["against"] == "zero"].set_index("arm")
+    assert list(to_zero.index) == [row.arm for row in made.rows if not row.is_baseline]
+    for row in made.rows[1:]:
+        expected = (row.difference.mean, row.difference.low, row.difference.high, row.difference.n)
+        assert tuple(to_zero.loc[row.arm, ["mean", "low", "high", "n"]]) == pytest.approx(expected, abs=1e-3)
+    assert to_zero["papers"].dropna().to_dict() == {"token": 2.0, "axial": 2.7}
+    (elsewhere,) = shown[shown["against"] != "zero"].to_dict("records")
+    assert (elsewhere["arm"], elsewhere["against"], elsewhere["papers"]) == ("axial_x3", "axial", 0.2)
+
+
+def of_papers_protocol(folder, model="xt"):
+    plan = make_plan(protocol="paper", model=model)
+    make_runs(folder, plan, metric="eval_ema/top1", examples=False)
+    collected = collect(plan, folder)
+    return table.build(specification.load("ablation_offsets"), collected, plan), collected
+
+
+def test_scales_of_two_protocols_never_share_an_axis(finished, tmp_path):
+    plan, _, collected = finished
+    other = table.build(specification.load("ablation_offsets"), collected, plan)
+    same, of_same = of_papers_protocol(tmp_path)
+    figure = other.spec.figures[0]
+    assert figure.kind == "accuracy_flops" and figure.papers
+    assert len(accuracy_flops.draw(other, collected, figure)[0].axes) == 2
+    assert len(accuracy_flops.draw(same, of_same, figure)[0].axes) == 1
+    assert len(accuracy_flops.draw(other, collected, replace(figure, papers=False))[0].axes) == 1
+    assert len(forest.draw(other, collected, figure)[0].axes) == 2
+    assert len(forest.draw(same, of_same, figure)[0].axes) == 1
+    grey = [entry.arm for entry in forest.of_table(same).entries if entry.other_model]
+    assert grey == ["token", "axial"]  # printed for T
+    assert len(forest.forest([forest.of_table(other), forest.of_table(same)]).axes) == 3
+
+
+def test_a_forest_without_results_is_not_drawn_and_with_some_says_which(finished):
+    plan, _, collected = finished
+    made = table.build(specification.load("ablation_offsets"), collected, plan)
+    rows = tuple(replace(row, difference=None, references=()) for row in made.rows)
+    assert forest.draw(replace(made, rows=rows), collected, made.spec.figures[0]) is None
+    rows = (*made.rows[:2], replace(made.rows[2], difference=None), *rows[3:4])
+    said = [text.get_text() for text in forest.forest([forest.of_table(replace(made, rows=rows))]).axes[0].texts]
+    assert said == ["n = 3", "not run", "not run"]
+
+
+def published_models():
+    numbers = papers.load()
+    numbers = numbers[
+        (numbers["source"] == "AAAI") & (numbers["table"] == "Table 1") & ~numbers["row"].str.contains("†")
+    ]
+    models = numbers.pivot_table(index="row", columns="metric", values="value", sort=False)
+    return [
+        bubbles.Point(name, m["flops_g"], m["params_m"], m["top1"], None, re.split(r"-|\d", name)[0], False)
+        for name, m in models.iterrows()
+    ]
+
+
+def test_circles_have_areas_as_the_parameters_and_ours_are_filled():
+    ours = bubbles.Point("xT, ours", 2.2, 15.3, 79.5, 0.2, "ATMNet", True)
+    points = [*published_models(), ours]
+    assert len(points) > 37
+    largest = max(point.params_m for point in points)
+    axes = bubbles.bubbles(points, "Top-1 (%)", highlight=["ATMNet"]).axes[0]
+    circles = [circle for circle in axes.collections if len(circle.get_offsets())]
+    for point in points:
+        place, area = (point.flops_g, point.accuracy), bubbles.LARGEST**2 * point.params_m / largest
+        (circle,) = (
+            c for c in circles if tuple(c.get_offsets()[0]) == place and c.get_sizes()[0] == pytest.approx(area)
+        )
+        assert (tuple(circle.get_facecolor()[0]) == (1, 1, 1, 1)) is not point.ours
+    said = {text.get_text() for text in axes.texts}
+    assert {"ATMNet-xT", "ATMNet-L", "xT, ours", "Swin", "ViP", "DeiT III"} <= said and "Swin-T" not in said
+
+
+@pytest.mark.parametrize(
+    ("params", "shown"),
+    [([15, 27, 88], [10, 20, 50]), ([0.44, 0.68], [0.5]), ([7], [5]), ([1, 300], [50, 100, 200]), ([0.9, 1.1], [1])],
+)
+def test_sizes_of_the_legend_are_round_and_within_the_models(params, shown):
+    assert bubbles._nice_sizes(params) == shown
+
+
+def test_models_below_the_axis_are_left_out():
+    models = published_models()
+    axes = bubbles.bubbles(models, "Top-1 (%)", bottom=76).axes[0]
+    assert axes.get_ylim()[0] == 76 and not {"ResNet18"} & {text.get_text() for text in axes.texts}
+    drawn = [circle for circle in axes.collections if len(circle.get_offsets())]
+    assert len(drawn) == len([model for model in models if model.accuracy >= 76]) == len(models) - 1
+
+
+def overlapping(canvas):
+    """Pairs of texts that overlap, ticks and titles included."""
+    canvas.draw_without_rendering()
+    texts = [*canvas.texts, *(text for legend in canvas.legends for text in legend.get_texts())]
+    for axes in canvas.axes:
+        texts += [*axes.texts, axes.xaxis.label, axes.yaxis.label, axes.title, axes._left_title]
+        legend = axes.get_legend()
+        texts += [*legend.get_texts(), legend.get_title()] if legend else []
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            texts += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+    boxes = [(text.get_text(), Box(*text.get_window_extent().extents)) for text in texts if text.get_text()]
+    assert len(boxes) > 5
+    return [(a, b) for i, (a, one) in enumerate(boxes) for b, other in boxes[:i] if one.overlaps(other)]
+
+
+def test_no_two_texts_overlap(finished, tmp_path):
+    plan, _, collected = finished
+    other = table.build(specification.load("ablation_offsets"), collected, plan)
+    same, _ = of_papers_protocol(tmp_path)
+    archived = archive.read(archive.folder("ablation_peg-tiny-50-classes"))
+    peg = table.build(specification.load("ablation_peg"), archived, archive.plan_of(archived))
+    figure = specification.Figure("accuracy_flops", papers=True)
+    circles = specification.Figure("accuracy_flops", circles=True)
+    with style.theme():
+        canvases = [forest.forest([forest.of_table(made) for made in (other, same, peg)])]
+        canvases += [forest.draw(made, collected, figure)[0] for made in (other, same, peg)]
+        for made in (other, same, peg):
+            canvases += [accuracy_flops.draw(made, collected, kind)[0] for kind in (figure, circles)]
+        canvases.append(bubbles.bubbles(published_models(), "Top-1 (%)", highlight=["ATMNet"]))
+        canvases.append(bubbles.bubbles(published_models(), "Top-1 (%)", highlight=["ATMNet"], bottom=76))
+        assert [overlapping(canvas) for canvas in canvases] == [[]] * len(canvases)
 
 
 def test_examples_are_of_the_first_seed_and_all_three_arms(drawn, finished):

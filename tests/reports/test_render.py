@@ -52,7 +52,7 @@ def report(finished, write_report, tmp_path_factory):
 
 def test_files(report):
     folder, files = report
-    kinds = ("accuracy_flops", "reach", "examples", "learning_curves")
+    kinds = ("accuracy_flops", "forest", "reach", "examples", "learning_curves")
     expected = {"report.md", "report.html", "macros.tex", "table.tex", "table_alone.tex", "table.csv"}
     expected |= {f"{kind}.{suffix}" for kind in kinds for suffix in ("png", "pdf", "csv")}
     assert {path.name for path in files} == expected == {path.name for path in folder.iterdir()}

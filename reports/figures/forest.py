@@ -1,0 +1,206 @@
+"""All differences of one or more tables under each other: ours with its interval, and the papers' beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from reports.figures import style
+from results.statistics import LEVEL, Difference
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from reports import specification
+    from reports.table import Table
+    from results.collect import Collected
+
+COLOUR = "#0072b2"
+ROW, HEAD, FOOT, GAP = 0.24, 0.45, 0.42, 0.12  # inches of height: a row, a group's headings, its axis, between groups
+LETTER, BOLD_LETTER = 0.062, 0.092  # inches per letter of a row's label and of a heading, about
+OURS, THEIRS, MARGIN = 3.4, 1.7, 0.5  # inches of width: the panels of both, and the number of seeds
+AIR = 0.08  # of a panel's width
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One arm against its baseline, in points; ours is None where no pair of runs has finished.
+
+    papers: the papers' difference; other_model: it is of another model, so that only its sign can be compared.
+    """
+
+    arm: str
+    label: str
+    against: str
+    ours: Difference | None
+    papers: float | None
+    other_model: bool = False
+
+
+@dataclass(frozen=True)
+class Group:
+    """The differences of one table, all of one protocol and metric.
+
+    papers_label: the papers' protocol where it is another one: then their differences have a scale of their own.
+    """
+
+    title: str
+    protocol: str
+    axis_label: str
+    entries: tuple[Entry, ...]
+    papers_label: str | None = None
+
+
+def draw(table: Table, collected: Collected, figure: specification.Figure) -> tuple[Any, pd.DataFrame, str, str] | None:
+    """The figure of one table, its data, title and caption; None where no arm has a difference yet."""
+    group = of_table(table)
+    if all(entry.ours is None for entry in group.entries):
+        return None
+    return forest([group]), data([group]), "Differences", caption([group])
+
+
+def of_table(table: Table) -> Group:
+    """A row per arm against the baseline, and one more where the papers compare with another arm."""
+    entries, base, same = [], table.label_of[table.baseline], table.is_papers_protocol
+    for row in table.rows:
+        judged = row.judged
+        other = same and judged is not None and not judged.same_protocol
+        elsewhere = judged is not None and judged.against != table.baseline
+        if not row.is_baseline:
+            printed = judged.difference if judged and not elsewhere else None
+            entries.append(Entry(row.arm, row.label, base, row.difference, printed, other))
+        if judged is not None and elsewhere:
+            against = table.label_of[judged.against]
+            label = f"{row.label} − {against}"
+            entries.append(Entry(row.arm, label, against, judged.ours, judged.difference, other))
+    metric = table.metric
+    protocol = table.spec.papers.label if same else f"protocol {table.protocol}"
+    axis_label = f"Δ {metric.label} to {base} (points)"
+    return Group(table.spec.title, protocol, axis_label, tuple(entries), None if same else table.spec.papers.label)
+
+
+def forest(groups: Sequence[Group]) -> Any:
+    """One panel per group with its own scale, as high as it has rows; a second one where the papers' scale differs."""
+    left = LETTER * max(len(entry.label) for group in groups for entry in group.entries) + 0.15
+    apart = any(_is_apart(group) for group in groups)
+    width = left + OURS + MARGIN + apart * (THEIRS + 0.2)
+    width = max(width, *(BOLD_LETTER * len(group.title) for group in groups))
+    heights = [HEAD + ROW * len(group.entries) + FOOT for group in groups]
+    total = sum(heights) + GAP * (len(groups) - 1) + ROW  # the last for the legend
+    canvas = style.new_figure(width, total)
+    top = total
+    for group, height in zip(groups, heights):
+        bottom, tall = top - height + FOOT, ROW * len(group.entries)
+        ours = canvas.add_axes((left / width, bottom / total, OURS / width, tall / total))
+        _ours(ours, group)
+        canvas.text(0, top / total, group.title, fontweight="bold", fontsize=9.5, va="top")
+        if _is_apart(group):
+            start = left + OURS + MARGIN + 0.2
+            _theirs(canvas.add_axes((start / width, bottom / total, THEIRS / width, tall / total)), group)
+        top -= height + GAP
+    _legend(canvas, left / width, [entry for group in groups for entry in group.entries if entry.papers is not None])
+    return canvas
+
+
+def data(groups: Sequence[Group]) -> pd.DataFrame:
+    """What the figure shows, one line per row of it."""
+    import pandas as pd
+
+    records = [
+        {
+            "group": group.title, "arm": entry.arm, "against": entry.against,
+            "mean": entry.ours.mean if entry.ours else None, "low": entry.ours.low if entry.ours else None,
+            "high": entry.ours.high if entry.ours else None, "n": entry.ours.n if entry.ours else 0,
+            "papers": entry.papers,
+        }
+        for group in groups for entry in group.entries
+    ]  # fmt: skip
+    return pd.DataFrame(records).round(4)
+
+
+def caption(groups: Sequence[Group]) -> str:
+    sentences = [
+        f"Differences in points, paired by seed, with the {100 * LEVEL:.0f} % t-interval, not corrected for the number "
+        "of rows; n pairs of runs at the right. Without an interval: one pair, or pairs that all differ by the same."
+    ]
+    if any(_is_apart(group) for group in groups):
+        sentences.append("The papers' differences are of another protocol and have their own scale.")
+    return " ".join(sentences)
+
+
+def _is_apart(group: Group) -> bool:
+    return group.papers_label is not None and any(entry.papers is not None for entry in group.entries)
+
+
+def _ours(axes: Axes, group: Group) -> None:
+    _rows(axes, group)
+    axes.set_yticks(range(len(group.entries)), [entry.label for entry in group.entries])
+    axes.set_title(f"Ours, {group.protocol}", loc="left", fontsize=8.5)
+    axes.set_xlabel(group.axis_label)
+    for y, entry in enumerate(group.entries):
+        ours = entry.ours
+        if ours is not None:
+            if ours.low is not None and ours.high is not None:
+                axes.plot((ours.low, ours.high), (y, y), "|-", color=COLOUR, linewidth=1.6, markersize=6, zorder=3)
+            axes.plot(ours.mean, y, "o", color=COLOUR, markersize=5.5, markeredgecolor="white", mew=0.6, zorder=4)
+        if entry.papers is not None and group.papers_label is None:
+            _diamond(axes, entry.papers, y, style.GREY if entry.other_model else style.INK)
+        said = "not run" if ours is None else f"n = {ours.n}"
+        axes.annotate(
+            said, (1, y), xycoords=("axes fraction", "data"), xytext=(5, 0), textcoords="offset points",
+            fontsize=7.5, color=style.GREY, va="center",
+        )  # fmt: skip
+    _widen(axes)
+
+
+def _theirs(axes: Axes, group: Group) -> None:
+    _rows(axes, group)
+    axes.set_yticks(range(len(group.entries)), [""] * len(group.entries))
+    axes.set_xlabel("Papers' Δ (points)")
+    axes.set_title(f"Papers, {group.papers_label}", loc="left", fontsize=8.5)
+    for y, entry in enumerate(group.entries):
+        if entry.papers is not None:
+            _diamond(axes, entry.papers, y, style.INK)
+    _widen(axes)
+
+
+def _rows(axes: Axes, group: Group) -> None:
+    axes.set_ylim(len(group.entries) - 0.5, -0.5)
+    axes.axvline(0, color=style.INK, linewidth=0.9, zorder=2)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    for y in range(0, len(group.entries), 2):  # leads the eye from the label to the right margin
+        axes.axhspan(y - 0.5, y + 0.5, color="#f5f5f5", zorder=0, linewidth=0)
+
+
+def _diamond(axes: Axes, x: float, y: float, colour: str) -> None:
+    axes.plot(x, y, "D", markersize=5.5, markerfacecolor="white", markeredgecolor=colour, markeredgewidth=1.1, zorder=5)
+
+
+def _widen(axes: Axes) -> None:
+    """Air at both ends; 0 is always shown."""
+    low, high = min(axes.dataLim.x0, 0.0), max(axes.dataLim.x1, 0.0)
+    if not low < high:  # nothing but zeros, or nothing
+        low, high = -1.0, 1.0
+    air = AIR * (high - low)
+    axes.set_xlim(low - air, high + air)
+
+
+def _legend(canvas: Any, x: float, with_papers: Sequence[Entry]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=COLOUR, marker="o", markersize=5.5, markeredgecolor="white", linewidth=1.6)]
+    names = [f"ours, mean and {100 * LEVEL:.0f} % interval"]
+    for other, name, colour in ((False, "papers", style.INK), (True, "papers, another model", style.GREY)):
+        if any(entry.other_model is other for entry in with_papers):
+            diamond = Line2D([], [], linestyle="none", marker="D", markersize=5.5, markerfacecolor="white")
+            diamond.set_markeredgecolor(colour)
+            handles.append(diamond)
+            names.append(name)
+    canvas.legend(
+        handles, names, loc="lower left", bbox_to_anchor=(x, 0.0), ncols=3, frameon=False, fontsize=8, borderpad=0,
+        borderaxespad=0, columnspacing=1.2, handletextpad=0.5,
+    )  # fmt: skip
