@@ -8,6 +8,7 @@ from pathlib import Path
 
 from reports import ablation, published
 from reports.document import Page, Section
+from reports.figures import draw_differences
 from reports.published import Reproduction
 from reports.specification import Collection, PublishedTable, Report, Specification, SpecificationError, load
 from reports.table import Table, build
@@ -48,8 +49,16 @@ def page(name: str, results: Sequence[Results], *, mixed: bool = False, date: st
     if isinstance(spec, Collection):
         named = {found.name: f"{found.spec.title}: {found.name}" for found in results}  # one sweep may be there twice
         sections = [replace(section, title=named.get(section.name, section.title)) for section in sections]
+        if figures and spec.differences:
+            sections = [*_differences(spec, tables), *sections]
         return Page(name, spec.title, tuple(sections), (" ".join(spec.lead.split()),))
     return Page(sections[0].name, sections[0].title, tuple(sections))
+
+
+def _differences(spec: Collection, tables: Sequence[tuple[Results, Table]]) -> list[Section]:
+    """One picture of every difference on the page, where there is any."""
+    drawing = draw_differences([table for found, table in tables if found.spec.name in spec.reports], spec.differences)
+    return [] if drawing is None else [Section("differences", spec.differences, drawings=(drawing,))]
 
 
 def _sections(spec: Report, tables: Sequence[tuple[Results, Table]], date: str, figures: bool) -> list[Section]:
@@ -57,7 +66,9 @@ def _sections(spec: Report, tables: Sequence[tuple[Results, Table]], date: str, 
         raise SpecificationError(f"report {spec.name} is a collection itself, and cannot be part of another")
     if isinstance(spec, PublishedTable):
         of_papers = [(found, table) for found, table in tables if table.is_papers_protocol]
-        return [published.section(spec, [Reproduction(table, f.folder, f.label) for f, table in of_papers])]
+        return [
+            published.section(spec, [Reproduction(table, f.folder, f.label) for f, table in of_papers], figures=figures)
+        ]
     return [
         ablation.section(
             table, found.collected, found.plan,

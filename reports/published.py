@@ -10,6 +10,7 @@ from typing import Any
 from reports import ablation, cells, complexity, macros, words
 from reports.cells import NOTHING, signed
 from reports.document import Cell, Grid, Run, Section
+from reports.figures import Drawing, draw_published
 from reports.specification import Column, PublishedTable, SpecificationError
 from reports.table import Row, Table, variant
 from results import papers
@@ -60,7 +61,7 @@ class Line:
     repeatable: bool
 
 
-def section(spec: PublishedTable, reproductions: Sequence[Reproduction]) -> Section:
+def section(spec: PublishedTable, reproductions: Sequence[Reproduction], *, figures: bool = True) -> Section:
     """Sets a published table; ``reproductions`` are searched for the arms that stand for its rows.
 
     Raises SpecificationError for a column that the table does not have.
@@ -73,6 +74,7 @@ def section(spec: PublishedTable, reproductions: Sequence[Reproduction]) -> Sect
     header = ("Model", *(["Head"] if heads else []), *(column.label for column in spec.columns))
     sides = "l" + "l" * heads + "r" * len(spec.columns)
     sources = _sources(ours)
+    drawings, problems = _drawings(spec, reproductions) if figures else ((), ())
     return Section(
         name=spec.name,
         title=spec.title,
@@ -82,10 +84,18 @@ def section(spec: PublishedTable, reproductions: Sequence[Reproduction]) -> Sect
         legend=tuple(_legend(spec, ours)) if spec.columns else (),
         places=tuple(_notes(spec, lines)),
         remarks={letter: words.remark(entry) for letter, entry in remarks.items()},
+        drawings=tuple(drawings),
         runs=tuple(_runs(sources)),
         macros=macros.collected(_macros(spec, lines, ours)),
         records=tuple(_records(spec, lines, ours)),
+        warnings=tuple(problems),
     )
+
+
+def _drawings(spec: PublishedTable, reproductions: Sequence[Reproduction]) -> tuple[Sequence[Drawing], Sequence[str]]:
+    numbers = papers.numbers(spec.source, spec.table)
+    found = {number: _ours(number, reproductions).interval for number in numbers if number.model in spec.models}
+    return draw_published(spec, numbers, {number: mean for number, mean in found.items() if mean is not None})
 
 
 def _lines(spec: PublishedTable) -> list[Line]:

@@ -12,7 +12,8 @@ import yaml
 from errors import SuiteError, unknown
 
 SPECS = Path(__file__).resolve().parent / "specs"
-FIGURES = ("accuracy_flops", "forest", "reach", "examples", "learning_curves")
+FIGURES = ("accuracy_flops", "forest", "reach", "examples", "learning_curves")  # of a sweep
+PUBLISHED_FIGURES = ("circles",)  # of a published table
 COMPLEXITY = "complexity"  # the one specification that is no sweep's; reports.complexity reads it
 SWEEP, PUBLISHED, COLLECTION = "sweep", "published", "collection"  # kinds of reports
 Made = TypeVar("Made")
@@ -71,6 +72,8 @@ class Figure:
     """One figure: its kind and the words and arms it takes.
 
     circles: areas proportional to the parameters in place of markers; papers: with the papers' own points.
+    Of a published table: metric and protocol: what stands against FLOPs of which image size; highlight: families of
+    models that stand out; bottom: where the axis begins.
     """
 
     kind: str
@@ -80,6 +83,10 @@ class Figure:
     required: tuple[str, ...] = ()
     circles: bool = False
     papers: bool = False
+    metric: str = ""
+    protocol: str = ""
+    highlight: tuple[str, ...] = ()
+    bottom: float | None = None
 
 
 @dataclass(frozen=True)
@@ -130,12 +137,13 @@ class PublishedTable:
 
 @dataclass(frozen=True)
 class Collection:
-    """Reports on one page, in order."""
+    """Reports on one page, in order. differences: what the forest plot of all their differences is called."""
 
     name: str
     title: str
     lead: str
     reports: tuple[str, ...]
+    differences: str = ""
 
 
 Report = Specification | PublishedTable | Collection
@@ -168,7 +176,7 @@ def _kind(name: str) -> str:
 def _published(name: str) -> PublishedTable:
     content, where = _content(name), f"report {name}"
     columns = tuple(_make(Column, column, f"{where}, columns") for column in content.get("columns") or [])
-    figures = tuple(_figure(value, where) for value in content.get("figures") or [])
+    figures = tuple(_figure(value, where, PUBLISHED_FIGURES) for value in content.get("figures") or [])
     content |= {"columns": columns, "figures": figures}
     if "models" in content:
         content["models"] = tuple(content["models"])
@@ -236,10 +244,10 @@ def _arm(content: Mapping[str, Any], where: str) -> Arm:
     return _make(Arm, {**content, "published": published}, where)
 
 
-def _figure(content: Mapping[str, Any], where: str) -> Figure:
+def _figure(content: Mapping[str, Any], where: str, kinds: tuple[str, ...] = FIGURES) -> Figure:
     figure = _make(Figure, {key: tuple(v) if isinstance(v, list) else v for key, v in content.items()}, where)
-    if figure.kind not in FIGURES:
-        raise SpecificationError(f"{where}: {unknown('figure', figure.kind, FIGURES)}")
+    if figure.kind not in kinds:
+        raise SpecificationError(f"{where}: {unknown('figure', figure.kind, kinds)}")
     return figure
 
 
