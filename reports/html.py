@@ -74,7 +74,7 @@ def table(section: Section) -> Table:
     """Raises KeyError for a cell whose run is none of the section's."""
     assert section.grid
     grid, runs = section.grid, {run.id: run for run in section.runs}
-    columns = [[cell.text for cell in column] for column in zip(*grid.rows)]
+    columns = [[row[n].text for row in grid.rows] for n in range(len(grid.header))]
     numeric = [side == "r" for side in grid.sides]
     texts = [decimals.aligned(column) if n else map(decimals.as_it_is, column) for column, n in zip(columns, numeric)]
     lines = zip(*texts)
