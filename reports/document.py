@@ -44,6 +44,10 @@ class Grid:
     def rows(self) -> list[Row]:
         return [row for group in self.groups for row in group]
 
+    @property
+    def paired(self) -> bool:
+        return any(len(group) > 1 for group in self.groups)
+
 
 @dataclass(frozen=True)
 class Source:

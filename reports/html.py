@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from reports import decimals
+from reports.decimals import Aligned
 from reports.document import Cell, Page, Run, Section, Source
 from reports.markup import TEMPLATES, environment
 
@@ -25,11 +26,11 @@ PIXELS_PER_INCH = 2  # of a picture per one of the page: figures are drawn for s
 
 @dataclass(frozen=True)
 class Place:
-    """A cell in its table. pieces: its text with space before numbers; popover: id of the list of its runs, or
-    nothing; letters: of its remarks, each with an id that the remark links back to."""
+    """A cell in its table. popover: id of the list of its runs, or nothing; letters: of its remarks, each with an id
+    that the remark links back to."""
 
     cell: Cell
-    pieces: list[decimals.Piece]
+    text: Aligned
     popover: str
     letters: Mapping[str, str]
 
@@ -72,29 +73,39 @@ def document(page: Page, out_dir: Path) -> str:
 def table(section: Section) -> Table:
     """Raises KeyError for a cell whose run is none of the section's."""
     assert section.grid
-    known = {run.id: run for run in reversed(section.runs)}
-    columns = [[row[n].text for row in section.grid.rows] for n in range(len(section.grid.header))]
-    numeric = [side == "r" for side in section.grid.sides]
-    pieces = [decimals.aligned(c) if r else [[(0, text)] for text in c] for c, r in zip(columns, numeric)]
-    right = [r and decimals.plain(texts) for texts, r in zip(columns, numeric)]
-    popovers: dict[tuple[str, ...], str] = {}
-    back: dict[str, list[str]] = {letter: [] for letter in section.remarks}
-    groups: list[list[list[Place]]] = []
-    line = 0
-    for group in section.grid.groups:
-        groups.append([])
-        for row in group:
-            groups[-1].append([])
-            for n, cell in enumerate(row):
-                popover = popovers.setdefault(cell.runs, f"{section.name}.of-{len(popovers) + 1}") if cell.runs else ""
-                letters = {}
-                for letter in cell.marks:
-                    letters[letter] = f"{section.name}.mark-{letter}-{len(back[letter]) + 1}"
-                    back[letter].append(letters[letter])
-                groups[-1][-1].append(Place(cell, pieces[n][line], popover, letters))
-            line += 1
-    lists = {name: [known[run] for run in runs] for runs, name in popovers.items()}
-    return Table("".join("r" if r else "l" for r in right), groups, lists, back)
+    grid, runs = section.grid, {run.id: run for run in section.runs}
+    columns = [[row[n].text for row in grid.rows] for n in range(len(grid.header))]
+    numeric = [side == "r" for side in grid.sides]
+    texts = [decimals.aligned(column) if n else map(decimals.as_it_is, column) for column, n in zip(columns, numeric)]
+    lines = zip(*texts)
+    ids = _Ids(section.name)
+    groups = [[[ids.place(cell, text) for cell, text in zip(row, next(lines))] for row in g] for g in grid.groups]
+    return Table(
+        "".join("r" if n and decimals.alone(column) else "l" for column, n in zip(columns, numeric)),
+        groups,
+        {popover: [runs[run] for run in behind] for behind, popover in ids.popovers.items()},
+        ids.back,
+    )
+
+
+class _Ids:
+    """Numbers a section's lists of runs, and the letters in its cells."""
+
+    def __init__(self, section: str):
+        self.section = section
+        self.popovers: dict[tuple[str, ...], str] = {}
+        self.back: dict[str, list[str]] = {}
+
+    def place(self, cell: Cell, text: Aligned) -> Place:
+        popover = ""
+        if cell.runs:
+            popover = self.popovers.setdefault(cell.runs, f"{self.section}.of-{len(self.popovers) + 1}")
+        return Place(cell, text, popover, {letter: self._mark(letter) for letter in cell.marks})
+
+    def _mark(self, letter: str) -> str:
+        marks = self.back.setdefault(letter, [])
+        marks.append(f"{self.section}.mark-{letter}-{len(marks) + 1}")
+        return marks[-1]
 
 
 def row_ids(section: Section) -> dict[str, str]:

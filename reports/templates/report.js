@@ -45,7 +45,7 @@ function textIn(body, column) {
 function makeFilter(box) {
   const [input, shown] = [box.querySelector("input"), box.querySelector("output")];
   const bodies = [...box.parentElement.querySelector("table").tBodies];
-  const texts = bodies.map((body) => body.textContent.toLowerCase());
+  const texts = bodies.map((body) => [...body.rows[0].cells].map((cell) => cell.textContent.toLowerCase()).join(" "));
   const apply = () => {
     const wanted = input.value.toLowerCase().split(/\s+/).filter(Boolean);
     bodies.forEach((body, n) => (body.hidden = !wanted.every((word) => texts[n].includes(word))));
