@@ -435,6 +435,8 @@ def test_the_command_line_from_launch_to_cancel(slurm, tmp_path):
     assert code == 0 and "job 100: 7 runs, at most 2 at a time" in out, err
     code, out, _ = run("status=ablation_offsets", "--json")
     assert [(row["state"], row["job"]) for row in json.loads(out)["runs"]] == [("queued", f"100_{n}") for n in range(7)]
+    code, out, _ = run("report=ablation_offsets", "--json")
+    assert code == 0 and {row["state"] for row in json.loads(out)["rows"]} == {"queued"}
     code, out, _ = run("cancel=ablation_offsets", "--json")
     assert len(json.loads(out)["cancelled"]) == 7
     for refused in (["--jobs", "2", "--slurm"], ["--max-parallel", "2"], ["--max-parallel", "0", "--slurm"]):
