@@ -11,7 +11,9 @@ function makeSortable(table) {
     if (header.classList.contains("sources")) return;
     const button = document.createElement("button");
     button.type = "button";
-    button.append(...header.childNodes);
+    const label = document.createElement("span"); // the arrow hangs at its last word, which it could not at a button's
+    label.append(...header.childNodes);
+    button.append(label);
     header.append(button);
     header.setAttribute("aria-sort", "none");
     button.addEventListener("click", () => {

@@ -9,6 +9,7 @@ import pytest
 
 from reports import compose, render, specification
 from results.collect import collect
+from tests.reports.programs import GET_THEM, without_browser, without_latex
 from tests.results.synthetic import edit_json, make_plan, make_runs, run_id
 
 NASTY = r"50% of $x_1$ & {A|B} <b> \cmd #3 ~^ [y] *z* `c` ① Δ ±"
@@ -47,3 +48,12 @@ def write_report():
         return render.write(compose.page(plan["sweep"], [found], **options), out_dir)
 
     return written
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Says that pages were not read as their readers do; the dots and letters above do not."""
+    skipped = [str(report.longrepr) for report in terminalreporter.getreports("skipped")]
+    if count := sum(GET_THEM in reason for reason in skipped):
+        missing = ", ".join([*without_browser(), *without_latex()])
+        line = f"{count} tests of pages in a browser or with LaTeX were skipped: {missing} not installed; {GET_THEM}."
+        terminalreporter.write_line(line, yellow=True)

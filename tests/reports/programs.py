@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 
+GET_THEM = "as root, `make readers` gets it"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -39,7 +40,7 @@ def need(missing: list[str]) -> None:
     reason = f"{', '.join(missing)} not installed"
     if os.environ.get("CI") == "true":
         pytest.fail(f"{reason}, and CI=true says that these tests must run", pytrace=False)
-    pytest.skip(f"{reason}; as root, `make readers` gets it")
+    pytest.skip(f"{reason}: {GET_THEM}")
 
 
 if __name__ == "__main__":

@@ -8,15 +8,13 @@ from contextlib import contextmanager
 from urllib.parse import unquote, urlsplit
 
 import pytest
-
-from reports import render
-from tests.reports import programs, tricky
-
-pytest.importorskip("selenium")
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
+
+from reports import render
+from tests.reports import programs, tricky
 
 # text colour, and the first background behind it that can be seen
 COLOURS = """
