@@ -6,10 +6,17 @@ Nothing here writes. Whatever is torn, half-written or belongs to another run is
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from results.numbers import is_number, whole
+
+if TYPE_CHECKING:
+    from results.metrics_log import Log
+
+FILES = ("state.json", "summary.json", "metrics.jsonl", "provenance.json", "config.yaml", "examples.npz")
 
 DONE, NOT_RUN, UNREADABLE, CANCELLED = "done", "not run", "unreadable", "cancelled"
 LOST = ("failed", "refused", CANCELLED)  # of a parent: its children cannot be started
@@ -27,21 +34,26 @@ class RunFolder:
     status: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
-    log: list[dict[str, Any]] = field(default_factory=list)
-    examples: Path | None = None
+    config: str = ""
+    log: Log | None = None
+    examples: bool = False
     warnings: list[str] = field(default_factory=list)
 
 
-def read_run(runs_dir: Path, run: str, seed: int, protocol: str) -> RunFolder:
-    """The run ``run`` of ``runs_dir``, which is to be of this seed and protocol."""
+def read_run(
+    runs_dir: Path, run: str, seed: int, protocol: str, logs: Mapping[Path, tuple[Log, list[str]]]
+) -> RunFolder:
+    """The run ``run`` of ``runs_dir``, which is to be of this seed and protocol. ``logs`` has its log, if any."""
     path, found = runs_dir / run, RunFolder(run)
-    if not any((path / name).exists() for name in ("state.json", "summary.json", "metrics.jsonl")):
+    found.config = _read_text(path / "config.yaml")
+    if not any((path / name).exists() for name in FILES[:3]):
         return found  # no folder, or one that a launcher made for later
     found.status = _read_json(path / "state.json", found.warnings) or {}
     found.state = str(found.status.get("state") or UNREADABLE)
     found.cause = " ".join(str(found.status.get("cause") or "").split())
     found.progress = _progress(found.status)
-    found.log = _read_log(path / "metrics.jsonl", found.warnings)
+    found.log, bad_lines = logs.get(path / "metrics.jsonl", (None, []))
+    found.warnings += bad_lines
     if not (path / "summary.json").exists():
         if found.state == DONE:
             _refuse(found, "it is said to be done, but there is no summary.json")
@@ -55,8 +67,8 @@ def read_run(runs_dir: Path, run: str, seed: int, protocol: str) -> RunFolder:
         return found
     assert summary is not None
     found.state, found.cause, found.progress, found.summary = DONE, "", 1.0, summary
-    found.examples = path / "examples.npz" if (path / "examples.npz").is_file() else None
-    if not found.log:
+    found.examples = (path / "examples.npz").is_file()
+    if found.log is None or not len(found.log.steps):
         found.warnings.append(f"{run}: no rows in metrics.jsonl; its learning curve is missing")
     return found
 
@@ -76,6 +88,8 @@ def _problem(summary: dict[str, Any] | None, run: str, seed: int, protocol: str)
     for key, planned in (("run", run), ("seed", seed), ("protocol", protocol)):
         if summary[key] != planned:
             return f"summary.json is of another run: its {key} is {summary[key]!r}, planned was {planned!r}"
+    if whole(summary["step"]) is None:
+        return f"summary.json: its step is {summary['step']!r}, not a number"
     if not isinstance(summary["metrics"], dict) or not summary["metrics"]:
         return "summary.json holds no metrics"
     broken = [name for name, value in summary["metrics"].items() if not is_number(value)]
@@ -89,7 +103,7 @@ def _half_written(path: Path, found: RunFolder) -> str:
     found.provenance = _read_json(path / "provenance.json", found.warnings) or {}
     if not found.provenance:
         return "provenance.json is missing or cannot be read, so its code and data are unknown"
-    if not (path / "config.yaml").is_file() or not (path / "config.yaml").stat().st_size:
+    if not found.config:
         return "config.yaml is missing"
     return ""
 
@@ -107,7 +121,7 @@ def _read_json(path: Path, warnings: list[str]) -> dict[str, Any] | None:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         warnings.append(f"{where}{line}: torn or not JSON")
         return None
@@ -117,27 +131,8 @@ def _read_json(path: Path, warnings: list[str]) -> dict[str, Any] | None:
     return content
 
 
-def _read_log(path: Path, warnings: list[str]) -> list[dict[str, Any]]:
-    """Rows of ``metrics.jsonl``. A torn last line is ignored; any other bad line is named and left out."""
+def _read_text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        return path.read_bytes().decode("utf-8", errors="replace")
     except OSError:
-        return []
-    rows, lines = [], text.splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            good = isinstance(row, dict) and is_number(row.get("step"))
-        except ValueError:
-            if number == len(lines) and not text.endswith("\n"):
-                break
-            good = False
-        if good:
-            rows.append(row)
-        else:
-            warnings.append(f"{path.parent.name}/{path.name}:{number}: not a row of metrics; left out")
-    return rows
-
-
-def is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return ""

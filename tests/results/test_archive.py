@@ -29,9 +29,12 @@ def test_round_trip(collected, tmp_path):
     files = archive.write(found, tmp_path / "m", plan, title="Scenes", date="2031-05-04", note="made up")
     assert sorted(path.name for path in files) == ["about.yaml", "curves.csv", "metrics.csv", "runs.csv"]
     back = archive.read(tmp_path / "m")
-    pd.testing.assert_frame_equal(back.runs, found.runs)
+    ours = list(archive.OF_FOLDERS)  # not committed: they lead to files that are not
+    pd.testing.assert_frame_equal(back.runs.drop(columns=ours), found.runs.drop(columns=ours))
+    assert set(back.runs["config"]) == {""} and back.runs["log_line"].isna().all()
     pd.testing.assert_frame_equal(back.curves, found.curves, check_dtype=False)
     kept = found.metrics[found.metrics["metric"] != "train/lr"].reset_index(drop=True)
+    kept["metric"] = kept["metric"].cat.remove_unused_categories()
     key = ["arm", "seed", "metric", "step"]
     pd.testing.assert_frame_equal(
         back.metrics.sort_values(key, ignore_index=True)[list(kept.columns)],
