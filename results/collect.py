@@ -110,14 +110,16 @@ def runs_frame(rows: Iterable[Mapping[Any, Any]]) -> pd.DataFrame:
     """The runs table with its types, the same whether the rows come from folders or from a CSV file."""
     import pandas as pd
 
-    frame = pd.DataFrame(list(rows), columns=list(RUN_COLUMNS))
+    listed, columns = list(rows), {}
     for column in RUN_COLUMNS:
+        values = [row.get(column) for row in listed]
         if column in NUMBERS:
-            frame[column] = pd.to_numeric(frame[column]).astype(NUMBERS[column])
+            columns[column] = pd.to_numeric(pd.Series(values, dtype=object)).astype(NUMBERS[column])
         else:
-            values = frame[column].astype(object)
-            frame[column] = values.where(values.notna(), "")
-    return frame
+            columns[column] = pd.Series(
+                ["" if value is None or value != value else value for value in values], dtype=object
+            )
+    return pd.DataFrame(columns)
 
 
 def metrics_frame(frame: pd.DataFrame) -> pd.DataFrame:

@@ -44,10 +44,8 @@ class Page:
         return found
 
     @cached_property
-    def final(self) -> np.ndarray:
-        import numpy as np
-
-        return np.array(self.list("final"), dtype=bool)
+    def finals(self) -> list[int]:
+        return self.list("finals")
 
     def stamps(self) -> np.ndarray:
         """[runs, numbers]"""
@@ -65,22 +63,15 @@ class Page:
         found: list[Any] = self.table.column(column).to_pylist()
         return found
 
-    def logs(self, first: int, end: int) -> tuple[Log, np.ndarray]:
-        """The logs of the rows from first to before end, behind each other, and which of their rows are a summary's.
-
-        They must have the same names.
-        """
-        import numpy as np
+    def logs(self, first: int, end: int) -> Log:
+        """The logs of the rows from first to before end, behind each other; they must have the same names."""
 
         def part(name: str) -> np.ndarray:
             starts, content = self.lists[name]
             return content[starts[first] : starts[end]]
 
         names = tuple(json.loads(self.names[first]))
-        log = Log(names, part("steps"), part("epochs"), part("values").reshape(-1, len(names)))
-        last, starts = np.zeros(len(log.steps), bool), self.lists["steps"][0]
-        last[starts[first + 1 : end + 1][self.final[first:end]] - starts[first] - 1] = True
-        return log, last
+        return Log(names, part("steps"), part("epochs"), part("values").reshape(-1, len(names)))
 
     def forget_logs(self) -> None:
         """Lets go of all but the lists of texts and numbers that were asked for before."""
@@ -88,7 +79,8 @@ class Page:
         self.__dict__.pop("lists", None)
 
     def _column(self, name: str) -> pa.Array:
-        return self.table.column(name).combine_chunks()
+        column = self.table.column(name)
+        return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # the latter copies
 
 
 class Place(NamedTuple):

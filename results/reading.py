@@ -53,7 +53,7 @@ def schema() -> pa.Schema:
         ("run", pa.string()), ("seed", pa.int64()), ("protocol", pa.string()),
         ("stamps", pa.list_(pa.int64(), STAMP * len(FILES))),
         ("facts", pa.string()), ("config", pa.string()), ("names", pa.string()), ("count", pa.int64()),
-        ("final", pa.bool_()), ("steps", pa.large_list(pa.int64())), ("epochs", pa.large_list(pa.int64())),
+        ("finals", pa.int64()), ("steps", pa.large_list(pa.int64())), ("epochs", pa.large_list(pa.int64())),
         ("values", pa.large_list(pa.float64())),
     ])  # fmt: skip
 
@@ -62,7 +62,7 @@ def read(runs_dir: Path, wanted: Sequence[Wanted]) -> pa.Table:
     """One row per wanted run.
 
     facts: JSON of what the runs table and the warnings need; names: JSON list of metrics; values: row by row, one per
-    name, NaN where a row has none; count: those that are there; final: whether the last row is the summary's.
+    name, NaN where a row has none; count: those that are there; finals: how many of them, the last, are the summary's.
     """
     import pyarrow as pa
 
@@ -77,7 +77,7 @@ def read(runs_dir: Path, wanted: Sequence[Wanted]) -> pa.Table:
             logs.append(log)
             rows.append({
                 **one._asdict(), "facts": json.dumps(_facts(folder)), "config": folder.config,
-                "names": json.dumps(log.names), "final": bool(folder.summary),
+                "names": json.dumps(log.names), "finals": len(folder.summary.get("metrics", ())),
             })  # fmt: skip
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
     columns |= _lists(logs)
@@ -86,7 +86,10 @@ def read(runs_dir: Path, wanted: Sequence[Wanted]) -> pa.Table:
 
 
 def _with_finals(folder: RunFolder) -> Log:
-    """The log with one more row, the summary's values; they replace what the log says of them at the same step."""
+    """The log and behind it the summary's values, which replace what the log says of them at the same step.
+
+    They take a row of their own, or the last row's end where that is the same.
+    """
     import numpy as np
 
     none = np.empty(0, np.int64)
@@ -96,6 +99,10 @@ def _with_finals(folder: RunFolder) -> Log:
     finals = {name: rounded(float(value)) for name, value in summary["metrics"].items()}
     names = (*log.names, *(name for name in finals if name not in log.names))
     step, epoch = whole(summary["step"]), whole(summary.get("epochs"))
+    own = len(log.names) - len(finals)
+    if names == (*log.names[:own], *finals) and _ends_with(log, step, epoch):
+        log.values[-1, own:] = list(finals.values())
+        return log
     values = np.full((len(log.steps) + 1, len(names)), np.nan)
     values[:-1, : len(log.names)] = log.values
     replaced = np.array([name in finals for name in names], dtype=bool)
@@ -104,6 +111,12 @@ def _with_finals(folder: RunFolder) -> Log:
     steps = np.append(log.steps, np.int64(step or 0))
     epochs = np.append(log.epochs, np.int64(MISSING if epoch is None else epoch))
     return Log(names, steps, epochs, values, log.last_line)
+
+
+def _ends_with(log: Log, step: int | None, epoch: int | None) -> bool:
+    """Whether the last row, and no other, is of this step."""
+    at = log.steps == step
+    return bool(len(at)) and bool(at[-1]) and at.sum() == 1 and log.epochs[-1] == (MISSING if epoch is None else epoch)
 
 
 def _lists(logs: list[Log]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from results.metrics_log import MISSING
+from results.metrics_log import MISSING, Log
 from results.page import Place
 from results.threads import in_threads
 
@@ -50,32 +50,40 @@ def metrics(cells: Sequence[Cell]) -> pd.DataFrame:
     names = {text: json.loads(text) for text in {cell.place.page.names[cell.place.row] for cell in cells}}
     categories = {kind: sorted({getattr(cell, kind) for cell in cells}) for kind in TEXTS}
     categories["metric"] = sorted(set().union(*names.values()))
+    of_names = {text: _codes(found, categories["metric"]) for text, found in names.items()}
     of_cells = {kind: _codes([getattr(cell, kind) for cell in cells], categories[kind]) for kind in TEXTS}
     seeds = np.array([cell.seed for cell in cells], dtype=np.int64)
     of_cells["seed"] = seeds.astype(_integers([seeds]))
-    of_names = {text: _codes(found, categories["metric"]) for text, found in names.items()}
-    counts = np.array([cell.place.page.counts[cell.place.row] for cell in cells], dtype=np.int64)
-    starts = np.concatenate([[0], np.cumsum(counts)])
+    starts = np.cumsum([0, *(cell.place.page.counts[cell.place.row] for cell in cells)])
 
     types = {kind: codes.dtype for kind, codes in of_cells.items()}
     types |= {kind: _integers(page.lists[f"{kind}s"][1] for page in pages.values()) for kind in ("step", "epoch")}
-    types |= {"metric": _codes([], categories["metric"]).dtype}
-    types |= {"value": np.dtype(float), "final": np.dtype(bool), "no epoch": np.dtype(bool)}
+    types |= {"metric": _codes([], categories["metric"]).dtype, "value": np.dtype(float)}
+    various = [kind for kind, codes in of_cells.items() if codes.any()]
     table = {kind: np.empty(starts[-1], dtype) for kind, dtype in types.items()}
+    types |= dict.fromkeys(("final", "no epoch"), np.dtype(bool))
+    for kind in types.keys() - {*various, "step", "epoch", "metric", "value"}:
+        table[kind] = np.zeros(starts[-1], types[kind])  # which takes no memory where nothing else is written
 
     def fill(key: int) -> None:
         page = pages[key]
         for row, mine in pieces[key]:
-            log, last = page.logs(row, row + len(mine))
-            part, here = slice(starts[mine.start], starts[mine.stop]), ~np.isnan(log.values)
-            none, in_row = log.epochs == MISSING, here.sum(axis=1)
-            of_rows = {"step": log.steps, "epoch": np.where(none, 0, log.epochs), "no epoch": none, "final": last}
-            table["value"][part] = log.values[here]
-            table["metric"][part] = np.broadcast_to(of_names[page.names[row]], here.shape)[here]
-            for kind, column in of_rows.items():
-                table[kind][part] = np.repeat(column.astype(types[kind]), in_row)
-            for kind, codes in of_cells.items():
-                table[kind][part] = np.repeat(codes[mine.start : mine.stop], counts[mine.start : mine.stop])
+            log = page.logs(row, row + len(mine))
+            part = slice(starts[mine.start], starts[mine.stop])
+            here = None if part.stop - part.start == log.values.size else ~np.isnan(log.values)
+            none = log.epochs == MISSING
+            if none.any():
+                table["no epoch"][part] = _per_value(none, log, here)
+            table["epoch"][part] = _per_value(np.where(none, 0, log.epochs).astype(types["epoch"]), log, here)
+            table["step"][part] = _per_value(log.steps.astype(types["step"]), log, here)
+            codes = np.broadcast_to(of_names[page.names[row]], log.values.shape)
+            table["metric"][part] = codes.ravel() if here is None else codes[here]
+            table["value"][part] = log.values.ravel() if here is None else log.values[here]
+            for number in mine:
+                cell = slice(starts[number], starts[number + 1])
+                for kind in various:
+                    table[kind][cell] = of_cells[kind][number]
+                table["final"][starts[number + 1] - page.finals[row + number - mine.start] : starts[number + 1]] = True
         page.forget_logs()
 
     pieces = _pieces(cells)
@@ -98,6 +106,13 @@ def _pieces(cells: Sequence[Cell]) -> dict[int, list[_Piece]]:
                 continue
         mine.append(_Piece(row, range(number, number + 1)))
     return found
+
+
+def _per_value(of_rows: np.ndarray, log: Log, here: np.ndarray | None) -> np.ndarray:
+    """One for every value that is there, of one for every row."""
+    import numpy as np
+
+    return np.repeat(of_rows, len(log.names) if here is None else here.sum(axis=1))
 
 
 def _codes(values: Sequence[str], categories: Sequence[str]) -> np.ndarray:
