@@ -143,7 +143,7 @@ def _cancel(facts: Mapping[str, dict[str, Any]], plan: Plan) -> None:
 
 def _foreign(runs_dir: Path) -> list[str]:
     """Warnings about folders that look like runs and are none."""
-    names = sorted(os.listdir(runs_dir)) if runs_dir.is_dir() else []  # noqa: PTH208  (of 10,000, names are enough)
+    names = sorted(os.listdir(runs_dir)) if runs_dir.is_dir() else []
     return [
         f"{name}: looks like a run folder, but its name is not a run id; skipped"
         for name in names

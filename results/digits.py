@@ -48,8 +48,8 @@ def _shifted(values: np.ndarray, places: np.ndarray) -> np.ndarray:
     """values × 10 ** places: a product or a quotient with a power of ten that is a float."""
     import numpy as np
 
-    factors = _powers()[np.abs(places)]
-    found: np.ndarray = np.where(places >= 0, values * factors, values / factors)
+    factors, up = _powers()[np.abs(places)], places >= 0
+    found: np.ndarray = values * factors if up.all() else np.where(up, values * factors, values / factors)
     return found
 
 

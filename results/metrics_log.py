@@ -7,9 +7,8 @@ line, no line torn. Whatever else is found takes the slow way, which names what 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from results.digits import rounded_all
@@ -39,13 +38,11 @@ class Log:
     last_line: int | None = None
 
 
-def read_logs(paths: Iterable[Path]) -> dict[Path, tuple[Log, list[str]]]:
-    """The logs that exist, each with warnings about lines that are no rows."""
-    contents = {path: content for path in paths if (content := _content(path)) is not None}
-    clean = dict(zip(contents, read_clean(list(contents.values()))))
+def read_logs(contents: Mapping[str, bytes]) -> dict[str, tuple[Log, list[str]]]:
+    """By run: its log, and warnings about lines that are no rows."""
     return {
-        path: (log, []) if (log := clean[path]) is not None else read_lines(content, f"{path.parent.name}/{path.name}")
-        for path, content in contents.items()
+        run: (log, []) if log is not None else read_lines(contents[run], f"{run}/metrics.jsonl")
+        for run, log in zip(contents, read_clean(list(contents.values())))
     }
 
 
@@ -90,19 +87,12 @@ def read_clean(contents: Sequence[bytes]) -> list[Log | None]:
     return found
 
 
-def _content(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None
-
-
 def _keys(content: bytes) -> tuple[str, ...]:
     """The keys of the first and the last line where the bytes look clean, else nothing."""
     if not (content.startswith(b"{") and content.endswith(b"}\n") and content.isascii()):
         return ()
-    # each line starts and ends with a brace; with as many objects as lines, every line is one object
-    if content.count(b"\n") - 1 != content.count(b"}\n{") or any(sign in content for sign in SPECIAL):
+    # each line starts as the first does, and ends, with a brace; with as many objects as lines, each line is one object
+    if content.count(b"\n") - 1 != content.count(b"}\n" + content[:8]) or any(sign in content for sign in SPECIAL):
         return ()
     first = content[: content.index(b"\n")]
     last = content[content.rfind(b"\n", 0, -1) + 1 :]
@@ -125,10 +115,12 @@ def _parsed(contents: list[bytes], keys: tuple[str, ...]) -> list[Log] | None:
     values = np.empty((table.num_rows, len(names)))
     for place, name in enumerate(names):
         values[:, place] = table.column(name).to_numpy()
-    absent = sum(table.column(name).null_count for name in names)
-    if np.count_nonzero(np.isfinite(values)) != values.size - absent and not _python_nan(contents):
-        return None
-    values[np.isinf(values)] = np.nan
+    finite = np.isfinite(values)
+    if not finite.all():
+        absent = sum(table.column(name).null_count for name in names)
+        if np.count_nonzero(finite) != values.size - absent and not _python_nan(contents):
+            return None
+        values[~finite] = np.nan
     if np.signbit(values[values == 0]).any():
         return None  # -0 is the integer 0 for Python, and a float for pyarrow
     values = rounded_all(values)

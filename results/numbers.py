@@ -9,7 +9,7 @@ RANGE = range(-(2**63), 2**63)
 
 def is_number(value: object) -> bool:
     """A finite number that a float can hold; not a bool."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
     try:
         return math.isfinite(value)

@@ -98,7 +98,11 @@ class Pages:
         import pyarrow as pa
 
         settled = [[row for row, one in enumerate(group) if _settled(one, now)] for group in groups]
-        parts = [page.table.take(rows) for page, rows in zip(fresh, settled) if rows]
+        parts = [
+            page.table if len(rows) == len(page.runs) else page.table.take(rows)
+            for page, rows in zip(fresh, settled)
+            if rows
+        ]
         kept, used = sum(map(len, settled)), _used(found)
         planned = set(found)
         mine = [page for page in pages if planned.issuperset(page.runs)]
@@ -109,8 +113,8 @@ class Pages:
                 parts.append(page.table.take(rows))
                 obsolete.append(page)
                 kept += len(rows)
-        if kept <= PAGE_RUNS and parts:
-            parts = [pa.concat_tables(parts)]
+        if kept <= PAGE_RUNS and len(parts) > 1:
+            parts = [pa.concat_tables(parts).combine_chunks()]
         written = set(in_threads(self._write, parts))
         for page in obsolete:
             if page.path is not None and page.path not in written:
@@ -121,7 +125,7 @@ class Pages:
     def _write(self, table: pa.Table) -> Path:
         import pyarrow as pa
 
-        table, sink = table.combine_chunks(), pa.BufferOutputStream()
+        sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, table.schema) as file:
             file.write_table(table)
         content = sink.getvalue()

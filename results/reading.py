@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from results.digits import rounded
 from results.metrics_log import MISSING, Log, read_logs
 from results.numbers import is_number, whole
-from results.run_folder import DONE, FILES, RunFolder, read_run
+from results.run_folder import DONE, FILES, RunFolder, content, read_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +40,7 @@ def stamps(folder: str) -> Stamps:
     found: list[int] = []
     for name in FILES:
         try:
-            status = os.stat(f"{folder}/{name}")  # noqa: PTH116  (60,000 of them: a Path each would take as long again)
+            status = os.stat(f"{folder}/{name}")
             found += (status.st_size, status.st_mtime_ns, status.st_ino)
         except OSError:
             found += (-1, -1, -1)
@@ -70,7 +71,11 @@ def read(runs_dir: Path, wanted: Sequence[Wanted]) -> pa.Table:
     logs: list[Log] = []
     for start in range(0, len(wanted), LOGS_AT_ONCE):
         some = wanted[start : start + LOGS_AT_ONCE]
-        parsed = read_logs(runs_dir / one.run / "metrics.jsonl" for one in some)
+        contents = {}
+        for one in some:
+            with suppress(OSError):
+                contents[one.run] = content(f"{runs_dir}/{one.run}/metrics.jsonl")
+        parsed = read_logs(contents)
         for one in some:
             folder = read_run(runs_dir, one.run, one.seed, one.protocol, parsed)
             log = _with_finals(folder)

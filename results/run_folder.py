@@ -6,7 +6,9 @@ Nothing here writes. Whatever is torn, half-written or belongs to another run is
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,33 +43,34 @@ class RunFolder:
 
 
 def read_run(
-    runs_dir: Path, run: str, seed: int, protocol: str, logs: Mapping[Path, tuple[Log, list[str]]]
+    runs_dir: Path, run: str, seed: int, protocol: str, logs: Mapping[str, tuple[Log, list[str]]]
 ) -> RunFolder:
     """The run ``run`` of ``runs_dir``, which is to be of this seed and protocol. ``logs`` has its log, if any."""
-    path, found = runs_dir / run, RunFolder(run)
-    found.config = _read_text(path / "config.yaml")
-    if not any((path / name).exists() for name in FILES[:3]):
+    path, found = f"{runs_dir}/{run}", RunFolder(run)
+    with suppress(OSError):
+        found.config = content(f"{path}/config.yaml").decode("utf-8", errors="replace")
+    if not any(os.path.exists(f"{path}/{name}") for name in FILES[:3]):
         return found  # no folder, or one that a launcher made for later
-    found.status = _read_json(path / "state.json", found.warnings) or {}
+    found.status = _read_json(path, "state.json", found.warnings) or {}
     found.state = str(found.status.get("state") or UNREADABLE)
     found.cause = " ".join(str(found.status.get("cause") or "").split())
     found.progress = _progress(found.status)
-    found.log, bad_lines = logs.get(path / "metrics.jsonl", (None, []))
+    found.log, bad_lines = logs.get(run, (None, []))
     found.warnings += bad_lines
-    if not (path / "summary.json").exists():
+    if not os.path.exists(f"{path}/summary.json"):
         if found.state == DONE:
             _refuse(found, "it is said to be done, but there is no summary.json")
         elif found.state == UNREADABLE:
             _refuse(found, "no readable state.json")
         return found
-    summary = _read_json(path / "summary.json", found.warnings)
+    summary = _read_json(path, "summary.json", found.warnings)
     problem = _problem(summary, run, seed, protocol) or _half_written(path, found)
     if problem:
         _refuse(found, problem)
         return found
     assert summary is not None
     found.state, found.cause, found.progress, found.summary = DONE, "", 1.0, summary
-    found.examples = (path / "examples.npz").is_file()
+    found.examples = os.path.isfile(f"{path}/examples.npz")
     if found.log is None or not len(found.log.steps):
         found.warnings.append(f"{run}: no rows in metrics.jsonl; its learning curve is missing")
     return found
@@ -98,9 +101,9 @@ def _problem(summary: dict[str, Any] | None, run: str, seed: int, protocol: str)
     return ""
 
 
-def _half_written(path: Path, found: RunFolder) -> str:
+def _half_written(path: str, found: RunFolder) -> str:
     """Fills in the provenance; says what a folder with a good summary lacks to be traceable."""
-    found.provenance = _read_json(path / "provenance.json", found.warnings) or {}
+    found.provenance = _read_json(path, "provenance.json", found.warnings) or {}
     if not found.provenance:
         return "provenance.json is missing or cannot be read, so its code and data are unknown"
     if not found.config:
@@ -115,24 +118,23 @@ def _progress(status: dict[str, Any]) -> float | None:
     return None
 
 
-def _read_json(path: Path, warnings: list[str]) -> dict[str, Any] | None:
-    where = f"{path.parent.name}/{path.name}"
+def _read_json(folder: str, name: str, warnings: list[str]) -> dict[str, Any] | None:
+    where = f"{os.path.basename(folder)}/{name}"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(content(f"{folder}/{name}").decode("utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
         line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         warnings.append(f"{where}{line}: torn or not JSON")
         return None
-    if not isinstance(content, dict):
+    if not isinstance(found, dict):
         warnings.append(f"{where}: expected keys and values")
         return None
-    return content
+    return found
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8", errors="replace")
-    except OSError:
-        return ""
+def content(path: str) -> bytes:
+    """Raises OSError."""
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
