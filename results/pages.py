@@ -73,7 +73,8 @@ class Pages:
         """The time by the clock that dates the run folders' files; None where nothing can be written."""
         clock = self.folder / f".clock.{secrets.token_hex(4)}.tmp"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.parent.mkdir(exist_ok=True)  # without the runs' folder there is nothing to keep
+            self.folder.mkdir(exist_ok=True)
             clock.touch(exist_ok=False)
             try:
                 return clock.stat().st_mtime_ns
@@ -160,6 +161,8 @@ def _table(path: Path) -> pa.Table | None:
         with path.open("rb") as file:
             # memory that goes back to the system when it is not needed any more, unlike that of many small pieces
             memory = mmap.mmap(-1, max(1, path.stat().st_size))
+            if hasattr(mmap, "MADV_HUGEPAGE"):
+                memory.madvise(mmap.MADV_HUGEPAGE)
             if file.readinto(memory) != len(memory):
                 return None
         if path.name != f"{version()}-{hashlib.sha256(memory).hexdigest()}{ENDING}":

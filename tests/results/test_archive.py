@@ -68,6 +68,34 @@ def test_long_logs_are_kept_short(collected, tmp_path):
     )  # the judged metric is kept whole: seven arms and seeds that started
 
 
+def test_the_line_of_a_committed_number(collected, tmp_path):
+    plan, found = collected
+    archive.write(found, tmp_path / "m", plan, title="t", date="d")
+    lines = (tmp_path / "m" / "metrics.csv").read_text().splitlines()
+    for run, value in found.finals("eval/token_accuracy")[["run", "value"]].itertuples(index=False):
+        line = archive.line_of(tmp_path / "m", run, "eval/token_accuracy")
+        assert lines[line - 1] == f"{run},1200,20,eval/token_accuracy,{value},True"
+    assert archive.line_of(tmp_path / "m", run_id("zero", 2), "eval/token_accuracy") is None, "it has not finished"
+    assert archive.line_of(tmp_path / "m", run_id("zero", 0), "train/loss") is None, "it is logged, not reported"
+    assert archive.line_of(tmp_path / "nowhere", run_id("zero", 0), "eval/token_accuracy") is None
+    run = run_id("zero", 0)
+    before = archive.line_of(tmp_path / "m", run, "eval/token_accuracy")
+    (tmp_path / "m" / "metrics.csv").write_text("\n".join([lines[0], *lines[2:]]) + "\n")
+    assert archive.line_of(tmp_path / "m", run, "eval/token_accuracy") == before - 1, "the file changed"
+
+
+def test_every_committed_number_is_found_at_its_line():
+    for label in archive.labels():
+        collected, lines = (
+            archive.read(archive.folder(label)),
+            (archive.folder(label) / "metrics.csv").read_text().splitlines(),
+        )
+        finals = collected.metrics[collected.metrics["final"]]
+        for run, metric in set(zip(finals["run"], finals["metric"])):
+            line = lines[archive.line_of(archive.folder(label), run, metric) - 1]
+            assert line.startswith(f"{run},") and f",{metric}," in line and line.endswith(",True")
+
+
 def test_files_that_are_missing_or_torn_are_one_line(collected, tmp_path):
     plan, found = collected
     with pytest.raises(CollectError, match="unknown measured results 'nowhere'"):
