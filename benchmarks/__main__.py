@@ -70,9 +70,9 @@ def _times_table(report: startup.Report, title: str) -> Table:
 def _collector_table(report: collector.Report) -> Table:
     table = Table(
         title=f"Collecting {report.runs:,} runs of {report.epochs} epochs, {report.logs_mb:.0f} MB of logs",
-        caption=f"Medians of {report.repeats} turns, files in the system's cache, {report.processors} processors, load "
-        f"average before {report.load_average:.2f}; the peer on {report.sample} runs, extrapolated; making the runs took "
-        f"{report.making_s:.0f} s; what is kept takes {report.pages_mb:.0f} MB",
+        caption=f"Medians of {report.repeats} turns, {report.processors} processors, files in the system's cache, "
+        f"load average before {report.load_average:.2f}; the peer on {report.sample} runs, extrapolated; "
+        f"making the runs took {report.making_s:.0f} s; what is kept takes {report.pages_mb:.0f} MB",
     )
     for heading in ("", "call, s", "fastest, s", "whole process, s", "peak memory, MiB", "ratio"):
         table.add_column(heading, justify="left" if not heading else "right")

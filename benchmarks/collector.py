@@ -29,7 +29,7 @@ METRICS = (
     *(f"{of}/{name}" for of in ("eval", "eval_ema") for name in ("top1", "top5", "loss")),
 )
 COLLECT = """
-import json, resource, sys, time
+import json, re, resource, sys, time
 from pathlib import Path
 import pandas
 from results.collect import collect
@@ -38,7 +38,9 @@ started = time.perf_counter()
 found = collect(plan, Path(sys.argv[2]))
 seconds = time.perf_counter() - started
 assert len(found.metrics) == int(sys.argv[3]) and set(found.runs["state"]) == {"done"} and not found.warnings
-peak = sum(resource.getrusage(of).ru_maxrss for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+# ru_maxrss of the process itself would also count the one that started it
+own = int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
+peak = own + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
 print(json.dumps({"seconds": seconds, "peak_mib": peak / 1024}))
 """
 PLAIN = """
