@@ -23,9 +23,10 @@ def write(path: Path, content: str | bytes) -> Path:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[BinaryIO]:
+def writing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """A file that becomes ``path`` when the block ends without an error; folders that are missing are made.
 
+    Not ``durable``: a power cut may tear it, as is right for what can be made again and is checked when it is read.
     Raises WriteError, leaving the old file.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -34,9 +35,11 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         with temporary.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        if durable:
+            _sync_folder(path.parent)
     except OSError as error:
         raise WriteError(f"cannot write {path}: {reason(error)}") from error
     finally:

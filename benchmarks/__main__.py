@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bookkeeping, checkpoint, sampler, startup
+from benchmarks import bookkeeping, checkpoint, collector, sampler, startup
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -26,12 +26,15 @@ def main(arguments: list[str] | None = None) -> None:
         benchmark.add_argument("--device", default="cpu", help="cpu or cuda")
     starting = chosen.add_parser("startup", help="the commands that import no torch")
     keeping = chosen.add_parser("bookkeeping", help="planning, submitting and watching 1,001 runs")
-    for benchmark in (sampling, saving, starting, keeping):
+    collecting = chosen.add_parser("collector", help="the results of 10,000 runs, the first time and again")
+    collecting.add_argument("--runs", type=int, default=10_000, help="run folders to make")
+    collecting.add_argument("--epochs", type=int, default=300, help="rows of each run's log")
+    for benchmark in (sampling, saving, starting, keeping, collecting):
         benchmark.add_argument("--repeats", type=int, default=7, help="timed calls of each, interleaved")
         benchmark.add_argument("--json", type=Path, help="also write the measurements to this file")
     options = parser.parse_args(arguments)
 
-    report: sampler.Report | checkpoint.Report | startup.Report
+    report: sampler.Report | checkpoint.Report | startup.Report | collector.Report
     if options.benchmark == "sampler":
         report = sampler.measure(options.batch, options.repeats, options.threads, options.device)
         table = _sampler_table(report)
@@ -41,6 +44,9 @@ def main(arguments: list[str] | None = None) -> None:
     elif options.benchmark == "startup":
         report = startup.measure(options.repeats)
         table = _times_table(report, "From start to exit, seconds")
+    elif options.benchmark == "collector":
+        report = collector.measure(options.runs, options.epochs, options.repeats)
+        table = _collector_table(report)
     else:
         report = bookkeeping.measure(options.repeats)
         table = _times_table(report, "1,001 runs on a Slurm that answers at once: from start to exit, seconds")
@@ -58,6 +64,22 @@ def _times_table(report: startup.Report, title: str) -> Table:
         table.add_column(heading, justify="left" if heading == "command" else "right")
     for row in report.rows:
         table.add_row(row.command, f"{row.median_s:.3f}", f"{row.fastest_s:.3f}")
+    return table
+
+
+def _collector_table(report: collector.Report) -> Table:
+    table = Table(
+        title=f"Collecting {report.runs:,} runs of {report.epochs} epochs, {report.logs_mb:.0f} MB of logs",
+        caption=f"Medians of {report.repeats} turns, {report.processors} processors, files in the system's cache, "
+        f"load average before {report.load_average:.2f}; the peer on {report.sample} runs, extrapolated; "
+        f"making the runs took {report.making_s:.0f} s; what is kept takes {report.pages_mb:.0f} MB",
+    )
+    for heading in ("", "call, s", "fastest, s", "whole process, s", "peak memory, MiB", "ratio"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for row in report.rows:
+        process = f"{row.process_s:.2f}" if row.process_s is not None else ""
+        peak = f"{row.peak_mib:.0f}" if row.peak_mib is not None else ""
+        table.add_row(row.what, f"{row.collect_s:.2f}", f"{row.fastest_s:.2f}", process, peak, f"{row.ratio:.4f}")
     return table
 
 

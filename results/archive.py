@@ -5,8 +5,10 @@ A report made from these files is the report made from the run folders they were
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,16 @@ import yaml
 
 import atomic_file
 from errors import unknown
-from results.collect import CURVE_COLUMNS, Collected, CollectError, Plan, check_plan, metrics_frame, runs_frame
+from results.collect import (
+    CURVE_COLUMNS,
+    RUN_COLUMNS,
+    Collected,
+    CollectError,
+    Plan,
+    check_plan,
+    metrics_frame,
+    runs_frame,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +34,7 @@ MEASURED = Path(__file__).resolve().parent / "measured"
 LABEL = re.compile(r"[\w-][\w.-]*")
 LOSS, LOSS_POINTS = "train/loss", 200  # of the training metrics the loss alone is kept, and this many rows per run
 ROW = ("run", "step", "epoch", "metric", "value", "final")
+OF_FOLDERS = ("config", "log_line")  # of the runs table: they lead to a run folder's files, which are not committed
 
 
 def write(
@@ -45,10 +57,11 @@ def write(
         "warnings": collected.warnings,
     }
     metrics = _shortened(collected.metrics).drop_duplicates(["run", "step", "metric"])[list(ROW)]
+    runs = collected.runs[[column for column in RUN_COLUMNS if column not in OF_FOLDERS]]
     curves = collected.curves.drop(columns=["arm", "seed"]).drop_duplicates()
     return [
         atomic_file.write(folder / "about.yaml", yaml.safe_dump(about, sort_keys=False, allow_unicode=True, width=120)),
-        atomic_file.write(folder / "runs.csv", collected.runs.to_csv(index=False, lineterminator="\n")),
+        atomic_file.write(folder / "runs.csv", runs.to_csv(index=False, lineterminator="\n")),
         atomic_file.write(folder / "metrics.csv", metrics.to_csv(index=False, lineterminator="\n")),
         atomic_file.write(folder / "curves.csv", curves.to_csv(index=False, lineterminator="\n")),
     ]
@@ -70,15 +83,22 @@ def read(folder: Path) -> Collected:
     typed = runs_frame(runs.replace("", None).to_dict("records"))
     keys = typed[["run", "arm", "seed", "task"]]
     joined = keys.merge(metrics, on="run", how="inner").assign(protocol=about["plan"]["protocol"])
-    joined["epoch"] = joined["epoch"].astype("Int64")
     points = keys.drop(columns="task").merge(curves, on="run", how="inner")
     named = [*CURVE_COLUMNS, *(c for c in points.columns if c not in CURVE_COLUMNS)]
     about_text = {key: value for key, value in about.items() if key != "warnings"}
-    collected = Collected(
-        typed, metrics_frame(joined.to_dict("records")), points[named], about["warnings"], {}, about_text
-    )
+    collected = Collected(typed, metrics_frame(joined), points[named], about["warnings"], {}, about_text)
     check_plan(plan_of(collected))
     return collected
+
+
+def line_of(folder: Path, run: str, metric: str) -> int | None:
+    """The line of ``metrics.csv``, its header being line 1, where the final value of a run's metric stands."""
+    path = folder / "metrics.csv"
+    try:
+        status = path.stat()
+        return _final_lines(path, status.st_mtime_ns, status.st_size).get((run, metric))
+    except (OSError, ValueError, csv.Error):
+        return None
 
 
 def plan_of(collected: Collected) -> dict[str, Any]:
@@ -104,10 +124,17 @@ def _shortened(metrics: pd.DataFrame) -> pd.DataFrame:
     """Evaluation metrics in full, the training loss at LOSS_POINTS rows per run, nothing else."""
     judged = metrics["metric"].str.startswith("eval")
     loss = metrics[metrics["metric"] == LOSS]
-    steps = loss.groupby("run")["step"]
+    steps = loss.groupby("run", observed=True)["step"]
     rank, stride = steps.rank(method="dense") - 1, (steps.transform("nunique") - 1) // LOSS_POINTS + 1
     kept = loss[rank % stride == 0]
     return metrics[judged | metrics.index.isin(kept.index) | metrics["final"]]
+
+
+@lru_cache(maxsize=8)
+def _final_lines(path: Path, mtime: int, size: int) -> dict[tuple[str, str], int]:
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        return {(row["run"], row["metric"]): rows.line_num for row in rows if row["final"] == "True"}
 
 
 def _devices(collected: Collected) -> str:

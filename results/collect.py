@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,25 +10,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from errors import SuiteError, unknown
-from results.run_folder import CANCELLED, DONE, LOST, NOT_RUN, RunFolder, is_number, read_run
+from results import reading, tidy
+from results.page import Place
+from results.pages import Pages
+from results.run_folder import CANCELLED, DONE, LOST, NOT_RUN, UNREADABLE
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Plan = Mapping[str, Any]
+States = Mapping[str, tuple[str, str]]
 RUN_ID = re.compile(r".+-s\d+-[0-9a-f]{8}")
 RUN_COLUMNS = (
     "arm", "seed", "run", "state", "cause", "progress", "task", "model", "params_m", "flops_g", "epochs", "step",
     "wall_s", "images_per_s", "device", "finished", "commit", "dirty", "code_fingerprint", "data_fingerprint",
-    "python", "torch", "notes",
+    "python", "torch", "notes", "config", "log_line",
 )  # fmt: skip
 NUMBERS: dict[str, Any] = {
     **dict.fromkeys(("progress", "params_m", "flops_g", "wall_s", "images_per_s"), "float64"),
-    **dict.fromkeys(("seed", "epochs", "step"), "Int64"),
+    **dict.fromkeys(("seed", "epochs", "step", "log_line"), "Int64"),
 }
-METRIC_COLUMNS = ("run", "arm", "seed", "task", "protocol", "step", "epoch", "metric", "value", "final")
+METRIC_COLUMNS = tidy.COLUMNS
 CURVE_COLUMNS = ("run", "arm", "seed", "curve")
-DIGITS = 6  # significant digits kept of any measured number, here already: a committed CSV then loses nothing more
 
 
 class CollectError(SuiteError):
@@ -38,7 +42,8 @@ class CollectError(SuiteError):
 class Collected:
     """What a sweep's runs came back with.
 
-    runs: one row per planned (arm, seed), whatever its state (RUN_COLUMNS);
+    runs: one row per planned (arm, seed), whatever its state (RUN_COLUMNS); config is the text of its config.yaml,
+    log_line the line of metrics.jsonl (from 1) that holds its last row;
     metrics: the whole log of every run that started; ``final`` marks the summary's values, the only ones reported;
     curves: rows of finished runs' curves (CURVE_COLUMNS and whatever the curve has);
     warnings: what was found and not counted; examples: run id → its ``examples.npz``;
@@ -54,32 +59,44 @@ class Collected:
 
     def finals(self, metric: str) -> pd.DataFrame:
         """arm, seed, run, value of ``metric`` for every finished run that has it."""
-        chosen = self.metrics[self.metrics["final"] & (self.metrics["metric"] == metric)]
-        return chosen[["arm", "seed", "run", "value"]].reset_index(drop=True)
+        finals = self.metrics[self.metrics["final"]]
+        chosen = finals[finals["metric"] == metric][["arm", "seed", "run", "value"]]
+        return chosen.astype({"arm": str, "run": str}).reset_index(drop=True)
 
 
-def collect(plan: Plan, runs_dir: Path, states: Mapping[str, tuple[str, str]] | None = None) -> Collected:
-    """Reads every planned run below ``runs_dir``. Runs of other sweeps there are none of our business."""
+def collect(plan: Plan, runs_dir: Path, states: States | None = None) -> Collected:
+    """Reads every planned run below ``runs_dir``. Runs of other sweeps there are none of our business.
+
+    Folders that have not changed since the last time are not read again (``pages``). ``states`` holds, by run id, the
+    (state, cause) of runs as a scheduler sees them: it is believed where a run has no result and its folder does not
+    say itself that it ended.
+    """
     check_plan(plan)
-    folders = {}
-    for entry in plan["runs"]:
-        if entry["run"] not in folders:
-            folders[entry["run"]] = read_run(runs_dir, entry["run"], entry["seed"], plan["protocol"])
-    _cancel(folders, plan)
-    warnings = [warning for folder in folders.values() for warning in folder.warnings]
-    warnings += [
-        f"{path.name}: looks like a run folder, but its name is not a run id; skipped"
-        for path in (sorted(runs_dir.iterdir()) if runs_dir.is_dir() else [])
-        if not path.name.startswith(".") and not RUN_ID.fullmatch(path.name) and (path / "summary.json").is_file()
+    first = {entry["run"]: entry for entry in reversed(plan["runs"])}
+    wanted = [
+        reading.Wanted(run, entry["seed"], plan["protocol"], reading.stamps(f"{runs_dir}/{run}"))
+        for run, entry in reversed(first.items())
     ]
-    examples = {run: folder.examples for run, folder in folders.items() if folder.examples}
-    planned = [(entry["arm"], entry["seed"], folders[entry["run"]]) for entry in plan["runs"]]
-    return Collected(_runs(planned, plan), _metrics(planned, plan), _curves(planned), warnings, examples)
+    places = Pages(runs_dir, f"{plan['sweep']}-{plan['protocol']}").of(wanted)
+    facts = {one.run: _facts(places[one.run]) for one in wanted}
+    for run, (state, cause) in (states or {}).items():
+        if run in facts and facts[run]["row"]["state"] not in (DONE, UNREADABLE, "failed", "refused"):
+            facts[run]["row"] |= {"state": state, "cause": cause}
+    _cancel(facts, plan)
+    warnings = [warning for one in facts.values() for warning in one["warnings"]] + _foreign(runs_dir)
+    examples = {run: runs_dir / run / "examples.npz" for run, one in facts.items() if one["examples"]}
+    runs, curves = _runs(facts, places, plan), _curves(facts, plan)
+    cells = [
+        tidy.Cell(run, entry["arm"], entry["seed"], facts[run]["row"]["task"], plan["protocol"], places[run])
+        for entry in plan["runs"]
+        for run in [entry["run"]]
+    ]
+    return Collected(runs, tidy.metrics(cells), curves, warnings, examples)
 
 
 def check_plan(plan: Plan) -> None:
     """Refuses a plan whose runs or baseline name an arm it does not have, or that plans one cell twice."""
-    arms = [arm["name"] for arm in plan["arms"]]
+    arms = {arm["name"] for arm in plan["arms"]}
     for name in [entry["arm"] for entry in plan["runs"]] + [plan["baseline"]]:
         if name not in arms:
             raise CollectError(f"plan of sweep {plan['sweep']}: {unknown('arm', name, arms)}")
@@ -93,99 +110,64 @@ def runs_frame(rows: Iterable[Mapping[Any, Any]]) -> pd.DataFrame:
     """The runs table with its types, the same whether the rows come from folders or from a CSV file."""
     import pandas as pd
 
-    frame = pd.DataFrame(list(rows), columns=list(RUN_COLUMNS))
+    listed, columns = list(rows), {}
     for column in RUN_COLUMNS:
+        values = [row.get(column) for row in listed]
         if column in NUMBERS:
-            frame[column] = pd.to_numeric(frame[column]).astype(NUMBERS[column])
+            columns[column] = pd.to_numeric(pd.Series(values, dtype=object)).astype(NUMBERS[column])
         else:
-            values = frame[column].astype(object)
-            frame[column] = values.where(values.notna(), "")
-    return frame
+            columns[column] = pd.Series(
+                ["" if value is None or value != value else value for value in values], dtype=object
+            )
+    return pd.DataFrame(columns)
 
 
-def metrics_frame(rows: Iterable[Mapping[Any, Any]]) -> pd.DataFrame:
+def metrics_frame(frame: pd.DataFrame) -> pd.DataFrame:
     """The metrics table with its types."""
-    import pandas as pd
-
-    frame = pd.DataFrame(list(rows), columns=list(METRIC_COLUMNS))
-    return frame.astype({"seed": "int64", "step": "int64", "epoch": "Int64", "value": "float64", "final": "bool"})
-
-
-def rounded(value: Any) -> Any:
-    """A measured number at DIGITS significant digits; anything else as it is."""
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+    texts = {column: frame[column].astype(str).astype("category") for column in (*tidy.TEXTS, "metric")}
+    types = {"seed": "int64", "step": "int64", "epoch": "Int64", "value": "float64", "final": "bool"}
+    return frame.assign(**texts)[list(METRIC_COLUMNS)].astype(types)
 
 
-def _cancel(folders: Mapping[str, RunFolder], plan: Plan) -> None:
+def _facts(place: Place) -> dict[str, Any]:
+    return place.page.facts[place.row]
+
+
+def _cancel(facts: Mapping[str, dict[str, Any]], plan: Plan) -> None:
     """Marks runs that were never started because the run they start from failed; parents come before children."""
     for entry in plan["runs"]:
-        run, parent = folders[entry["run"]], folders.get(entry.get("parent") or "")
-        if parent is not None and parent.state in LOST and run.state == NOT_RUN:
-            run.state, run.cause = CANCELLED, "the run it starts from failed"
+        run, parent = facts[entry["run"]]["row"], facts.get(entry.get("parent") or "")
+        if parent is not None and parent["row"]["state"] in LOST and run["state"] == NOT_RUN:
+            run |= {"state": CANCELLED, "cause": "the run it starts from failed"}
 
 
-def _runs(planned: list[tuple[str, int, RunFolder]], plan: Plan) -> pd.DataFrame:
+def _foreign(runs_dir: Path) -> list[str]:
+    """Warnings about folders that look like runs and are none."""
+    names = sorted(os.listdir(runs_dir)) if runs_dir.is_dir() else []
+    return [
+        f"{name}: looks like a run folder, but its name is not a run id; skipped"
+        for name in names
+        if not name.startswith(".") and not RUN_ID.fullmatch(name) and (runs_dir / name / "summary.json").is_file()
+    ]
+
+
+def _runs(facts: Mapping[str, dict[str, Any]], places: Mapping[str, Place], plan: Plan) -> pd.DataFrame:
     models = {arm["name"]: arm.get("model") for arm in plan["arms"]}
     rows = []
-    for arm, seed, folder in planned:
-        summary, provenance, status = folder.summary, folder.provenance, folder.status
-        described = {key: rounded(summary.get(key)) for key in ("params_m", "flops_g", "wall_s", "images_per_s")}
-        rows.append({
-            "arm": arm, "seed": seed, "run": folder.run,
-            "state": folder.state, "cause": folder.cause, "progress": rounded(folder.progress),
-            "task": summary.get("task", ""), "model": _model(summary.get("model")) or models[arm], **described,
-            "epochs": summary.get("epochs", status.get("epoch")), "step": summary.get("step", status.get("step")),
-            "device": _one_line(summary.get("device")), "finished": _one_line(summary.get("finished")),
-            "commit": provenance.get("commit"), "dirty": _flag(provenance.get("dirty")),
-            "code_fingerprint": provenance.get("code_fingerprint"),
-            "data_fingerprint": provenance.get("data_fingerprint"),
-            "python": provenance.get("python"), "torch": (provenance.get("packages") or {}).get("torch"),
-            "notes": "; ".join(map(_one_line, summary.get("notes") or [])),
-        })  # fmt: skip
+    for entry in plan["runs"]:
+        run, arm = entry["run"], entry["arm"]
+        row, place = facts[run]["row"], places[run]
+        planned = {"arm": arm, "seed": entry["seed"], "run": run, "model": row["model"] or models[arm]}
+        rows.append({**row, **planned, "config": place.page.configs[place.row]})
     return runs_frame(rows)
 
 
-def _metrics(planned: list[tuple[str, int, RunFolder]], plan: Plan) -> pd.DataFrame:
-    rows = []
-    for arm, seed, folder in planned:
-        key = {"run": folder.run, "arm": arm, "seed": seed, "protocol": plan["protocol"]}
-        key["task"] = folder.summary.get("task", "")
-        final = folder.summary.get("metrics", {})
-        last = folder.summary.get("step")
-        for row in folder.log:
-            place = {**key, "step": int(row["step"]), "epoch": row.get("epoch")}
-            for name, value in row.items():
-                replaced = name in final and row["step"] == last  # by the summary's value, below
-                if "/" in name and is_number(value) and not replaced:
-                    rows.append({**place, "metric": name, "value": rounded(float(value)), "final": False})
-        if last is None:
-            continue
-        for name, value in final.items():
-            place = {**key, "step": int(last), "epoch": folder.summary.get("epochs")}
-            rows.append({**place, "metric": name, "value": rounded(float(value)), "final": True})
-    return metrics_frame(rows)
-
-
-def _curves(planned: list[tuple[str, int, RunFolder]]) -> pd.DataFrame:
+def _curves(facts: Mapping[str, dict[str, Any]], plan: Plan) -> pd.DataFrame:
     import pandas as pd
 
     rows = [
-        {"run": folder.run, "arm": arm, "seed": seed, "curve": name, **{k: rounded(v) for k, v in point.items()}}
-        for arm, seed, folder in planned
-        if folder.state == DONE
-        for name, points in (folder.summary.get("curves") or {}).items()
-        for point in points
+        {"run": entry["run"], "arm": entry["arm"], "seed": entry["seed"], **point}
+        for entry in plan["runs"]
+        for point in facts[entry["run"]]["curves"]
     ]
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(CURVE_COLUMNS))
-
-
-def _model(model: Any) -> str:
-    return str((model.get("name") if isinstance(model, Mapping) else model) or "")
-
-
-def _one_line(text: Any) -> str:
-    return " ".join(str(text if text is not None else "").split())
-
-
-def _flag(value: Any) -> str:
-    return {True: "yes", False: "no"}.get(value, "")

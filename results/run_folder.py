@@ -6,10 +6,19 @@ Nothing here writes. Whatever is torn, half-written or belongs to another run is
 from __future__ import annotations
 
 import json
-import math
+import os
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from results.numbers import is_number, whole
+
+if TYPE_CHECKING:
+    from results.metrics_log import Log
+
+FILES = ("state.json", "summary.json", "metrics.jsonl", "provenance.json", "config.yaml", "examples.npz")
 
 DONE, NOT_RUN, UNREADABLE, CANCELLED = "done", "not run", "unreadable", "cancelled"
 LOST = ("failed", "refused", CANCELLED)  # of a parent: its children cannot be started
@@ -27,36 +36,42 @@ class RunFolder:
     status: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
-    log: list[dict[str, Any]] = field(default_factory=list)
-    examples: Path | None = None
+    config: str = ""
+    log: Log | None = None
+    examples: bool = False
     warnings: list[str] = field(default_factory=list)
 
 
-def read_run(runs_dir: Path, run: str, seed: int, protocol: str) -> RunFolder:
-    """The run ``run`` of ``runs_dir``, which is to be of this seed and protocol."""
-    path, found = runs_dir / run, RunFolder(run)
-    if not any((path / name).exists() for name in ("state.json", "summary.json", "metrics.jsonl")):
+def read_run(
+    runs_dir: Path, run: str, seed: int, protocol: str, logs: Mapping[str, tuple[Log, list[str]]]
+) -> RunFolder:
+    """The run ``run`` of ``runs_dir``, which is to be of this seed and protocol. ``logs`` has its log, if any."""
+    path, found = f"{runs_dir}/{run}", RunFolder(run)
+    with suppress(OSError):
+        found.config = content(f"{path}/config.yaml").decode("utf-8", errors="replace")
+    if not any(os.path.exists(f"{path}/{name}") for name in FILES[:3]):
         return found  # no folder, or one that a launcher made for later
-    found.status = _read_json(path / "state.json", found.warnings) or {}
+    found.status = _read_json(path, "state.json", found.warnings) or {}
     found.state = str(found.status.get("state") or UNREADABLE)
     found.cause = " ".join(str(found.status.get("cause") or "").split())
     found.progress = _progress(found.status)
-    found.log = _read_log(path / "metrics.jsonl", found.warnings)
-    if not (path / "summary.json").exists():
+    found.log, bad_lines = logs.get(run, (None, []))
+    found.warnings += bad_lines
+    if not os.path.exists(f"{path}/summary.json"):
         if found.state == DONE:
             _refuse(found, "it is said to be done, but there is no summary.json")
         elif found.state == UNREADABLE:
             _refuse(found, "no readable state.json")
         return found
-    summary = _read_json(path / "summary.json", found.warnings)
+    summary = _read_json(path, "summary.json", found.warnings)
     problem = _problem(summary, run, seed, protocol) or _half_written(path, found)
     if problem:
         _refuse(found, problem)
         return found
     assert summary is not None
     found.state, found.cause, found.progress, found.summary = DONE, "", 1.0, summary
-    found.examples = path / "examples.npz" if (path / "examples.npz").is_file() else None
-    if not found.log:
+    found.examples = os.path.isfile(f"{path}/examples.npz")
+    if found.log is None or not len(found.log.steps):
         found.warnings.append(f"{run}: no rows in metrics.jsonl; its learning curve is missing")
     return found
 
@@ -76,6 +91,8 @@ def _problem(summary: dict[str, Any] | None, run: str, seed: int, protocol: str)
     for key, planned in (("run", run), ("seed", seed), ("protocol", protocol)):
         if summary[key] != planned:
             return f"summary.json is of another run: its {key} is {summary[key]!r}, planned was {planned!r}"
+    if whole(summary["step"]) is None:
+        return f"summary.json: its step is {summary['step']!r}, not a number"
     if not isinstance(summary["metrics"], dict) or not summary["metrics"]:
         return "summary.json holds no metrics"
     broken = [name for name, value in summary["metrics"].items() if not is_number(value)]
@@ -84,12 +101,12 @@ def _problem(summary: dict[str, Any] | None, run: str, seed: int, protocol: str)
     return ""
 
 
-def _half_written(path: Path, found: RunFolder) -> str:
+def _half_written(path: str, found: RunFolder) -> str:
     """Fills in the provenance; says what a folder with a good summary lacks to be traceable."""
-    found.provenance = _read_json(path / "provenance.json", found.warnings) or {}
+    found.provenance = _read_json(path, "provenance.json", found.warnings) or {}
     if not found.provenance:
         return "provenance.json is missing or cannot be read, so its code and data are unknown"
-    if not (path / "config.yaml").is_file() or not (path / "config.yaml").stat().st_size:
+    if not found.config:
         return "config.yaml is missing"
     return ""
 
@@ -101,43 +118,23 @@ def _progress(status: dict[str, Any]) -> float | None:
     return None
 
 
-def _read_json(path: Path, warnings: list[str]) -> dict[str, Any] | None:
-    where = f"{path.parent.name}/{path.name}"
+def _read_json(folder: str, name: str, warnings: list[str]) -> dict[str, Any] | None:
+    where = f"{os.path.basename(folder)}/{name}"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(content(f"{folder}/{name}").decode("utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         warnings.append(f"{where}{line}: torn or not JSON")
         return None
-    if not isinstance(content, dict):
+    if not isinstance(found, dict):
         warnings.append(f"{where}: expected keys and values")
         return None
-    return content
+    return found
 
 
-def _read_log(path: Path, warnings: list[str]) -> list[dict[str, Any]]:
-    """Rows of ``metrics.jsonl``. A torn last line is ignored; any other bad line is named and left out."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    rows, lines = [], text.splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            good = isinstance(row, dict) and is_number(row.get("step"))
-        except ValueError:
-            if number == len(lines) and not text.endswith("\n"):
-                break
-            good = False
-        if good:
-            rows.append(row)
-        else:
-            warnings.append(f"{path.parent.name}/{path.name}:{number}: not a row of metrics; left out")
-    return rows
-
-
-def is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def content(path: str) -> bytes:
+    """Raises OSError."""
+    with open(path, "rb", buffering=0) as file:
+        return file.read()

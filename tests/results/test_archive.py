@@ -29,9 +29,12 @@ def test_round_trip(collected, tmp_path):
     files = archive.write(found, tmp_path / "m", plan, title="Scenes", date="2031-05-04", note="made up")
     assert sorted(path.name for path in files) == ["about.yaml", "curves.csv", "metrics.csv", "runs.csv"]
     back = archive.read(tmp_path / "m")
-    pd.testing.assert_frame_equal(back.runs, found.runs)
+    ours = list(archive.OF_FOLDERS)  # not committed: they lead to files that are not
+    pd.testing.assert_frame_equal(back.runs.drop(columns=ours), found.runs.drop(columns=ours))
+    assert set(back.runs["config"]) == {""} and back.runs["log_line"].isna().all()
     pd.testing.assert_frame_equal(back.curves, found.curves, check_dtype=False)
     kept = found.metrics[found.metrics["metric"] != "train/lr"].reset_index(drop=True)
+    kept["metric"] = kept["metric"].cat.remove_unused_categories()
     key = ["arm", "seed", "metric", "step"]
     pd.testing.assert_frame_equal(
         back.metrics.sort_values(key, ignore_index=True)[list(kept.columns)],
@@ -63,6 +66,34 @@ def test_long_logs_are_kept_short(collected, tmp_path):
     assert (
         len(back[back["metric"] == "eval/token_accuracy"]) == 20 * 7
     )  # the judged metric is kept whole: seven arms and seeds that started
+
+
+def test_the_line_of_a_committed_number(collected, tmp_path):
+    plan, found = collected
+    archive.write(found, tmp_path / "m", plan, title="t", date="d")
+    lines = (tmp_path / "m" / "metrics.csv").read_text().splitlines()
+    for run, value in found.finals("eval/token_accuracy")[["run", "value"]].itertuples(index=False):
+        line = archive.line_of(tmp_path / "m", run, "eval/token_accuracy")
+        assert lines[line - 1] == f"{run},1200,20,eval/token_accuracy,{value},True"
+    assert archive.line_of(tmp_path / "m", run_id("zero", 2), "eval/token_accuracy") is None, "it has not finished"
+    assert archive.line_of(tmp_path / "m", run_id("zero", 0), "train/loss") is None, "it is logged, not reported"
+    assert archive.line_of(tmp_path / "nowhere", run_id("zero", 0), "eval/token_accuracy") is None
+    run = run_id("zero", 0)
+    before = archive.line_of(tmp_path / "m", run, "eval/token_accuracy")
+    (tmp_path / "m" / "metrics.csv").write_text("\n".join([lines[0], *lines[2:]]) + "\n")
+    assert archive.line_of(tmp_path / "m", run, "eval/token_accuracy") == before - 1, "the file changed"
+
+
+def test_every_committed_number_is_found_at_its_line():
+    for label in archive.labels():
+        collected, lines = (
+            archive.read(archive.folder(label)),
+            (archive.folder(label) / "metrics.csv").read_text().splitlines(),
+        )
+        finals = collected.metrics[collected.metrics["final"]]
+        for run, metric in set(zip(finals["run"], finals["metric"])):
+            line = lines[archive.line_of(archive.folder(label), run, metric) - 1]
+            assert line.startswith(f"{run},") and f",{metric}," in line and line.endswith(",True")
 
 
 def test_files_that_are_missing_or_torn_are_one_line(collected, tmp_path):

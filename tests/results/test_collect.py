@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 
+import pandas as pd
 import pytest
 
-from results.collect import CollectError, collect
+from results.collect import METRIC_COLUMNS, CollectError, collect
 from tests.results.synthetic import edit_json, make_plan, make_run, make_runs, run_id, write_json
 
 ARMS = {"zero": (71.8, 60, 0.148), "axial": (98.3, 230, 0.152)}
@@ -49,6 +50,79 @@ def test_the_whole_log_is_there_and_only_the_summary_is_final(plan, runs_dir):
     assert len(mine) == 20 and list(mine[mine["final"]]["value"]) == [12.5]
     assert set(metrics["metric"]) == {"train/loss", "train/lr", "eval/token_accuracy"}
     assert set(metrics["protocol"]) == {"smoke"} and set(metrics["task"]) == {"token_labelling"}
+
+
+def test_a_run_comes_with_its_config_and_the_line_of_its_last_row(plan, runs_dir):
+    for name in ("summary.json", "state.json", "metrics.jsonl"):
+        (runs_dir / run_id("axial", 0) / name).unlink()
+    shutil.rmtree(runs_dir / run_id("axial", 1))
+    log = runs_dir / run_id("axial", 2) / "metrics.jsonl"
+    log.write_text(log.read_text() + 'torn? no: foreign\n{"step": 1300}\n{"step": 13')
+    config = runs_dir / run_id("zero", 0) / "config.yaml"
+    config.write_text("# by hand: [not, YAML\n" + config.read_text())
+    found = collect(plan, runs_dir)
+    assert state(found, "zero", 0)["config"] == config.read_text() and state(found, "zero", 0)["log_line"] == 20
+    assert state(found, "axial", 0)["config"] and state(found, "axial", 0)["log_line"] is pd.NA  # only submitted so far
+    assert state(found, "axial", 1)["config"] == "" and state(found, "axial", 1)["log_line"] is pd.NA
+    assert state(found, "axial", 2)["log_line"] == 22
+    assert (str(found.runs["log_line"].dtype), str(found.runs["seed"].dtype)) == ("Int64", "Int64")
+
+
+def test_a_scheduler_is_believed_where_a_folder_does_not_say_how_it_ended(plan, runs_dir):
+    _, failed, refused, running, waiting, torn = (entry["run"] for entry in plan["runs"])
+    for run in (failed, refused, running):
+        (runs_dir / run / "summary.json").unlink()
+    edit_json(runs_dir / failed / "state.json", state="failed", cause="non-finite loss at step 7")
+    edit_json(runs_dir / refused / "state.json", state="refused", cause="other code")
+    edit_json(runs_dir / running / "state.json", state="running", epoch=8, step=480)
+    shutil.rmtree(runs_dir / waiting)
+    (runs_dir / torn / "summary.json").write_text("{")
+    said = dict.fromkeys((entry["run"] for entry in plan["runs"]), ("cancelled", "by somebody (job 12)"))
+    found = collect(plan, runs_dir, {**said, waiting: ("queued", "Priority"), "scenes-nano-s9-00000000": ("lost", "")})
+    assert list(found.runs["state"]) == ["done", "failed", "refused", "cancelled", "queued", "unreadable"]
+    causes = list(found.runs["cause"])
+    assert causes[:3] == ["", "non-finite loss at step 7", "other code"]
+    assert causes[3:5] == ["by somebody (job 12)", "Priority"] and "cannot be read" in causes[5]
+    assert found.runs["progress"][3] == 0.4
+    assert list(collect(plan, runs_dir).runs["state"])[3:5] == ["running", "not run"], "what is said is not kept"
+
+
+def test_a_child_of_a_run_that_the_scheduler_lost_is_cancelled(plan, tmp_path):
+    parent, child = plan["runs"][0]["run"], plan["runs"][1]["run"]
+    chained = [{**entry, "parent": parent if entry["run"] == child else None} for entry in plan["runs"]]
+    found = collect({**plan, "runs": chained}, tmp_path, {parent: ("cancelled", "by somebody")})
+    assert list(found.runs["state"])[:3] == ["cancelled", "cancelled", "not run"]
+    assert found.runs["cause"][1] == "the run it starts from failed"
+
+
+STRANGE = {
+    "numbers that are words": {"params_m": "many", "wall_s": True, "epochs": "all", "images_per_s": 1e400},
+    "words that are numbers": {"task": 7, "device": 1.5, "finished": [1], "model": {"name": 3}},
+    "lists that are none": {"notes": 5, "curves": "none"},
+    "curves that are none": {"curves": {"reach": [1, 2]}},
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_what_somebody_wrote_into_a_summary_by_hand_does_not_stop_the_rest(plan, runs_dir, kind):
+    edit_json(runs_dir / run_id("zero", 0) / "summary.json", **STRANGE[kind])
+    edit_json(runs_dir / run_id("zero", 1) / "provenance.json", packages=["torch"], dirty="perhaps", commit=7)
+    found = collect(plan, runs_dir)
+    assert len(found.finals("eval/token_accuracy")) == 6
+    assert all("curves" in warning for warning in found.warnings)
+
+
+def test_texts_of_the_metrics_are_categories_and_numbers_have_their_types(plan, runs_dir):
+    metrics = collect(plan, runs_dir).metrics
+    assert list(metrics.columns) == list(METRIC_COLUMNS)
+    for column in ("run", "arm", "task", "protocol", "metric"):
+        assert list(metrics[column].cat.categories) == sorted(set(metrics[column]))
+    kinds = {column: str(metrics[column].dtype) for column in ("seed", "step", "epoch", "value", "final")}
+    assert kinds == {"seed": "int32", "step": "int32", "epoch": "Int32", "value": "float64", "final": "bool"}
+    log = runs_dir / run_id("zero", 0) / "metrics.jsonl"
+    log.write_text(log.read_text() + '{"step": 5000000000, "train/loss": 0.25}\n')
+    metrics = collect(plan, runs_dir).metrics
+    assert metrics["step"].max() == 5_000_000_000 and metrics["epoch"].isna().sum() == 1
 
 
 def test_curves_are_tidy(plan, runs_dir):

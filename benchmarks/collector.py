@@ -1,0 +1,185 @@
+"""Times collecting the results of a large sweep: the first time, again, and after a few runs went on.
+
+The runs are made up, in the form of ImageNet's protocol: what the engine writes for a classifier with averaged weights.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+from benchmarks.startup import ROOT
+from results.threads import workers
+
+STEPS, IMAGES = 1251, 50_000  # per epoch; of the evaluation set
+ARMS, CHANGED, SAMPLE = 10, 10, 100
+METRICS = (
+    "train/loss",
+    "train/lr",
+    *(f"{of}/{name}" for of in ("eval", "eval_ema") for name in ("top1", "top5", "loss")),
+)
+COLLECT = """
+import json, re, resource, sys, time
+from pathlib import Path
+import pandas
+from results.collect import collect
+plan = json.loads(Path(sys.argv[1]).read_text())
+started = time.perf_counter()
+found = collect(plan, Path(sys.argv[2]))
+seconds = time.perf_counter() - started
+assert len(found.metrics) == int(sys.argv[3]) and set(found.runs["state"]) == {"done"} and not found.warnings
+# ru_maxrss of the process itself would also count the one that started it
+own = int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
+peak = own + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+print(json.dumps({"seconds": seconds, "peak_mib": peak / 1024}))
+"""
+PLAIN = """
+import json, sys, time
+from pathlib import Path
+import pandas
+runs = json.loads(Path(sys.argv[1]).read_text())["runs"][: int(sys.argv[3])]
+folders = [Path(sys.argv[2]) / run["run"] for run in runs]
+started = time.perf_counter()
+logs = []
+for folder in folders:
+    for name in ("summary.json", "state.json", "provenance.json"):
+        json.loads((folder / name).read_text())
+    log = pandas.read_json(folder / "metrics.jsonl", lines=True)
+    logs.append(log.melt(["step", "epoch"], var_name="metric").assign(run=folder.name))
+pandas.concat(logs)
+print(json.dumps({"seconds": time.perf_counter() - started}))
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Medians. ``collect_s`` is the call in a process that has pandas; ``process_s`` from its start to its exit."""
+
+    what: str
+    collect_s: float
+    fastest_s: float
+    process_s: float | None
+    peak_mib: float | None
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Report:
+    runs: int
+    epochs: int
+    logs_mb: float
+    making_s: float
+    pages_mb: float
+    sample: int
+    repeats: int
+    load_average: float
+    processors: int
+    rows: list[Row]
+
+
+def measure(runs: int = 10_000, epochs: int = 300, repeats: int = 5) -> Report:
+    """The same runs ``repeats`` times, each time forgetting first what was kept; the system's file cache stays warm."""
+    load_average = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        runs_dir, plan = folder / "runs", folder / "plan.json"
+        started = perf_counter()
+        made = make(runs_dir, runs, epochs)
+        making_s = perf_counter() - started
+        plan.write_text(json.dumps(made))
+        logs_mb = sum(path.stat().st_size for path in runs_dir.glob("*/metrics.jsonl")) / 1e6
+        time.sleep(2.5)  # what changed a moment ago is not kept
+        rows, sample = str(runs * epochs * len(METRICS)), min(SAMPLE, runs)
+        times: dict[str, list[dict[str, float]]] = {"cold": [], "warm": [], "changed": [], "plain": []}
+        for turn in range(repeats):
+            shutil.rmtree(runs_dir / ".collected", ignore_errors=True)
+            times["cold"].append(_process(COLLECT, plan, runs_dir, rows))
+            times["warm"].append(_process(COLLECT, plan, runs_dir, rows))
+            _go_on(runs_dir, [run["run"] for run in made["runs"]][:: max(1, runs // CHANGED)], turn)
+            times["changed"].append(_process(COLLECT, plan, runs_dir, rows))
+            times["plain"].append(_process(PLAIN, plan, runs_dir, str(sample)))
+        pages_mb = sum(path.stat().st_size for path in (runs_dir / ".collected").rglob("*.feather")) / 1e6
+    plain = [found["seconds"] * runs / sample for found in times.pop("plain")]
+    titles = {"cold": "first time", "warm": "nothing changed", "changed": f"{min(CHANGED, runs)} runs changed"}
+    rows_of = [_row(titles[what], found, median(plain)) for what, found in times.items()]
+    peer = Row("pandas.read_json, extrapolated", median(plain), min(plain), None, None, 1.0)
+    return Report(runs, epochs, logs_mb, making_s, pages_mb, sample, repeats, load_average, workers(), [*rows_of, peer])
+
+
+def make(runs_dir: Path, runs: int, epochs: int) -> dict[str, Any]:
+    """Finished run folders; returns their plan."""
+    import numpy as np
+
+    arms = [f"arm{number}" for number in range(min(ARMS, runs))]
+    plan: dict[str, Any] = {"sweep": "made_up", "protocol": "paper", "baseline": arms[0], "runs": []}
+    plan["arms"] = [{"name": arm, "label": arm, "model": "xt", "config": {}} for arm in arms]
+    random = np.random.default_rng(0)
+    config = (ROOT / "experiments" / "recipes" / "imagenet.yaml").read_text()
+    for number in range(runs):
+        seed, arm = divmod(number, len(arms))
+        run = f"imagenet-xt-s{seed}-{number:08x}"
+        plan["runs"].append({"run": run, "arm": arms[arm], "seed": seed})
+        _make_run(runs_dir / run, seed, epochs, random, config)
+    return plan
+
+
+def _make_run(folder: Path, seed: int, epochs: int, random: Any, config: str) -> None:
+    counts = random.integers(0, IMAGES, (epochs, 4)).tolist()
+    numbers = random.random((epochs, 4)).tolist()
+    lines = []
+    for epoch, (right, (train, lr, raw, mean)) in enumerate(zip(counts, numbers), 1):
+        shares = [100 * count / IMAGES for count in right]
+        values = (7 * train, 1e-3 * lr, *shares[:2], 7 * raw, *shares[2:], 7 * mean)
+        lines.append(json.dumps({"step": STEPS * epoch, "epoch": epoch, **dict(zip(METRICS, values))}) + "\n")
+    final = {name: value for name, value in json.loads(lines[-1]).items() if name.startswith("eval")}
+    step = STEPS * epochs
+    summary = {
+        "run": folder.name, "experiment": "imagenet", "protocol": "paper", "task": "classification", "seed": seed,
+        "model": "xt", "step": step, "epochs": epochs, "metrics": final, "curves": {}, "params_m": 15.2, "flops_g": 2.2,
+        "wall_s": 250000.1, "images_per_s": 1534.1234, "device": "cuda", "devices": 8, "bad_images": [],
+        "finished": "2031-05-04T10:00:00+00:00", "notes": [],
+    }  # fmt: skip
+    packages = {"torch": "2.8.0", "torchvision": "0.23.0", "timm": "1.0.19", "numpy": "2.3.2", "pillow": "11.3.0"}
+    provenance = {
+        "commit": "89ba1af229dc69d39003ab4e053a7aac143d7aaf", "dirty": False, "code_fingerprint": "89baccb2d210e1f9",
+        "data_fingerprint": "d90b34d9474386aa-696bc42babcf74b8", "packages": packages, "python": "3.11.7",
+        "hardware": {"gpu": "made up", "cores": 64, "machine": "x86_64"}, "created": "2031-05-01T10:00:00+00:00",
+    }  # fmt: skip
+    state = {"state": "done", "step": step, "steps": step, "updated": 1.9e9, "host": "node", "pid": 4711}
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(config)
+    (folder / "metrics.jsonl").write_text("".join(lines))
+    for name, content in (("summary", summary), ("provenance", provenance), ("state", state)):
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _go_on(runs_dir: Path, runs: list[str], turn: int) -> None:
+    """Rewrites logs as of late; the time of the change is what makes them differ."""
+    for run in runs:
+        log = runs_dir / run / "metrics.jsonl"
+        log.write_text(log.read_text())
+        changed = time.time_ns() - 10**10 + turn
+        os.utime(log, ns=(changed, changed))
+
+
+def _process(code: str, *arguments: object) -> dict[str, float]:
+    started = perf_counter()
+    words = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    return {**json.loads(done.stdout), "process_s": perf_counter() - started}
+
+
+def _row(what: str, found: list[dict[str, float]], plain: float) -> Row:
+    middle = {name: median(one[name] for one in found) for name in found[0]}
+    fastest = min(one["seconds"] for one in found)
+    return Row(what, middle["seconds"], fastest, middle["process_s"], middle["peak_mib"], middle["seconds"] / plain)

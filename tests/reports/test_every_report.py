@@ -1,0 +1,92 @@
+"""Every report there is, made from the committed run folders, as its readers find it: text, LaTeX, and a browser."""
+
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+import pytest
+import yaml
+
+from reports import compose, render, specification
+from tests.reports import made_up
+from tests.reports.latex import typeset
+from tests.reports.test_browser import broken_links, chromium, column, every, header  # noqa: F401  (a fixture)
+from tests.reports.test_render import balanced, tables, unescaped_bars
+
+REPORTS = specification.names()
+WITH_TABLE = [name for name in REPORTS if name not in ("paper", "v1_figure1")]
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory):
+    """Report's name → folder. Figures are drawn once, for the page of both papers, on which all reports are."""
+    folder, results = tmp_path_factory.mktemp("every"), made_up.results()
+    for name in REPORTS:
+        render.write(compose.page(name, results, figures=name == specification.names("collection")[0]), folder / name)
+    return folder
+
+
+def test_the_committed_folders_hold_every_state():
+    states = {state for one in made_up.results() for state in one.collected.runs["state"]}
+    assert states == {"done", "failed", "running", "interrupted", "not run", "unreadable"}
+    warnings = [line for one in made_up.results() for line in one.collected.warnings]
+    assert any("torn or not JSON" in line for line in warnings)
+
+
+def test_all_reports_are_on_the_page_of_both_papers():
+    listed = yaml.safe_load((specification.SPECS / "paper.yaml").read_text())["reports"]
+    assert sorted([*listed, "paper"]) == REPORTS
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_markdown_tables_have_equal_columns(written, name):
+    page = (written / name / "report.md").read_text()
+    assert page.startswith("# ") and "\n\n\n" not in page and "None" not in page and "nan" not in page
+    for block in tables(page):
+        assert len({unescaped_bars(line) for line in block}) == 1 and len(block) > 2
+    for picture in re.findall(r"!\[.*\]\((.*)\)", page):
+        assert (written / name / picture).is_file()
+    assert bool(tables(page)) == (name != "v1_figure1")
+
+
+@pytest.mark.parametrize("name", WITH_TABLE)
+def test_the_csv_has_a_line_for_every_number(written, name):
+    frame = pd.read_csv(written / name / "table.csv")
+    assert len(frame) and frame.columns.is_unique
+
+
+@pytest.mark.parametrize("name", WITH_TABLE)
+def test_latex_sets_each_table_by_itself(written, name):
+    made = typeset(written / name, "table_alone")
+    assert made.pages >= 1 and "Params" in made.text or "FLOPs" in made.text or "Stride" in made.text
+
+
+def test_latex_sets_all_tables_and_names_in_one_document(written):
+    inputs = "\n".join(rf"\clearpage\sbox0{{\input{{{name}/table}}}}\input{{{name}/macros}}\usebox0" for name in WITH_TABLE)
+    macros = [line for name in WITH_TABLE for line in (written / name / "macros.tex").read_text().splitlines()]
+    names = [found.group(1) for line in macros if (found := re.match(r"\\newcommand\{(\\\w+)\}", line))]
+    assert len(names) == len(set(names)) > 700
+    used = " ".join(f"{name}{{}};" for name in names)
+    preamble = r"\documentclass{article}\usepackage[utf8]{inputenc}\usepackage{booktabs}"
+    size = r"\usepackage[paperwidth=2000mm,paperheight=900mm]{geometry}"
+    text = rf"{preamble}{size}\begin{{document}}\raggedright {inputs}\clearpage {used}\end{{document}}"
+    (written / "all.tex").write_text(text)
+    made = typeset(written, "all")
+    assert balanced(text) and made.pages == 1 + len(WITH_TABLE)
+    assert "79.41 ± 0.45 (n = 3)" in made.text or "±" in made.text
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_browser_shows_it_without_complaint(chromium, written, name):  # noqa: F811
+    chromium.get((written / name / "report.html").as_uri())
+    assert broken_links(chromium, written / name) == []
+    assert all(width > 0 for width in every(chromium, "img", "e.naturalWidth"))
+    if name in WITH_TABLE:
+        section = every(chromium, "section[id], article[id]", "e.id")[0]
+        before = column(chromium, section, 2)
+        header(chromium, section, 2).find_element("tag name", "button").click()
+        after = column(chromium, section, 2)
+        assert sorted(before) == sorted(after)
+        assert header(chromium, section, 2).get_attribute("aria-sort") == "ascending"
+    assert chromium.get_log("browser") == []
