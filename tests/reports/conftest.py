@@ -9,6 +9,7 @@ import pytest
 
 from reports import compose, render, specification
 from results.collect import collect
+from tests.reports import browser, programs
 from tests.reports.programs import GET_THEM, without_browser, without_latex
 from tests.results.synthetic import edit_json, make_plan, make_runs, run_id
 
@@ -57,3 +58,12 @@ def pytest_terminal_summary(terminalreporter):
         missing = ", ".join([*without_browser(), *without_latex()])
         line = f"{count} tests of pages in a browser or with LaTeX were skipped: {missing} not installed; {GET_THEM}."
         terminalreporter.write_line(line, yellow=True)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """One browser for all tests."""
+    programs.need(programs.without_browser())
+    driver = browser.start()
+    yield driver
+    driver.quit()
