@@ -111,6 +111,17 @@ def of_run(folder: RunFolder, given: Mapping[str, Any], site: Mapping[str, Any])
     return of_planned(folder, config)
 
 
+def of_sweep(runs: Mapping[str, Config], runs_dir: Path) -> dict[str, Source | str]:
+    """The runs of a sweep, by id, and in words why one of them has nothing to measure."""
+    found: dict[str, Source | str] = {}
+    for run, config in runs.items():
+        try:
+            found[run] = of_planned(RunFolder(runs_dir / run), config)
+        except (ConfigError, RunFolderError) as error:
+            found[run] = str(error).removeprefix(f"offsets={run}: ")
+    return found
+
+
 def of_planned(folder: RunFolder, config: Config) -> Source:
     """A run whose config is known, e.g. from a sweep's plan. Raises ConfigError where there is nothing to measure."""
     if not folder.finished():

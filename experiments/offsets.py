@@ -10,10 +10,11 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from copy import deepcopy
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,14 +44,14 @@ ABOUT = "about.json"
 VERSION = 1  # of what the files hold; rises with every change of a definition
 
 
-def measure(source: Source, wanted: Wanted, fresh: bool = False) -> dict[str, Any]:
-    """Measures a source, unless its files of the same weights and wishes are there, and returns its ``about.json``.
+def measure(source: Source, wanted: Wanted, fresh: bool = False) -> Path:
+    """Measures a source, unless its files of the same weights and wishes are there, and returns their folder.
 
     Raises ConfigError where the model predicts no offsets or the weights do not fit it.
     """
     key = {"version": VERSION, **source.key(wanted)}
-    if not fresh and (about := _recognised(source, key)):
-        return about
+    if not fresh and _recognised(source, key):
+        return source.out
     config = deepcopy(source.config)
     device = prepare(config, Group())
     model = build(source).to(device)
@@ -82,7 +83,16 @@ def measure(source: Source, wanted: Wanted, fresh: bool = False) -> dict[str, An
         "code_fingerprint": provenance.code_fingerprint(),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-    return _write(source, about, measurement, config)
+    _write(source, about, measurement, config)
+    return source.out
+
+
+def measure_all(sources: Mapping[str, Source | str], wanted: Wanted, fresh: bool = False) -> dict[str, Path | str]:
+    """The folder of each source; what stands in words instead of a source is passed on."""
+    return {
+        name: measure(source, wanted, fresh) if isinstance(source, Source) else source
+        for name, source in sources.items()
+    }
 
 
 class Measurement:
@@ -178,7 +188,7 @@ def _limited(config: Config, images: int) -> Config:
     return config
 
 
-def _write(source: Source, about: dict[str, Any], measurement: Measurement, config: Config) -> dict[str, Any]:
+def _write(source: Source, about: dict[str, Any], measurement: Measurement, config: Config) -> None:
     """``about.json`` comes last and holds the others' hashes: files that do not belong together are not believed."""
     overlays = measurement.overlays()
     overlays["images"] = _pixels(overlays["images"], config)
@@ -193,20 +203,19 @@ def _write(source: Source, about: dict[str, Any], measurement: Measurement, conf
         atomic_file.write(source.out / name, content)
     about["files"] = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     atomic_file.write(source.out / ABOUT, json.dumps(about, indent=1) + "\n")
-    return about
 
 
-def _recognised(source: Source, key: dict[str, Any]) -> dict[str, Any]:
-    """The ``about.json`` of files that are whole and were measured with the same ``key``, else nothing."""
+def _recognised(source: Source, key: dict[str, Any]) -> bool:
+    """Whether the files are whole and were measured with the same ``key``."""
     try:
         about = json.loads((source.out / ABOUT).read_text())
         whole = all(
             hashlib.sha256((source.out / name).read_bytes()).hexdigest() == digest
             for name, digest in about["files"].items()
         )
-        return about if whole and about["key"] == key else {}
+        return whole and bool(about["key"] == key)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
+        return False
 
 
 def _csv(rows: list[dict[str, Any]]) -> bytes:

@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 QUANTITIES = {  # column of statistics.csv: title of its panel
-    "mean_abs_px": "Mean |offset| (px)",
+    "mean_abs": "Mean |offset| (tokens)",
     "mean_abs_share": "Mean |offset| (% of extent)",
     "spread": "Spread over channels (tokens)",
     "outside": "Reads outside the map (%)",
 }
-SCOPES = {"all": (style.INK, "o", "all tokens"), "centre": ("#d95f02", "s", "centre token")}
-DASHES = {"horizontal": "-", "vertical": (0, (3, 1.2))}
+SCOPES: dict[str, tuple[str, str, str]] = {
+    "all": (style.INK, "o", "all tokens"),
+    "centre": ("#d95f02", "s", "centre token"),
+}
+DASHES: dict[str, Any] = {"horizontal": "-", "vertical": (0, (3, 1.2))}
 
 
 def draw(measured: Measured) -> tuple[Any, pd.DataFrame, str, str]:
@@ -36,7 +39,7 @@ def draw(measured: Measured) -> tuple[Any, pd.DataFrame, str, str]:
                     markersize=4.2, linewidth=1.4, markerfacecolor=colour if direction == "horizontal" else "white",
                 )  # fmt: skip
         axes.set_title(title, loc="left")
-        axes.set_ylim(bottom=0)
+        from_zero(axes)
         layer_axis(axes, layers)
     canvas.subplots_adjust(left=0.04, right=0.995, top=0.8, bottom=0.22, wspace=0.24)
     _legend(canvas)
@@ -55,6 +58,12 @@ def layer_axis(axes: Any, layers: list[str]) -> None:
         axes.tick_params(axis="x", labelrotation=90)
     axes.set_xlim(-0.35, len(layers) - 0.65)
     axes.set_xlabel("Layer")
+
+
+def from_zero(axes: Any) -> None:
+    """With room for the markers of values that are 0."""
+    top = axes.get_ylim()[1]
+    axes.set_ylim(-0.035 * top, top)
 
 
 def _legend(canvas: Any) -> None:

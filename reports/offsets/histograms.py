@@ -29,7 +29,7 @@ def draw(measured: Measured) -> tuple[Any, pd.DataFrame, str, str]:
     layers = measured.layers
     columns = min(COLUMNS, len(layers))
     rows = math.ceil(len(layers) / columns)
-    width, height = columns * (PANEL[0] + 0.35), rows * (PANEL[1] + 0.75) + 0.35
+    width, height = columns * (PANEL[0] + 0.35), rows * (PANEL[1] + 0.75) + 0.2
     canvas = style.new_figure(width, height)
     grid = canvas.subplots(rows, columns, squeeze=False)
     drawn = []
@@ -43,7 +43,7 @@ def draw(measured: Measured) -> tuple[Any, pd.DataFrame, str, str]:
     for number in range(len(layers), rows * columns):
         grid[number // columns][number % columns].set_axis_off()
     canvas.subplots_adjust(
-        left=0.6 / width, right=0.99, bottom=0.45 / height, top=1 - 0.8 / height, hspace=0.75 / PANEL[1], wspace=0.24
+        left=0.6 / width, right=0.99, bottom=0.45 / height, top=1 - 0.62 / height, hspace=0.75 / PANEL[1], wspace=0.24
     )
     _legend(canvas, height)
     about = measured.about
@@ -70,7 +70,7 @@ def _panel(axes: Axes, measured: Measured, layer: str) -> pd.DataFrame:
         edges = np.append(inside["left"].to_numpy(), inside["right"].iloc[-1])
         axes.stairs((inside["share"] / (inside["right"] - inside["left"])).to_numpy(), edges, **LOOKS[direction])
         limits.append((edges[0], edges[-1]))
-        outside.append(f"{mine['share'].sum() - inside['share'].sum():.1f} %")
+        outside.append(f"{100 * (1 - inside['reads'].sum() / mine['reads'].sum()):.1f} %")
     rows, columns = about["map"]
     axes.set_xlim(min(low for low, _ in limits), max(high for _, high in limits))
     axes.set_ylim(bottom=0)

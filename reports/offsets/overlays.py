@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 PANEL = 1.75  # inches, width of a square image
 FADE = 0.35  # how far the image is faded to white below the circles
 FAINTEST = 0.18  # opacity of a place that hardly any channel reads
+ARROWS = {"horizontal": "→ ", "vertical": "↓ ", "joint": ""}
 COLOURS = {"horizontal": "#f28e00", "vertical": "#1255cc", "joint": "#c2185b"}
 
 
@@ -29,24 +30,26 @@ def draw(measured: Measured) -> tuple[Any, pd.DataFrame, str, str]:
     canvas = style.new_figure(queries * panel * 1.05, pictures * (tall + below))
     grid = canvas.subplots(pictures, queries, squeeze=False)
     joint = about["offsets"] == "joint"
+    chosen = measured.statistics["layer"] == about["overlay_layer"]
+    sharing = int(measured.statistics.loc[chosen, "sharing"].iloc[0])
     rows = []
     for picture in range(pictures):
         for query in range(queries):
             places = _places(overlays, picture, query, joint)
+            places["reads"] *= sharing
             _panel(grid[picture][query], overlays, picture, query, places, 72 * panel)
             rows.append(places.assign(image=int(overlays["indices"][picture]), query=query))
     canvas.subplots_adjust(
         left=0, right=1, top=1, bottom=below / (pictures * (tall + below)), wspace=0.05, hspace=below / tall
     )
-    colours = (
-        "Circles are the tokens that its channels read"
-        if joint
-        else "Circles are the tokens that its channels read, orange along the row and blue along the column"
-    )
+    told = "" if joint else ", orange along the row and blue along the column"
+    beyond = "" if joint else ", along the row (→) and the column (↓)"
+    numbers = ", ".join(str(number) for number in overlays["indices"].tolist())
     caption = (
-        f"Where one token (star) reads in {about['overlay_layer']}. {colours}; the more channels read a token, the "
-        "more opaque its circle (positions are rounded to the nearest token). Below: channels whose position lies "
-        f"outside the map. Images {', '.join(str(int(number)) for number in overlays['indices'])} of those measured, "
+        f"Where one token (star) reads in {about['overlay_layer']}. "
+        f"Circles are the tokens that its channels read{told}; "
+        "the more channels read one, the more opaque it is (positions are rounded to the nearest token). "
+        f"Below: reads whose position lies outside the map{beyond}. Images {numbers} of those measured, "
         f"{width} × {height} px, tokens of {_stride(measured)} px."
     )
     columns = ["image", "query", "query_row", "query_column", "direction", "row", "column", "reads", "inside"]
@@ -84,10 +87,11 @@ def _panel(axes: Axes, overlays: dict[str, Any], picture: int, query: int, place
     step_y, step_x = height / rows, width / columns
     diameter = 0.72 * points * min(step_x / width, step_y / height)
     most = places["reads"].max()
-    for place in places[places["inside"]].itertuples():
-        opacity = FAINTEST + (1 - FAINTEST) * place.reads / most
+    places_inside: list[dict[str, Any]] = places[places["inside"]].to_dict("records")  # type: ignore[assignment]
+    for place in places_inside:
+        opacity = min(1.0, FAINTEST + (1 - FAINTEST) * place["reads"] / most)
         axes.plot(
-            (place.column + 0.5) * step_x, (place.row + 0.5) * step_y, "o", color=COLOURS[place.direction],
+            (place["column"] + 0.5) * step_x, (place["row"] + 0.5) * step_y, "o", color=COLOURS[place["direction"]],
             markersize=diameter, alpha=opacity, markeredgecolor="black", markeredgewidth=0.5,
         )  # fmt: skip
     row, column = overlays["queries"][query]
@@ -106,11 +110,12 @@ def _panel(axes: Axes, overlays: dict[str, Any], picture: int, query: int, place
 
 
 def _outside(places: pd.DataFrame) -> str:
-    """``3 % horizontal, 0 % vertical``"""
+    """``→ 3 %, ↓ 0 %``"""
     said = []
-    for direction, mine in places.groupby("direction", sort=False):
+    for direction in dict.fromkeys(places["direction"]):
+        mine = places[places["direction"] == direction]
         share = 100 * mine.loc[~mine["inside"], "reads"].sum() / mine["reads"].sum()
-        said.append(f"{share:.0f} %" + ("" if direction == "joint" else f" {direction}"))
+        said.append(f"{ARROWS[direction]}{share:.0f} %")
     return ", ".join(said)
 
 
