@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PANEL = 1.75  # inches, width of a square image
-FADE = 0.35  # how far the image is faded to white below the circles
+FADE, GREYED = 0.4, 0.6  # how far the image is faded to white and to grey below the circles
 FAINTEST = 0.18  # opacity of a place that hardly any channel reads
 ARROWS = {"horizontal": "→ ", "vertical": "↓ ", "joint": ""}
 COLOURS = {"horizontal": "#f28e00", "vertical": "#1255cc", "joint": "#c2185b"}
@@ -83,6 +83,7 @@ def _panel(axes: Axes, overlays: dict[str, Any], picture: int, query: int, place
     image = overlays["images"][picture].astype(float) / 255
     height, width = image.shape[:2]
     rows, columns = overlays["map"]
+    image += (image @ [[0.299], [0.587], [0.114]] - image) * GREYED
     axes.imshow(image + (1 - image) * FADE, extent=(0, width, height, 0), interpolation="nearest")
     step_y, step_x = height / rows, width / columns
     diameter = 0.72 * points * min(step_x / width, step_y / height)
@@ -91,8 +92,9 @@ def _panel(axes: Axes, overlays: dict[str, Any], picture: int, query: int, place
     for place in places_inside:
         opacity = min(1.0, FAINTEST + (1 - FAINTEST) * place["reads"] / most)
         axes.plot(
-            (place["column"] + 0.5) * step_x, (place["row"] + 0.5) * step_y, "o", color=COLOURS[place["direction"]],
-            markersize=diameter, alpha=opacity, markeredgecolor="black", markeredgewidth=0.5,
+            (place["column"] + 0.5) * step_x, (place["row"] + 0.5) * step_y, "o", markersize=diameter,
+            markerfacecolor=(COLOURS[place["direction"]], opacity), markeredgecolor=("black", 0.75),
+            markeredgewidth=0.5,
         )  # fmt: skip
     row, column = overlays["queries"][query]
     axes.plot(
