@@ -68,7 +68,7 @@ OPTIONS = {  # and the commands that take them
     "force": ("experiment", "sweep"),
     "fresh": ("price", "offsets"),
     "watch": ("status", "sweep", "logs"),
-    "mixed": ("report",),
+    "mixed": ("report", "offsets"),
     "note": ("collect",),
 }
 
@@ -129,7 +129,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--watch", action="store_true", help="follow until nothing runs (status, sweep --slurm, logs)")
     parser.add_argument(
-        "--mixed", action="store_true", help="average runs of different code or data, and say so (report)"
+        "--mixed", action="store_true", help="average runs of different code or data, and say so (report, offsets)"
     )
     parser.add_argument("--note", default="", metavar="TEXT", help="what a reader should know of the results (collect)")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output, nothing else")
@@ -317,7 +317,7 @@ def offsets(name: str, given: dict[str, Any], options: argparse.Namespace) -> in
         sources = offset_source.of_sweep(configs, runs_dir)
         folders = measure_all(sources, wanted, options.fresh)
         plan, out = planning.as_dict(), runs_dir / "reports" / f"offsets-{name}-{planning.protocol}"
-        summary, files = page.compare(plan, folders, out)
+        summary, files = page.compare(plan, folders, out, options.mixed)
         if options.json:
             print(terminal.comparison_to_json(plan, summary, folders, files))
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -62,12 +62,13 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Source:
-    """name: run id, or name of the file; out: the folder of what is measured."""
+    """name: run id, or name of the file; out: the folder of what is measured; provenance: of a run, as it noted it."""
 
     name: str
     config: Config
     weights: Path
     out: Path
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def sha256(self) -> str:
@@ -132,7 +133,7 @@ def of_planned(folder: RunFolder, config: Config) -> Source:
     if not weights.is_file():
         raise RunFolderError(f"offsets={folder.id}: that run is done, but its {WEIGHTS} is gone")
     check_root(config)
-    return Source(folder.id, config, weights, folder.path / FOLDER)
+    return Source(folder.id, config, weights, folder.path / FOLDER, folder.read_json("provenance.json"))
 
 
 def of_file(name: str, runs_dir: Path, given: Mapping[str, Any], site: Mapping[str, Any]) -> Source:

@@ -80,6 +80,7 @@ def measure(source: Source, wanted: Wanted, fresh: bool = False) -> Path:
         "overlay_layer": measurement.chosen.name,
         "weights": source.weights.name,
         "weights_sha256": source.sha256,
+        "trained": {kind: source.provenance.get(kind, "") for kind in ("code_fingerprint", "data_fingerprint")},
         "code_fingerprint": provenance.code_fingerprint(),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
@@ -146,7 +147,7 @@ class Measurement:
 
     def _keep(self, number: int, image: Tensor, offsets: Tensor) -> None:
         """offsets: [H, W, 2 * R]"""
-        rows, columns = self._queries().T
+        rows, columns = torch.from_numpy(self._queries()).to(offsets.device).T
         horizontal, vertical = offsets[rows, columns].float().cpu().chunk(2, dim=-1)
         self._kept.append(
             {

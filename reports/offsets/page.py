@@ -11,6 +11,8 @@ from reports.figures import Drawing, style
 from reports.markup import markdown_row, markdown_rule
 from reports.offsets import DIRECTIONS
 from reports.offsets.measured import Measured, MeasuredError, read
+from results.fingerprints import check
+from results.run_folder import DONE
 
 HEADER = (
     "Layer", "Direction", "Tokens", "Mean |offset| (tokens)", "(px)", "(% of extent)", "Spread (tokens)",
@@ -55,11 +57,16 @@ def write(folder: Path) -> tuple[Measured, list[Path]]:
     return measured, _write(folder, parts, drawings)
 
 
-def compare(plan: Mapping[str, Any], folders: Mapping[str, Path | str], out: Path) -> tuple[Any, list[Path]]:
+def compare(
+    plan: Mapping[str, Any], folders: Mapping[str, Path | str], out: Path, mixed: bool = False
+) -> tuple[Any, list[Path]]:
     """The page of a sweep. folders: what was measured of each run, or in words why nothing was.
 
     Returns the statistics over seeds, a row per arm, layer, direction and scope, and the files.
+    Raises MixedFingerprints where runs of different code or data would be averaged, unless ``mixed``.
     """
+    import pandas as pd
+
     from reports.offsets import comparison
 
     measured = {run: read(folder) for run, folder in folders.items() if isinstance(folder, Path)}
@@ -67,6 +74,8 @@ def compare(plan: Mapping[str, Any], folders: Mapping[str, Path | str], out: Pat
         raise MeasuredError(
             f"no run of {plan['sweep']}, protocol {plan['protocol']}, has offsets: {next(iter(folders.values()))}"
         )
+    trained = [{"run": run, "state": DONE, **each.about["trained"]} for run, each in measured.items()]
+    warnings = check(pd.DataFrame(trained), mixed=mixed)
     summary = comparison.over_seeds(plan, measured)
     drawing = _drawing("offsets_by_arm", lambda: comparison.draw(plan, summary))
     first = next(iter(measured.values()))
@@ -80,6 +89,7 @@ def compare(plan: Mapping[str, Any], folders: Mapping[str, Path | str], out: Pat
         f"# Learned offsets of the arms of {plan['sweep']}, protocol {plan['protocol']}",
         f"{len(measured)} of {len(folders)} runs, {' to '.join(dict.fromkeys((images[0], images[-1])))} images each of "
         f"{first.about['dataset']} ({first.about['split']}) at {_size(first)} px.",
+        *(f"**{warning}**" for warning in warnings),
         *_figures([drawing]),
         "## Statistics over all tokens",
         "Mean over seeds, in brackets the lowest and the highest. The centre token is in `offsets_by_arm.csv`.",

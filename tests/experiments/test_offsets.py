@@ -19,10 +19,11 @@ import torch
 import atm  # noqa: F401  (registers the models)
 import run
 from atm.offsets import OffsetPredictor
+from errors import SuiteError
 from experiments import engine
 from experiments.config import ROOT, parse_overrides, resolve
 from experiments.identity import run_id
-from experiments.offset_source import Source, Wanted, of_file
+from experiments.offset_source import Source, Wanted, of_file, of_run
 from experiments.offsets import Measurement, measure
 from experiments.run_folder import RunFolder
 from experiments.tasks.registry import build_task
@@ -293,6 +294,23 @@ def test_a_trained_run_gets_its_page_and_stays_the_run_it_was(tmp_path, small_sc
     assert engine.run(folder) == summary, "it is still finished"
     found = read_run(tmp_path, folder.id, 0, "smoke")
     assert (found.state, found.warnings) == ("done", [])
+
+
+def test_the_data_of_a_run_may_lie_elsewhere_by_now(tmp_path, shared_images):
+    there, gone = str(shared_images), tmp_path / "gone"
+    gone.symlink_to(shared_images)
+    given = {"model": "nano", "data.num_classes": 3, "data.image_size": [64, 64], "data.workers": 0}
+    folder = trained_by_hand(tmp_path / "runs", resolve("tiny_imagenet", given | {"data.root": str(gone)}), 1.0)
+    site = {"data": {"tiny_imagenet": {"root": "/no/such/place"}}, "machine": {"threads": 1}}
+    assert of_run(folder, {}, site).config.data.root == there, "what is frozen is there, so the site is not asked"
+    gone.unlink()
+    with pytest.raises(SuiteError, match="no such file or folder"):
+        of_run(folder, {}, {})
+    site["data"]["tiny_imagenet"]["root"] = there
+    for source in (of_run(folder, {}, site), of_run(folder, {"data.root": there}, {})):
+        assert source.config.data.root == there
+        assert measure(source, Wanted(images=2)) == folder.path / "offsets"
+    assert folder.config().data.root == str(gone), "the run's own config stays as it was"
 
 
 def test_a_sweep_compares_its_finished_runs(tmp_path, small_scenes, capsys):

@@ -17,6 +17,7 @@ import pytest
 from reports.figures import style
 from reports.offsets import comparison, depth, histograms, overlays, page
 from reports.offsets.measured import MeasuredError, read
+from results.fingerprints import MixedFingerprints
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
@@ -33,7 +34,7 @@ LAYERS = (
 ROWS, COLUMNS = (32, 16, 16, 8, 8, 8, 8, 8, 4), (48, 24, 24, 12, 12, 12, 12, 12, 6)
 
 
-def make(folder: Path, offsets: str = "axial", scale: float = 1.0, layers: int = 9) -> Path:
+def make(folder: Path, offsets: str = "axial", scale: float = 1.0, layers: int = 9, code: str = "c0de") -> Path:
     """Files as ``experiments/offsets.py`` leaves them, written without it: B's nine layers on maps wider than high.
 
     The centre token of the last layer reads at +1 with 30 channels, beyond the map with 10, vertically at 0 with 40.
@@ -46,7 +47,7 @@ def make(folder: Path, offsets: str = "axial", scale: float = 1.0, layers: int =
     ][:layers]
     about = {"name": "byhand", "images": 4, "image_size": [128, 192], "dataset": "scenes", "split": "evaluation scenes",
              "data_fingerprint": "d" * 16, "experiment": "scenes", "model": "b", "offsets": offsets, "layers": described,
-             "overlay_layer": "layer_3_1", "weights": "w.pth", "weights_sha256": "a" * 64, "code_fingerprint": "c" * 16}  # fmt: skip
+             "overlay_layer": "layer_3_1", "weights": "w.pth", "weights_sha256": "a" * 64, "code_fingerprint": "c" * 16, "trained": {"code_fingerprint": code, "data_fingerprint": "da7a"}}  # fmt: skip
     (folder / "about.json").write_text(json.dumps(about))
     statistics, bins = [], []
     for number, layer in enumerate(described):
@@ -98,7 +99,7 @@ def make(folder: Path, offsets: str = "axial", scale: float = 1.0, layers: int =
     pd.DataFrame(bins).to_csv(folder / "histograms.csv", index=False)
     images = np.random.default_rng(0).integers(0, 255, (2, 128, 192, 3), dtype=np.uint8)
     # 8 × 12 tokens; the second query is the last token
-    horizontal = np.array([[[0.0, 0.4, -0.6, 1.0], [0.0, 0.01, 1.0, -11.0]]] * 2, dtype=np.float32)
+    horizontal = np.array([[[0.0, -0.4, -0.6, 0.6], [0.0, 0.01, 1.0, -11.0]]] * 2, dtype=np.float32)
     vertical = np.array([[[2.0, 2.0, 2.0, -9.0], [0.0, 0.0, -7.0, -8.0]]] * 2, dtype=np.float32)
     np.savez(folder / "overlays.npz", images=images, indices=[0, 3], map=[8, 12], queries=[[4, 6], [7, 11]],
              horizontal=horizontal, vertical=vertical)  # fmt: skip
@@ -183,7 +184,7 @@ def test_circles_stand_on_the_tokens_that_are_read(measured):
         canvas, data, _, caption = overlays.draw(measured)
     first = data[(data["image"] == 3) & (data["query"] == 0)]
     found = {(r.direction, r.row, r.column, r.inside): r.reads for r in first.itertuples()}
-    # each offset is read by 4 channels; 0.4 rounds to the query's own column, -0.6 to the one before
+    # each offset is read by 4 channels; -0.4 rounds to the own column of the query, -0.6 to the one before
     assert found == {
         ("horizontal", 4, 6, True): 8, ("horizontal", 4, 5, True): 4, ("horizontal", 4, 7, True): 4,
         ("vertical", 6, 6, True): 12, ("vertical", -5, 6, False): 4,
@@ -250,6 +251,18 @@ def test_arms_are_compared_by_means_over_their_seeds(tmp_path):
     assert "3 of 6 runs, 4 images each of scenes" in text
     with pytest.raises(MeasuredError, match="no run of ablation_offsets, protocol smoke, has offsets: predicts no"):
         page.compare(plan(("zero", 0)), {"zero-0": "predicts no offsets"}, tmp_path / "none")
+
+
+def test_runs_of_different_code_are_not_averaged_unless_that_is_wanted(tmp_path):
+    folders = {
+        f"axial-{seed}": make(tmp_path / str(seed), layers=4, code=code) for seed, code in ((0, "c0de"), (1, "else"))
+    }
+    planned = plan(("axial", 0), ("axial", 1))
+    with pytest.raises(MixedFingerprints, match="different code would be averaged"):
+        page.compare(planned, folders, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    page.compare(planned, folders, tmp_path / "out", mixed=True)
+    assert "**Runs of different code are averaged here" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_no_label_stands_on_another(measured, tmp_path):
