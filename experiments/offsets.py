@@ -114,7 +114,7 @@ class Measurement:
         chosen = wanted.chosen(list(predictors))
         self.chosen = next(layer for layer in self.layers if layer.name == chosen)
         self._predictors = list(predictors.values())
-        self._latest: dict[str, Tensor] = {}
+        self._chosen_offsets = torch.empty(0)  # of the latest batch
         self.seen = 0
         self.pictures = np.unique(np.linspace(0, count - 1, min(PICTURES, count)).round().astype(int))
         self._kept: list[dict[str, Any]] = []
@@ -126,9 +126,8 @@ class Measurement:
             for layer, predictor in zip(self.layers, self._predictors):
                 hooks.callback(predictor.register_forward_hook(self._follower(layer)).remove)
             self.model(images)
-        offsets = self._latest[self.chosen.name]
         for number in self.pictures[(self.pictures >= self.seen) & (self.pictures < self.seen + len(images))]:
-            self._keep(int(number), images[number - self.seen], offsets[number - self.seen])
+            self._keep(int(number), images[number - self.seen], self._chosen_offsets[number - self.seen])
         self.seen += len(images)
 
     def overlays(self) -> dict[str, Any]:
@@ -141,7 +140,7 @@ class Measurement:
         def follow(module: nn.Module, inputs: Any, offsets: Tensor) -> None:
             layer.add(offsets)
             if layer is self.chosen:
-                self._latest[layer.name] = offsets
+                self._chosen_offsets = offsets
 
         return follow
 

@@ -284,7 +284,7 @@ def test_a_trained_run_gets_its_page_and_stays_the_run_it_was(tmp_path, small_sc
     folder.freeze(config)
     summary = engine.run(folder)
     before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
-    assert run.main([f"offsets={folder.id[-8:]}", f"runs_dir={tmp_path}", "images=3", "--json"]) == 0
+    assert run.main([f"offsets={folder.id[-8:]}", f"runs_dir={tmp_path}", "images=3", "query=[0.5,0.5]", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["images"] == 3 and len(document["statistics"]) == 16
     assert {row["layer"] for row in document["statistics"]} == {f"layer_{i}_1" for i in (1, 2, 3, 4)}
