@@ -28,6 +28,7 @@ USAGE = """\
   python run.py report=paper                           both papers on one page, from whatever exists
   python run.py collect=NAME into=LABEL                its results as tidy files under results/measured/
   python run.py complexity[=NAME]                      parameters and FLOPs beside the papers'
+  python run.py offsets=RUN|FILE|SWEEP [key=value …]   what learned offsets do: statistics, histograms, overlays
   python run.py list                                   experiments, sweeps and reports, a line each
   python run.py doctor [experiment=NAME key=value …]   is this machine ready, and what to do where it is not"""
 
@@ -38,7 +39,8 @@ keys:
   devices=N                processes per run, one per GPU or sharing the CPU's cores
   data.root=PATH           where the images are    runs_dir=PATH           where run folders are
   measured=LABEL           report from results/measured/LABEL instead of run folders; measured=all for report=paper
-  experiment=NAME          of doctor: the run whose data is checked as well
+  experiment=NAME          of doctor: the run whose data is checked as well; of offsets=FILE: the recipe of its data
+  images=N layer=layer_3_1 query=[0.5,0.5]         of offsets: how many images, and what is laid over some of them
   any other key of the schema (experiments/schema.py), e.g. train.epochs=5 model.offsets=token
 
 start here: python run.py sweep=ablation_offsets protocol=smoke   (needs no data, minutes on a laptop)"""
@@ -53,6 +55,7 @@ COMMANDS = (
     "report",
     "collect",
     "complexity",
+    "offsets",
     "list",
     "doctor",
 )
@@ -64,9 +67,9 @@ OPTIONS = {  # and the commands that take them
     "dry_run": ("experiment", "sweep"),
     "retry_failed": ("sweep",),
     "force": ("experiment", "sweep"),
-    "fresh": ("price",),
+    "fresh": ("price", "offsets"),
     "watch": ("status", "sweep", "logs"),
-    "mixed": ("report",),
+    "mixed": ("report", "offsets"),
     "check": ("report",),
     "note": ("collect",),
 }
@@ -123,10 +126,12 @@ def build_parser() -> Parser:
         action="store_true",
         help="resume runs though the code changed since, and mark them (experiment, sweep)",
     )
-    parser.add_argument("--fresh", action="store_true", help="measure again what is known from earlier (price)")
+    parser.add_argument(
+        "--fresh", action="store_true", help="measure again what is known from earlier (price, offsets)"
+    )
     parser.add_argument("--watch", action="store_true", help="follow until nothing runs (status, sweep --slurm, logs)")
     parser.add_argument(
-        "--mixed", action="store_true", help="average runs of different code or data, and say so (report)"
+        "--mixed", action="store_true", help="average runs of different code or data, and say so (report, offsets)"
     )
     parser.add_argument("--check", action="store_true", help="compare committed pages with what is made now (report)")
     parser.add_argument("--note", default="", metavar="TEXT", help="what a reader should know of the results (collect)")
@@ -165,7 +170,8 @@ def dispatch(options: argparse.Namespace) -> int:
             return commands.logs(name, only_runs_folder(given), options)
         act: Callable[[Plan, Path, argparse.Namespace], int] = getattr(commands, command)
         return act(*planned(name, given), options)
-    return {"experiment": experiment, "report": report, "collect": collect}[command](name, given, options)
+    act_on = {"experiment": experiment, "report": report, "collect": collect, "offsets": offsets}
+    return act_on[command](name, given, options)
 
 
 def experiment(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
@@ -288,6 +294,42 @@ def collect(name: str, given: dict[str, Any], options: argparse.Namespace) -> in
     for warning in collected.warnings:
         print(f"run.py: {warning}", file=sys.stderr)
     print(json.dumps({"files": [str(f) for f in files]}) if options.json else "\n".join(map(str, files)))
+    return 0
+
+
+def offsets(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
+    """What learned offsets do, in one run, in a weights file, or in all finished runs of a sweep."""
+    from experiments import offset_source
+    from experiments.config import read_site
+    from experiments.identity import is_file
+    from experiments.offsets import measure, measure_all
+    from reports.offsets import page, terminal
+    from sweeps.logs import run_named
+    from sweeps.plan import sweep_names
+
+    wanted = offset_source.Wanted.taken_from(given)
+    if name in sweep_names():
+        planning, runs_dir = planned(name, given)
+        configs = {run: each.config for run, each in planning.distinct().items()}
+        sources = offset_source.of_sweep(configs, runs_dir)
+        folders = measure_all(sources, wanted, options.fresh)
+        plan, out = planning.as_dict(), runs_dir / "reports" / f"offsets-{name}-{planning.protocol}"
+        summary, files = page.compare(plan, folders, out, options.mixed)
+        if options.json:
+            print(terminal.comparison_to_json(plan, summary, folders, files))
+        else:
+            terminal.show_comparison(plan, summary, folders)
+    else:
+        site = read_site()
+        runs_dir = runs_folder(given, site)
+        if is_file(name):
+            source = offset_source.of_file(name, runs_dir, given, site)
+        else:
+            source = offset_source.of_run(run_named(runs_dir, name, sweep_names()), given, site)
+        found, files = page.write(measure(source, wanted, options.fresh))
+        print(terminal.to_json(found, files)) if options.json else terminal.show(found)
+    if not options.json:
+        print(f"{len(files)} files, first of all {files[0]}")
     return 0
 
 

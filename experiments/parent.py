@@ -21,14 +21,15 @@ def weights_of(init: str, runs_dir: Path) -> Path:
         return path
     folder = RunFolder(runs_dir / init)
     if not folder.finished():
-        raise ConfigError(f"init={init}: {_unfinished(folder)}")
+        raise ConfigError(f"init={init}: {why_unfinished(folder)}")
     path = folder.path / WEIGHTS
     if not path.is_file():
         raise ConfigError(f"init={init}: that run is done, but its {WEIGHTS} is gone")
     return path
 
 
-def _unfinished(folder: RunFolder) -> str:
+def why_unfinished(folder: RunFolder) -> str:
+    """Why a run has no final weights: what has become of it, or that there is no such run."""
     runs_dir = folder.path.parent
     if not folder.path.is_dir():
         there = [path.name for path in runs_dir.iterdir() if path.is_dir()] if runs_dir.is_dir() else []

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 log = logging.getLogger("experiments")
@@ -62,3 +65,14 @@ class Progress:
     def left(self, step: int) -> float | None:
         """Seconds of training left, evaluations not counted."""
         return round((self.steps - step) * self.batch_size / self._rate, 1) if self._rate else None
+
+
+@contextmanager
+def image_bar(what: str, images: int) -> Iterator[Callable[[int], None]]:
+    """A bar over ``images`` on standard error where that is a terminal; call what it yields with how many are done."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(what, total=images)
+        yield lambda done: bar.advance(task, done)

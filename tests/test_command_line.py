@@ -96,6 +96,7 @@ def test_help_names_every_command():
         "report=",
         "collect=",
         "complexity",
+        "offsets=",
         "list",
         "doctor",
     ):

@@ -59,13 +59,18 @@ def theme() -> Iterator[None]:
 
 def arm_styles(table: Table) -> dict[str, ArmStyle]:
     """Arm → style, by the arm's place in the table."""
+    return styles_of([row.arm for row in table.rows])
+
+
+def styles_of(arms: list[str]) -> dict[str, ArmStyle]:
+    """Arm → style, by its place among ``arms``."""
     import seaborn
 
     # colour-blind safe, without its light grey and yellow, which are faint on white
     palette = [c for i, c in enumerate(seaborn.color_palette("colorblind")) if i not in (6, 7, 8)]
     return {
-        row.arm: ArmStyle(palette[i % len(palette)], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])
-        for i, row in enumerate(table.rows)
+        arm: ArmStyle(palette[i % len(palette)], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])
+        for i, arm in enumerate(arms)
     }
 
 

@@ -61,7 +61,8 @@ def test_latex_sets_each_table_by_itself(written, name):
     made = typeset(written / name, "table_alone")
     shown = pd.read_csv(written / name / "table.csv", dtype=str, keep_default_na=False)
     printed = [text for text in shown["papers"] if text]
-    assert made.pages == 1 and printed and all(text in made.text for text in printed)
+    assert made.pages <= 2 and printed and all(text in made.text for text in printed)
+    assert "?" not in (written / name / "table.tex").read_text()  # what markup.latex has no sign for
 
 
 def test_latex_sets_all_tables_and_names_in_one_document(written):

@@ -1,0 +1,242 @@
+"""What a trained model's offsets do, measured over its evaluation set: statistics, histograms, sampled positions.
+
+Everything is left as plain files (statistics.csv, histograms.csv, overlays.npz, about.json), which ``reports`` draws.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from copy import deepcopy
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+import atomic_file
+from atm.offsets import OffsetPredictor
+from errors import ConfigError
+from experiments import provenance
+from experiments.data import scenes
+from experiments.data.layout import needs_root
+from experiments.data.loading import Batches
+from experiments.devices import Group, prepare
+from experiments.ledger import Ledger
+from experiments.offset_model import build
+from experiments.offset_source import NO_OFFSETS, Source, Wanted
+from experiments.offset_statistics import Layer
+from experiments.progress import image_bar
+from experiments.schema import Config
+from experiments.tasks.registry import build_task
+
+BATCH = 32  # images at a time; changes nothing but the rounding of sums
+PICTURES = 4  # images that sampled positions are kept of, spread evenly over those measured
+ABOUT = "about.json"
+VERSION = 1  # of what the files hold; rises with every change of a definition
+
+
+def measure(source: Source, wanted: Wanted, fresh: bool = False) -> Path:
+    """Measures a source, unless its files of the same weights and wishes are there, and returns their folder.
+
+    Raises ConfigError where the model predicts no offsets or the weights do not fit it.
+    """
+    key = {"version": VERSION, **source.key(wanted)}
+    if not fresh and _recognised(source, key):
+        return source.out
+    config = deepcopy(source.config)
+    device = prepare(config, Group())
+    model = build(source).to(device)
+    task = build_task(_limited(config, wanted.images))
+    count = min(wanted.images, len(task.eval_set))  # type: ignore[arg-type]
+    measurement = Measurement(model, wanted, count)
+    with image_bar(source.name, count) as advance:
+        for images in _images(config, task.eval_set, count, device):
+            measurement.add(images)
+            advance(len(images))
+    about = {
+        "name": source.name,
+        "key": key,
+        "images": measurement.seen,
+        "image_size": list(config.data.image_size),
+        "dataset": config.data.dataset,
+        "split": config.data.eval_split if needs_root(config) else "evaluation scenes",
+        "data_fingerprint": task.eval_set.fingerprint(),  # type: ignore[attr-defined]
+        "experiment": config.experiment,
+        "protocol": config.protocol,
+        "model": config.model.name,
+        "offsets": config.model.offsets,
+        "layers": [
+            {"layer": layer.name, "map": list(layer.size), "stride": layer.stride} for layer in measurement.layers
+        ],
+        "overlay_layer": measurement.chosen.name,
+        "weights": source.weights.name,
+        "weights_sha256": source.sha256,
+        "trained": {kind: source.provenance.get(kind, "") for kind in ("code_fingerprint", "data_fingerprint")},
+        "code_fingerprint": provenance.code_fingerprint(),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    _write(source, about, measurement, config)
+    return source.out
+
+
+def measure_all(sources: Mapping[str, Source | str], wanted: Wanted, fresh: bool = False) -> dict[str, Path | str]:
+    """The folder of each source; what stands in words instead of a source is passed on."""
+    return {
+        name: measure(source, wanted, fresh) if isinstance(source, Source) else source
+        for name, source in sources.items()
+    }
+
+
+class Measurement:
+    """Follows the offsets of a model while images go through it.
+
+    count: how many images there will be; the positions sampled in PICTURES of them are kept for ``wanted``'s queries.
+    """
+
+    def __init__(self, model: nn.Module, wanted: Wanted, count: int) -> None:
+        self.model, self.wanted = model, wanted
+        predictors = {_layer_name(path): m for path, m in model.named_modules() if isinstance(m, OffsetPredictor)}
+        if not predictors:
+            raise ConfigError(NO_OFFSETS)
+        self.layers = [
+            Layer(name, m.norm.normalized_shape[0], m.groups, m.samples, 4 * 2 ** (int(name.split("_")[1]) - 1))
+            for name, m in predictors.items()
+        ]
+        chosen = wanted.chosen(list(predictors))
+        self.chosen = next(layer for layer in self.layers if layer.name == chosen)
+        self._predictors = list(predictors.values())
+        self._chosen_offsets = torch.empty(0)  # of the latest batch
+        self.seen = 0
+        self.pictures = np.unique(np.linspace(0, count - 1, min(PICTURES, count)).round().astype(int))
+        self._kept: list[dict[str, Any]] = []
+
+    @torch.inference_mode()
+    def add(self, images: Tensor) -> None:
+        """images: [B, 3, H, W], normalised."""
+        with ExitStack() as hooks:
+            for layer, predictor in zip(self.layers, self._predictors):
+                hooks.callback(predictor.register_forward_hook(self._follower(layer)).remove)
+            self.model(images)
+        for number in self.pictures[(self.pictures >= self.seen) & (self.pictures < self.seen + len(images))]:
+            self._keep(int(number), images[number - self.seen], self._chosen_offsets[number - self.seen])
+        self.seen += len(images)
+
+    def overlays(self) -> dict[str, Any]:
+        """images float32 [N, 3, h, w], normalised; indices [N]; queries [Q, 2], rows and columns of tokens; horizontal
+        and vertical float32 [N, Q, R], what each of the R reads of a query adds to its column and row, in tokens."""
+        packed = {key: np.stack([kept[key] for kept in self._kept]) for key in self._kept[0]}
+        return {**packed, "queries": self._queries(), "map": np.array(self.chosen.size)}
+
+    def _follower(self, layer: Layer) -> Any:
+        def follow(module: nn.Module, inputs: Any, offsets: Tensor) -> None:
+            layer.add(offsets)
+            if layer is self.chosen:
+                self._chosen_offsets = offsets
+
+        return follow
+
+    def _keep(self, number: int, image: Tensor, offsets: Tensor) -> None:
+        """offsets: [H, W, 2 * R]"""
+        rows, columns = torch.from_numpy(self._queries()).to(offsets.device).T
+        horizontal, vertical = offsets[rows, columns].float().cpu().chunk(2, dim=-1)
+        self._kept.append(
+            {
+                "indices": number,
+                "images": image.float().cpu().numpy(),
+                "horizontal": horizontal.numpy(),
+                "vertical": vertical.numpy(),
+            }
+        )
+
+    def _queries(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The token that each query lies in, [Q, 2]."""
+        size = np.array(self.chosen.size)
+        tokens: np.ndarray[Any, np.dtype[np.int64]] = np.minimum(
+            (np.array(self.wanted.queries) * size).astype(np.int64), size - 1
+        )
+        return tokens
+
+
+def _images(config: Config, dataset: Any, count: int, device: torch.device) -> Iterator[Tensor]:
+    """Batches of the evaluation set's images; an unreadable one is an error, as in every evaluation."""
+    batches = Batches(dataset, BATCH, config.seed, shuffle=False, workers=config.data.workers, device=device)
+    ledger = Ledger(dataset, 0.0)
+    try:
+        left = count
+        for batch in batches.evaluation():
+            ledger.refuse(dataset, batch)
+            yield batch[0][:left]
+            left -= len(batch[0])
+            if left <= 0:  # a stream goes on
+                return
+    finally:
+        batches.close()
+
+
+def _limited(config: Config, images: int) -> Config:
+    """The data set itself spreads a part of its images evenly."""
+    config.data.eval_images = min(images, config.data.eval_images or images)
+    return config
+
+
+def _write(source: Source, about: dict[str, Any], measurement: Measurement, config: Config) -> None:
+    """``about.json`` comes last and holds the others' hashes: files that do not belong together are not believed."""
+    overlays = measurement.overlays()
+    overlays["images"] = _pixels(overlays["images"], config)
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **overlays)
+    files = {
+        "statistics.csv": _csv([row for layer in measurement.layers for row in layer.statistics()]),
+        "histograms.csv": _csv([row for layer in measurement.layers for row in layer.histograms()]),
+        "overlays.npz": packed.getvalue(),
+    }
+    for name, content in files.items():
+        atomic_file.write(source.out / name, content)
+    about["files"] = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    atomic_file.write(source.out / ABOUT, json.dumps(about, indent=1) + "\n")
+
+
+def _recognised(source: Source, key: dict[str, Any]) -> bool:
+    """Whether the files are whole and were measured with the same ``key``."""
+    try:
+        about = json.loads((source.out / ABOUT).read_text())
+        whole = all(
+            hashlib.sha256((source.out / name).read_bytes()).hexdigest() == digest
+            for name, digest in about["files"].items()
+        )
+        return whole and bool(about["key"] == key)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _csv(rows: list[dict[str, Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _pixels(images: Any, config: Config) -> Any:
+    """Normalised float32 [N, 3, h, w] to uint8 [N, h, w, 3]."""
+    planes = torch.from_numpy(images)
+    if not needs_root(config):
+        return scenes.pixels(planes)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+    levels = ((planes * std + mean) * 255).round().clamp(0, 255)
+    return levels.byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _layer_name(path: str) -> str:
+    """``stages.2.blocks.6.offsets`` is layer_3_7."""
+    stage, block = (int(number) + 1 for number in re.findall(r"\d+", path))
+    return f"layer_{stage}_{block}"

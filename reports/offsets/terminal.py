@@ -1,0 +1,46 @@
+"""Learned offsets for the terminal: the statistics in rich, or one JSON document."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reports.offsets.measured import Measured
+from reports.offsets.page import COMPARED, HEADER, compared, rows, sentence
+from reports.terminal import grid, wide_console
+
+
+def show(measured: Measured) -> None:
+    console = wide_console()
+    console.print(sentence(measured).replace("`", ""), style="dim", markup=False)
+    console.print(grid(list(HEADER), [list(map(str, row)) for row in rows(measured)], "lllrrrrrrrr"))
+
+
+def to_json(measured: Measured, files: list[Path]) -> str:
+    return json.dumps(
+        {**measured.about, "statistics": measured.statistics.to_dict("records"), "written": [str(f) for f in files]}
+    )
+
+
+def show_comparison(plan: Mapping[str, Any], summary: Any, folders: Mapping[str, Path | str]) -> None:
+    console = wide_console()
+    labels = {arm["name"]: arm["label"] for arm in plan["arms"]}
+    console.print(
+        grid(list(COMPARED), [list(map(str, row)) for row in compared(summary, labels, ranges=False)], "lllrrrrrrr")
+    )
+    for run, folder in folders.items():
+        if not isinstance(folder, Path):
+            console.print(f"{run}: {folder}", style="dim", markup=False)
+
+
+def comparison_to_json(
+    plan: Mapping[str, Any], summary: Any, folders: Mapping[str, Path | str], files: list[Path]
+) -> str:
+    runs = [
+        {**run, "measured": isinstance(folders[run["run"]], Path), "where": str(folders[run["run"]])}
+        for run in plan["runs"]
+    ]
+    document = {"sweep": plan["sweep"], "protocol": plan["protocol"], "arms": plan["arms"], "runs": runs}
+    return json.dumps({**document, "statistics": summary.to_dict("records"), "written": [str(file) for file in files]})
