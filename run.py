@@ -338,13 +338,9 @@ def show_complexity(name: str, options: argparse.Namespace) -> int:
     from reports import complexity
 
     models = complexity.rows(name or None)
-    from atm.complexity import count
+    from experiments.counting import count
 
-    def counted(model: str, arguments: dict[str, Any], size: int) -> tuple[float, float]:
-        found = count(weightless(model, arguments), (3, size, size))
-        return found.params_m, found.flops_g
-
-    comparison = complexity.compare(counted, models)
+    comparison = complexity.compare(count, models)
     if options.json:
         print(complexity.to_json(comparison))
     else:
@@ -354,32 +350,19 @@ def show_complexity(name: str, options: argparse.Namespace) -> int:
 
 def collect_counts(options: argparse.Namespace) -> int:
     """Counts every model of the complexity table, for reports to show."""
-    from atm.complexity import architecture, count
+    from experiments.counting import architecture, count
     from reports import complexity
     from results import counts
 
     found: dict[tuple[str, int, str], float] = {}
     for row in complexity.rows():
-        model = weightless(row.model, row.kwargs)
-        whole = count(model, (3, row.size, row.size))
-        found |= {(row.label, 0, "params_m"): whole.params_m, (row.label, 0, "flops_g"): whole.flops_g}
-        if row.stages:
-            for stage, numbers in enumerate(architecture(model), 1):
-                found |= {(row.label, stage, metric): number for metric, number in numbers.items()}
+        whole = zip(complexity.METRICS, count(row.model, row.kwargs, row.size))
+        found |= {(row.label, 0, metric): number for metric, number in whole}
+        for stage, numbers in enumerate(architecture(row.model, row.kwargs) if row.stages else [], 1):
+            found |= {(row.label, stage, metric): number for metric, number in numbers.items()}
     file = str(counts.write(found))
     print(json.dumps({"files": [file]}) if options.json else file)
     return 0
-
-
-def weightless(model: str, arguments: dict[str, Any]) -> Any:
-    """A timm model whose parameters have shapes and no values."""
-    import timm
-    import torch
-
-    import atm  # noqa: F401  (registers the models)
-
-    with torch.device("meta"):
-        return timm.create_model(model, **arguments)
 
 
 def show_list(options: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from reports.cells import NOTHING
 from reports.document import Cell, Grid, Run, Section, Source
 from reports.figures import draw
 from reports.table import Row, Table, detectable, state_text
+from results import archive
 from results.collect import Collected, Plan
 from results.papers import Contradiction
 
@@ -36,7 +37,8 @@ def section(
     date: of the runs, where their finished times are not to be taken.
     """
     drawings, problems = draw(table, collected) if figures else ([], [])
-    runs = tuple(run_line(table.label_of[run["arm"]], run, folder, label) for run in table.runs.to_dict("records"))
+    listed = table.runs.to_dict("records")
+    runs = tuple(run_line(table.label_of[run["arm"]], run, table.metric.metric, folder, label) for run in listed)
     note = str(collected.about.get("note", ""))
     remarks = cells.remarks(table)
     return Section(
@@ -93,8 +95,8 @@ def record(table: Table, row: Row) -> dict[str, Any]:
     }
 
 
-def run_line(arm: str, run: Mapping[Any, Any], folder: Path, label: str | None) -> Run:
-    """One row of the runs table as a page shows it."""
+def run_line(arm: str, run: Mapping[Any, Any], metric: str, folder: Path, label: str | None) -> Run:
+    """One row of the runs table as a page shows it; metric: the one that is reported."""
     known = {key: value for key, value in run.items() if value == value and value is not None and str(value) != "<NA>"}
     return Run(
         id=run["run"],
@@ -106,17 +108,20 @@ def run_line(arm: str, run: Mapping[Any, Any], folder: Path, label: str | None) 
         images_per_s=f"{known['images_per_s']:.0f}" if "images_per_s" in known else NOTHING,
         commit=str(known.get("commit") or NOTHING),
         notes=run["notes"] or NOTHING,
-        sources=_sources(run, folder, label),
+        sources=tuple(_sources(known, metric, folder, label)),
     )
 
 
-def _sources(run: Mapping[Any, Any], folder: Path, label: str | None) -> tuple[Source, ...]:
-    """Where a run's numbers stand: its own files, or the committed ones that were made from them."""
+def _sources(run: Mapping[Any, Any], metric: str, folder: Path, label: str | None) -> Iterator[Source]:
+    """Where a run's numbers stand: in its own files, or in the committed ones that were made from them."""
     if label is not None:
-        return tuple(Source(name, folder / name) for name in ("runs.csv", "metrics.csv"))
-    own = folder / run["run"]
-    found = [Source(name, own / name) for name in ("config.yaml", "provenance.json", "metrics.jsonl", "summary.json")]
-    return tuple(source for source in found if source.path.is_file())
+        yield Source("metrics.csv", folder / "metrics.csv", archive.line_of(folder, run["run"], metric))
+        yield Source("runs.csv", folder / "runs.csv")
+        return
+    line = int(run["log_line"]) if "log_line" in run else None
+    for name in ("config.yaml", "provenance.json", "metrics.jsonl", "summary.json", "log.txt"):
+        if (path := folder / run["run"] / name).is_file():
+            yield Source(name, path, line if name == "metrics.jsonl" else None)
 
 
 def _grid(table: Table, remarks: Mapping[str, Contradiction]) -> Grid:

@@ -19,7 +19,8 @@ LATEX = {  # in mathematics where text would need a font that small installation
     "_": r"\_", "^": r"\^{}", "~": r"\~{}", "<": "$<$", ">": "$>$", "|": "$|$", '"': "''", "*": "$*$",
     "[": "{[}", "]": "{]}",  # a bare [ after \\ would be its argument
     "±": r"$\pm$", "−": "$-$", "×": r"$\times$", "Δ": r"$\Delta$", "–": "--", "—": "---", "…": r"\dots{}",
-    "†": r"$\dagger$", "‡": r"$\ddagger$", "²": "$^2$", "≈": r"$\approx$", "≤": r"$\leq$", "≥": r"$\geq$", "≠": r"$\neq$",
+    "†": r"$\dagger$", "‡": r"$\ddagger$", "²": "$^2$",
+    "≈": r"$\approx$", "≤": r"$\leq$", "≥": r"$\geq$", "≠": r"$\neq$",
     "↑": r"$\uparrow$", "“": "``", "”": "''", "’": "'", "°": r"$^\circ$", "µ": r"$\mu$",
     **{chr(0x2460 + n): f"({n + 1})" for n in range(9)},
 }  # fmt: skip

@@ -246,7 +246,7 @@ def _runs(sources: Sequence[tuple[Reproduction, Row]]) -> Iterator[Run]:
         for run in runs[runs["arm"] == row.arm].to_dict("records"):
             if run["run"] not in seen:
                 seen.add(run["run"])
-                yield ablation.run_line(row.label, run, source.folder, source.label)
+                yield ablation.run_line(row.label, run, source.table.metric.metric, source.folder, source.label)
 
 
 def _macros(spec: PublishedTable, lines: Sequence[Line], ours: Mapping[Number, Ours]) -> Iterator[tuple[str, str]]:

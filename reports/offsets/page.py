@@ -22,7 +22,7 @@ COMPARED = (
     "Arm", "Layer", "Direction", "n", "Mean |offset| (tokens)", "(px)", "Spread (tokens)", "Variation (tokens)",
     "Outside (%)", "Reads nothing (%)",
 )  # fmt: skip
-SIDES = ["l", "l", "l"] + ["r"] * 8
+SIDES = "lll" + "r" * 8
 LEGEND = (
     "Offsets are in tokens of the layer's own map; positive is right and down. Every offset counts once for each "
     "channel that reads with it. px and per cent of the map's width (horizontal) or height (vertical) compare layers.",
@@ -93,10 +93,10 @@ def compare(
         *_figures([drawing]),
         "## Statistics over all tokens",
         "Mean over seeds, in brackets the lowest and the highest. The centre token is in `offsets_by_arm.csv`.",
-        _table(COMPARED, ["l", "l", "l"] + ["r"] * 7, compared(summary, labels)),
+        _table(COMPARED, "lll" + "r" * 7, compared(summary, labels)),
         *_legend(LEGEND[:4]),
         "## Runs",
-        _table(("Arm", "Seed", "Run", "State"), ["l", "r", "l", "l"], runs),
+        _table(("Arm", "Seed", "Run", "State"), "lrll", runs),
     ]
     return summary, _write(out, parts, [drawing])
 
@@ -163,7 +163,7 @@ def _figures(drawings: Iterable[Drawing]) -> list[str]:
     return [f"## {each.title}\n\n![{each.title}]({each.file})\n\n{each.caption}" for each in drawings]
 
 
-def _table(header: Iterable[object], sides: list[str], body: Iterable[list[object]]) -> str:
+def _table(header: Iterable[object], sides: str, body: Iterable[list[object]]) -> str:
     return "\n".join([markdown_row(list(header)), markdown_rule(sides), *map(markdown_row, body)])
 
 

@@ -11,7 +11,7 @@ from scipy import stats
 
 from reports import compose, published, specification, words
 from reports.specification import PUBLISHED, Column, PublishedTable, SpecificationError
-from results import papers
+from results import archive, papers
 from tests.reports import made_up
 
 TABLES = [name for name in specification.names(PUBLISHED) if specification.load(name).columns]
@@ -141,7 +141,29 @@ def test_runs_of_all_cells_are_listed_with_their_files(sections):
         assert behind == {run.id for run in section.runs}
         for run in section.runs:
             assert all(source.path.is_file() for source in run.sources)
-    assert {"config.yaml", "summary.json"} <= {s.text for s in sections["aaai_table8"].runs[0].sources}
+    sources = {source.text: source for source in sections["aaai_table8"].runs[0].sources}
+    assert list(sources) == ["config.yaml", "provenance.json", "metrics.jsonl", "summary.json"]
+    log = sources["metrics.jsonl"]
+    row = json.loads(log.path.read_text().splitlines()[log.line - 1])
+    assert row["eval_ema/top1"] == value_of(log.path.parent.name)
+
+
+def test_committed_results_are_linked_to_their_lines():
+    """Of the smoke sweep's page, every run to the line of metrics.csv with its reported value."""
+    label = "ablation_offsets-smoke"
+    folder = archive.folder(label)
+    collected = archive.read(folder)
+    found = compose.Results(
+        specification.of_sweep("ablation_offsets"), collected, archive.plan_of(collected), folder, label
+    )
+    section = compose.page("ablation_offsets", [found], figures=False).sections[0]
+    lines = (folder / "metrics.csv").read_text().splitlines()
+    finals = collected.finals("eval/token_accuracy").set_index("run")["value"]
+    for run in section.runs:
+        assert [source.path for source in run.sources] == [folder / "metrics.csv", folder / "runs.csv"]
+        row = dict(zip(lines[0].split(","), lines[run.sources[0].line - 1].split(",")))
+        assert (row["run"], row["metric"], row["final"]) == (run.id, "eval/token_accuracy", "True")
+        assert float(row["value"]) == finals[run.id]
 
 
 def test_macros_are_names_that_latex_takes(sections):
