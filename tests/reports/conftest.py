@@ -9,7 +9,7 @@ import pytest
 
 from reports import compose, render, specification
 from results.collect import collect
-from tests.reports import browser, programs
+from tests.reports import browser, made_up, programs
 from tests.reports.programs import GET_THEM, without_browser, without_latex
 from tests.results.synthetic import edit_json, make_plan, make_runs, run_id
 
@@ -22,6 +22,14 @@ def finished(tmp_path_factory):
     plan, runs_dir = make_plan(), tmp_path_factory.mktemp("runs")
     make_runs(runs_dir, plan)
     return plan, runs_dir, collect(plan, runs_dir)
+
+
+@pytest.fixture(scope="session")
+def both_papers(tmp_path_factory):
+    """Results of every sweep, in every state, from the committed run folders."""
+    runs_dir = tmp_path_factory.mktemp("both") / "runs"
+    shutil.copytree(made_up.FOLDER, runs_dir)
+    return made_up.results(runs_dir)
 
 
 @pytest.fixture

@@ -34,10 +34,10 @@ TORN = ("ablation_offsets", "axial_s1", 1)
 SURPRISE = {("ablation_v1", "token_peg"): -1.9, ("ablation_offsets", "token"): +0.1}  # arms that come out otherwise
 
 
-def results() -> list[Results]:
-    """Every sweep's results as collected from the committed folders."""
+def results(runs_dir: Path) -> list[Results]:
+    """Every sweep's results as collected from ``runs_dir``, a copy of the committed folders: collecting leaves a cache."""
     plans = json.loads(PLANS.read_text())
-    return [Results(specification.of_sweep(name), collect(plan, FOLDER), plan, FOLDER) for name, plan in plans.items()]
+    return [Results(specification.of_sweep(n), collect(plan, runs_dir), plan, runs_dir) for n, plan in plans.items()]
 
 
 def write() -> None:

@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from reports import compose, render, specification
-from tests.reports import made_up
 from tests.reports.browser import broken_links, column, every, header
 from tests.reports.latex import typeset
 from tests.reports.test_render import balanced, tables, unescaped_bars
@@ -19,18 +18,18 @@ WITH_TABLE = [name for name in REPORTS if name not in ("paper", "v1_figure1")]
 
 
 @pytest.fixture(scope="session")
-def written(tmp_path_factory):
+def written(both_papers, tmp_path_factory):
     """Report's name → folder. Figures are drawn once, for the page of both papers, on which all reports are."""
-    folder, results = tmp_path_factory.mktemp("every"), made_up.results()
+    folder = tmp_path_factory.mktemp("every")
     for name in REPORTS:
-        render.write(compose.page(name, results, figures=name == specification.names("collection")[0]), folder / name)
+        render.write(compose.page(name, both_papers, figures=name == "paper"), folder / name)
     return folder
 
 
-def test_the_committed_folders_hold_every_state():
-    states = {state for one in made_up.results() for state in one.collected.runs["state"]}
+def test_the_committed_folders_hold_every_state(both_papers):
+    states = {state for one in both_papers for state in one.collected.runs["state"]}
     assert states == {"done", "failed", "running", "interrupted", "not run", "unreadable"}
-    warnings = [line for one in made_up.results() for line in one.collected.warnings]
+    warnings = [line for one in both_papers for line in one.collected.warnings]
     assert any("torn or not JSON" in line for line in warnings)
 
 

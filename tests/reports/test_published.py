@@ -18,13 +18,8 @@ TABLES = [name for name in specification.names(PUBLISHED) if specification.load(
 
 
 @pytest.fixture(scope="module")
-def results():
-    return made_up.results()
-
-
-@pytest.fixture(scope="module")
-def sections(results):
-    return {name: compose.page(name, results).sections[0] for name in TABLES}
+def sections(both_papers):
+    return {name: compose.page(name, both_papers).sections[0] for name in TABLES}
 
 
 def ours(section, row, column):
@@ -109,9 +104,9 @@ def test_states_and_counts(sections, table, row, column, text):
     assert re.fullmatch(text, ours(sections[table], row, column).text)
 
 
-def test_a_failed_run_is_named_until_another_seed_has_a_result(results):
+def test_a_failed_run_is_named_until_another_seed_has_a_result(both_papers):
     """No printed row stands for the arm alone, so the sweep's own report shows it."""
-    texts = [cell.text for row in compose.page("ablation_peg", results).sections[0].grid.rows for cell in row]
+    texts = [cell.text for row in compose.page("ablation_peg", both_papers).sections[0].grid.rows for cell in row]
     assert "not run; failed: non-finite loss at step 41; running 39 %" in texts
 
 

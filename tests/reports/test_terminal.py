@@ -9,7 +9,6 @@ from rich.console import Console
 
 from reports import cells, compose, specification, table, terminal
 from results.collect import collect
-from tests.reports import made_up
 from tests.results.synthetic import make_plan
 
 
@@ -63,8 +62,8 @@ def test_json_before_anything_has_run(tmp_path):
     assert document["runs"][0]["wall_s"] is None and document["runs"][0]["step"] is None
 
 
-def test_a_table_of_the_papers_stands_on_the_terminal_with_its_remarks():
-    section = compose.page("aaai_table8", made_up.results()).sections[0]
+def test_a_table_of_the_papers_stands_on_the_terminal_with_its_remarks(both_papers):
+    section = compose.page("aaai_table8", both_papers).sections[0]
     console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
     terminal.print_section(section, console)
     text = console.export_text()
@@ -74,8 +73,8 @@ def test_a_table_of_the_papers_stands_on_the_terminal_with_its_remarks():
     assert "3.924 [a]" in text and "[a] AAAI Table 8, ②, misprint" in text and "T* less PEG" in text
 
 
-def test_a_page_of_many_tables_is_one_document():
-    document = json.loads(terminal.page_json(compose.page("paper", made_up.results(), figures=False)))
+def test_a_page_of_many_tables_is_one_document(both_papers):
+    document = json.loads(terminal.page_json(compose.page("paper", both_papers, figures=False)))
     sections = {section["section"]: section for section in document["sections"]}
     row = next(row for row in sections["aaai_table1"]["rows"] if (row["row"], row["metric"]) == ("ATMNet-T", "top1"))
     assert row["papers"] == "82.0" and row["n"] == 3 and row["low"] < row["ours"] < row["high"]
