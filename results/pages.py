@@ -13,6 +13,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -42,9 +43,13 @@ class Pages:
         self.runs_dir = runs_dir
         self.folder = runs_dir / FOLDER / re.sub(r"[^\w.-]", "_", sweep)
 
-    def of(self, wanted: Sequence[Wanted]) -> dict[str, Place]:
-        """Every wanted run: from a page where its files have not changed, else read, and kept for the next time."""
-        pages = self._load()
+    def of(self, runs: Mapping[str, int], protocol: str) -> dict[str, Place]:
+        """Every run (id → seed): from a page where its files did not change, else read, and kept for the next time."""
+        with ThreadPoolExecutor(1) as aside:  # while the files are looked at
+            loading = aside.submit(self._load)
+            root = str(self.runs_dir)
+            wanted = [Wanted(run, seed, protocol, reading.stamps(f"{root}/{run}")) for run, seed in runs.items()]
+            pages = loading.result()
         found = _current(pages, wanted)
         changed = [one for one in wanted if one.run not in found]
         if not changed:
