@@ -33,7 +33,7 @@ FOLDER, ENDING = ".collected", ".feather"
 FORMAT = 1
 PAGE_RUNS = 256
 RACY_NS = 2 * 10**9  # a file system's clock may tick this slowly: a later change could leave the same stamp
-UNUSED_S = 7 * 24 * 3600  # pages and temporary files that nobody has had a use for
+UNUSED_S = 2 * 24 * 3600  # pages and temporary files that nobody has had a use for
 
 
 class Pages:
@@ -60,16 +60,16 @@ class Pages:
         fresh = [Page(table) for table in in_threads(lambda group: reading.read(self.runs_dir, group), groups)]
         found |= {one.run: Place(page, row) for page, group in zip(fresh, groups) for row, one in enumerate(group)}
         if now is not None:
-            with suppress(WriteError):
+            with suppress(WriteError, OSError):
                 self._keep(fresh, groups, pages, found, now)
         return found
 
     def _load(self) -> list[Page]:
         """Newest first, so that a run that was read again is found where it was read last."""
-        try:
-            dated = [(path.stat().st_mtime_ns, path) for path in self.folder.glob(f"{version()}-*{ENDING}")]
-        except OSError:
-            return []
+        dated: list[tuple[int, Path]] = []
+        for path in self.folder.glob(f"{version()}-*{ENDING}"):
+            with suppress(OSError):  # another collector has taken it up into a page of its own
+                dated.append((path.stat().st_mtime_ns, path))
         paths = [path for _, path in sorted(dated, reverse=True)]
         tables = in_threads(_table, paths)
         return [Page(table, path) for path, table in zip(paths, tables) if table is not None]
