@@ -74,12 +74,12 @@ def _collector_table(report: collector.Report) -> Table:
         f"load average before {report.load_average:.2f}; the peer on {report.sample} runs, extrapolated; "
         f"making the runs took {report.making_s:.0f} s; what is kept takes {report.pages_mb:.0f} MB",
     )
-    for heading in ("", "call, s", "fastest, s", "whole process, s", "peak memory, MiB", "ratio"):
+    for heading in ("", "call, s", "fastest, s", "processor, s", "whole process, s", "peak memory, MiB", "ratio"):
         table.add_column(heading, justify="left" if not heading else "right")
     for row in report.rows:
-        process = f"{row.process_s:.2f}" if row.process_s is not None else ""
+        costs = [f"{cost:.2f}" if cost is not None else "" for cost in (row.cpu_s, row.process_s)]
         peak = f"{row.peak_mib:.0f}" if row.peak_mib is not None else ""
-        table.add_row(row.what, f"{row.collect_s:.2f}", f"{row.fastest_s:.2f}", process, peak, f"{row.ratio:.4f}")
+        table.add_row(row.what, f"{row.collect_s:.2f}", f"{row.fastest_s:.2f}", *costs, peak, f"{row.ratio:.4f}")
     return table
 
 

@@ -34,14 +34,14 @@ from pathlib import Path
 import pandas
 from results.collect import collect
 plan = json.loads(Path(sys.argv[1]).read_text())
-started = time.perf_counter()
+started, before = time.perf_counter(), time.process_time()
 found = collect(plan, Path(sys.argv[2]))
-seconds = time.perf_counter() - started
+seconds, cpu = time.perf_counter() - started, time.process_time() - before
 assert len(found.metrics) == int(sys.argv[3]) and set(found.runs["state"]) == {"done"} and not found.warnings
 # ru_maxrss of the process itself would also count the one that started it
 own = int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
 peak = own + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-print(json.dumps({"seconds": seconds, "peak_mib": peak / 1024}))
+print(json.dumps({"seconds": seconds, "cpu": cpu, "peak_mib": peak / 1024}))
 """
 PLAIN = """
 import json, sys, time
@@ -63,11 +63,13 @@ print(json.dumps({"seconds": time.perf_counter() - started}))
 
 @dataclass(frozen=True)
 class Row:
-    """Medians. ``collect_s`` is the call in a process that has pandas; ``process_s`` from its start to its exit."""
+    """Medians, but for the fastest call. A call is in a process that has pandas; ``cpu_s`` is of all its threads, and
+    ``process_s`` from the process's start to its exit."""
 
     what: str
     collect_s: float
     fastest_s: float
+    cpu_s: float | None
     process_s: float | None
     peak_mib: float | None
     ratio: float
@@ -112,7 +114,7 @@ def measure(runs: int = 10_000, epochs: int = 300, repeats: int = 5) -> Report:
     plain = [found["seconds"] * runs / sample for found in times.pop("plain")]
     titles = {"cold": "first time", "warm": "nothing changed", "changed": f"{min(CHANGED, runs)} runs changed"}
     rows_of = [_row(titles[what], found, median(plain)) for what, found in times.items()]
-    peer = Row("pandas.read_json, extrapolated", median(plain), min(plain), None, None, 1.0)
+    peer = Row("pandas.read_json, extrapolated", median(plain), min(plain), None, None, None, 1.0)
     return Report(runs, epochs, logs_mb, making_s, pages_mb, sample, repeats, load_average, workers(), [*rows_of, peer])
 
 
@@ -182,4 +184,5 @@ def _process(code: str, *arguments: object) -> dict[str, float]:
 def _row(what: str, found: list[dict[str, float]], plain: float) -> Row:
     middle = {name: median(one[name] for one in found) for name in found[0]}
     fastest = min(one["seconds"] for one in found)
-    return Row(what, middle["seconds"], fastest, middle["process_s"], middle["peak_mib"], middle["seconds"] / plain)
+    costs = (middle["cpu"], middle["process_s"], middle["peak_mib"])
+    return Row(what, middle["seconds"], fastest, *costs, middle["seconds"] / plain)

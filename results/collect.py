@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from errors import SuiteError, unknown
-from results import reading, tidy
+from results import tidy
 from results.page import Place
 from results.pages import Pages
 from results.run_folder import CANCELLED, DONE, LOST, NOT_RUN, UNREADABLE
@@ -72,13 +72,9 @@ def collect(plan: Plan, runs_dir: Path, states: States | None = None) -> Collect
     say itself that it ended.
     """
     check_plan(plan)
-    first = {entry["run"]: entry for entry in reversed(plan["runs"])}
-    wanted = [
-        reading.Wanted(run, entry["seed"], plan["protocol"], reading.stamps(f"{runs_dir}/{run}"))
-        for run, entry in reversed(first.items())
-    ]
-    places = Pages(runs_dir, f"{plan['sweep']}-{plan['protocol']}").of(wanted)
-    facts = {one.run: _facts(places[one.run]) for one in wanted}
+    planned = {entry["run"]: entry["seed"] for entry in plan["runs"]}  # a run may be of several arms
+    places = Pages(runs_dir, f"{plan['sweep']}-{plan['protocol']}").of(planned, plan["protocol"])
+    facts = {run: places[run].page.facts[places[run].row] for run in planned}
     for run, (state, cause) in (states or {}).items():
         if run in facts and facts[run]["row"]["state"] not in (DONE, UNREADABLE, "failed", "refused"):
             facts[run]["row"] |= {"state": state, "cause": cause}
@@ -127,10 +123,6 @@ def metrics_frame(frame: pd.DataFrame) -> pd.DataFrame:
     texts = {column: frame[column].astype(str).astype("category") for column in (*tidy.TEXTS, "metric")}
     types = {"seed": "int64", "step": "int64", "epoch": "Int64", "value": "float64", "final": "bool"}
     return frame.assign(**texts)[list(METRIC_COLUMNS)].astype(types)
-
-
-def _facts(place: Place) -> dict[str, Any]:
-    return place.page.facts[place.row]
 
 
 def _cancel(facts: Mapping[str, dict[str, Any]], plan: Plan) -> None:

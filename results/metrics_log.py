@@ -54,6 +54,7 @@ def read_lines(content: bytes, where: str) -> tuple[Log, list[str]]:
         try:
             row = json.loads(line)
             good = isinstance(row, dict) and whole(row.get("step")) is not None
+            "".join(row if good else ()).encode()  # half a surrogate pair is a ValueError too
         except (ValueError, RecursionError):
             if number == len(lines) and not text.endswith("\n"):
                 break

@@ -13,6 +13,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -32,7 +33,7 @@ FOLDER, ENDING = ".collected", ".feather"
 FORMAT = 1
 PAGE_RUNS = 256
 RACY_NS = 2 * 10**9  # a file system's clock may tick this slowly: a later change could leave the same stamp
-UNUSED_S = 7 * 24 * 3600  # pages and temporary files that nobody has had a use for
+UNUSED_S = 2 * 24 * 3600  # pages and temporary files that nobody has had a use for
 
 
 class Pages:
@@ -42,9 +43,13 @@ class Pages:
         self.runs_dir = runs_dir
         self.folder = runs_dir / FOLDER / re.sub(r"[^\w.-]", "_", sweep)
 
-    def of(self, wanted: Sequence[Wanted]) -> dict[str, Place]:
-        """Every wanted run: from a page where its files have not changed, else read, and kept for the next time."""
-        pages = self._load()
+    def of(self, runs: Mapping[str, int], protocol: str) -> dict[str, Place]:
+        """Every run (id → seed): from a page where its files did not change, else read, and kept for the next time."""
+        with ThreadPoolExecutor(1) as aside:  # while the files are looked at
+            loading = aside.submit(self._load)
+            root = str(self.runs_dir)
+            wanted = [Wanted(run, seed, protocol, reading.stamps(f"{root}/{run}")) for run, seed in runs.items()]
+            pages = loading.result()
         found = _current(pages, wanted)
         changed = [one for one in wanted if one.run not in found]
         if not changed:
@@ -55,16 +60,16 @@ class Pages:
         fresh = [Page(table) for table in in_threads(lambda group: reading.read(self.runs_dir, group), groups)]
         found |= {one.run: Place(page, row) for page, group in zip(fresh, groups) for row, one in enumerate(group)}
         if now is not None:
-            with suppress(WriteError):
+            with suppress(WriteError, OSError):
                 self._keep(fresh, groups, pages, found, now)
         return found
 
     def _load(self) -> list[Page]:
         """Newest first, so that a run that was read again is found where it was read last."""
-        try:
-            dated = [(path.stat().st_mtime_ns, path) for path in self.folder.glob(f"{version()}-*{ENDING}")]
-        except OSError:
-            return []
+        dated: list[tuple[int, Path]] = []
+        for path in self.folder.glob(f"{version()}-*{ENDING}"):
+            with suppress(OSError):  # another collector has taken it up into a page of its own
+                dated.append((path.stat().st_mtime_ns, path))
         paths = [path for _, path in sorted(dated, reverse=True)]
         tables = in_threads(_table, paths)
         return [Page(table, path) for path, table in zip(paths, tables) if table is not None]

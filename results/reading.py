@@ -104,8 +104,8 @@ def _with_finals(folder: RunFolder) -> Log:
     finals = {name: rounded(float(value)) for name, value in summary["metrics"].items()}
     names = (*log.names, *(name for name in finals if name not in log.names))
     step, epoch = whole(summary["step"]), whole(summary.get("epochs"))
-    own = len(log.names) - len(finals)
-    if names == (*log.names[:own], *finals) and _ends_with(log, step, epoch):
+    own = len(names) - len(finals)
+    if names == log.names and names[own:] == tuple(finals) and _ends_with(log, step, epoch):
         log.values[-1, own:] = list(finals.values())
         return log
     values = np.full((len(log.steps) + 1, len(names)), np.nan)

@@ -121,7 +121,10 @@ def _progress(status: dict[str, Any]) -> float | None:
 def _read_json(folder: str, name: str, warnings: list[str]) -> dict[str, Any] | None:
     where = f"{os.path.basename(folder)}/{name}"
     try:
-        found = json.loads(content(f"{folder}/{name}").decode("utf-8"))
+        text = content(f"{folder}/{name}").decode("utf-8")
+        found = json.loads(text)
+        if "\\ud" in text.lower():  # half a surrogate pair is JSON, but no text
+            json.dumps(found, ensure_ascii=False).encode()
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:

@@ -99,6 +99,7 @@ STRANGE = {
     "numbers that are words": {"params_m": "many", "wall_s": True, "epochs": "all", "images_per_s": 1e400},
     "words that are numbers": {"task": 7, "device": 1.5, "finished": [1], "model": {"name": 3}},
     "lists that are none": {"notes": 5, "curves": "none"},
+    "half a character": {"notes": ["\ud83d\ude00"], "device": "\u2028"},
     "curves that are none": {"curves": {"reach": [1, 2]}},
 }
 
@@ -152,6 +153,8 @@ def test_states_before_and_beside_results(plan, runs_dir):
 
 
 BROKEN = {
+    "half a character": (lambda f: edit_json(f / "summary.json", task="\ud800"), "summary.json cannot be read"),
+    "a step in words": (lambda f: edit_json(f / "summary.json", step="last"), "its step is 'last', not a number"),
     "torn summary": (lambda f: (f / "summary.json").write_text('{"run": "sce'), "summary.json cannot be read"),
     "empty summary": (lambda f: (f / "summary.json").write_text(""), "summary.json cannot be read"),
     "a list": (lambda f: (f / "summary.json").write_text("[]"), "summary.json cannot be read"),
@@ -180,6 +183,18 @@ def test_a_damaged_folder_is_named_and_not_counted(plan, runs_dir, damage):
     assert any(run_id("zero", 1) in warning and says in warning for warning in found.warnings)
     assert len(found.finals("eval/token_accuracy")) == 5
     assert run_id("zero", 1) not in set(found.curves["run"])
+
+
+def test_a_log_without_metrics_does_not_hide_the_result(plan, runs_dir):
+    log = runs_dir / run_id("zero", 0) / "metrics.jsonl"
+    log.write_text('{"step": 600, "epoch": 10}\n{"step": 1200, "epoch": 20}\n')
+    found = collect(plan, runs_dir)
+    assert len(found.finals("eval/token_accuracy")) == 6 and found.warnings == []
+    assert len(found.metrics[found.metrics["run"] == run_id("zero", 0)]) == 1
+
+
+def test_finals_of_nothing(plan, tmp_path):
+    assert collect(plan, tmp_path).finals("eval/token_accuracy").empty
 
 
 def test_a_finished_run_counts_whatever_its_state_file_says(plan, runs_dir):

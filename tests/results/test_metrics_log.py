@@ -30,6 +30,7 @@ FOREIGN = st.sampled_from([
     '{"step": 3, "a/b": null, "a/b": 2}', '{"step": 3, "a/b": 1} ', ' {"step": 3}', '{"step": 3, "\\u0061/b": 7}',
     '{"step": 3, "a/b": {}}', '{"step": 3, "a/b": 1},', '{"step": 4, "epoch": 1.5, "a/b": 1}', '{"step": 4, "epoch": null}',
     '{"step": 3, "a/b":\x0b1}', '{"step": 3}\r', '\ufeff{"step": 3}', "[" * 5000,
+    '{"step": 3, "\\ud800/b": 1}', '{"step": 3, "\\ud83d\\ude00/b": 1}',
 ])  # fmt: skip
 
 
@@ -71,6 +72,7 @@ def plainly(content):
     for line in text.splitlines():
         try:
             row = json.loads(line)
+            json.dumps(list(row) if isinstance(row, dict) else 0, ensure_ascii=False).encode()
         except (ValueError, RecursionError):
             continue
         if isinstance(row, dict) and number(row.get("step")) and -(2**63) <= int(row["step"]) < 2**63:

@@ -155,7 +155,7 @@ def test_a_preempted_run_is_requeued_and_ends_with_the_same_bits(cluster, tmp_pa
 
 def test_a_run_that_reaches_its_time_limit_is_requeued(cluster, tmp_path, undisturbed) -> None:
     """One minute is the shortest limit there is, and one that submitit takes for timed out from the start."""
-    limited = {"train.epochs": 150, "slurm.time_minutes": 1, "slurm.signal_seconds": 40, "slurm.max_timeouts": 3}
+    limited = {"train.epochs": 150, "slurm.time_minutes": 1, "slurm.signal_seconds": 40}
     plan, folder = one_run(limited, tmp_path)
     reference = undisturbed(plan.runs[0])
     launch(plan, tmp_path, our_cluster.Cluster())
