@@ -1,14 +1,15 @@
-"""Pages of learned offsets as files: ``report.md`` and every figure as PNG, PDF and CSV."""
+"""Pages of learned offsets: of one model, and of the arms of a sweep side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import atomic_file
-from reports.figures import Drawing, style
-from reports.markup import markdown_row, markdown_rule
+from reports import render
+from reports.cells import NOTHING
+from reports.document import Cell, Grid, Page, Run, Section, Source
+from reports.figures import Drawing, drawing, style
 from reports.offsets import DIRECTIONS
 from reports.offsets.measured import Measured, MeasuredError, read
 from results.fingerprints import check
@@ -22,7 +23,7 @@ COMPARED = (
     "Arm", "Layer", "Direction", "n", "Mean |offset| (tokens)", "(px)", "Spread (tokens)", "Variation (tokens)",
     "Outside (%)", "Reads nothing (%)",
 )  # fmt: skip
-SIDES = "lll" + "r" * 8
+SIDES, COMPARED_SIDES = "lll" + "r" * 8, "lll" + "r" * 7
 LEGEND = (
     "Offsets are in tokens of the layer's own map; positive is right and down. Every offset counts once for each "
     "channel that reads with it. px and per cent of the map's width (horizontal) or height (vertical) compare layers.",
@@ -41,29 +42,33 @@ def write(folder: Path) -> tuple[Measured, list[Path]]:
     from reports.offsets import depth, histograms, overlays
 
     measured = read(folder)
-    drawings = [
-        _drawing("offset_histograms", lambda: histograms.draw(measured)),
-        _drawing("sampled_positions", lambda: overlays.draw(measured)),
-        _drawing("offsets_by_depth", lambda: depth.draw(measured)),
-    ]
-    parts = [
-        f"# Learned offsets of {measured.about['name']}",
-        sentence(measured),
-        *_figures(drawings),
-        "## Statistics",
-        _table(HEADER, SIDES, rows(measured)),
-        *_legend(LEGEND),
-    ]
-    return measured, _write(folder, parts, drawings)
+    figures = {"offset_histograms": histograms, "sampled_positions": overlays, "offsets_by_depth": depth}
+    section = Section(
+        name="offsets",
+        title=f"Learned offsets of {measured.about['name']}",
+        about=sentence(measured),
+        grid=_grid(HEADER, SIDES, rows(measured)),
+        legend=LEGEND,
+        drawings=tuple(_drawing(name, module.draw, measured) for name, module in figures.items()),
+        records=_records(measured.statistics),
+    )
+    return measured, render.write(Page(section.name, section.title, (section,)), folder)
 
 
 def compare(
     plan: Mapping[str, Any], folders: Mapping[str, Path | str], out: Path, mixed: bool = False
 ) -> tuple[Any, list[Path]]:
-    """The page of a sweep. folders: what was measured of each run, or in words why nothing was.
+    """The page of a sweep; returns the statistics over seeds and the files. See ``of_sweep``."""
+    summary, section = of_sweep(plan, folders, mixed=mixed)
+    return summary, render.write(Page(section.name, section.title, (section,)), out)
 
-    Returns the statistics over seeds, a row per arm, layer, direction and scope, and the files.
-    Raises MixedFingerprints where runs of different code or data would be averaged, unless ``mixed``.
+
+def of_sweep(plan: Mapping[str, Any], folders: Mapping[str, Path | str], *, mixed: bool = False) -> tuple[Any, Section]:
+    """The arms of a sweep side by side. folders: what was measured of each run, or in words why nothing was.
+
+    Returns the statistics over seeds, a row per arm, layer, direction and scope, and the section that shows them.
+    Raises MeasuredError where nothing was measured, and MixedFingerprints where runs of different code or data would
+    be averaged, unless ``mixed``.
     """
     import pandas as pd
 
@@ -75,30 +80,30 @@ def compare(
             f"no run of {plan['sweep']}, protocol {plan['protocol']}, has offsets: {next(iter(folders.values()))}"
         )
     trained = [{"run": run, "state": DONE, **each.about["trained"]} for run, each in measured.items()]
-    warnings = check(pd.DataFrame(trained), mixed=mixed)
+    cautions = check(pd.DataFrame(trained), mixed=mixed)
     summary = comparison.over_seeds(plan, measured)
-    drawing = _drawing("offsets_by_arm", lambda: comparison.draw(plan, summary))
     first = next(iter(measured.values()))
     images = [f"{number:,}" for number in sorted({each.about["images"] for each in measured.values()})]
     labels = {arm["name"]: arm["label"] for arm in plan["arms"]}
-    runs = [
-        [labels[run["arm"]], run["seed"], run["run"], "measured" if run["run"] in measured else folders[run["run"]]]
-        for run in plan["runs"]
-    ]
-    parts = [
-        f"# Learned offsets of the arms of {plan['sweep']}, protocol {plan['protocol']}",
-        f"{len(measured)} of {len(folders)} runs, {' to '.join(dict.fromkeys((images[0], images[-1])))} images each of "
-        f"{first.about['dataset']} ({first.about['split']}) at {_size(first)} px.",
-        *(f"**{warning}**" for warning in warnings),
-        *_figures([drawing]),
-        "## Statistics over all tokens",
-        "Mean over seeds, in brackets the lowest and the highest. The centre token is in `offsets_by_arm.csv`.",
-        _table(COMPARED, "lll" + "r" * 7, compared(summary, labels)),
-        *_legend(LEGEND[:4]),
-        "## Runs",
-        _table(("Arm", "Seed", "Run", "State"), "lrll", runs),
-    ]
-    return summary, _write(out, parts, [drawing])
+    section = Section(
+        name=f"offsets-{plan['sweep']}-{plan['protocol']}",
+        title=f"Learned offsets of the arms of {plan['sweep']}, protocol {plan['protocol']}",
+        about=(
+            f"{len(measured)} of {len(folders)} runs, {' to '.join(dict.fromkeys((images[0], images[-1])))} images "
+            f"each of {first.about['dataset']} ({first.about['split']}) at {_size(first)} px."
+        ),
+        cautions=tuple(cautions),
+        grid=_grid(COMPARED, COMPARED_SIDES, compared(summary, labels)),
+        legend=(
+            "Statistics over all tokens: mean over seeds, in brackets the lowest and the highest. The centre token is "
+            "in `table.csv`.",
+            *LEGEND[:4],
+        ),
+        drawings=(_drawing("offsets_by_arm", comparison.draw, plan, summary),),
+        runs=tuple(_run(labels[entry["arm"]], entry, folders[entry["run"]]) for entry in plan["runs"]),
+        records=_records(summary),
+    )
+    return summary, section
 
 
 def sentence(measured: Measured) -> str:
@@ -153,29 +158,34 @@ def _ranged(row: Mapping[Any, Any], measure: str, decimals: int, ranges: bool) -
     return f"{mean} [{low}, {high}]" if ranges and row["n"] > 1 else mean
 
 
-def _drawing(name: str, draw: Callable[[], tuple[Any, Any, str, str]]) -> Drawing:
+def _drawing(name: str, draw: Callable[..., tuple[Any, Any, str, str]], *shown: Any) -> Drawing:
     with style.theme():
-        canvas, data, title, caption = draw()
-        return Drawing(name, title, caption, style.files(canvas, data, name))
+        return drawing(name, *draw(*shown))
 
 
-def _figures(drawings: Iterable[Drawing]) -> list[str]:
-    return [f"## {each.title}\n\n![{each.title}]({each.file})\n\n{each.caption}" for each in drawings]
+def _records(frame: Any) -> tuple[Mapping[str, Any], ...]:
+    return tuple(frame.to_dict("records"))
 
 
-def _table(header: Iterable[object], sides: str, body: Iterable[list[object]]) -> str:
-    return "\n".join([markdown_row(list(header)), markdown_rule(sides), *map(markdown_row, body)])
+def _grid(header: Sequence[str], sides: str, rows: Iterable[Sequence[object]]) -> Grid:
+    """Numbers sort as numbers, by what stands before any bracket."""
+    return Grid(tuple(header), sides, tuple(((*map(_cell, row),),) for row in rows))
 
 
-def _legend(lines: Iterable[str]) -> list[str]:
-    return ["## How to read it", "\n".join(f"- {line}" for line in lines)]
+def _cell(content: object) -> Cell:
+    text = str(content)
+    try:
+        return Cell(text, float(text.partition(" ")[0].replace("−", "-")))
+    except ValueError:
+        return Cell(text)
 
 
-def _write(out: Path, parts: list[str], drawings: list[Drawing]) -> list[Path]:
-    files = [atomic_file.write(out / "report.md", "\n\n".join(parts) + "\n")]
-    return files + [
-        atomic_file.write(out / name, content) for drawing in drawings for name, content in drawing.files.items()
-    ]
+def _run(arm: str, entry: Mapping[str, Any], folder: Path | str) -> Run:
+    """A run of the sweep, with what was measured of it."""
+    there = isinstance(folder, Path)
+    sources = [Source(name, Path(folder) / name) for name in ("statistics.csv", "histograms.csv")] if there else []
+    said = "measured" if there else str(folder)
+    return Run(entry["run"], arm, entry["seed"], said, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, tuple(sources))
 
 
 def _size(measured: Measured) -> str:

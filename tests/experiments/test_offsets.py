@@ -416,7 +416,7 @@ def test_a_released_checkpoint_from_end_to_end(tmp_path: Path) -> None:
     assert done.stderr == "", "quiet where it is piped"
     digest = hashlib.sha256((tmp_path / "released.pth").read_bytes()).hexdigest()
     out = tmp_path / "offsets" / f"released-{digest[:8]}"
-    assert f"10 files, first of all {out / 'report.md'}" in done.stdout
+    assert f"15 files, first of all {out / 'report.md'}" in done.stdout
     assert json.loads((out / "about.json").read_text())["weights_sha256"] == digest
     rows = read_csv(out / "statistics.csv")
     assert list(dict.fromkeys(row["layer"] for row in rows)) == [

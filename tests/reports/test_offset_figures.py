@@ -154,7 +154,8 @@ assert not {{"torch", "timm", "atm", "experiments", "sweeps"}} & set(sys.modules
     before = {path: path.read_bytes() for path in folder.iterdir()}
     _, files = page.write(folder)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
-    assert {path.name for path in files} == {"report.md"} | {
+    page_files = {"report.md", "report.html", "macros.tex", "table.tex", "table_alone.tex", "table.csv"}
+    assert {path.name for path in files} == page_files | {
         Path(name).with_suffix(suffix).name for name in shown for suffix in (".png", ".pdf", ".csv")
     }
 
