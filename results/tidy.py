@@ -128,6 +128,7 @@ def _integers(columns: Iterable[np.ndarray]) -> np.dtype[Any]:
     import numpy as np
 
     limits = np.iinfo(np.int32)
-    known = (column[column != MISSING] for column in columns)
+    full = (column for column in columns if len(column))
+    known = (column[column != MISSING] if column.min() == MISSING else column for column in full)
     fits = all(limits.min <= column.min() and column.max() <= limits.max for column in known if len(column))
     return np.dtype(np.int32 if fits else np.int64)
