@@ -19,7 +19,7 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks.startup import ROOT
-from results.threads import workers
+from results.reading.threads import workers
 
 STEPS, IMAGES = 1251, 50_000  # per epoch; of the evaluation set
 ARMS, CHANGED, SAMPLE = 10, 10, 100

@@ -75,7 +75,7 @@ def to_json(table: Table) -> str:
 def document(table: Table) -> dict[str, Any]:
     from reports.ablation import record
 
-    runs = [{**run, "text": state_text(run)} for run in table.runs.to_dict("records")]
+    runs = [{**run, "text": state_text(run)} for run in table.runs.drop(columns="config").to_dict("records")]
     return {
         "report": table.spec.name,
         "title": table.spec.title,

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from errors import SuiteError, unknown
-from results import tidy
-from results.page import Place
-from results.pages import Pages
+from results.reading import tidy
+from results.reading.cache import Cache
+from results.reading.chunk import Place
 from results.run_folder import CANCELLED, DONE, LOST, NOT_RUN, UNREADABLE
 
 if TYPE_CHECKING:
@@ -67,14 +67,14 @@ class Collected:
 def collect(plan: Plan, runs_dir: Path, states: States | None = None) -> Collected:
     """Reads every planned run below ``runs_dir``. Runs of other sweeps there are none of our business.
 
-    Folders that have not changed since the last time are not read again (``pages``). ``states`` holds, by run id, the
-    (state, cause) of runs as a scheduler sees them: it is believed where a run has no result and its folder does not
-    say itself that it ended.
+    Folders that have not changed since the last time are not read again (``reading.cache``). ``states`` holds, by run
+    id, the (state, cause) of runs as a scheduler sees them: it is believed where a run has no result and its folder
+    does not say itself that it ended.
     """
     check_plan(plan)
     planned = {entry["run"]: entry["seed"] for entry in plan["runs"]}  # a run may be of several arms
-    places = Pages(runs_dir, f"{plan['sweep']}-{plan['protocol']}").of(planned, plan["protocol"])
-    facts = {run: places[run].page.facts[places[run].row] for run in planned}
+    places = Cache(runs_dir, f"{plan['sweep']}-{plan['protocol']}").of(planned, plan["protocol"])
+    facts = {run: places[run].chunk.facts[places[run].row] for run in planned}
     for run, (state, cause) in (states or {}).items():
         if run in facts and facts[run]["row"]["state"] not in (DONE, UNREADABLE, "failed", "refused"):
             facts[run]["row"] |= {"state": state, "cause": cause}
@@ -150,7 +150,7 @@ def _runs(facts: Mapping[str, dict[str, Any]], places: Mapping[str, Place], plan
         run, arm = entry["run"], entry["arm"]
         row, place = facts[run]["row"], places[run]
         planned = {"arm": arm, "seed": entry["seed"], "run": run, "model": row["model"] or models[arm]}
-        rows.append({**row, **planned, "config": place.page.configs[place.row]})
+        rows.append({**row, **planned, "config": place.chunk.configs[place.row]})
     return runs_frame(rows)
 
 

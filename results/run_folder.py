@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from results.numbers import is_number, whole
+from results.reading.numbers import is_number, whole
 
 if TYPE_CHECKING:
-    from results.metrics_log import Log
+    from results.reading.metrics_log import Log
 
 FILES = ("state.json", "summary.json", "metrics.jsonl", "provenance.json", "config.yaml", "examples.npz")
 

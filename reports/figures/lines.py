@@ -24,14 +24,16 @@ def over_seeds(points: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
     low and high are the lowest and the highest seed.
     """
-    grouped = points.groupby(["arm", *by], sort=True)["value"].agg(mean="mean", low="min", high="max", n="count")
+    grouped = points.groupby(["arm", *by], sort=True, observed=True)["value"].agg(
+        mean="mean", low="min", high="max", n="count"
+    )
     summary = grouped.reset_index()
-    return summary[summary["n"] == summary.groupby("arm")["n"].transform("max")].reset_index(drop=True)
+    return summary[summary["n"] == summary.groupby("arm", observed=True)["n"].transform("max")].reset_index(drop=True)
 
 
 def with_intervals(summary: pd.DataFrame, points: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """``over_seeds`` with low and high the t-interval of the mean, where there are ``ENOUGH`` seeds for one."""
-    samples = points.groupby(["arm", *by])["value"].agg(list)
+    samples = points.groupby(["arm", *by], observed=True)["value"].agg(list)
     summary = summary.astype({"low": float, "high": float})
     for index, row in summary[summary["n"] >= ENOUGH].iterrows():
         estimate = mean_interval(dict(enumerate(samples[(row["arm"], *(row[key] for key in by))])))

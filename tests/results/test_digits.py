@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from results.digits import rounded, rounded_all
+from results.reading.digits import rounded, rounded_all
 
 
 def bits(values):

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from results.digits import rounded
-from results.metrics_log import MISSING, read_clean, read_lines, read_logs
+from results.reading.digits import rounded
+from results.reading.metrics_log import MISSING, read_clean, read_lines, read_logs
 
 KEYS = st.sampled_from(
     ["train/loss", "train/lr", "eval/top1", "eval_ema/top1", "a/b", "note", "späte/Größe", "x/\u2028"]

@@ -15,8 +15,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from results import pages, reading
 from results.collect import collect
+from results.reading import cache, folders
 from tests.results.synthetic import edit_json, make_plan, make_run, make_runs, run_id
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,13 +39,13 @@ def runs_dir(tmp_path, plan):
 @pytest.fixture
 def reads(monkeypatch):
     """Run ids in the order in which their folders are read."""
-    found, read = [], reading.read
+    found, read = [], folders.read
 
     def noted(runs_dir, wanted):
         found.extend(one.run for one in wanted)
         return read(runs_dir, wanted)
 
-    monkeypatch.setattr(reading, "read", noted)
+    monkeypatch.setattr(folders, "read", noted)
     return found
 
 
@@ -147,22 +147,22 @@ def test_a_run_that_is_planned_otherwise_is_judged_anew(plan, runs_dir):
     assert set(collect(plan, runs_dir).runs["state"]) == {"done"}
 
 
-def test_pages_that_are_torn_garbled_or_foreign_are_silently_replaced(plan, runs_dir, reads):
+def test_chunks_that_are_torn_garbled_or_foreign_are_silently_replaced(plan, runs_dir, reads):
     expected, dice = collect(plan, runs_dir), random.Random(0)
     for _ in range(20):
-        (page,) = kept(runs_dir)
-        content = bytearray(page.read_bytes())
+        (chunk,) = kept(runs_dir)
+        content = bytearray(chunk.read_bytes())
         if dice.random() < 0.5:
             content = content[: dice.randrange(len(content))]
         else:
             content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
-        page.write_bytes(content)
+        chunk.write_bytes(content)
         reads.clear()
         same(collect(plan, runs_dir), expected)
         assert len(reads) == 6
-    (page,) = kept(runs_dir)
-    page.with_name(f"{pages.version()}-{'0' * 64}.feather").write_bytes(page.read_bytes())
-    page.with_name("notes.txt").write_text("mine")
+    (chunk,) = kept(runs_dir)
+    chunk.with_name(f"{cache.version()}-{'0' * 64}.feather").write_bytes(chunk.read_bytes())
+    chunk.with_name("notes.txt").write_text("mine")
     reads.clear()
     same(collect(plan, runs_dir), expected)
     assert reads == []
@@ -171,7 +171,7 @@ def test_pages_that_are_torn_garbled_or_foreign_are_silently_replaced(plan, runs
 def test_other_code_reads_everything_again(plan, runs_dir, reads, monkeypatch):
     expected = collect(plan, runs_dir)
     reads.clear()
-    monkeypatch.setattr(pages, "version", lambda: "0" * 16)
+    monkeypatch.setattr(cache, "version", lambda: "0" * 16)
     same(collect(plan, runs_dir), expected)
     assert len(reads) == 6
 
@@ -198,7 +198,7 @@ def test_a_folder_that_is_not_there_is_not_made(plan, tmp_path):
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_sweep_that_is_watched_keeps_few_pages_and_no_run_twice(tmp_path):
+def test_a_sweep_that_is_watched_keeps_few_chunks_and_no_run_twice(tmp_path):
     plan, runs_dir = make_plan(ARMS, tuple(range(5))), tmp_path / "runs"
     for entry in plan["runs"] * 2:
         shutil.rmtree(runs_dir / entry["run"], ignore_errors=True)
@@ -224,7 +224,7 @@ def test_a_part_of_a_sweep_leaves_the_rest_kept(plan, runs_dir, reads):
 
 
 def test_many_runs_with_logs_of_every_kind(tmp_path):
-    """More runs than go into a page, read in threads, then kept; some torn, some with lines that are not rows."""
+    """More runs than go into a chunk, read in threads, then kept; some torn, some with lines that are not rows."""
     plan = make_plan(ARMS, tuple(range(150)))
     for number, entry in enumerate(plan["runs"]):
         folder = tmp_path / entry["run"]

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from results.metrics_log import MISSING, Log
-from results.page import Place
-from results.threads import in_threads
+from results.reading.chunk import Place
+from results.reading.metrics_log import MISSING, Log
+from results.reading.threads import in_threads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,33 +31,33 @@ class Cell(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """Neighbouring rows of a page, from ``row`` on, that are neighbouring cells, and whose metrics have equal names."""
+    """Neighbouring rows of a chunk, from ``row`` on, that are neighbouring cells and whose metrics are the same."""
 
     row: int
     cells: range
 
 
 def metrics(cells: Sequence[Cell]) -> pd.DataFrame:
-    """Cell by cell, row by row of each log, the summary's values last. The pages forget their logs on the way.
+    """Cell by cell, row by row of each log, the summary's values last. The chunks forget their logs on the way.
 
     Categories are in alphabetical order; integers have 32 bits where that is enough.
     """
     import numpy as np
     import pandas as pd
 
-    cells = [cell for cell in cells if cell.place.page.counts[cell.place.row]]
-    pages = {id(cell.place.page): cell.place.page for cell in cells}
-    names = {text: json.loads(text) for text in {cell.place.page.names[cell.place.row] for cell in cells}}
+    cells = [cell for cell in cells if cell.place.chunk.counts[cell.place.row]]
+    chunks = {id(cell.place.chunk): cell.place.chunk for cell in cells}
+    names = {text: json.loads(text) for text in {cell.place.chunk.names[cell.place.row] for cell in cells}}
     categories = {kind: sorted({getattr(cell, kind) for cell in cells}) for kind in TEXTS}
     categories["metric"] = sorted(set().union(*names.values()))
     of_names = {text: _codes(found, categories["metric"]) for text, found in names.items()}
     of_cells = {kind: _codes([getattr(cell, kind) for cell in cells], categories[kind]) for kind in TEXTS}
     seeds = np.array([cell.seed for cell in cells], dtype=np.int64)
     of_cells["seed"] = seeds.astype(_integers([seeds]))
-    starts = np.cumsum([0, *(cell.place.page.counts[cell.place.row] for cell in cells)])
+    starts = np.cumsum([0, *(cell.place.chunk.counts[cell.place.row] for cell in cells)])
 
     types = {kind: codes.dtype for kind, codes in of_cells.items()}
-    types |= {kind: _integers(page.lists[f"{kind}s"][1] for page in pages.values()) for kind in ("step", "epoch")}
+    types |= {kind: _integers(chunk.lists[f"{kind}s"][1] for chunk in chunks.values()) for kind in ("step", "epoch")}
     types |= {"metric": _codes([], categories["metric"]).dtype, "value": np.dtype(float)}
     various = [kind for kind, codes in of_cells.items() if codes.any()]
     table = {kind: np.empty(starts[-1], dtype) for kind, dtype in types.items()}
@@ -66,9 +66,9 @@ def metrics(cells: Sequence[Cell]) -> pd.DataFrame:
         table[kind] = np.zeros(starts[-1], types[kind])  # which takes no memory where nothing else is written
 
     def fill(key: int) -> None:
-        page = pages[key]
+        chunk = chunks[key]
         for row, mine in pieces[key]:
-            log = page.logs(row, row + len(mine))
+            log = chunk.logs(row, row + len(mine))
             part = slice(starts[mine.start], starts[mine.stop])
             here = None if part.stop - part.start == log.values.size else ~np.isnan(log.values)
             none = log.epochs == MISSING
@@ -76,18 +76,18 @@ def metrics(cells: Sequence[Cell]) -> pd.DataFrame:
                 table["no epoch"][part] = _per_value(none, log, here)
             table["epoch"][part] = _per_value(np.where(none, 0, log.epochs).astype(types["epoch"]), log, here)
             table["step"][part] = _per_value(log.steps.astype(types["step"]), log, here)
-            codes = np.broadcast_to(of_names[page.names[row]], log.values.shape)
+            codes = np.broadcast_to(of_names[chunk.names[row]], log.values.shape)
             table["metric"][part] = codes.ravel() if here is None else codes[here]
             table["value"][part] = log.values.ravel() if here is None else log.values[here]
             for number in mine:
                 cell = slice(starts[number], starts[number + 1])
                 for kind in various:
                     table[kind][cell] = of_cells[kind][number]
-                table["final"][starts[number + 1] - page.finals[row + number - mine.start] : starts[number + 1]] = True
-        page.forget_logs()
+                table["final"][starts[number + 1] - chunk.finals[row + number - mine.start] : starts[number + 1]] = True
+        chunk.forget_logs()
 
     pieces = _pieces(cells)
-    in_threads(fill, list(pages))
+    in_threads(fill, list(chunks))
     columns: dict[str, Any] = {**table, "epoch": pd.arrays.IntegerArray(table["epoch"], table["no epoch"])}
     for kind, found in categories.items():
         columns[kind] = pd.Categorical.from_codes(table[kind], dtype=pd.CategoricalDtype(found), validate=False)
@@ -95,13 +95,13 @@ def metrics(cells: Sequence[Cell]) -> pd.DataFrame:
 
 
 def _pieces(cells: Sequence[Cell]) -> dict[int, list[_Piece]]:
-    """Per page, by its identity."""
+    """Per chunk, by its identity."""
     found: dict[int, list[_Piece]] = {}
-    for number, (page, row) in enumerate(cell.place for cell in cells):
-        mine = found.setdefault(id(page), [])
+    for number, (chunk, row) in enumerate(cell.place for cell in cells):
+        mine = found.setdefault(id(chunk), [])
         if mine and number == mine[-1].cells.stop < mine[-1].cells.start + AT_ONCE:
             first, before = mine[-1]
-            if row == first + len(before) and page.names[row] == page.names[first]:
+            if row == first + len(before) and chunk.names[row] == chunk.names[first]:
                 mine[-1] = _Piece(first, range(before.start, number + 1))
                 continue
         mine.append(_Piece(row, range(number, number + 1)))

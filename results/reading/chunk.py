@@ -1,4 +1,4 @@
-"""A page: run folders as rows of one Arrow table, whose list columns hold the logs."""
+"""A chunk: run folders as rows of one Arrow table, whose list columns hold the logs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from results.metrics_log import Log
+from results.reading.metrics_log import Log
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False)
-class Page:
-    """``table`` has the columns of ``reading.schema()``; ``path`` is None where it is not kept."""
+class Chunk:
+    """``table`` has the columns of ``folders.schema()``; ``path`` is None where it is not kept."""
 
     table: pa.Table
     path: Path | None = None
@@ -84,7 +84,7 @@ class Page:
 
 
 class Place(NamedTuple):
-    """Where a run is: a row of a page."""
+    """Where a run is: a row of a chunk."""
 
-    page: Page
+    chunk: Chunk
     row: int

@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from results.digits import rounded
-from results.metrics_log import MISSING, Log, read_logs
-from results.numbers import is_number, whole
+from results.reading.digits import rounded
+from results.reading.metrics_log import MISSING, Log, read_logs
+from results.reading.numbers import is_number, whole
 from results.run_folder import DONE, FILES, RunFolder, content, read_run
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from results.digits import rounded_all
-from results.numbers import is_number, whole
+from results.reading.digits import rounded_all
+from results.reading.numbers import is_number, whole
 
 if TYPE_CHECKING:
     import numpy as np
