@@ -13,7 +13,7 @@ from errors import ConfigError, SuiteError, unknown
 from reports import compose, render, terminal
 from reports.check import differences
 from reports.compose import Results
-from reports.specification import SWEEP, Collection, Specification, load, names, of_sweep
+from reports.specification import SWEEP, Collection, PublishedTable, Specification, load, names, of_sweep
 from results import archive
 from results.collect import Plan, collect
 
@@ -44,7 +44,7 @@ def report(name: str, given: dict[str, Any], options: argparse.Namespace, planne
     found, out = _committed(), PAGES / name
     skipped: list[str] = []
     if label is None:
-        mine, skipped, runs_dir = _everything(given, planned, only_papers=not isinstance(spec, Collection))
+        mine, skipped, runs_dir = _everything(given, planned, only_papers=isinstance(spec, PublishedTable))
         found, out = [*mine, *found], runs_dir / "reports" / name
     page = compose.page(name, found, mixed=options.mixed)
     files = render.write(page, out)
@@ -54,7 +54,8 @@ def report(name: str, given: dict[str, Any], options: argparse.Namespace, planne
     for line in skipped:
         print(f"run.py: {line}", file=sys.stderr)
     if not isinstance(spec, Collection):
-        terminal.print_section(page.sections[0])
+        for section in page.sections:
+            terminal.print_section(section)
     print(f"{len(files)} files, first of all {out / 'report.md'} and {out / 'report.html'}")
     return 0
 

@@ -9,8 +9,17 @@ from pathlib import Path
 from reports import ablation, published
 from reports.document import Page, Section
 from reports.figures import draw_differences
+from reports.offsets import gathered
 from reports.published import Reproduction
-from reports.specification import Collection, PublishedTable, Report, Specification, SpecificationError, load
+from reports.specification import (
+    Collection,
+    LearnedOffsets,
+    PublishedTable,
+    Report,
+    Specification,
+    SpecificationError,
+    load,
+)
 from reports.table import Table, build
 from results.collect import Collected, Plan
 
@@ -45,14 +54,15 @@ def page(name: str, results: Sequence[Results], *, mixed: bool = False, date: st
     spec = load(name)
     tables = [(found, found.table(mixed)) for found in results]
     reports = [load(report) for report in spec.reports] if isinstance(spec, Collection) else [spec]
-    sections = [section for report in reports for section in _sections(report, tables, date, figures)]
+    sections = [section for report in reports for section in _sections(report, tables, mixed, date, figures)]
     if isinstance(spec, Collection):
         named = {found.name: f"{found.spec.title}: {found.name}" for found in results}  # one sweep may be there twice
         sections = [replace(section, title=named.get(section.name, section.title)) for section in sections]
         if figures and spec.differences:
             sections = [*_differences(spec, tables), *sections]
         return Page(name, spec.title, tuple(sections), (" ".join(spec.lead.split()),))
-    return Page(sections[0].name, sections[0].title, tuple(sections))
+    title = sections[0].title if len(sections) == 1 else spec.title
+    return Page(sections[0].name if len(sections) == 1 else name, title, tuple(sections))
 
 
 def _differences(spec: Collection, tables: Sequence[tuple[Results, Table]]) -> list[Section]:
@@ -61,7 +71,9 @@ def _differences(spec: Collection, tables: Sequence[tuple[Results, Table]]) -> l
     return [] if drawing is None else [Section("differences", spec.differences, drawings=(drawing,))]
 
 
-def _sections(spec: Report, tables: Sequence[tuple[Results, Table]], date: str, figures: bool) -> list[Section]:
+def _sections(
+    spec: Report, tables: Sequence[tuple[Results, Table]], mixed: bool, date: str, figures: bool
+) -> list[Section]:
     if isinstance(spec, Collection):
         raise SpecificationError(f"report {spec.name} is a collection itself, and cannot be part of another")
     if isinstance(spec, PublishedTable):
@@ -69,6 +81,9 @@ def _sections(spec: Report, tables: Sequence[tuple[Results, Table]], date: str, 
         return [
             published.section(spec, [Reproduction(table, f.folder, f.label) for f, table in of_papers], figures=figures)
         ]
+    if isinstance(spec, LearnedOffsets):
+        sweeps = {f.name: (f.plan, f.folder) for f, _ in tables if f.spec.sweep in spec.sweeps and f.label is None}
+        return list(gathered.sections(spec, sweeps, mixed=mixed, figures=figures))
     return [
         ablation.section(
             table, found.collected, found.plan,

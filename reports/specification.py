@@ -15,7 +15,7 @@ SPECS = Path(__file__).resolve().parent / "specs"
 FIGURES = ("accuracy_flops", "forest", "reach", "examples", "learning_curves")  # of a sweep
 PUBLISHED_FIGURES = ("circles",)  # of a published table
 COMPLEXITY = "complexity"  # the one specification that is no sweep's; reports.complexity reads it
-SWEEP, PUBLISHED, COLLECTION = "sweep", "published", "collection"  # kinds of reports
+SWEEP, PUBLISHED, OFFSETS, COLLECTION = "sweep", "published", "offsets", "collection"  # kinds of reports
 Made = TypeVar("Made")
 
 
@@ -136,6 +136,16 @@ class PublishedTable:
 
 
 @dataclass(frozen=True)
+class LearnedOffsets:
+    """A report of what has been measured of the offsets that the runs of some sweeps learned."""
+
+    name: str
+    title: str
+    question: str
+    sweeps: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Collection:
     """Reports on one page, in order. differences: what the forest plot of all their differences is called."""
 
@@ -146,7 +156,7 @@ class Collection:
     differences: str = ""
 
 
-Report = Specification | PublishedTable | Collection
+Report = Specification | PublishedTable | LearnedOffsets | Collection
 
 
 def names(kind: str | None = None) -> list[str]:
@@ -189,6 +199,11 @@ def _collection(name: str) -> Collection:
         if report not in names_in_folder():
             raise SpecificationError(f"report {name}: {unknown('report', report, names_in_folder())}")
     return _make(Collection, {**content, "reports": tuple(content.get("reports") or ())}, f"report {name}")
+
+
+def _offsets(name: str) -> LearnedOffsets:
+    content = _content(name)
+    return _make(LearnedOffsets, {**content, "sweeps": tuple(content.get("sweeps") or ())}, f"report {name}")
 
 
 def _sweep(name: str) -> Specification:
@@ -269,5 +284,6 @@ def _make(cls: type[Made], content: Any, where: str) -> Made:
 KINDS: dict[str, Callable[[str], Report]] = {
     SWEEP: _sweep,
     PUBLISHED: _published,
+    OFFSETS: _offsets,
     COLLECTION: _collection,
 }

@@ -49,7 +49,7 @@ def write(folder: Path) -> tuple[Measured, list[Path]]:
         about=sentence(measured),
         grid=_grid(HEADER, SIDES, rows(measured)),
         legend=LEGEND,
-        drawings=tuple(_drawing(name, module.draw, measured) for name, module in figures.items()),
+        drawings=tuple(drawn(name, module.draw, measured) for name, module in figures.items()),
         records=_records(measured.statistics),
     )
     return measured, render.write(Page(section.name, section.title, (section,)), folder)
@@ -99,7 +99,7 @@ def of_sweep(plan: Mapping[str, Any], folders: Mapping[str, Path | str], *, mixe
             "in `table.csv`.",
             *LEGEND[:4],
         ),
-        drawings=(_drawing("offsets_by_arm", comparison.draw, plan, summary),),
+        drawings=(drawn("offsets_by_arm", comparison.draw, plan, summary),),
         runs=tuple(_run(labels[entry["arm"]], entry, folders[entry["run"]]) for entry in plan["runs"]),
         records=_records(summary),
     )
@@ -158,7 +158,8 @@ def _ranged(row: Mapping[Any, Any], measure: str, decimals: int, ranges: bool) -
     return f"{mean} [{low}, {high}]" if ranges and row["n"] > 1 else mean
 
 
-def _drawing(name: str, draw: Callable[..., tuple[Any, Any, str, str]], *shown: Any) -> Drawing:
+def drawn(name: str, draw: Callable[..., tuple[Any, Any, str, str]], *shown: Any) -> Drawing:
+    """One figure of a module here."""
     with style.theme():
         return drawing(name, *draw(*shown))
 

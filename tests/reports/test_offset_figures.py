@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reports import specification
 from reports.figures import style
-from reports.offsets import comparison, depth, histograms, overlays, page
+from reports.offsets import comparison, depth, gathered, histograms, overlays, page
 from reports.offsets.measured import MeasuredError, read
 from results.fingerprints import MixedFingerprints
 
@@ -301,3 +302,24 @@ def test_damaged_files_are_named(tmp_path):
     (folder / "statistics.csv").unlink()
     with pytest.raises(MeasuredError, match=r"statistics\.csv cannot be read"):
         read(folder)
+
+
+def test_what_was_measured_of_sweeps_is_gathered_and_what_was_not_is_said(tmp_path):
+    spec = specification.load("learned_offsets")
+    planned = plan(("zero", 0), ("axial", 0), ("axial", 1))
+    sweeps = {"ablation_offsets-smoke": (planned, tmp_path / "runs"), "variants-paper": (planned, tmp_path / "none")}
+    (nothing,) = gathered.sections(spec, sweeps, mixed=False, figures=True)
+    assert nothing.grid is None and "Nothing has been measured yet; `python run.py offsets=variants`" in nothing.about
+    make(tmp_path / "runs" / "axial-0" / "offsets", layers=2)
+    make(tmp_path / "runs" / "axial-1" / "offsets", layers=2)
+    (tmp_path / "runs" / "axial-1" / "offsets" / "statistics.csv").unlink()
+    (section,) = gathered.sections(spec, sweeps, mixed=False, figures=True)
+    assert section.name == "learned_offsets-ablation_offsets-smoke"
+    assert [drawing.name for drawing in section.drawings] == [
+        "offsets_by_arm", "axial_offset_histograms", "axial_sampled_positions"
+    ]  # fmt: skip
+    assert [drawing.title for drawing in section.drawings][1].endswith(": axial *")
+    states = [run.state for run in section.runs]
+    assert states[:2] == ["not measured", "measured"] and "statistics.csv cannot be read" in states[2]
+    assert [source.path.name for source in section.runs[1].sources] == ["statistics.csv", "histograms.csv"]
+    assert len(section.grid.rows) == 2 * 2

@@ -1,0 +1,70 @@
+"""What has been measured of the runs of sweeps, as sections of a larger page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from reports.document import Section
+from reports.offsets import histograms, overlays, page
+from reports.offsets.measured import Measured, MeasuredError, read
+from reports.specification import LearnedOffsets
+
+NOT_MEASURED = "not measured"
+FIGURES = {"offset_histograms": histograms, "sampled_positions": overlays}
+
+
+def sections(
+    spec: LearnedOffsets, sweeps: Mapping[str, tuple[Mapping[str, Any], Path]], *, mixed: bool, figures: bool
+) -> Iterator[Section]:
+    """A section per sweep of which anything was measured, or one that says how to.
+
+    sweeps: section's name → the sweep's plan and the folder of its runs.
+    """
+    none = True
+    for name, (plan, runs_dir) in sweeps.items():
+        folders = {entry["run"]: _measured(runs_dir / entry["run"] / "offsets") for entry in plan["runs"]}
+        if not any(isinstance(folder, Path) for folder in folders.values()):
+            continue
+        none = False
+        _, section = page.of_sweep(plan, folders, mixed=mixed)
+        shown = tuple(_drawings(plan, folders)) if figures else ()
+        yield replace(
+            section,
+            name=f"{spec.name}-{name}",
+            title=f"{spec.title}: {name}",
+            question=spec.question,
+            drawings=(*section.drawings, *shown) if figures else (),
+        )
+    if none:
+        commands = ", ".join(f"`python run.py offsets={sweep}`" for sweep in spec.sweeps)
+        yield Section(
+            spec.name, spec.title, spec.question, f"Nothing has been measured yet; {commands} measures finished runs."
+        )
+
+
+def _measured(folder: Path) -> Path | str:
+    """The folder, or in words why it holds nothing."""
+    if not (folder / "about.json").is_file():
+        return NOT_MEASURED
+    try:
+        read(folder)
+    except MeasuredError as error:
+        return str(error)
+    return folder
+
+
+def _drawings(plan: Mapping[str, Any], folders: Mapping[str, Path | str]) -> Iterator[Any]:
+    """The pictures of one run per arm, the first that was measured."""
+    first: dict[str, Measured] = {}
+    for entry in plan["runs"]:
+        folder = folders[entry["run"]]
+        if isinstance(folder, Path):
+            first.setdefault(entry["arm"], read(folder))
+    labels = {arm["name"]: arm["label"] for arm in plan["arms"]}
+    for arm, measured in first.items():
+        for name, module in FIGURES.items():
+            drawn = page.drawn(f"{arm}_{name}", module.draw, measured)
+            yield replace(drawn, title=f"{drawn.title}: {labels[arm]}")
