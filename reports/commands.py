@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from results.collect import Plan, collect
 PAGES = Path(__file__).resolve().parent / "pages"  # the committed ones
 COLLECTED = "paper"  # the report that all others are on
 COMMITTED = "all"  # measured=all: every committed result and no run folder
+OF_ONE_SWEEP = ("protocol", "arms")  # words that mean something in one sweep only
 States = Mapping[str, tuple[str, str]]  # run id → (state, cause), as whoever started the runs sees them
 Planned = Callable[[str, dict[str, Any]], tuple[Plan, Path, Callable[[], States]]]
 
@@ -41,11 +43,16 @@ def report(name: str, given: dict[str, Any], options: argparse.Namespace, planne
         return _sweep(spec, str(label) if label is not None else None, given, options, planned)
     if label not in (None, COMMITTED):
         raise ConfigError(f"report={name} is of several sweeps: measured={COMMITTED} takes every committed result")
+    for key in OF_ONE_SWEEP:
+        if key in given:
+            raise ConfigError(f"report={name} is of several sweeps and protocols, so it takes no {key}=")
     found, out = _committed(), PAGES / name
     skipped: list[str] = []
     if label is None:
         mine, skipped, runs_dir = _everything(given, planned, only_papers=isinstance(spec, PublishedTable))
-        found, out = [*mine, *found], runs_dir / "reports" / name
+        taken = {one.name for one in mine}
+        renamed = [replace(one, alias=f"{one.name}-committed") if one.name in taken else one for one in found]
+        found, out = [*mine, *renamed], runs_dir / "reports" / name
     page = compose.page(name, found, mixed=options.mixed)
     files = render.write(page, out)
     if options.json:

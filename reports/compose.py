@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from errors import SuiteError
 from reports import ablation, published
 from reports.document import Page, Section
 from reports.figures import draw_differences
@@ -28,7 +29,8 @@ from results.collect import Collected, Plan
 class Results:
     """What the runs of one sweep and protocol came back with.
 
-    folder: where they lie, run folders or a measured one; label: what a measured one is called.
+    folder: where they lie, run folders or a measured one; label: what a measured one is called; alias: what these
+    results are called on a page where others have their name.
     """
 
     spec: Specification
@@ -36,10 +38,11 @@ class Results:
     plan: Plan
     folder: Path
     label: str | None = None
+    alias: str | None = None
 
     @property
     def name(self) -> str:
-        return self.label or f"{self.spec.name}-{self.plan['protocol']}"
+        return self.alias or self.label or f"{self.spec.name}-{self.plan['protocol']}"
 
     def table(self, mixed: bool = False) -> Table:
         """Raises SuiteError for what specification and plan do not have in common, and for mixed code or data."""
@@ -49,10 +52,18 @@ class Results:
 def page(name: str, results: Sequence[Results], *, mixed: bool = False, date: str = "", figures: bool = True) -> Page:
     """The page of report ``name``, of those ``results`` that it is about.
 
-    date: of the runs, where their finished times are not to be taken. Raises SuiteError as ``Results.table`` does.
+    date: of the runs, where their finished times are not to be taken. Raises SuiteError as ``Results.table`` does for
+    the report of one sweep; a page of several is made without what cannot be shown, and says so.
     """
     spec = load(name)
-    tables = [(found, found.table(mixed)) for found in results]
+    tables, left_out = [], []
+    for found in results:
+        try:
+            tables.append((found, found.table(mixed)))
+        except SuiteError as error:
+            if isinstance(spec, Specification):
+                raise
+            left_out.append(f"**{found.name} is left out: {error}.**")
     reports = [load(report) for report in spec.reports] if isinstance(spec, Collection) else [spec]
     sections = [section for report in reports for section in _sections(report, tables, mixed, date, figures)]
     if isinstance(spec, Collection):
@@ -60,9 +71,9 @@ def page(name: str, results: Sequence[Results], *, mixed: bool = False, date: st
         sections = [replace(section, title=named.get(section.name, section.title)) for section in sections]
         if figures and spec.differences:
             sections = [*_differences(spec, tables), *sections]
-        return Page(name, spec.title, tuple(sections), (" ".join(spec.lead.split()),))
+        return Page(name, spec.title, tuple(sections), (" ".join(spec.lead.split()), *left_out))
     title = sections[0].title if len(sections) == 1 else spec.title
-    return Page(sections[0].name if len(sections) == 1 else name, title, tuple(sections))
+    return Page(sections[0].name if len(sections) == 1 else name, title, tuple(sections), tuple(left_out))
 
 
 def _differences(spec: Collection, tables: Sequence[tuple[Results, Table]]) -> list[Section]:

@@ -310,8 +310,8 @@ def test_what_was_measured_of_sweeps_is_gathered_and_what_was_not_is_said(tmp_pa
     sweeps = {"ablation_offsets-smoke": (planned, tmp_path / "runs"), "variants-paper": (planned, tmp_path / "none")}
     (nothing,) = gathered.sections(spec, sweeps, mixed=False, figures=True)
     assert nothing.grid is None and "Nothing has been measured yet; `python run.py offsets=variants`" in nothing.about
-    make(tmp_path / "runs" / "axial-0" / "offsets", layers=2)
-    make(tmp_path / "runs" / "axial-1" / "offsets", layers=2)
+    make(tmp_path / "runs" / "axial-0" / "offsets", layers=4)
+    make(tmp_path / "runs" / "axial-1" / "offsets", layers=4)
     (tmp_path / "runs" / "axial-1" / "offsets" / "statistics.csv").unlink()
     (section,) = gathered.sections(spec, sweeps, mixed=False, figures=True)
     assert section.name == "learned_offsets-ablation_offsets-smoke"
@@ -322,4 +322,4 @@ def test_what_was_measured_of_sweeps_is_gathered_and_what_was_not_is_said(tmp_pa
     states = [run.state for run in section.runs]
     assert states[:2] == ["not measured", "measured"] and "statistics.csv cannot be read" in states[2]
     assert [source.path.name for source in section.runs[1].sources] == ["statistics.csv", "histograms.csv"]
-    assert len(section.grid.rows) == 2 * 2
+    assert len(section.grid.rows) == 4 * 2

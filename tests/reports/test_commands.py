@@ -1,0 +1,104 @@
+"""The command report= of several sweeps: what it gathers, what it leaves out, and how it says so."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from functools import partial
+
+import pytest
+
+from errors import ConfigError
+from reports import commands, compose
+from results import archive
+from tests.results.synthetic import edit_json, make_plan, make_runs, run_id
+
+MACRO = re.compile(r"\\newcommand\{(\\\w+)\}")
+
+
+def options(**given):
+    return argparse.Namespace(**{"check": False, "json": False, "mixed": False, **given})
+
+
+@pytest.fixture
+def planned(tmp_path):
+    """Plans of one sweep, finished under the smoke protocol and queued under the papers'; no other can be planned."""
+    runs_dir = tmp_path / "runs"
+    make_runs(runs_dir, make_plan(seeds=(0, 1)), examples=False)
+
+    def plan_of(sweep, words):
+        if sweep != "ablation_offsets" or words["protocol"] == "tiny":
+            raise ConfigError(f"{words['protocol']} needs images")
+        plan = make_plan(seeds=(0, 1), protocol=words["protocol"], model="xt")
+        if words["protocol"] == "paper":
+            plan["runs"] = [{**entry, "run": f"imagenet-{entry['run']}"} for entry in plan["runs"]]
+        states = {entry["run"]: ("queued", "") for entry in plan["runs"]}
+        return plan, runs_dir, lambda: states
+
+    return plan_of
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+    """They take most of the time, and one test has them."""
+    monkeypatch.setattr(commands.compose, "page", partial(compose.page, figures=False))
+
+
+def page_of(planned, tmp_path, capsys, **given):
+    assert commands.report("paper", {}, options(**given), planned) == 0
+    return tmp_path / "runs" / "reports" / "paper", *capsys.readouterr()
+
+
+def test_the_page_of_both_papers_has_what_runs_and_what_is_committed(planned, tmp_path, capsys):
+    folder, out, err = page_of(planned, tmp_path, capsys)
+    page = (folder / "report.md").read_text()
+    titles = re.findall(r"^## (.*)$", page, re.M)
+    assert len(titles) == len(set(titles)) and titles[0] == "All differences between arms"
+    for name in ("ablation_offsets-paper", "ablation_offsets-smoke", "ablation_offsets-smoke-committed"):
+        assert f"## Offset configurations: {name}" in page and (folder / name / "table.csv").is_file()
+    assert "| zero | – | – | queued |" in page
+    macros = MACRO.findall((folder / "macros.tex").read_text())
+    assert len(macros) == len(set(macros))
+    assert (
+        "protocol paper of ablation_peg, ablation_v1, resolution_384, variants is left out: paper needs images" in err
+    )
+    assert "report.html" in out
+
+
+def test_a_sweep_of_mixed_code_does_not_take_the_whole_page_with_it(planned, tmp_path, capsys, without_figures):
+    edit_json(tmp_path / "runs" / run_id("zero", 0) / "provenance.json", code_fingerprint="0dd")
+    folder, _, _ = page_of(planned, tmp_path, capsys)
+    page = (folder / "report.md").read_text()
+    assert "**ablation_offsets-smoke is left out: Runs of different code would be averaged" in page
+    assert "## Offset configurations: ablation_offsets-smoke-committed" in page
+    folder, _, _ = page_of(planned, tmp_path, capsys, mixed=True)
+    page = (folder / "report.md").read_text()
+    assert "is left out" not in page and "**Runs of different code are averaged here" in page
+
+
+def test_json_of_many_sections(planned, tmp_path, capsys, without_figures):
+    _, out, _ = page_of(planned, tmp_path, capsys, json=True)
+    sections = [section["section"] for section in json.loads(out)["sections"]]
+    assert len(sections) == len(set(sections)) and "ablation_offsets-paper" in sections
+
+
+def test_a_table_of_the_papers_takes_runs_of_their_protocol_only(planned, tmp_path, capsys, without_figures):
+    assert commands.report("v1_table7", {}, options(), planned) == 0
+    page = (tmp_path / "runs" / "reports" / "v1_table7" / "report.md").read_text()
+    assert page.count("| ours |") == 4 and "±" not in page.split("## Runs")[0].replace("± half", "")
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"protocol": "smoke"}, "report=paper is of several sweeps and protocols, so it takes no protocol="),
+        ({"arms": ["zero"]}, "takes no arms="),
+        ({"measured": "all", "seeds": [0]}, "measured=all says what was run; seeds cannot change it"),
+        ({"measured": archive.labels()[0]}, "measured=all takes every committed result"),
+    ],
+)
+def test_words_of_one_sweep_are_refused(planned, given, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        commands.report("paper", given, options(), planned)
