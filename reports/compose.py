@@ -78,7 +78,7 @@ def page(name: str, results: Sequence[Results], *, mixed: bool = False, date: st
 
 def _differences(spec: Collection, tables: Sequence[tuple[Results, Table]]) -> list[Section]:
     """One picture of every difference on the page, where there is any."""
-    drawing = draw_differences([table for found, table in tables if found.spec.name in spec.reports], spec.differences)
+    drawing = draw_differences([table for found, table in tables if found.spec.name in spec.reports])
     return [] if drawing is None else [Section("differences", spec.differences, drawings=(drawing,))]
 
 

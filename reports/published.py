@@ -19,6 +19,7 @@ from results.run_folder import NOT_RUN
 from results.statistics import LEVEL, Comparison, Interval, Judgement, judge, mean_interval
 
 OURS = "ours"
+NOT_COUNTED = "not counted"
 DIFFERENCE = "_difference"  # behind the name of a metric that a table prints as a gain over another row
 COUNTED_HEADS = ("classification", "backbone")
 
@@ -184,13 +185,17 @@ def _beneath(number: Number, ours: Ours) -> Cell:
         said = "agrees" if _rounds_to(ours.counted, number) else "differs"
         return Cell(f"{_plain(ours.counted)}, {said}", ours.counted, tone=said)
     if ours.row is None:
-        return Cell(NOT_RUN, tone="waiting")
+        return Cell(_missing(number), tone="waiting")
     if ours.interval is None:
         return Cell(cells.result(ours.row, 2), runs=ours.runs, tone="waiting")
     decimals = max(2, number.decimals)
     said = ours.judgement.verdict.value if ours.judgement else NOTHING
     gap = "" if number.value is None else f", Δ {signed(ours.interval.mean - number.value, decimals)}"
     return Cell(f"{_mean(ours, decimals)}{gap}, {said}", ours.interval.mean, ours.runs, tone=said)
+
+
+def _missing(number: Number) -> str:
+    return NOT_COUNTED if number.metric in complexity.METRICS else NOT_RUN
 
 
 def _mean(ours: Ours, decimals: int) -> str:
@@ -210,7 +215,7 @@ def _legend(spec: PublishedTable, ours: Mapping[Number, Ours]) -> Iterator[str]:
         f"{100 * LEVEL:.0f} % t-interval (n seeds), Δ to the printed number, and a verdict: *agrees* or *contradicts*, "
         f"by a t-test at {1 - LEVEL:.2g} with Holm's correction over this table and the printed number known to its "
         "last digit only. One seed, or seeds that are all equal, are *not judged*. Without a result, the state of the "
-        "runs stands there; *not run* is also said of heads that no recipe trains yet."
+        "runs stands there; heads that no recipe trains yet are *not run* and *not counted*."
     )
     if any(found.counted is not None for found in ours.values()):
         yield (
@@ -289,7 +294,7 @@ def _records(spec: PublishedTable, lines: Sequence[Line], ours: Mapping[Number, 
                 "low": None if interval is None or interval.low is None else round(interval.low, 4),
                 "high": None if interval is None or interval.high is None else round(interval.high, 4),
                 "n": interval.n if interval else 0,
-                "state": found.row.state if found.row else "" if found.counted is not None else NOT_RUN,
+                "state": found.row.state if found.row else "" if found.counted is not None else _missing(number),
                 "verdict": _beneath(number, found).tone if line.repeatable else "",
                 "runs": " ".join(found.runs),
             }

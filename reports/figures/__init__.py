@@ -69,7 +69,7 @@ def draw_published(
     return drawings, problems
 
 
-def draw_differences(tables: Sequence[Table], title: str) -> Drawing | None:
+def draw_differences(tables: Sequence[Table]) -> Drawing | None:
     """The forest plot of all tables that have a difference; None while there is none."""
     from reports.figures import forest, style
 
@@ -77,6 +77,7 @@ def draw_differences(tables: Sequence[Table], title: str) -> Drawing | None:
     if not groups:
         return None
     with style.theme():
+        title = "Ours with their intervals, and the papers'"
         return drawing("forest", forest.forest(groups), forest.data(groups), title, forest.caption(groups))
 
 
