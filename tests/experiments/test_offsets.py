@@ -28,7 +28,7 @@ from experiments.offsets import Measurement, measure
 from experiments.run_folder import RunFolder
 from experiments.tasks.registry import build_task
 from experiments.weights import export
-from results.run_folder import read_run
+from results.collect import collect
 from sweeps.plan import load
 from tests.atm.test_atm_released import Reference
 
@@ -292,8 +292,9 @@ def test_a_trained_run_gets_its_page_and_stays_the_run_it_was(tmp_path, small_sc
     assert all(Path(name).parent == folder.path / "offsets" for name in document["written"])
     assert all(path.read_bytes() == content for path, content in before.items())
     assert engine.run(folder) == summary, "it is still finished"
-    found = read_run(tmp_path, folder.id, 0, "smoke")
-    assert (found.state, found.warnings) == ("done", [])
+    plan = {"sweep": "one", "protocol": "smoke", "baseline": "it", "arms": [{"name": "it"}]}
+    found = collect({**plan, "runs": [{"run": folder.id, "arm": "it", "seed": 0}]}, tmp_path)
+    assert (list(found.runs["state"]), found.warnings) == (["done"], [])
 
 
 def test_the_data_of_a_run_may_lie_elsewhere_by_now(tmp_path, shared_images):
