@@ -53,7 +53,7 @@ def section(
         remarks={letter: words.remark(found) for letter, found in remarks.items()},
         drawings=tuple(drawings),
         runs=runs,
-        configs=_configs(table, collected, plan),
+        configs=configs(table, plan),
         macros=macros.of_table(table, name),
         records=tuple(record(table, row) for row in table.rows),
         warnings=(*table.warnings, *problems),
@@ -147,8 +147,8 @@ def _ids(table: Table, arm: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(table.runs[table.runs["arm"] == arm]["run"]))
 
 
-def _configs(table: Table, collected: Collected, plan: Plan) -> dict[str, str]:
-    """Per arm, the settings it differs in: the model's, and those that the sweep changes beside it."""
+def configs(table: Table, plan: Plan) -> dict[str, str]:
+    """An arm's label → its model's settings, as YAML."""
     written = {}
     for arm in plan["arms"]:
         settings = arm.get("config") or {}

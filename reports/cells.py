@@ -76,12 +76,13 @@ def _letters() -> Iterator[str]:
 
 
 def result(row: Row, decimals: int) -> str:
-    """``72.10 ± 0.21 (n = 3)``, ``72.10 (1 of 3)``, or the state of runs that have no result yet."""
-    if row.mean is None:
+    """``72.10 ± 0.21 (n = 3)``, ± half of the interval; ``72.10 (1 of 3)``; or the state of runs without a result."""
+    if row.interval is None:
         return row.state if len(row.state) <= LONGEST_STATE else row.state[: LONGEST_STATE - 1].rstrip() + "…"
-    deviation = f" ± {row.sd:.{decimals}f}" if row.sd is not None else ""
-    n = len(row.values)
-    return f"{row.mean:.{decimals}f}{deviation} ({f'n = {n}' if n == row.planned else f'{n} of {row.planned}'})"
+    found = row.interval
+    half = f" ± {found.half:.{decimals}f}" if found.half is not None else ""
+    n = f"n = {found.n}" if found.n == row.planned else f"{found.n} of {row.planned}"
+    return f"{found.mean:.{decimals}f}{half} ({n})"
 
 
 def difference(value: Difference | None, decimals: int) -> str:

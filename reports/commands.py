@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from errors import ConfigError, SuiteError, unknown
+from errors import ConfigError, DataError, unknown
 from reports import compose, render, terminal
 from reports.check import differences
 from reports.compose import Results
@@ -21,7 +21,7 @@ from results.collect import Plan, collect
 PAGES = Path(__file__).resolve().parent / "pages"  # the committed ones
 COLLECTED = "paper"  # the report that all others are on
 COMMITTED = "all"  # measured=all: every committed result and no run folder
-OF_ONE_SWEEP = ("protocol", "arms")  # words that mean something in one sweep only
+OF_MANY_SWEEPS, ELSEWHERE = ("measured", "runs_dir", "seed", "seeds"), ("data.root", "machine.", "slurm.")
 States = Mapping[str, tuple[str, str]]  # run id → (state, cause), as whoever started the runs sees them
 Planned = Callable[[str, dict[str, Any]], tuple[Plan, Path, Callable[[], States]]]
 
@@ -43,9 +43,10 @@ def report(name: str, given: dict[str, Any], options: argparse.Namespace, planne
         return _sweep(spec, str(label) if label is not None else None, given, options, planned)
     if label not in (None, COMMITTED):
         raise ConfigError(f"report={name} is of several sweeps: measured={COMMITTED} takes every committed result")
-    for key in OF_ONE_SWEEP:
-        if key in given:
-            raise ConfigError(f"report={name} is of several sweeps and protocols, so it takes no {key}=")
+    for key in given:
+        if key not in OF_MANY_SWEEPS and not key.startswith(ELSEWHERE):
+            taken = ", ".join(OF_MANY_SWEEPS)
+            raise ConfigError(f"report={name} is of several sweeps, as they are planned: it takes {taken}, no {key}=")
     found, out = _committed(), PAGES / name
     skipped: list[str] = []
     if label is None:
@@ -60,6 +61,8 @@ def report(name: str, given: dict[str, Any], options: argparse.Namespace, planne
         return 0
     for line in skipped:
         print(f"run.py: {line}", file=sys.stderr)
+    for line in page.lead[isinstance(spec, Collection) :]:
+        print(f"run.py: {line.strip('*')}", file=sys.stderr)
     if not isinstance(spec, Collection):
         for section in page.sections:
             terminal.print_section(section)
@@ -117,7 +120,7 @@ def _everything(given: dict[str, Any], planned: Planned, *, only_papers: bool) -
         for protocol in [spec.papers.protocol] if only_papers else spec.protocols:
             try:
                 plan, runs_dir, states = planned(spec.sweep, {**given, "protocol": protocol})
-            except SuiteError as error:
+            except DataError as error:
                 skipped.setdefault((protocol, str(error)), []).append(name)
                 continue
             collected = collect(plan, runs_dir, states())
@@ -130,13 +133,17 @@ def _everything(given: dict[str, Any], planned: Planned, *, only_papers: bool) -
 def _check(name: str, options: argparse.Namespace) -> int:
     """Makes the committed pages of a report again and says where they differ; of a collection, its reports' too."""
     results = _committed()
-    pages = _pages(name, results)
-    if not pages:
-        raise ConfigError(f"report {name} has no committed page; report={COLLECTED} --check compares all there are")
     found: dict[str, list[str]] = {}
-    for folder, one in pages.items():
+    for folder, one in _pages(name, results).items():
         page = compose.page(one.spec.name, [one]) if one else compose.page(folder, results)
         found[folder] = list(differences(PAGES / folder, render.files(page, PAGES / folder)))
+    part = f"{COLLECTED}/{name}"
+    if not found and (PAGES / part).is_dir():  # its table and figures are kept with the page of all reports only
+        made = render.files(compose.page(name, results), PAGES / part)
+        kept = {file: content for file, content in made.items() if file not in render.OF_PAGE}
+        found[part] = list(differences(PAGES / part, kept))
+    if not found:
+        raise ConfigError(f"report {name} has no committed page; report={COLLECTED} --check compares all there are")
     wrong = {folder: lines for folder, lines in found.items() if lines}
     if options.json:
         print(json.dumps({"checked": list(found), "different": wrong}))

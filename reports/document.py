@@ -109,3 +109,8 @@ class Page:
     title: str
     sections: tuple[Section, ...]
     lead: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [section.name for section in self.sections]
+        if len(set(names)) < len(names):  # files, anchors and macros are named by them
+            raise ValueError(f"sections of one name on page {self.name}: {sorted(names)}")

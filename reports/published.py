@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from reports import ablation, cells, complexity, macros, words
@@ -12,12 +13,13 @@ from reports.cells import NOTHING, signed
 from reports.document import Cell, Grid, Run, Section
 from reports.figures import Drawing, draw_published
 from reports.specification import Column, PublishedTable, SpecificationError
-from reports.table import Row, Table, variant
-from results import papers
+from reports.table import Row, Table
+from results import fingerprints, papers
 from results.papers import Contradiction, Number
 from results.run_folder import NOT_RUN
-from results.statistics import LEVEL, Comparison, Interval, Judgement, judge, mean_interval
+from results.statistics import LEVEL, MARGIN, Comparison, Interval, Judgement, judge, mean_interval
 
+Place = tuple[str, str, str, str]  # source, table, row, metric
 OURS = "ours"
 NOT_COUNTED = "not counted"
 DIFFERENCE = "_difference"  # behind the name of a metric that a table prints as a gain over another row
@@ -31,6 +33,7 @@ class Reproduction:
     table: Table
     folder: Path
     label: str | None = None
+    configs: Mapping[str, str] = field(default_factory=dict)  # label of an arm → its settings
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Ours:
     source: Reproduction | None = None
     row: Row | None = None
     interval: Interval | None = None
+    left_out: str = ""  # the results that would have been taken, but could not be shown
     judgement: Judgement | None = None
 
     @property
@@ -62,14 +66,23 @@ class Line:
     repeatable: bool
 
 
-def section(spec: PublishedTable, reproductions: Sequence[Reproduction], *, figures: bool = True) -> Section:
+def section(
+    spec: PublishedTable,
+    reproductions: Sequence[Reproduction],
+    left_out: Mapping[Place, str] = MappingProxyType({}),
+    *,
+    figures: bool = True,
+) -> Section:
     """Sets a published table; ``reproductions`` are searched for the arms that stand for its rows.
 
+    left_out: places whose results are there and cannot be shown → what those results are called.
     Raises SpecificationError for a column that the table does not have.
     """
     lines = _lines(spec)
     remarks = cells.lettered(n for line in lines for n in (*line.numbers, *line.gains) if n is not None)
-    ours = _judged({n: _ours(n, reproductions) for line in lines if line.repeatable for n in line.numbers if n})
+    ours = _judged(
+        {n: _ours(n, reproductions, left_out) for line in lines if line.repeatable for n in line.numbers if n}
+    )
     heads = len({line.head for line in lines}) > 1
     groups = tuple(_group(line, ours, remarks, heads) for line in lines)
     header = ("Model", *(["Head"] if heads else []), *(column.label for column in spec.columns))
@@ -80,13 +93,14 @@ def section(spec: PublishedTable, reproductions: Sequence[Reproduction], *, figu
         name=spec.name,
         title=spec.title,
         question=spec.question,
-        cautions=tuple(dict.fromkeys(sentence for source, _ in sources for sentence in source.table.mixed)),
+        cautions=tuple(_cautions(sources)),
         grid=Grid(header, sides, groups) if spec.columns else None,
         legend=tuple(_legend(spec, ours)) if spec.columns else (),
         places=tuple(_notes(spec, lines)),
         remarks={letter: words.remark(entry) for letter, entry in remarks.items()},
         drawings=tuple(drawings),
         runs=tuple(_runs(sources)),
+        configs={row.label: source.configs[row.label] for source, row in sources if row.label in source.configs},
         macros=macros.collected(_macros(spec, lines, ours)),
         records=tuple(_records(spec, lines, ours)),
         warnings=tuple(problems),
@@ -95,7 +109,7 @@ def section(spec: PublishedTable, reproductions: Sequence[Reproduction], *, figu
 
 def _drawings(spec: PublishedTable, reproductions: Sequence[Reproduction]) -> tuple[Sequence[Drawing], Sequence[str]]:
     numbers = papers.numbers(spec.source, spec.table)
-    found = {number: _ours(number, reproductions).interval for number in numbers if number.model in spec.models}
+    found = {number: _ours(number, reproductions, {}).interval for number in numbers if number.model in spec.models}
     return draw_published(spec, numbers, {number: mean for number, mean in found.items() if mean is not None})
 
 
@@ -130,7 +144,7 @@ def _chosen(numbers: Sequence[Number], column: Column, metric: str) -> Number | 
     return found[0] if found else None
 
 
-def _ours(number: Number, reproductions: Sequence[Reproduction]) -> Ours:
+def _ours(number: Number, reproductions: Sequence[Reproduction], left_out: Mapping[Place, str]) -> Ours:
     """What was counted for a number, or the runs of an arm that names its place and is of its model."""
     if number.head in COUNTED_HEADS:
         counted = complexity.counted_at().get(((number.source, number.table, number.row), number.metric))
@@ -140,10 +154,10 @@ def _ours(number: Number, reproductions: Sequence[Reproduction]) -> Ours:
         Ours(None, source, row, mean_interval(row.values) if row.values else None)
         for source in reproductions
         for row in source.table.rows
-        if any(reference.number == number for reference in row.references)
-        and variant(row.model) == variant(number.model)
+        if any(reference.number == number and reference.same_model for reference in row.references)
     ]
-    return max(candidates, key=lambda found: found.interval.n if found.interval else 0, default=Ours())
+    missing = Ours(left_out=left_out.get((number.source, number.table, number.row, number.metric), ""))
+    return max(candidates, key=lambda found: found.interval.n if found.interval else 0, default=missing)
 
 
 def _judged(ours: Mapping[Number, Ours]) -> dict[Number, Ours]:
@@ -151,10 +165,7 @@ def _judged(ours: Mapping[Number, Ours]) -> dict[Number, Ours]:
     said = judge([
         Comparison(found.interval, number.value, True, 0.5 * 10.0**-number.decimals) for number, found in ours.items()
     ])  # fmt: skip
-    return {
-        number: Ours(found.counted, found.source, found.row, found.interval, judgement)
-        for (number, found), judgement in zip(ours.items(), said)
-    }
+    return {number: replace(found, judgement=one) for (number, found), one in zip(ours.items(), said)}
 
 
 def _group(
@@ -184,6 +195,8 @@ def _beneath(number: Number, ours: Ours) -> Cell:
     if ours.counted is not None:
         said = "agrees" if _rounds_to(ours.counted, number) else "differs"
         return Cell(f"{_plain(ours.counted)}, {said}", ours.counted, tone=said)
+    if ours.left_out:
+        return Cell(f"left out: {ours.left_out}", tone="waiting")
     if ours.row is None:
         return Cell(_missing(number), tone="waiting")
     if ours.interval is None:
@@ -191,19 +204,11 @@ def _beneath(number: Number, ours: Ours) -> Cell:
     decimals = max(2, number.decimals)
     said = ours.judgement.verdict.value if ours.judgement else NOTHING
     gap = "" if number.value is None else f", Δ {signed(ours.interval.mean - number.value, decimals)}"
-    return Cell(f"{_mean(ours, decimals)}{gap}, {said}", ours.interval.mean, ours.runs, tone=said)
+    return Cell(f"{cells.result(ours.row, decimals)}{gap}, {said}", ours.interval.mean, ours.runs, tone=said)
 
 
 def _missing(number: Number) -> str:
     return NOT_COUNTED if number.metric in complexity.METRICS else NOT_RUN
-
-
-def _mean(ours: Ours, decimals: int) -> str:
-    """``81.93 ± 0.12 (n = 3)``, ± half of the interval; ``81.93 (1 of 3)``."""
-    assert ours.interval is not None and ours.row is not None
-    found, planned = ours.interval, ours.row.planned
-    half = f" ± {(found.high - found.low) / 2:.{decimals}f}" if found.high is not None and found.low is not None else ""
-    return f"{found.mean:.{decimals}f}{half} ({f'n = {found.n}' if found.n == planned else f'{found.n} of {planned}'})"
 
 
 def _legend(spec: PublishedTable, ours: Mapping[Number, Ours]) -> Iterator[str]:
@@ -212,9 +217,10 @@ def _legend(spec: PublishedTable, ours: Mapping[Number, Ours]) -> Iterator[str]:
         return
     yield (
         f"*{OURS}*, beneath a row that is to be repeated here: the mean of the last epoch over seeds ± half of its "
-        f"{100 * LEVEL:.0f} % t-interval (n seeds), Δ to the printed number, and a verdict: *agrees* or *contradicts*, "
-        f"by a t-test at {1 - LEVEL:.2g} with Holm's correction over this table and the printed number known to its "
-        "last digit only. One seed, or seeds that are all equal, are *not judged*. Without a result, the state of the "
+        f"{100 * LEVEL:.0f} % t-interval (n seeds), Δ to the printed number, and a verdict: *contradicts* where a "
+        f"t-test at {1 - LEVEL:.2g}, with Holm's correction over this table, excludes the printed number, known to its "
+        f"last digit only; else *agrees*, or *within noise* where the interval reaches further than ±{MARGIN}. "
+        "One seed, or seeds that are all equal, are *not judged*. Without a result, the state of the "
         "runs stands there; heads that no recipe trains yet are *not run* and *not counted*."
     )
     if any(found.counted is not None for found in ours.values()):
@@ -242,6 +248,17 @@ def _sources(ours: Mapping[Number, Ours]) -> list[tuple[Reproduction, Row]]:
         if one.source is not None and one.row is not None:
             found.setdefault((id(one.source), one.row.arm), (one.source, one.row))
     return list(found.values())
+
+
+def _cautions(sources: Sequence[tuple[Reproduction, Row]]) -> Iterator[str]:
+    """What is mixed within a sweep's table, and what stands beside each other here."""
+    import pandas as pd
+
+    yield from dict.fromkeys(sentence for source, _ in sources for sentence in source.table.mixed)
+    parts = [source.table.runs[source.table.runs["arm"] == row.arm] for source, row in sources]
+    if parts:
+        for sentence in fingerprints.check(pd.concat(parts), mixed=True):
+            yield sentence.replace("are averaged here", "stand beside each other here, each mean being of one")
 
 
 def _runs(sources: Sequence[tuple[Reproduction, Row]]) -> Iterator[Run]:
@@ -294,7 +311,13 @@ def _records(spec: PublishedTable, lines: Sequence[Line], ours: Mapping[Number, 
                 "low": None if interval is None or interval.low is None else round(interval.low, 4),
                 "high": None if interval is None or interval.high is None else round(interval.high, 4),
                 "n": interval.n if interval else 0,
-                "state": found.row.state if found.row else "" if found.counted is not None else _missing(number),
+                "state": f"left out: {found.left_out}"
+                if found.left_out
+                else found.row.state
+                if found.row
+                else ""
+                if found.counted is not None
+                else _missing(number),
                 "verdict": _beneath(number, found).tone if line.repeatable else "",
                 "runs": " ".join(found.runs),
             }

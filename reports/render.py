@@ -13,6 +13,8 @@ from reports import html
 from reports.document import Page, Section
 from reports.markup import environment
 
+OF_PAGE = ("report.md", "report.html", "macros.tex")  # files of a page as a whole; all others are a section's
+
 
 def write(page: Page, out_dir: Path) -> list[Path]:
     """Writes ``page`` into ``out_dir`` and returns the files, ``report.md`` first."""

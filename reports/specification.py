@@ -47,7 +47,8 @@ class Papers:
 class Published:
     """A place in the papers' tables; ``baseline`` is the row of the same table that their difference is to.
 
-    against: the arm that plays that baseline here, where it is not the sweep's own.
+    against: the arm that plays that baseline here, where it is not the sweep's own; same_model: whether the arm is the
+    row's very model, so that sizes can be compared, or only shows the same thing.
     flops_table, flops_row: where the FLOPs of its model are printed, where its own row does not say more than by how
     much it increases them.
     """
@@ -57,6 +58,7 @@ class Published:
     row: str
     baseline: str | None = None
     against: str | None = None
+    same_model: bool = True
     flops_table: str | None = None
     flops_row: str | None = None
 
@@ -177,6 +179,8 @@ def of_sweep(name: str) -> Specification:
 
 
 def _kind(name: str) -> str:
+    if name == COMPLEXITY:
+        raise SpecificationError(f"{COMPLEXITY} is a command of its own: python run.py {COMPLEXITY}")
     kind = str(read_yaml(name, names_in_folder()).get("kind", SWEEP))
     if kind not in KINDS:
         raise SpecificationError(f"report {name}: {unknown('kind', kind, KINDS)}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from errors import unknown
@@ -14,13 +15,14 @@ from results.run_folder import DONE, NOT_RUN
 from results.statistics import (
     Comparison,
     Difference,
+    Interval,
     Judgement,
     Verdict,
     judge,
+    mean_interval,
     minimal_detectable_difference,
     paired_difference,
     pooled_sd,
-    spread,
 )
 
 if TYPE_CHECKING:
@@ -29,13 +31,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reference:
-    """A published number beside an arm, with the papers' difference and ours to the same arm."""
+    """A published number beside an arm, with the papers' difference and ours to the same arm.
+
+    same_model: the arm is the very model that was printed; same_protocol: what it is compared with too, and all was run
+    under the papers' protocol, so that sizes can be compared.
+    """
 
     number: papers.Number
     difference: float | None
     baseline: papers.Number | None
     against: str
     ours: Difference | None
+    same_model: bool
     same_protocol: bool
 
     @property
@@ -46,7 +53,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Row:
-    """One arm. mean, sd, values are of finished runs only; ``state`` says what the others are doing."""
+    """One arm. values (seed → value) and their interval are of finished runs only; ``state`` is the others'."""
 
     arm: str
     label: str
@@ -56,13 +63,20 @@ class Row:
     params_m: float | None
     flops_g: float | None
     values: dict[int, float]
-    mean: float | None
-    sd: float | None
+    interval: Interval | None
     difference: Difference | None
     references: tuple[Reference, ...]
     is_baseline: bool
     other_model: bool
     judgement: Judgement
+
+    @property
+    def mean(self) -> float | None:
+        return self.interval.mean if self.interval else None
+
+    @property
+    def sd(self) -> float | None:
+        return self.interval.sd if self.interval else None
 
     @property
     def verdict(self) -> Verdict:
@@ -86,6 +100,7 @@ class Table:
     runs: pd.DataFrame
     warnings: tuple[str, ...]
     mixed: tuple[str, ...]
+    changed: Mapping[str, Any] = field(default_factory=dict)  # settings of the protocol that these runs changed
 
     @property
     def label_of(self) -> dict[str, str]:
@@ -94,7 +109,7 @@ class Table:
 
     @property
     def is_papers_protocol(self) -> bool:
-        return self.protocol == self.spec.papers.protocol
+        return self.protocol == self.spec.papers.protocol and not self.changed
 
 
 def build(spec: Specification, collected: Collected, plan: Plan, *, mixed: bool = False) -> Table:
@@ -121,7 +136,13 @@ def build(spec: Specification, collected: Collected, plan: Plan, *, mixed: bool 
     order = {name: position for position, name in enumerate(names)}
     runs = collected.runs.sort_values("arm", key=lambda arms: arms.map(order), kind="stable").reset_index(drop=True)
     warnings = (*collected.warnings, *missing)
-    return Table(spec, plan["protocol"], metric, plan["baseline"], tuple(rows), runs, warnings, tuple(mixture))
+    changed = dict(plan.get("changed") or {})
+    return Table(spec, plan["protocol"], metric, plan["baseline"], tuple(rows), runs, warnings, tuple(mixture), changed)
+
+
+def is_papers(spec: Specification, plan: Plan) -> bool:
+    """Whether a plan is of the papers' own protocol, nothing of it changed."""
+    return bool(plan["protocol"] == spec.papers.protocol and not plan.get("changed"))
 
 
 def detectable(table: Table, n: int) -> float | None:
@@ -150,7 +171,6 @@ def _row(
 ) -> Row:
     mine = runs[runs["arm"] == name]
     values, baseline = finals.get(name, {}), plan["baseline"]
-    mean, sd = spread(values) if values else (None, None)
     difference = None if name == baseline else paired_difference(values, finals.get(baseline, {}))
     references = tuple(_reference(spec, plan, name, place, finals, models) for place in arm.published)
     return Row(
@@ -162,8 +182,7 @@ def _row(
         params_m=_only(mine, "params_m"),
         flops_g=_only(mine, "flops_g"),
         values=values,
-        mean=mean,
-        sd=sd,
+        interval=mean_interval(values) if values else None,
         difference=difference,
         references=references,
         is_baseline=name == baseline,
@@ -194,12 +213,10 @@ def _reference(
         base = papers.number(place.source, place.table, place.baseline, spec.papers.metric)
         if number.value is not None and base.value is not None:
             difference = round(number.value - base.value, max(number.decimals, base.decimals))
-    same = plan["protocol"] == spec.papers.protocol and all(
-        variant(models[arm]) == variant(published.model)
-        for arm, published in ((name, number), (against, base or number))
-    )
+    same_model = place.same_model and variant(models[name]) == variant(number.model)
+    same = is_papers(spec, plan) and same_model and variant(models[against]) == variant((base or number).model)
     ours = None if name == against else paired_difference(finals.get(name, {}), finals.get(against, {}))
-    return Reference(number, difference, base, against, ours, same)
+    return Reference(number, difference, base, against, ours, same_model, same)
 
 
 def _finals(collected: Collected, metric: str) -> tuple[dict[str, dict[int, float]], list[str]]:

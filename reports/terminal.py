@@ -57,6 +57,7 @@ def page_json(page: Page) -> str:
         {
             "section": section.name,
             "title": section.title,
+            "cautions": list(section.cautions),
             "rows": [{key: _json(value) for key, value in record.items()} for record in section.records],
             "remarks": dict(section.remarks),
             "runs": [{"run": run.id, "arm": run.arm, "seed": run.seed, "state": run.state} for run in section.runs],
@@ -64,7 +65,8 @@ def page_json(page: Page) -> str:
         }
         for section in page.sections
     ]
-    return json.dumps({"report": page.name, "title": page.title, "sections": sections}, ensure_ascii=False, indent=1)
+    document = {"report": page.name, "title": page.title, "lead": list(page.lead), "sections": sections}
+    return json.dumps(document, ensure_ascii=False, indent=1)
 
 
 def to_json(table: Table) -> str:

@@ -22,7 +22,9 @@ def about(table: Table, date: str = "") -> str:
     models = listed(sorted({row.model for row in table.rows if row.model}))
     seeds = ", ".join(map(str, sorted(runs["seed"].unique())))
     finished = f"{done['run'].nunique()} of {runs['run'].nunique()} runs have finished"
-    sentences = [f"Protocol `{table.protocol}`, model {models or 'unknown'}, seeds {seeds}: {finished}."]
+    settings = ", ".join(f"`{key}={value}`" for key, value in table.changed.items())
+    changed = f", changed by {settings}" if settings else ""
+    sentences = [f"Protocol `{table.protocol}`{changed}, model {models or 'unknown'}, seeds {seeds}: {finished}."]
     if len(done):
         steps, epochs = _range(done["step"].dropna()), _range(done["epochs"].dropna())
         device = listed(sorted({device for device in done["device"] if device}))
@@ -44,8 +46,8 @@ def legend(table: Table) -> list[str]:
     metric, papers = table.metric, table.spec.papers
     base = table.label_of[table.baseline]
     lines = [
-        f"{metric.label}: `{metric.metric}` after the last epoch, never the best one; mean ± sample standard deviation "
-        "over finished seeds. “2 of 3” means that the third seed has no result yet. "
+        f"{metric.label}: `{metric.metric}` after the last epoch, never the best one; mean over finished seeds ± "
+        f"half of its {100 * LEVEL:.0f} % t-interval. “2 of 3” means that the third seed has no result yet. "
         "An arm without any result shows the state of its runs.",
         f"Δ: difference to {base} in points, paired by seed, with a {100 * LEVEL:.0f} % t-interval over n pairs of "
         "runs. A single pair, or pairs that all differ by the same amount, give no interval and are not judged.",
@@ -108,7 +110,8 @@ def _resolution(table: Table) -> list[str]:
         return []
     return [
         f"{'; '.join(said)}: a paired t-test finds a true difference of that size, in points, in {100 * POWER:.0f} % "
-        "of repetitions, at the deviation of the pairs' differences pooled over this table's arms."
+        "of repetitions, at the deviation of the pairs' differences pooled over this table's arms and without "
+        "correction for the number of rows."
     ]
 
 
@@ -117,13 +120,14 @@ def _protocol_lines(table: Table) -> list[str]:
     if table.is_papers_protocol:
         return [
             f"Papers: {papers.label}, the protocol of this table.",
-            "Verdict: *agrees*: the papers' Δ, give or take its rounding, is not excluded, and 0 is (or the papers' Δ "
-            "is 0.0). *within noise*: neither is excluded. *contradicts*: the papers' Δ is excluded. *not run*: no "
+            "Verdict: *agrees*: the papers' Δ, give or take its rounding, is not excluded, and 0 is. *within noise*: "
+            "neither is excluded. *contradicts*: the papers' Δ is excluded. *not run*: no "
             "finished pair of runs yet. –: the papers give no difference. Where an arm's model is not the papers' "
             f"model (in brackets), only the sign is compared. {CORRECTED}",
         ]
     return [
-        f"Papers: {papers.label}. **This is another protocol than this table's (`{table.protocol}`): the sizes "
+        f"Papers: {papers.label}. **This is another protocol than this table's (`{table.protocol}`"
+        f"{', changed' if table.changed else ''}): the sizes "
         "of the two columns cannot be compared, only the signs of the differences.**",
         "Verdict, by sign alone: *agrees*: 0 is excluded and our difference is on the papers' side. *within noise*: 0 "
         "is not excluded. *contradicts*: 0 is excluded and our difference is on the other side, or the papers' Δ is "

@@ -13,6 +13,7 @@ from enum import Enum
 from functools import cache
 
 LEVEL, POWER = 0.95, 0.8
+MARGIN = 0.5  # in points: a mean whose interval is wider to either side is too vague to agree with a printed number
 TOLERANCE = 1e-9  # in points: what float arithmetic may add to a difference of accuracies
 
 
@@ -40,6 +41,11 @@ class Interval:
     high: float | None
     n: int
     sd: float | None
+
+    @property
+    def half(self) -> float | None:
+        """Half of the interval's width."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
     def p_against(self, value: float, within: float = 0.0) -> float | None:
         """Two-sided p of the t-test that the true mean is ``value``; None where there is no interval.
@@ -114,8 +120,9 @@ def judge(comparisons: Sequence[Comparison]) -> list[Judgement]:
     A table is as many tests as it has rows, so its p-values are corrected together (Holm), those against 0 and those
     against the papers' numbers as one family each. "Excluded" below is an adjusted p under 1 - LEVEL.
     On the papers' own protocol and model the size counts: the papers' value is excluded (contradicts) or not (agrees;
-    within noise if 0 is not excluded either, unless the papers say 0). Elsewhere only the sign of a difference can be
-    compared: which side of 0 ours is on, if 0 is excluded at all; means are not judged there.
+    within noise if 0 is not excluded either, or where a mean's interval reaches further than MARGIN). Elsewhere only
+    the sign of a difference can be compared: which side of 0 ours is on, if 0 is excluded at all; means are not judged
+    there.
     """
     against_zero = holm([_p_against_zero(one) for one in comparisons])
     against_papers = holm([_p_against_papers(one) for one in comparisons])
@@ -141,7 +148,7 @@ def pooled_sd(differences: Iterable[Difference]) -> float | None:
 
     The root of the variances' mean, weighted by their degrees of freedom; None where no arm has two pairs.
     """
-    variances = [(one.n - 1, one.sd**2) for one in differences if one.sd is not None]
+    variances = [(one.n - 1, one.sd**2) for one in differences if one.sd]  # equal pairs say nothing of the spread
     freedom = sum(weight for weight, _ in variances)
     return math.sqrt(sum(weight * variance for weight, variance in variances) / freedom) if freedom else None
 
@@ -154,12 +161,6 @@ def minimal_detectable_difference(sd: float, n: int, level: float = LEVEL, power
     if n < 2 or sd <= 0:
         return None
     return _detectable_effect(n, level, power) * sd / math.sqrt(n)
-
-
-def spread(values: Mapping[int, float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation over seeds; no deviation of a single value."""
-    numbers = list(values.values())
-    return elementary.fmean(numbers), elementary.stdev(numbers) if len(numbers) > 1 else None
 
 
 def _estimate(values: Sequence[float], level: float) -> tuple[float, float | None, float | None, int, float | None]:
@@ -194,10 +195,12 @@ def _verdict(one: Comparison, zero: float | None, papers: float | None) -> Verdi
     if zero is None and papers is None:
         return Verdict.NOT_JUDGED
     noise = zero is not None and not zero < 1 - LEVEL
+    if not isinstance(one.ours, Difference):
+        noise = one.ours.half is not None and one.ours.half > MARGIN
     if papers is not None:
         if papers < 1 - LEVEL:
             return Verdict.CONTRADICTS
-        return Verdict.WITHIN_NOISE if noise and one.papers != 0 else Verdict.AGREES
+        return Verdict.WITHIN_NOISE if noise else Verdict.AGREES
     if noise:
         return Verdict.WITHIN_NOISE
     return Verdict.AGREES if one.ours.mean * one.papers > 0 else Verdict.CONTRADICTS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Plan:
     labels: dict[str, str]  # arm -> what tables call it
     left_out: list[str]  # arms of the sweep that were not chosen
     runs: list[PlannedRun]  # seed by seed, so that a part of a sweep already compares all arms; parents first
+    changed: dict[str, Any] = field(default_factory=dict)  # what the command line changed of the protocol
 
     def distinct(self) -> dict[str, PlannedRun]:
         """Runs by id: arms with one config share a run."""
@@ -53,6 +54,7 @@ class Plan:
             "experiment": self.experiment,
             "baseline": self.baseline,
             "left_out": self.left_out,
+            "changed": self.changed,
             "arms": [
                 {"name": arm, "label": label, "model": first[arm].model.name, "config": first[arm].as_dict()["model"]}
                 for arm, label in self.labels.items()
@@ -97,7 +99,14 @@ def load(
             runs.append(PlannedRun(ids[arm], arm, seed, config, parent_id))
     labels = {arm: str(sweep["arms"][arm].get("label", arm)) for arm in chosen}
     left_out = [arm for arm in sweep["arms"] if arm not in chosen]
-    return Plan(name, protocol, sweep["recipes"][protocol], sweep["baseline"], labels, left_out, runs)
+    recipe, changed = sweep["recipes"][protocol], _changed(overrides or {})
+    return Plan(name, protocol, recipe, sweep["baseline"], labels, left_out, runs, changed)
+
+
+def _changed(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides that make other runs of the protocol's; the variant is no change, reports look at it by themselves."""
+    long = {SHORT.get(key, key): value for key, value in overrides.items()}
+    return {key: value for key, value in long.items() if key != "model.name" and FIELDS[key].metadata["scientific"]}
 
 
 def _chosen(name: str, sweep: Mapping[str, Any], arms: list[str] | None) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from errors import SuiteError
 from reports.document import Section
 from reports.offsets import histograms, overlays, page
 from reports.offsets.measured import Measured, MeasuredError, read
@@ -29,7 +30,11 @@ def sections(
         if not any(isinstance(folder, Path) for folder in folders.values()):
             continue
         none = False
-        _, section = page.of_sweep(plan, folders, mixed=mixed)
+        try:
+            _, section = page.of_sweep(plan, folders, mixed=mixed)
+        except SuiteError as error:
+            yield Section(f"{spec.name}-{name}", f"{spec.title}: {name}", spec.question, cautions=(f"{error}.",))
+            continue
         shown = tuple(_drawings(plan, folders)) if figures else ()
         yield replace(
             section,

@@ -63,6 +63,13 @@ def test_what_differs_is_named_with_its_line(pages, capsys):
     assert code == 1 and len(json.loads(out)["different"][label]) == 4
 
 
+def test_a_table_of_the_papers_is_compared_where_it_is_kept(pages, capsys):
+    assert checked("aaai_table8", capsys)[:2] == (0, "paper/aaai_table8: as committed\n")
+    (pages / "paper" / "aaai_table8" / "table.tex").write_text("")
+    code, _, err = checked("aaai_table8", capsys)
+    assert code == 1 and err == "run.py: reports/pages/paper/aaai_table8/table.tex:1: differs\n"
+
+
 def test_results_without_a_page_and_pages_without_results(pages, capsys):
     shutil.rmtree(pages / "ablation_offsets-smoke")
     code, _, err = checked("ablation_offsets", capsys)
@@ -112,6 +119,8 @@ PIXEL = _pixel()
 def test_words_that_do_not_go_together():
     with pytest.raises(ConfigError, match="--check compares the committed pages; seeds cannot change them"):
         commands.report("paper", {"seeds": [0]}, options(), None)
+    with pytest.raises(specification.SpecificationError, match="complexity is a command of its own"):
+        commands.report("complexity", {}, options(), None)
     with pytest.raises(ConfigError, match="report resolution_384 has no committed page"):
         commands.report("resolution_384", {}, options(), None)
     with pytest.raises(ConfigError, match="measured=ablation_offsets-smoke is of sweep ablation_offsets"):

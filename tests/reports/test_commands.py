@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from errors import ConfigError
+from errors import ConfigError, DataError
 from reports import commands, compose
 from results import archive
 from tests.results.synthetic import edit_json, make_plan, make_runs, run_id
@@ -29,7 +29,7 @@ def planned(tmp_path):
 
     def plan_of(sweep, words):
         if sweep != "ablation_offsets" or words["protocol"] == "tiny":
-            raise ConfigError(f"{words['protocol']} needs images")
+            raise DataError(f"{words['protocol']} needs images")
         plan = make_plan(seeds=(0, 1), protocol=words["protocol"], model="xt")
         if words["protocol"] == "paper":
             plan["runs"] = [{**entry, "run": f"imagenet-{entry['run']}"} for entry in plan["runs"]]
@@ -93,8 +93,11 @@ def test_a_table_of_the_papers_takes_runs_of_their_protocol_only(planned, tmp_pa
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"protocol": "smoke"}, "report=paper is of several sweeps and protocols, so it takes no protocol="),
-        ({"arms": ["zero"]}, "takes no arms="),
+        ({"protocol": "smoke"}, "report=paper is of several sweeps, as they are planned: it takes"),
+        ({"arms": ["zero"]}, "no arms="),
+        ({"train.epochs": 1}, "no train.epochs="),
+        ({"model": "t"}, "no model="),
+        ({"bogus": 1}, "no bogus="),
         ({"measured": "all", "seeds": [0]}, "measured=all says what was run; seeds cannot change it"),
         ({"measured": archive.labels()[0]}, "measured=all takes every committed result"),
     ],

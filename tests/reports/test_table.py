@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import yaml
+from scipy import stats
 
 from reports import cells, specification, table, words
 from results.collect import collect
@@ -42,7 +43,8 @@ def test_a_complete_table(finished):
     assert [r.arm for r in made.rows] == list(OFFSETS)
     axial = text(made, "axial")
     values = collected.finals("eval/token_accuracy").query("arm == 'axial'")["value"]
-    assert axial["result"] == f"{values.mean():.2f} ± {values.std():.2f} (n = 3)"
+    half = stats.t.ppf(0.975, 2) * stats.sem(values)
+    assert axial["result"] == f"{values.mean():.2f} ± {half:.2f} (n = 3)"
     assert axial["m"] == "1.235" and axial["g"] == "0.152"
     assert axial["gap"].startswith("+26.") and axial["gap"].endswith("(n = 3)")
     assert axial["papers"] == "82.0 (T) / 79.7 (xT)" and axial["papers_gap"] == "+2.7" and axial["verdict"] == "agrees"

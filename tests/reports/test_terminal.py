@@ -38,7 +38,7 @@ def test_narrow_terminals_keep_every_number(finished):
     text = shown(90, plan, collected)
     assert max(map(len, text.splitlines())) <= 90
     for row in made.rows:
-        assert f"{row.mean:.2f} ± {row.sd:.2f}" in text and f"{row.flops_g:.3f}" in text
+        assert f"{row.mean:.2f} ± {row.interval.half:.2f}" in text and f"{row.flops_g:.3f}" in text
         assert row.is_baseline or cells.signed(row.difference.low, 2) in text
 
 

@@ -129,4 +129,4 @@ def test_the_papers_own_effect_is_contradicted_in_no_more_than_one_table_of_twen
         for sweep in drawn
     ]
     assert np.mean([Verdict.CONTRADICTS in verdicts for verdicts in said]) < 0.06
-    assert np.mean([verdicts[0] is Verdict.AGREES for verdicts in said]) > 0.95
+    assert np.mean([verdicts[0] is Verdict.WITHIN_NOISE for verdicts in said]) > 0.95
