@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
 from scipy import stats
 
-from reports import compose, published, specification, words
+from reports import compose, published, specification, terminal, words
+from reports.document import Page, Section
 from reports.specification import PUBLISHED, Column, PublishedTable, SpecificationError
 from results import archive, papers
+from results.collect import collect
 from tests.reports import made_up
+from tests.results.synthetic import edit_json
 
 TABLES = [name for name in specification.names(PUBLISHED) if specification.load(name).columns]
 
@@ -178,3 +183,80 @@ def test_a_column_that_is_not_there_or_not_one_is_refused():
     table = PublishedTable("x", "x", "x", "AAAI", "Table 44", (Column("Top-1", "top1"),))
     with pytest.raises(papers.PublishedError, match="unknown table 'AAAI Table 44'; did you mean 'AAAI Table 4'"):
         published.section(table, [])
+
+
+def rebuilt(both_papers, name, **changes):
+    """The results of one sweep with a changed plan, and all others."""
+    return [replace(one, plan={**one.plan, **changes}) if one.spec.name == name else one for one in both_papers]
+
+
+def test_runs_that_changed_the_protocol_are_not_the_papers(both_papers):
+    changed = rebuilt(both_papers, "variants", changed={"train.epochs": 1})
+    section = compose.page("aaai_table1", changed, figures=False).sections[0]
+    assert ours(section, "ATMNet-xT", "Top-1 (%)").text == "not run"
+    page = compose.page("variants", changed, figures=False).sections[0]
+    assert "Protocol `paper`, changed by `train.epochs=1`" in page.about
+    assert any("another protocol than this table's (`paper`, changed)" in line for line in page.legend)
+
+
+def test_an_arm_that_only_shows_the_same_thing_stands_for_no_row(both_papers, sections):
+    """The offsets sweep with model T has a token arm too, of another offset interval than v1's."""
+    expected = ours(sections["v1_table7"], "④", "ImageNet, Top-1 (%)")
+    arms = [
+        {**arm, "model": "t"} for one in both_papers if one.spec.name == "ablation_offsets" for arm in one.plan["arms"]
+    ]
+    section = compose.page("v1_table7", rebuilt(both_papers, "ablation_offsets", arms=arms), figures=False).sections[0]
+    assert ours(section, "④", "ImageNet, Top-1 (%)") == expected and all("-t-" in run for run in expected.runs)
+
+
+def test_what_cannot_be_shown_is_not_said_to_be_not_run(both_papers, tmp_path):
+    shutil.copytree(made_up.FOLDER, tmp_path / "runs")
+    (odd,) = {
+        run
+        for one in both_papers
+        if one.spec.name == "variants"
+        for run in one.collected.finals("eval_ema/top1")["run"]
+        if "-xt-s0" in run
+    }
+    edit_json(tmp_path / "runs" / odd / "provenance.json", code_fingerprint="0dd")
+    mixed = made_up.results(tmp_path / "runs")
+    page = compose.page("aaai_table1", mixed, figures=False)
+    assert ours(page.sections[0], "ATMNet-xT", "Top-1 (%)").text == "left out: variants-paper"
+    said = next(line for line in page.lead if line.startswith("**variants-paper is left out"))  # shared with others
+    assert "Runs of different code would be averaged" in said
+    records = {(r["row"], r["metric"]): r for r in page.sections[0].records}
+    assert records["ATMNet-xT", "top1"]["state"] == "left out: variants-paper"
+    assert json.loads(terminal.page_json(page))["lead"] == list(page.lead)
+
+
+def test_runs_of_different_code_beside_each_other_are_said_to_be(both_papers, tmp_path):
+    shutil.copytree(made_up.FOLDER, tmp_path / "runs")
+    for one in both_papers:
+        if one.spec.name == "ablation_v1":
+            for run in one.collected.runs.query("arm == 'token_peg'")["run"]:
+                edit_json(tmp_path / "runs" / run / "provenance.json", data_fingerprint="0dd")
+    results = [one for one in made_up.results(tmp_path / "runs") if one.spec.name != "ablation_v1"]
+    alone = [one for one in made_up.results(tmp_path / "runs") if one.spec.name == "ablation_v1"]
+    assert compose.page("v1_table7", results, figures=False).sections[0].cautions == ()
+    token = [{**entry} for entry in alone[0].plan["runs"] if entry["arm"] == "token_peg"]
+    arms = [arm for arm in alone[0].plan["arms"] if arm["name"] == "token_peg"]
+    plan = {
+        **alone[0].plan,
+        "runs": token,
+        "arms": arms,
+        "baseline": "token_peg",
+        "left_out": ["zero", "axial_nopeg", "axial_peg"],
+    }
+    other = replace(alone[0], plan=plan, collected=collect(plan, tmp_path / "runs"))
+    section = compose.page("v1_table7", [*results, other], figures=False).sections[0]
+    assert len(section.cautions) == 1 and "Runs of different data stand beside each other here" in section.cautions[0]
+
+
+def test_the_settings_of_the_arms_behind_a_table_are_shown(sections):
+    assert "offsets: zero" in sections["aaai_table8"].configs["zero"]
+
+
+def test_sections_of_one_name_are_refused():
+    twice = Section("same", "A")
+    with pytest.raises(ValueError, match="sections of one name on page x"):
+        Page("x", "X", (twice, twice))

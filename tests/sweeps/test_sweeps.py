@@ -44,6 +44,12 @@ def test_every_sweep_plans_every_arm_and_seed(name, protocol):
     assert plan.runs[0].arm in plan.labels and plan.baseline in plan.labels
 
 
+def test_what_the_command_line_changes_of_a_protocol_is_part_of_the_plan():
+    given = {"train.epochs": 1, "model": "t", "model.peg": False, "data.root": "/x", "machine.threads": 1}
+    assert load("variants", "paper", given).as_dict()["changed"] == {"train.epochs": 1, "model.peg": False}
+    assert load("variants", "paper").as_dict()["changed"] == {}
+
+
 @pytest.mark.parametrize("name", sweep_names())
 def test_every_sweep_is_a_record(name):
     header = [line for line in (ROOT / "sweeps" / f"{name}.yaml").read_text().splitlines() if line.startswith("#")]
