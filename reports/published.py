@@ -17,7 +17,7 @@ from reports.table import Row, Table
 from results import fingerprints, papers
 from results.papers import Contradiction, Number
 from results.run_folder import NOT_RUN
-from results.statistics import LEVEL, MARGIN, Comparison, Interval, Judgement, judge, mean_interval
+from results.statistics import LEVEL, MARGIN, Comparison, Interval, Judgement, judge
 
 Place = tuple[str, str, str, str]  # source, table, row, metric
 OURS = "ours"
@@ -151,7 +151,7 @@ def _ours(number: Number, reproductions: Sequence[Reproduction], left_out: Mappi
         if counted is not None:
             return Ours(counted)
     candidates = [
-        Ours(None, source, row, mean_interval(row.values) if row.values else None)
+        Ours(None, source, row, row.interval)
         for source in reproductions
         for row in source.table.rows
         if any(reference.number == number and reference.same_model for reference in row.references)

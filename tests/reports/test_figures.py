@@ -150,6 +150,19 @@ def test_the_forest_is_the_table(drawn, finished):
     assert (elsewhere["arm"], elsewhere["against"], elsewhere["papers"]) == ("axial_x3", "axial", 0.2)
 
 
+def test_every_row_of_the_forest_has_the_difference_to_the_arm_it_names(finished):
+    plan, _, collected = finished
+    made = table.build(specification.load("ablation_offsets"), collected, plan)
+    finals = collected.finals("eval/token_accuracy").pivot(index="seed", columns="arm", values="value")
+    arm_of = {label: arm for arm, label in made.label_of.items()}
+    entries = forest.of_table(made).entries
+    assert [entry.arm for entry in entries if entry.against == "axial"] == ["axial_x3"] and len(entries) == 7
+    for entry in entries:
+        differences = finals[entry.arm] - finals[arm_of[entry.against]]
+        assert entry.ours.differences == pytest.approx(tuple(differences)), entry.label
+        assert entry.ours.mean == pytest.approx(differences.mean()), entry.label
+
+
 def of_papers_protocol(folder, model="xt"):
     plan = make_plan(protocol="paper", model=model)
     make_runs(folder, plan, metric="eval_ema/top1", examples=False)

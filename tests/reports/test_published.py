@@ -14,10 +14,12 @@ from scipy import stats
 from reports import compose, published, specification, terminal, words
 from reports.document import Page, Section
 from reports.specification import PUBLISHED, Column, PublishedTable, SpecificationError
+from reports.table import build
 from results import archive, papers
 from results.collect import collect
+from results.statistics import mean_interval
 from tests.reports import made_up
-from tests.results.synthetic import edit_json
+from tests.results.synthetic import edit_json, make_plan
 
 TABLES = [name for name in specification.names(PUBLISHED) if specification.load(name).columns]
 
@@ -89,6 +91,39 @@ def test_means_are_judged_against_the_printed_number(sections):
 def test_a_mean_far_from_the_printed_one_contradicts_it(sections):
     cell = ours(sections["v1_table7"], "④", "ImageNet, Top-1 (%)")
     assert cell.tone == "contradicts" and ", Δ −1." in cell.text
+
+
+def with_zero(folder, values):
+    """A sweep of ATMNet-T on the papers' protocol, of which only the arm without offsets has results."""
+    plan = make_plan(protocol="paper", model="t")
+    made = build(specification.of_sweep("ablation_offsets"), collect(plan, folder), plan)
+    found = mean_interval(values) if values else None
+    rows = tuple(replace(row, values=values, interval=found) if row.arm == "zero" else row for row in made.rows)
+    return published.Reproduction(replace(made, rows=rows), folder)
+
+
+def beneath_zero(*reproductions):
+    """The cell beneath the 79.3 that is printed without offsets."""
+    section = published.section(specification.load("v1_table7"), reproductions, figures=False)
+    return ours(section, "①", "ImageNet, Top-1 (%)")
+
+
+@pytest.mark.parametrize(("middle", "contradicts"), [(79.34, False), (79.26, False), (79.40, True), (79.20, True)])
+def test_a_mean_that_rounds_to_the_printed_number_does_not_contradict_it(tmp_path, middle, contradicts):
+    values = dict(enumerate([middle - 0.005, middle, middle + 0.005]))
+    interval = mean_interval(values)
+    assert not interval.low <= 79.3 <= interval.high
+    cell = beneath_zero(with_zero(tmp_path, values))
+    assert cell.order == pytest.approx(middle)
+    assert (cell.tone == "contradicts") is contradicts
+
+
+def test_of_several_reproductions_of_a_number_the_one_with_most_seeds_is_shown(tmp_path):
+    seeds = ({}, {0: 78.0}, {0: 79.1, 1: 79.2, 2: 79.6}, {0: 81.0, 1: 81.5})
+    found = [with_zero(tmp_path / str(number), values) for number, values in enumerate(seeds)]
+    for given in (found, found[::-1]):
+        cell = beneath_zero(*given)
+        assert cell.order == pytest.approx(79.3) and "n = 3" in cell.text
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from statistics import fmean, stdev
 
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from reports import markup
 from results import archive
@@ -57,6 +59,25 @@ def test_files(report):
     expected |= {f"{kind}.{suffix}" for kind in kinds for suffix in ("png", "pdf", "csv")}
     assert {path.name for path in files} == expected == {path.name for path in folder.iterdir()}
     assert all(path.stat().st_size > 100 for path in files)
+
+
+def test_macros_are_the_numbers_of_the_runs(report, finished):
+    """Each is computed here from the runs' last values."""
+    written = dict(re.findall(r"\\newcommand\{\\(\w+)\}\{(.*)\}", (report[0] / "macros.tex").read_text()))
+    finals = finished[2].finals("eval/token_accuracy").sort_values("seed").groupby("arm")["value"].apply(list)
+    arms = {"zero": "Zero", "zero_mean": "ZeroMean", "token": "Token", "axial": "Axial", "axial_x3": "AxialXThree"}
+    expected = {"AxialParams": "1.235", "AxialFlops": "0.152", "AxialVerdict": "agrees", "AxialPapersDelta": "+2.7"}
+    for arm, name in arms.items():
+        expected |= {f"{name}Mean": f"{fmean(finals[arm]):.2f}", f"{name}Deviation": f"{stdev(finals[arm]):.2f}"}
+        expected |= {f"{name}N": "3"}
+        if arm != "zero":
+            differences = [one - zero for one, zero in zip(finals[arm], finals["zero"])]
+            half = stats.t.ppf(0.975, 2) * stats.sem(differences)
+            ends = {"Delta": 0.0, "DeltaLow": -half, "DeltaHigh": half}
+            expected |= {name + end: f"{fmean(differences) + by:+.2f}".replace("-", "$-$") for end, by in ends.items()}
+    found = {name: written.get(f"atmAblationOffsetsSmoke{name}") for name in expected}
+    assert found == expected and found["ZeroMeanDelta"].startswith("$-$")
+    assert not any(name.startswith("atmAblationOffsetsSmokeZeroDelta") for name in written)
 
 
 def test_the_page_says_what_it_shows(report, finished):

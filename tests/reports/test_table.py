@@ -122,14 +122,24 @@ def test_another_protocol_compares_signs_and_says_so(finished):
     assert cells.header(made)[5] == "Papers (ImageNet-1K, 300 epochs)"
 
 
-@pytest.mark.parametrize(("model", "said"), [("t", Verdict.CONTRADICTS), ("xt", Verdict.AGREES)])
-def test_sizes_count_on_the_papers_protocol_and_model_only(tmp_path, model, said):
-    """+27 points against the papers' +2.7: of ATMNet-T a contradiction, of another model the same sign."""
-    plan = make_plan(protocol="paper", model=model)
-    make_runs(tmp_path, plan, metric="eval_ema/top1", examples=False)
+@pytest.mark.parametrize(
+    ("protocol", "model", "said"),
+    [
+        ("paper", "t", Verdict.CONTRADICTS),
+        ("paper", "xt", Verdict.AGREES),
+        ("smoke", "t", Verdict.AGREES),
+        ("tiny", "t", Verdict.AGREES),
+    ],
+)
+def test_sizes_count_on_the_papers_protocol_and_model_only(tmp_path, protocol, model, said):
+    """+27 points against the papers' +2.7: of ATMNet-T a contradiction, of another model or protocol the same sign."""
+    plan = make_plan(protocol=protocol, model=model)
+    metric = specification.of_sweep("ablation_offsets").metric(protocol).metric
+    make_runs(tmp_path, plan, metric=metric, examples=False)
     made = build(plan, tmp_path)
     assert row(made, "axial").verdict is said
-    assert "another protocol" not in " ".join(words.legend(made))
+    assert row(made, "axial").judged.same_protocol is (said is Verdict.CONTRADICTS)
+    assert ("another protocol" in " ".join(words.legend(made))) is (protocol != "paper")
 
 
 def test_the_peg_table(tmp_path):
