@@ -45,8 +45,8 @@ def report(name: str, given: dict[str, Any], options: argparse.Namespace, planne
         raise ConfigError(f"report={name} is of several sweeps: measured={COMMITTED} takes every committed result")
     for key in given:
         if key not in OF_MANY_SWEEPS and not key.startswith(ELSEWHERE):
-            taken = ", ".join(OF_MANY_SWEEPS)
-            raise ConfigError(f"report={name} is of several sweeps, as they are planned: it takes {taken}, no {key}=")
+            those = ", ".join(OF_MANY_SWEEPS)
+            raise ConfigError(f"report={name} is of several sweeps, as they are planned: it takes {those}, no {key}=")
     found, out = _committed(), PAGES / name
     skipped: list[str] = []
     if label is None:
