@@ -173,7 +173,7 @@ def _curves(folder: RunFolder) -> list[dict[str, Any]]:
     curves = folder.summary.get("curves") or {} if folder.state == DONE else {}
     try:
         return [
-            {"curve": name, **{key: rounded(value) for key, value in point.items()}}
+            {"curve": name, **{key: rounded(value) for key, value in point.items() if key != "curve"}}
             for name, points in curves.items()
             for point in points
         ]

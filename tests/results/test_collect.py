@@ -143,6 +143,40 @@ def test_curves_are_tidy(plan, runs_dir):
     assert set(curves["curve"]) == {"reach"} and set(curves["direction"]) == {"horizontal", "vertical"}
 
 
+def test_a_point_of_a_curve_does_not_say_whose_it_is(plan, runs_dir):
+    expected = collect(plan, runs_dir).curves
+    for seed in (0, 1, 2):
+        path = runs_dir / run_id("zero", seed) / "summary.json"
+        curves = json.loads(path.read_text())["curves"]
+        foreign = {"run": run_id("axial", 0), "arm": "axial", "seed": 7, "curve": "evil"}
+        edit_json(path, curves={name: [{**point, **foreign} for point in curve] for name, curve in curves.items()})
+    pd.testing.assert_frame_equal(collect(plan, runs_dir).curves, expected)
+
+
+def test_what_is_left_of_a_run_that_does_not_say_how_it_stands_is_named(plan, tmp_path):
+    file, link, checkpoints, later, elsewhere, _ = (entry["run"] for entry in plan["runs"])
+    (tmp_path / file).write_text("not a folder")
+    (tmp_path / link).symlink_to("/nonexistent")
+    for run in (checkpoints, later):
+        (tmp_path / run / "checkpoints").mkdir(parents=True)
+        (tmp_path / run / "config.yaml").write_text("seed: 0\n")
+    make_run(tmp_path / "elsewhere", plan, plan["runs"][4], 70, 60, 0.1, examples=False)
+    (tmp_path / elsewhere).symlink_to(tmp_path / "elsewhere" / elsewhere)
+    states = ["not run"] * 4 + ["done", "not run"]
+    for _ in range(2):  # a checkpoint is found whatever was kept of its folder
+        found = collect(plan, tmp_path)
+        assert list(found.runs["state"]) == states
+        there = [f"{checkpoints}: has checkpoints, but no state.json, metrics.jsonl or summary.json; not counted"]
+        assert sorted(found.warnings) == sorted([
+            f"{file}: a file where the run's folder should be; not counted",
+            f"{link}: a link that leads to no folder where the run's folder should be; not counted",
+            *(there if (tmp_path / checkpoints / "checkpoints" / "step-1.pt").exists() else ()),
+        ])  # fmt: skip
+        (tmp_path / checkpoints / "checkpoints" / "step-1.pt").touch()
+    said = collect(plan, tmp_path, {checkpoints: ("queued", "Priority")})
+    assert there[0] in said.warnings and said.runs["state"][2] == "queued"
+
+
 def test_states_before_and_beside_results(plan, runs_dir):
     shutil.rmtree(runs_dir / run_id("zero", 0))
     running, failed, stopped = (runs_dir / run_id("axial", seed) for seed in (0, 1, 2))
