@@ -16,6 +16,7 @@ import yaml
 
 import atomic_file
 from errors import unknown
+from results import committed
 from results.collect import (
     CURVE_COLUMNS,
     RUN_COLUMNS,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 MEASURED = Path(__file__).resolve().parent / "measured"
 LABEL = re.compile(r"[\w-][\w.-]*")
 LOSS, LOSS_POINTS = "train/loss", 200  # of the training metrics the loss alone is kept, and this many rows per run
-ROW = ("run", "step", "epoch", "metric", "value", "final")
 OF_FOLDERS = ("config", "log_line")  # of the runs table: they lead to a run folder's files, which are not committed
 
 
@@ -56,7 +56,7 @@ def write(
         "plan": {key: value for key, value in plan.items() if key != "runs"},  # the runs are those of runs.csv
         "warnings": collected.warnings,
     }
-    metrics = _shortened(collected.metrics).drop_duplicates(["run", "step", "metric"])[list(ROW)]
+    metrics = _shortened(collected.metrics).drop_duplicates(["run", "step", "metric"])[list(committed.METRICS)]
     runs = collected.runs[[column for column in RUN_COLUMNS if column not in OF_FOLDERS]]
     curves = collected.curves.drop(columns=["arm", "seed"]).drop_duplicates()
     return [
@@ -68,18 +68,11 @@ def write(
 
 
 def read(folder: Path) -> Collected:
-    """Measured results back; ``plan_of`` gives the plan they answer."""
-    import pandas as pd
-
+    """Measured results back; ``plan_of`` gives the plan they answer. Raises CollectError naming file and line."""
     if not (folder / "about.yaml").is_file():
         raise CollectError(unknown("measured results", folder.name, labels()))
-    try:
-        about = yaml.safe_load((folder / "about.yaml").read_text(encoding="utf-8"))
-        runs = pd.read_csv(folder / "runs.csv", dtype=str, keep_default_na=False)
-        metrics = pd.read_csv(folder / "metrics.csv")
-        curves = pd.read_csv(folder / "curves.csv")
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise CollectError(f"measured results {folder.name}: {error}") from None
+    about, runs = committed.about(folder / "about.yaml"), committed.runs(folder / "runs.csv")
+    metrics, curves = committed.metrics(folder / "metrics.csv"), committed.curves(folder / "curves.csv")
     typed = runs_frame(runs.replace("", None).to_dict("records"))
     keys = typed[["run", "arm", "seed", "task"]]
     joined = keys.merge(metrics, on="run", how="inner").assign(protocol=about["plan"]["protocol"])
@@ -87,7 +80,10 @@ def read(folder: Path) -> Collected:
     named = [*CURVE_COLUMNS, *(c for c in points.columns if c not in CURVE_COLUMNS)]
     about_text = {key: value for key, value in about.items() if key != "warnings"}
     collected = Collected(typed, metrics_frame(joined), points[named], about["warnings"], {}, about_text)
-    check_plan(plan_of(collected))
+    try:
+        check_plan(plan_of(collected))
+    except CollectError as error:
+        raise CollectError(f"measured results {folder.name}: {error}") from None
     return collected
 
 

@@ -75,11 +75,13 @@ def collect(plan: Plan, runs_dir: Path, states: States | None = None) -> Collect
     planned = {entry["run"]: entry["seed"] for entry in plan["runs"]}  # a run may be of several arms
     places = Cache(runs_dir, f"{plan['sweep']}-{plan['protocol']}").of(planned, plan["protocol"])
     facts = {run: places[run].chunk.facts[places[run].row] for run in planned}
+    names = sorted(os.listdir(runs_dir)) if runs_dir.is_dir() else []
+    lost = _lost(runs_dir, names, facts)
     for run, (state, cause) in (states or {}).items():
         if run in facts and facts[run]["row"]["state"] not in (DONE, UNREADABLE, "failed", "refused"):
             facts[run]["row"] |= {"state": state, "cause": cause}
     _cancel(facts, plan)
-    warnings = [warning for one in facts.values() for warning in one["warnings"]] + _foreign(runs_dir)
+    warnings = [warning for one in facts.values() for warning in one["warnings"]] + lost + _foreign(runs_dir, names)
     examples = {run: runs_dir / run / "examples.npz" for run, one in facts.items() if one["examples"]}
     runs, curves = _runs(facts, places, plan), _curves(facts, plan)
     cells = [
@@ -133,9 +135,25 @@ def _cancel(facts: Mapping[str, dict[str, Any]], plan: Plan) -> None:
             run |= {"state": CANCELLED, "cause": "the run it starts from failed"}
 
 
-def _foreign(runs_dir: Path) -> list[str]:
+def _lost(runs_dir: Path, names: Iterable[str], facts: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Warnings about planned runs of which something is there, but nothing that says how they stand.
+
+    A folder that a launcher made for later has a config and no checkpoint yet.
+    """
+    found = []
+    for name in names:
+        if name not in facts or facts[name]["row"]["state"] != NOT_RUN:
+            continue
+        if not (runs_dir / name).is_dir():
+            kind = "a link that leads to no folder" if (runs_dir / name).is_symlink() else "a file"
+            found.append(f"{name}: {kind} where the run's folder should be; not counted")
+        elif any((runs_dir / name / "checkpoints").glob("[!.]*")):
+            found.append(f"{name}: has checkpoints, but no state.json, metrics.jsonl or summary.json; not counted")
+    return found
+
+
+def _foreign(runs_dir: Path, names: Iterable[str]) -> list[str]:
     """Warnings about folders that look like runs and are none."""
-    names = sorted(os.listdir(runs_dir)) if runs_dir.is_dir() else []
     return [
         f"{name}: looks like a run folder, but its name is not a run id; skipped"
         for name in names
@@ -157,9 +175,8 @@ def _runs(facts: Mapping[str, dict[str, Any]], places: Mapping[str, Place], plan
 def _curves(facts: Mapping[str, dict[str, Any]], plan: Plan) -> pd.DataFrame:
     import pandas as pd
 
-    rows = [
-        {"run": entry["run"], "arm": entry["arm"], "seed": entry["seed"], **point}
-        for entry in plan["runs"]
-        for point in facts[entry["run"]]["curves"]
-    ]
+    rows = []
+    for entry in plan["runs"]:
+        own = {"run": entry["run"], "arm": entry["arm"], "seed": entry["seed"]}
+        rows += [{**own, **point, **own} for point in facts[entry["run"]]["curves"]]  # no point says whose it is
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(CURVE_COLUMNS))

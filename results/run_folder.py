@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from results.reading.digits import rounded
 from results.reading.numbers import is_number, whole
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ FILES = ("state.json", "summary.json", "metrics.jsonl", "provenance.json", "conf
 
 DONE, NOT_RUN, UNREADABLE, CANCELLED = "done", "not run", "unreadable", "cancelled"
 LOST = ("failed", "refused", CANCELLED)  # of a parent: its children cannot be started
+EXPECTED = (DONE, "running", UNREADABLE)  # beside a summary, which is written a moment before the state turns to done
 REQUIRED = ("run", "seed", "protocol", "step", "metrics")  # of a summary, without which it is no result
 
 
@@ -65,10 +67,17 @@ def read_run(
         return found
     summary = _read_json(path, "summary.json", found.warnings)
     problem = _problem(summary, run, seed, protocol) or _half_written(path, found)
+    if not problem and summary is not None and (contradiction := _contradiction(summary, found.log)):
+        if summary.get("images_per_s") == 0:
+            found.warnings.append(f"{run}: {contradiction}; it was judged again after it was interrupted, and counts")
+        else:
+            problem = contradiction
     if problem:
         _refuse(found, problem)
         return found
     assert summary is not None
+    if found.state not in EXPECTED:
+        found.warnings.append(f"{run}: state.json says {found.state}, but summary.json is whole; counted")
     found.state, found.cause, found.progress, found.summary = DONE, "", 1.0, summary
     found.examples = os.path.isfile(f"{path}/examples.npz")
     if found.log is None or not len(found.log.steps):
@@ -98,6 +107,25 @@ def _problem(summary: dict[str, Any] | None, run: str, seed: int, protocol: str)
     broken = [name for name, value in summary["metrics"].items() if not is_number(value)]
     if broken:
         return f"summary.json: {broken[0]} is {summary['metrics'][broken[0]]!r}, not a finite number"
+    return ""
+
+
+def _contradiction(summary: Mapping[str, Any], log: Log | None) -> str:
+    """Where the log has another value than the summary; the engine writes both from one evaluation.
+
+    Only a run that was interrupted between the two is judged again, perhaps on another device, where sums are rounded
+    otherwise; no step was trained then, so its summary has no images per second.
+    """
+    at = [] if log is None else (log.steps == whole(summary["step"])).nonzero()[0]
+    if log is None or not len(at):
+        return ""
+    for place, name in enumerate(log.names):
+        if name in summary["metrics"]:
+            value = summary["metrics"][name]
+            for logged in log.values[at, place].tolist():
+                if is_number(logged) and logged != rounded(float(value)):
+                    step = f"at step {whole(summary['step'])}"
+                    return f"summary.json: {name} is {value}, but metrics.jsonl says {logged} {step}"
     return ""
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,10 @@ from typing import Any
 from errors import SuiteError
 from reports.document import Section
 from reports.offsets import histograms, overlays, page
-from reports.offsets.measured import Measured, MeasuredError, read
+from reports.offsets.measured import OF_TRAINED, Measured, MeasuredError, read
 from reports.specification import LearnedOffsets
 
-NOT_MEASURED = "not measured"
+NOT_MEASURED, OF_ANOTHER = "not measured", "measured of another run"
 FIGURES = {"offset_histograms": histograms, "sampled_positions": overlays}
 
 
@@ -24,10 +26,11 @@ def sections(
 
     sweeps: section's name → the sweep's plan and the folder of its runs.
     """
-    none = True
+    none, left_out = True, []
     for name, (plan, runs_dir) in sweeps.items():
-        folders = {entry["run"]: _measured(runs_dir / entry["run"] / "offsets") for entry in plan["runs"]}
+        folders = {entry["run"]: _measured(runs_dir / entry["run"]) for entry in plan["runs"]}
         if not any(isinstance(folder, Path) for folder in folders.values()):
+            left_out += [f"{run}: {why}" for run, why in folders.items() if why != NOT_MEASURED]
             continue
         none = False
         try:
@@ -45,20 +48,32 @@ def sections(
         )
     if none:
         commands = ", ".join(f"`python run.py offsets={sweep}`" for sweep in spec.sweeps)
-        yield Section(
-            spec.name, spec.title, spec.question, f"Nothing has been measured yet; {commands} measures finished runs."
-        )
+        about = f"Nothing has been measured yet; {commands} measures finished runs."
+        yield Section(spec.name, spec.title, spec.question, about, cautions=tuple(dict.fromkeys(left_out)))
 
 
-def _measured(folder: Path) -> Path | str:
-    """The folder, or in words why it holds nothing."""
+def _measured(run: Path) -> Path | str:
+    """The folder of what was measured of a run, or in words why it holds nothing of it."""
+    folder = run / "offsets"
     if not (folder / "about.json").is_file():
         return NOT_MEASURED
     try:
-        read(folder)
+        about = read(folder).about
     except MeasuredError as error:
         return str(error)
+    if about["name"] != run.name:
+        return f"{OF_ANOTHER}, {about['name']}"
+    if any(about["trained"][kind] != value for kind, value in _trained(run).items()):
+        return f"{OF_ANOTHER}: this one was trained with other code or data; --fresh measures again"
     return folder
+
+
+def _trained(run: Path) -> dict[str, str]:
+    """Fingerprints of the run as it is now. They tell another training; to hash its weights would take too long."""
+    with suppress(OSError, ValueError, AttributeError):
+        provenance = json.loads((run / "provenance.json").read_text())
+        return {kind: provenance[kind] for kind in OF_TRAINED if provenance.get(kind)}
+    return {}
 
 
 def _drawings(plan: Mapping[str, Any], folders: Mapping[str, Path | str]) -> Iterator[Any]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import zipfile
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +16,16 @@ from errors import SuiteError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+ABOUT, FILES = "about.json", ("statistics.csv", "histograms.csv", "overlays.npz")
+NEEDED: Mapping[str, type] = {
+    **dict.fromkeys(("name", "dataset", "split", "data_fingerprint", "experiment", "model", "offsets"), str),
+    **dict.fromkeys(("overlay_layer", "weights", "weights_sha256", "code_fingerprint"), str),
+    **{"images": int, "image_size": list, "layers": list, "trained": dict, "files": dict},
+}
+OF_LAYER = {"layer": str, "map": list, "stride": int}
+OF_TRAINED = {"code_fingerprint": str, "data_fingerprint": str}
 
 
 class MeasuredError(SuiteError):
@@ -33,20 +48,48 @@ class Measured:
 
 
 def read(folder: Path) -> Measured:
-    """Raises MeasuredError naming the file that cannot be read."""
+    """Raises MeasuredError naming the file that cannot be read, or is not the one that was measured."""
     import numpy as np
     import pandas as pd
 
-    name = "about.json"
+    name = ABOUT
     try:
         about = json.loads((folder / name).read_text())
+        _check(about)
+        contents = {}
+        for name in FILES:
+            contents[name] = (folder / name).read_bytes()
+            if hashlib.sha256(contents[name]).hexdigest() != about["files"][name]:
+                raise ValueError(f"its SHA-256 is not the one in {ABOUT}")
         name = "statistics.csv"
-        statistics = pd.read_csv(folder / name)
+        statistics = pd.read_csv(io.BytesIO(contents[name]))
         name = "histograms.csv"
-        histograms = pd.read_csv(folder / name)
+        histograms = pd.read_csv(io.BytesIO(contents[name]))
         name = "overlays.npz"
-        with np.load(folder / name, allow_pickle=False) as file:
+        with np.load(io.BytesIO(contents[name]), allow_pickle=False) as file:
             overlays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, RecursionError, zipfile.BadZipFile, zlib.error) as error:
         raise MeasuredError(f"{folder / name} cannot be read ({error}); --fresh measures again") from None
     return Measured(about, statistics, histograms, overlays)
+
+
+def _check(about: Any) -> None:
+    """Raises ValueError where a page would miss something in ``about.json``."""
+    _need("it", about, NEEDED)
+    _need("trained", about["trained"], OF_TRAINED)
+    _need("files", about["files"], dict.fromkeys(FILES, str))
+    for number, layer in enumerate(about["layers"], 1):
+        _need(f"layer {number}", layer, OF_LAYER)
+    for size in (about["image_size"], *(layer["map"] for layer in about["layers"])):
+        if len(size) != 2 or not all(type(number) is int for number in size):
+            raise ValueError(f"{size} is no size")
+    if about["overlay_layer"] not in [layer["layer"] for layer in about["layers"]]:
+        raise ValueError(f"its overlay_layer {about['overlay_layer']} is none of its layers")
+
+
+def _need(what: str, found: Any, keys: Mapping[str, type]) -> None:
+    if not isinstance(found, dict):
+        raise ValueError(f"{what} is no mapping")
+    for key, kind in keys.items():
+        if not isinstance(found.get(key), kind):
+            raise ValueError(f"{what} has no {key}" if key not in found else f"{what} has a wrong {key}")

@@ -23,14 +23,14 @@ import atomic_file
 from errors import WriteError
 from results.reading import folders
 from results.reading.chunk import Chunk, Place
-from results.reading.folders import STAMP, Wanted
+from results.reading.folders import STAMP, TIMES, Wanted
 from results.reading.threads import in_threads, workers
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 FOLDER, ENDING = ".collected", ".feather"
-FORMAT = 1
+FORMAT = 2
 CHUNK_RUNS = 256
 RACY_NS = 2 * 10**9  # a file system's clock may tick this slowly: a later change could leave the same stamp
 UNUSED_S = 2 * 24 * 3600  # chunks and temporary files that nobody has had a use for
@@ -201,7 +201,7 @@ def _current(chunks: Iterable[Chunk], wanted: Sequence[Wanted]) -> dict[str, Pla
 
 
 def _settled(one: Wanted, now: int) -> bool:
-    return max(one.stamps[1::STAMP]) < now - RACY_NS
+    return max(max(one.stamps[time::STAMP]) for time in TIMES) < now - RACY_NS
 
 
 def _used(found: Mapping[str, Place]) -> dict[int, list[int]]:

@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LOGS_AT_ONCE = 16  # parsed together: enough to hide the cost of a call, few enough to stay in the processor's cache
-Stamps = tuple[int, ...]  # per file of a run: size, time of the last change in ns, inode; -1 where there is none
-STAMP = 3
+# per file of a run: its size, the times in ns of its content's and its inode's last change (the latter cannot be set
+# back), its inode; -1 where there is none
+Stamps = tuple[int, ...]
+STAMP = 4
+TIMES = (1, 2)  # where they are in a file's stamps
 
 
 class Wanted(NamedTuple):
@@ -41,9 +44,9 @@ def stamps(folder: str) -> Stamps:
     for name in FILES:
         try:
             status = os.stat(f"{folder}/{name}")
-            found += (status.st_size, status.st_mtime_ns, status.st_ino)
+            found += (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
         except OSError:
-            found += (-1, -1, -1)
+            found += (-1,) * STAMP
     return tuple(found)
 
 
@@ -170,7 +173,7 @@ def _curves(folder: RunFolder) -> list[dict[str, Any]]:
     curves = folder.summary.get("curves") or {} if folder.state == DONE else {}
     try:
         return [
-            {"curve": name, **{key: rounded(value) for key, value in point.items()}}
+            {"curve": name, **{key: rounded(value) for key, value in point.items() if key != "curve"}}
             for name, points in curves.items()
             for point in points
         ]

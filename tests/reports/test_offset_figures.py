@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +37,9 @@ LAYERS = (
 ROWS, COLUMNS = (32, 16, 16, 8, 8, 8, 8, 8, 4), (48, 24, 24, 12, 12, 12, 12, 12, 6)
 
 
-def make(folder: Path, offsets: str = "axial", scale: float = 1.0, layers: int = 9, code: str = "c0de") -> Path:
+def make(
+    folder: Path, offsets: str = "axial", scale: float = 1.0, layers: int = 9, code: str = "c0de", name: str = "byhand"
+) -> Path:
     """Files as ``experiments/offsets.py`` leaves them, written without it: B's nine layers on maps wider than high.
 
     The centre token of the last layer reads at +1 with 30 channels, beyond the map with 10, vertically at 0 with 40.
@@ -46,10 +50,9 @@ def make(folder: Path, offsets: str = "axial", scale: float = 1.0, layers: int =
         {"layer": name, "map": [rows, columns], "stride": stride}
         for name, rows, columns, stride in zip(LAYERS, ROWS, COLUMNS, strides)
     ][:layers]
-    about = {"name": "byhand", "images": 4, "image_size": [128, 192], "dataset": "scenes", "split": "evaluation scenes",
+    about = {"name": name, "images": 4, "image_size": [128, 192], "dataset": "scenes", "split": "evaluation scenes",
              "data_fingerprint": "d" * 16, "experiment": "scenes", "model": "b", "offsets": offsets, "layers": described,
              "overlay_layer": "layer_3_1", "weights": "w.pth", "weights_sha256": "a" * 64, "code_fingerprint": "c" * 16, "trained": {"code_fingerprint": code, "data_fingerprint": "da7a"}}  # fmt: skip
-    (folder / "about.json").write_text(json.dumps(about))
     statistics, bins = [], []
     for number, layer in enumerate(described):
         for direction, size in (("horizontal", layer["map"][1]), ("vertical", layer["map"][0])):
@@ -104,7 +107,15 @@ def make(folder: Path, offsets: str = "axial", scale: float = 1.0, layers: int =
     vertical = np.array([[[2.0, 2.0, 2.0, -9.0], [0.0, 0.0, -7.0, -8.0]]] * 2, dtype=np.float32)
     np.savez(folder / "overlays.npz", images=images, indices=[0, 3], map=[8, 12], queries=[[4, 6], [7, 11]],
              horizontal=horizontal, vertical=vertical)  # fmt: skip
+    write_about(folder, about)
     return folder
+
+
+def write_about(folder: Path, about: dict) -> None:
+    """With the hashes of the files as they are."""
+    files = ("statistics.csv", "histograms.csv", "overlays.npz")
+    hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files}
+    (folder / "about.json").write_text(json.dumps({**about, "files": hashes}))
 
 
 @pytest.fixture(scope="module")
@@ -304,14 +315,80 @@ def test_damaged_files_are_named(tmp_path):
         read(folder)
 
 
+ABOUTS = {  # what somebody made of about.json, what is said of it
+    "nothing": (lambda about: {}, "it has no name"),
+    "a list": (lambda about: [about], "it is no mapping"),
+    "without hashes": (lambda about: {k: v for k, v in about.items() if k != "files"}, "it has no files"),
+    "hashes as a list": (lambda about: {**about, "files": list(about["files"])}, "it has a wrong files"),
+    "no hash of one file": (lambda about: {**about, "files": {}}, "files has no statistics.csv"),
+    "trained as a list": (lambda about: {**about, "trained": ["c0de"]}, "it has a wrong trained"),
+    "nothing of its training": (lambda about: {**about, "trained": {}}, "trained has no code_fingerprint"),
+    "layers as names": (lambda about: {**about, "layers": ["layer_3_1"]}, "layer 1 is no mapping"),
+    "a size of one side": (lambda about: {**about, "image_size": [128]}, r"\[128\] is no size"),
+    "a layer that is none": (
+        lambda about: {**about, "overlay_layer": "layer_9_1"},
+        "its overlay_layer layer_9_1 is none",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ABOUTS)
+def test_an_edited_about_is_named(tmp_path, case):
+    folder = make(tmp_path / "axial", layers=4)
+    edit, said = ABOUTS[case]
+    about = json.loads((folder / "about.json").read_text())
+    (folder / "about.json").write_text(json.dumps(edit(about)))
+    with pytest.raises(MeasuredError, match=rf"about\.json cannot be read \({said}.*\); --fresh measures again"):
+        read(folder)
+
+
+@pytest.mark.parametrize("name", ["statistics.csv", "histograms.csv", "overlays.npz"])
+def test_files_that_were_not_measured_together_are_not_believed(tmp_path, name):
+    folder, other = make(tmp_path / "axial", layers=4), make(tmp_path / "other", layers=4, scale=2.0)
+    content = (other / name).read_bytes()
+    (folder / name).write_bytes(content.replace(b"0.1", b"0.2") if name != "overlays.npz" else content + b" ")
+    if name == "histograms.csv":
+        (folder / name).write_bytes(content.replace(b",30", b",31"))
+    with pytest.raises(MeasuredError, match=rf"{name} cannot be read \(its SHA-256 is not the one in about\.json\)"):
+        read(folder)
+
+
+def test_half_an_archive_is_named_even_where_its_hash_is_right(tmp_path):
+    folder = make(tmp_path / "axial", layers=4)
+    path = folder / "overlays.npz"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    write_about(folder, json.loads((folder / "about.json").read_text()))
+    with pytest.raises(MeasuredError, match=r"overlays\.npz cannot be read .*--fresh measures again"):
+        read(folder)
+
+
+def test_what_was_measured_of_another_run_is_not_shown(tmp_path):
+    spec = specification.load("learned_offsets")
+    planned = plan(("axial", 0), ("axial", 1), ("axial", 2))
+    for run, name in (("axial-0", "axial-0"), ("axial-1", "axial-0"), ("axial-2", "axial-2")):
+        make(tmp_path / run / "offsets", layers=4, name=name)
+    trained = {"code_fingerprint": "c0de", "data_fingerprint": "da7a"}
+    (tmp_path / "axial-0" / "provenance.json").write_text(json.dumps(trained))
+    (tmp_path / "axial-2" / "provenance.json").write_text(json.dumps({**trained, "code_fingerprint": "0dd"}))
+    (section,) = gathered.sections(spec, {"ablation_offsets-smoke": (planned, tmp_path)}, mixed=False, figures=False)
+    assert [run.state for run in section.runs] == [
+        "measured", "measured of another run, axial-0",
+        "measured of another run: this one was trained with other code or data; --fresh measures again",
+    ]  # fmt: skip
+    shutil.rmtree(tmp_path / "axial-0")
+    (nothing,) = gathered.sections(spec, {"ablation_offsets-smoke": (planned, tmp_path)}, mixed=False, figures=False)
+    assert "Nothing has been measured yet" in nothing.about
+    assert nothing.cautions[0] == "axial-1: measured of another run, axial-0" and len(nothing.cautions) == 2
+
+
 def test_what_was_measured_of_sweeps_is_gathered_and_what_was_not_is_said(tmp_path):
     spec = specification.load("learned_offsets")
     planned = plan(("zero", 0), ("axial", 0), ("axial", 1))
     sweeps = {"ablation_offsets-smoke": (planned, tmp_path / "runs"), "variants-paper": (planned, tmp_path / "none")}
     (nothing,) = gathered.sections(spec, sweeps, mixed=False, figures=True)
     assert nothing.grid is None and "Nothing has been measured yet; `python run.py offsets=variants`" in nothing.about
-    make(tmp_path / "runs" / "axial-0" / "offsets", layers=4)
-    make(tmp_path / "runs" / "axial-1" / "offsets", layers=4)
+    make(tmp_path / "runs" / "axial-0" / "offsets", layers=4, name="axial-0")
+    make(tmp_path / "runs" / "axial-1" / "offsets", layers=4, name="axial-1")
     (tmp_path / "runs" / "axial-1" / "offsets" / "statistics.csv").unlink()
     (section,) = gathered.sections(spec, sweeps, mixed=False, figures=True)
     assert section.name == "learned_offsets-ablation_offsets-smoke"

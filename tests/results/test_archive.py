@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 import pytest
+import yaml
 
 from results import archive
 from results.collect import CollectError, collect
@@ -101,6 +104,100 @@ def test_files_that_are_missing_or_torn_are_one_line(collected, tmp_path):
     with pytest.raises(CollectError, match="unknown measured results 'nowhere'"):
         archive.read(tmp_path / "nowhere")
     archive.write(found, tmp_path / "m", plan, title="t", date="d")
-    (tmp_path / "m" / "metrics.csv").write_text("")
-    with pytest.raises(CollectError, match="measured results m"):
+    for name in ("runs.csv", "metrics.csv", "curves.csv"):
+        content = (tmp_path / "m" / name).read_text()
+        (tmp_path / "m" / name).write_text("")
+        with pytest.raises(CollectError, match=f"^measured results m: {name}: No columns to parse from file$"):
+            archive.read(tmp_path / "m")
+        (tmp_path / "m" / name).unlink()
+        with pytest.raises(CollectError, match=f"^measured results m: {name}: No such file or directory$"):
+            archive.read(tmp_path / "m")
+        (tmp_path / "m" / name).write_text(content)
+
+
+def edited(number: int, old: str, new: str):
+    """Of a file's lines, the one of this number changed."""
+
+    def edit(text: str) -> str:
+        lines = text.splitlines(keepends=True)
+        assert old in lines[number - 1]
+        lines[number - 1] = lines[number - 1].replace(old, new, 1)
+        return "".join(lines)
+
+    return edit
+
+
+def without(key: str):
+    """about.yaml without one of its keys, or its plan's."""
+
+    def edit(text: str) -> str:
+        found = yaml.safe_load(text)
+        (found if key in found else found["plan"]).pop(key)
+        return yaml.safe_dump(found)
+
+    return edit
+
+
+RUN, OTHER = run_id("zero", 0), run_id("zero", 1)
+EDITED = {  # file, what somebody does to its text, what is said of it
+    "a list": ("about.yaml", lambda text: "- a\n- b\n", "about.yaml: it is no mapping"),
+    "no YAML": ("about.yaml", lambda text: "a: [b\nc: }", "about.yaml: while parsing a flow sequence"),
+    "no plan": ("about.yaml", without("plan"), "about.yaml: it has no plan"),
+    "no arms": ("about.yaml", without("arms"), "about.yaml: its plan has no arms"),
+    "no protocol": ("about.yaml", without("protocol"), "about.yaml: its plan has no protocol"),
+    "an arm is a text": (
+        "about.yaml", lambda text: text.replace("- name: zero", "- zero\n  - name: zero"),
+        "about.yaml: arm 1 of its plan is no mapping",
+    ),
+    "warnings that are a text": (
+        "about.yaml", lambda text: text.replace("warnings: []", "warnings: none"), "about.yaml: its warnings are no list"
+    ),
+    "another baseline": (
+        "about.yaml", lambda text: text.replace("baseline: zero", "baseline: zeroo"),
+        "plan of sweep ablation_offsets: unknown arm 'zeroo'",
+    ),
+    "runs without a column": ("runs.csv", edited(1, "run,", "ran,"), "runs.csv:1: it has no column run"),
+    "a seed in words": ("runs.csv", edited(2, "zero,0,", "zero,none,"), "runs.csv:2: its seed is 'none', not a whole"),
+    "no seed": ("runs.csv", edited(3, "zero,1,", "zero,,"), "runs.csv:3: its seed is empty, not a whole number"),
+    "half a seed": ("runs.csv", edited(3, "zero,1,", "zero,0.5,"), "runs.csv:3: its seed is '0.5', not a whole number"),
+    "a size in words": ("runs.csv", edited(5, "1.23457", "big"), "runs.csv:5: its params_m is 'big', not a finite"),
+    "no run": ("runs.csv", edited(2, RUN, ""), "runs.csv:2: its run is empty"),
+    "a cell twice": ("runs.csv", edited(3, "zero,1,", "zero,0,"), "arm zero has seed 0 more than once"),
+    "metrics without columns": (
+        "metrics.csv", edited(1, "epoch,metric,value", "e,m,value"), "metrics.csv:1: it has no column epoch, metric"
+    ),
+    "no value": ("metrics.csv", edited(3, ",False", ",,False"), "metrics.csv: Error tokenizing data. C error: Expected"),
+    "an empty final value": (
+        "metrics.csv", lambda text: re.sub(rf"({RUN},1200,.*accuracy),[\d.]+,True", r"\1,,True", text),
+        "metrics.csv:41: its value is empty, not a finite number",
+    ),
+    "an infinite value": (
+        "metrics.csv", lambda text: re.sub(rf"({RUN},1200,.*accuracy),[\d.]+,True", r"\1,inf,True", text),
+        "metrics.csv:41: its value is 'inf', not a finite number",
+    ),
+    "a blank line before words": (
+        "metrics.csv", edited(4, "\n", "\n\n"), "metrics.csv:5: its step is empty, not a whole number"
+    ),
+    "a final value twice": (
+        "metrics.csv", lambda text: text + next(line for line in text.splitlines() if "True" in line) + "\n",
+        ": a final value of this run and metric stands above already",
+    ),
+    "final in other words": ("metrics.csv", edited(3, "False", "no"), "metrics.csv:3: its final is neither True nor"),
+    "curves of nothing": ("curves.csv", edited(1, "run,curve", "run,carve"), "curves.csv:1: it has no column curve"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", EDITED)
+def test_what_somebody_edited_is_named_with_file_and_line(tmp_path, case):
+    plan = make_plan(ARMS)
+    make_runs(tmp_path / "runs", plan, ARMS, examples=False)
+    archive.write(collect(plan, tmp_path / "runs"), tmp_path / "m", plan, title="t", date="d")
+    name, edit, said = EDITED[case]
+    path = tmp_path / "m" / name
+    before = path.read_text()
+    path.write_text(edit(before))
+    assert path.read_text() != before
+    with pytest.raises(CollectError) as refused:
         archive.read(tmp_path / "m")
+    message = str(refused.value)
+    assert message.startswith("measured results m: ") and said in message and "\n" not in message, message

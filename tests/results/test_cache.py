@@ -22,6 +22,13 @@ from tests.results.synthetic import edit_json, make_plan, make_run, make_runs, r
 ROOT = Path(__file__).resolve().parents[2]
 ARMS = {"zero": (71.8, 60, 0.148), "axial": (98.3, 230, 0.152)}
 TICKS = itertools.count(1)
+HOUR, NOW = 3600 * 10**9, cache.Cache._now
+
+
+@pytest.fixture(autouse=True)
+def later(monkeypatch):
+    """Everything is collected an hour after it was written: no program can date a change of an inode back."""
+    monkeypatch.setattr(cache.Cache, "_now", lambda self: None if (now := NOW(self)) is None else now + HOUR)
 
 
 @pytest.fixture
@@ -117,22 +124,41 @@ def test_what_changed_is_seen_and_nothing_else_is_read(plan, runs_dir, reads, ch
     same(afresh(plan, runs_dir), after)
 
 
-def test_a_file_that_was_touched_a_moment_ago_is_read_again(plan, runs_dir, reads):
-    log = runs_dir / run_id("zero", 0) / "metrics.jsonl"
-    log.touch()
-    now = log.stat().st_mtime_ns
+def test_an_edit_in_place_of_equal_size_and_time_is_seen(plan, runs_dir, reads):
     collect(plan, runs_dir)
     reads.clear()
-    content = log.read_text()
-    log.write_text(content.replace('"epoch": 7', '"epoch": 8', 1))
-    os.utime(log, ns=(now, now))  # as if the file system's clock had not ticked in between
+    log = runs_dir / run_id("zero", 0) / "metrics.jsonl"
+    before = log.stat()
+    time.sleep(0.02)  # a tick of the file system's clock, at least
+    with log.open("r+") as file:
+        file.write(log.read_text().replace('"epoch": 7', '"epoch": 8', 1))
+    os.utime(log, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = log.stat()
+    assert (after.st_size, after.st_mtime_ns, after.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
     again = collect(plan, runs_dir)
     assert reads == [run_id("zero", 0)]
     same(again, afresh(plan, runs_dir))
 
 
+@pytest.mark.parametrize("of", ["the content", "the inode"])
+def test_what_changed_less_than_two_seconds_ago_is_read_again(plan, runs_dir, reads, monkeypatch, of):
+    log = runs_dir / run_id("zero", 0) / "metrics.jsonl"
+    time.sleep(0.02)
+    os.utime(log, ns=(0, 0))  # changes the inode
+    changed = log.stat().st_ctime_ns
+    if of == "the content":
+        changed += HOUR
+        os.utime(log, ns=(changed, changed))
+    for passed, kept_now in ((0, False), (10**9, False), (2 * 10**9, False), (2 * 10**9 + 1, True)):
+        monkeypatch.setattr(cache.Cache, "_now", lambda self, passed=passed: NOW(self) and changed + passed)
+        collect(plan, runs_dir)
+        reads.clear()
+        collect(plan, runs_dir)
+        assert (run_id("zero", 0) not in reads) == kept_now, passed
+
+
 def test_a_file_from_the_future_is_read_again_each_time(plan, runs_dir, reads):
-    late = time.time() + 3600
+    late = time.time() + 2 * 3600
     os.utime(runs_dir / run_id("zero", 0) / "state.json", (late, late))
     for _ in range(3):
         reads.clear()
@@ -250,6 +276,9 @@ COLLECT = """
 import json, sys
 from pathlib import Path
 from results.collect import collect
+from results.reading.cache import Cache
+now = Cache._now
+Cache._now = lambda self: None if (clock := now(self)) is None else clock + 3600 * 10**9
 plan = json.loads(sys.argv[1])
 for _ in range(int(sys.argv[3])):
     found = collect(plan, Path(sys.argv[2]))

@@ -44,10 +44,21 @@ def test_a_complete_sweep(plan, runs_dir):
 
 
 def test_the_whole_log_is_there_and_only_the_summary_is_final(plan, runs_dir):
-    edit_json(runs_dir / run_id("zero", 0) / "summary.json", metrics={"eval/token_accuracy": 12.5})
-    metrics = collect(plan, runs_dir).metrics
-    mine = metrics[(metrics["run"] == run_id("zero", 0)) & (metrics["metric"] == "eval/token_accuracy")]
-    assert len(mine) == 20 and list(mine[mine["final"]]["value"]) == [12.5]
+    values = {"eval/token_accuracy": 12.5}
+    edit_json(runs_dir / run_id("zero", 0) / "summary.json", metrics=values)
+    log = runs_dir / run_id("zero", 0) / "metrics.jsonl"
+    *lines, last = log.read_text().splitlines()
+    ends = {
+        "the summary's values end its last row": [json.dumps({**json.loads(last), **values})],
+        "they do not": [json.dumps({**json.loads(last), **values, "train/lr": 0.5, "eval/loss": 0.25})],
+        "a row comes behind": [json.dumps({**json.loads(last), **values}), '{"step": 1300, "train/loss": 0.5}'],
+    }
+    for case, end in ends.items():
+        log.write_text("\n".join([*lines, *end]) + "\n")
+        metrics = collect(plan, runs_dir).metrics
+        mine = metrics[(metrics["run"] == run_id("zero", 0)) & (metrics["metric"] == "eval/token_accuracy")]
+        assert len(mine) == 20 and list(mine[mine["final"]]["value"]) == [12.5], case
+    log.write_text("\n".join([*lines, last.replace("eval/token_accuracy", "train/spare")]) + "\n")
     assert set(metrics["metric"]) == {"train/loss", "train/lr", "eval/token_accuracy"}
     assert set(metrics["protocol"]) == {"smoke"} and set(metrics["task"]) == {"token_labelling"}
 
@@ -132,6 +143,40 @@ def test_curves_are_tidy(plan, runs_dir):
     assert set(curves["curve"]) == {"reach"} and set(curves["direction"]) == {"horizontal", "vertical"}
 
 
+def test_a_point_of_a_curve_does_not_say_whose_it_is(plan, runs_dir):
+    expected = collect(plan, runs_dir).curves
+    for seed in (0, 1, 2):
+        path = runs_dir / run_id("zero", seed) / "summary.json"
+        curves = json.loads(path.read_text())["curves"]
+        foreign = {"run": run_id("axial", 0), "arm": "axial", "seed": 7, "curve": "evil"}
+        edit_json(path, curves={name: [{**point, **foreign} for point in curve] for name, curve in curves.items()})
+    pd.testing.assert_frame_equal(collect(plan, runs_dir).curves, expected)
+
+
+def test_what_is_left_of_a_run_that_does_not_say_how_it_stands_is_named(plan, tmp_path):
+    file, link, checkpoints, later, elsewhere, _ = (entry["run"] for entry in plan["runs"])
+    (tmp_path / file).write_text("not a folder")
+    (tmp_path / link).symlink_to("/nonexistent")
+    for run in (checkpoints, later):
+        (tmp_path / run / "checkpoints").mkdir(parents=True)
+        (tmp_path / run / "config.yaml").write_text("seed: 0\n")
+    make_run(tmp_path / "elsewhere", plan, plan["runs"][4], 70, 60, 0.1, examples=False)
+    (tmp_path / elsewhere).symlink_to(tmp_path / "elsewhere" / elsewhere)
+    states = ["not run"] * 4 + ["done", "not run"]
+    for _ in range(2):  # a checkpoint is found whatever was kept of its folder
+        found = collect(plan, tmp_path)
+        assert list(found.runs["state"]) == states
+        there = [f"{checkpoints}: has checkpoints, but no state.json, metrics.jsonl or summary.json; not counted"]
+        assert sorted(found.warnings) == sorted([
+            f"{file}: a file where the run's folder should be; not counted",
+            f"{link}: a link that leads to no folder where the run's folder should be; not counted",
+            *(there if (tmp_path / checkpoints / "checkpoints" / "step-1.pt").exists() else ()),
+        ])  # fmt: skip
+        (tmp_path / checkpoints / "checkpoints" / "step-1.pt").touch()
+    said = collect(plan, tmp_path, {checkpoints: ("queued", "Priority")})
+    assert there[0] in said.warnings and said.runs["state"][2] == "queued"
+
+
 def test_states_before_and_beside_results(plan, runs_dir):
     shutil.rmtree(runs_dir / run_id("zero", 0))
     running, failed, stopped = (runs_dir / run_id("axial", seed) for seed in (0, 1, 2))
@@ -199,7 +244,43 @@ def test_finals_of_nothing(plan, tmp_path):
 
 def test_a_finished_run_counts_whatever_its_state_file_says(plan, runs_dir):
     edit_json(runs_dir / run_id("zero", 0) / "state.json", state="running", step=10)
-    assert state(collect(plan, runs_dir), "zero", 0)["state"] == "done"
+    found = collect(plan, runs_dir)
+    assert state(found, "zero", 0)["state"] == "done"
+    assert found.warnings == [], "the engine writes the summary a moment before it says done"
+    edit_json(runs_dir / run_id("zero", 0) / "state.json", state="failed", cause="disk full")
+    found = collect(plan, runs_dir)
+    assert (state(found, "zero", 0)["state"], state(found, "zero", 0)["cause"]) == ("done", "")
+    assert found.warnings == [f"{run_id('zero', 0)}: state.json says failed, but summary.json is whole; counted"]
+
+
+def test_a_summary_that_the_log_contradicts_is_not_counted(plan, runs_dir):
+    run = run_id("zero", 0)
+    summary, log = runs_dir / run / "summary.json", runs_dir / run / "metrics.jsonl"
+    said = json.loads(summary.read_text())["metrics"]["eval/token_accuracy"]
+    edit_json(summary, metrics={"eval/token_accuracy": said * (1 + 1e-9)})
+    assert collect(plan, runs_dir).warnings == [], "not beyond the digits that are kept"
+    edit_json(summary, metrics={"eval/token_accuracy": 99.0})
+    cause = f"summary.json: eval/token_accuracy is 99.0, but metrics.jsonl says {said:.6g} at step 1200"
+    for content in (log.read_text(), "a foreign line\n" + log.read_text()):  # which is read line by line
+        log.write_text(content)
+        found = collect(plan, runs_dir)
+        assert (state(found, "zero", 0)["state"], state(found, "zero", 0)["cause"]) == ("unreadable", cause)
+        assert f"{run}: {cause}; not counted" in found.warnings
+        assert run not in set(found.finals("eval/token_accuracy")["run"])
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[1:-1]))
+    assert state(collect(plan, runs_dir), "zero", 0)["state"] == "done", (
+        "what the log does not say, it cannot contradict"
+    )
+
+
+def test_a_run_that_was_judged_again_after_an_interruption_counts_and_says_so(plan, runs_dir):
+    run = run_id("zero", 0)
+    edit_json(runs_dir / run / "summary.json", metrics={"eval/token_accuracy": 71.5}, images_per_s=0.0)
+    found = collect(plan, runs_dir)
+    (warning,) = found.warnings
+    assert warning.startswith(f"{run}: summary.json: eval/token_accuracy is 71.5, but metrics.jsonl says ")
+    assert warning.endswith("at step 1200; it was judged again after it was interrupted, and counts")
+    assert 71.5 in set(found.finals("eval/token_accuracy")["value"])
 
 
 def test_a_torn_last_line_is_ignored_and_garbage_elsewhere_is_named(plan, runs_dir):
