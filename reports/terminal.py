@@ -41,6 +41,8 @@ def print_section(section: Section, console: Console | None = None) -> None:
 
     console = console or wide_console()
     console.print(f"[bold]{escape(section.title)}[/bold]")
+    if section.about:
+        console.print(_plain(section.about), style="dim", markup=False)
     if section.grid:
         body = [[marked(cell) for cell in row] for row in section.grid.rows]
         console.print(grid(list(section.grid.header), body, section.grid.sides))
