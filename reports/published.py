@@ -43,9 +43,12 @@ class Ours:
     counted: float | None = None
     source: Reproduction | None = None
     row: Row | None = None
-    interval: Interval | None = None
     left_out: str = ""  # the results that would have been taken, but could not be shown
     judgement: Judgement | None = None
+
+    @property
+    def interval(self) -> Interval | None:
+        return self.row.interval if self.row else None
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -151,7 +154,7 @@ def _ours(number: Number, reproductions: Sequence[Reproduction], left_out: Mappi
         if counted is not None:
             return Ours(counted)
     candidates = [
-        Ours(None, source, row, row.interval)
+        Ours(None, source, row)
         for source in reproductions
         for row in source.table.rows
         if any(reference.number == number and reference.same_model for reference in row.references)
