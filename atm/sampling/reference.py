@@ -1,7 +1,7 @@
-"""Reading every channel of a map at its own real-valued position: the heart of Active Token Mixing.
+"""The sampler's formula in plain PyTorch operations: what every backend is tested against.
 
-The mixer knows sampling through ``sample_axis`` and ``sample_joint`` only; a faster backend is chosen here, by device
-and dtype, and nowhere else. Both agree with deformable convolution's bilinear read, forward and backward.
+Autograd differentiates it any number of times, TorchScript compiles it. Arguments are those of
+``atm.sampling``, which checks them.
 """
 
 import torch
@@ -10,21 +10,11 @@ from torch.nn import functional as F
 
 
 def sample_axis(x: Tensor, offsets: Tensor, dim: int) -> Tensor:
-    """Reads each channel of ``x`` at its own offset along one spatial axis (AAAI Eq. 2).
-
-    x: [B, H, W, C] channels-last; offsets: [B, H, W, G] in tokens, G divides C, C/G neighbouring
-    channels share one offset; dim: 1 for vertical, 2 for horizontal.
-    Linear interpolation between the two nearest tokens, zero outside the map. Returns [B, H, W, C] in ``x``'s dtype.
-    Offsets of any size are safe: far outside reads 0 with gradient 0, and a NaN offset gives NaN.
-    Raises ValueError if ``dim`` or a shape does not fit.
-    """
-    if dim != 1 and dim != 2:
-        raise ValueError(f"dim must be 1 (vertical) or 2 (horizontal), not {dim}")
-    _check_shapes(x, offsets)
+    """``atm.sampling.sample_axis``: two neighbours per channel, interpolated."""
     batch, height, width, channels = x.shape
     groups = offsets.shape[-1]
 
-    index, fraction = _locate(offsets, dim, x.shape[dim])
+    index, fraction = locate(offsets, dim, x.shape[dim])
     padded = F.pad(x, [0, 0, 2, 2] if dim == 2 else [0, 0, 0, 0, 2, 2])
     padded = padded.reshape(batch, padded.shape[1], padded.shape[2], groups, channels // groups)
     # Expanded, not copied: the channels of a group share one index, one fraction and their arithmetic.
@@ -35,21 +25,12 @@ def sample_axis(x: Tensor, offsets: Tensor, dim: int) -> Tensor:
 
 
 def sample_joint(x: Tensor, dy: Tensor, dx: Tensor) -> Tensor:
-    """Reads each channel of ``x`` at its own two-dimensional offset (AAAI Fig. 2, the joint arm).
-
-    x: [B, H, W, C] channels-last; dy, dx: [B, H, W, G] in tokens (down, right), G divides C.
-    Bilinear interpolation between the four nearest tokens, zero outside the map. Returns [B, H, W, C] in ``x``'s dtype.
-    Offsets of any size are safe, as in ``sample_axis``. Raises ValueError if a shape does not fit.
-    """
-    _check_shapes(x, dy)
-    _check_shapes(x, dx)
+    """``atm.sampling.sample_joint``: four neighbours per channel, interpolated."""
     batch, height, width, channels = x.shape
     groups = dy.shape[-1]
-    if dx.shape[-1] != groups:
-        raise ValueError(f"dy has {groups} offsets per token, dx has {dx.shape[-1]}")
 
-    row, fraction_y = _locate(dy, 1, height)
-    column, fraction_x = _locate(dx, 2, width)
+    row, fraction_y = locate(dy, 1, height)
+    column, fraction_x = locate(dx, 2, width)
     padded_width = width + 4
     padded = F.pad(x, [0, 0, 2, 2, 2, 2])
     padded = padded.reshape(batch, (height + 4) * padded_width, groups, channels // groups)
@@ -63,7 +44,30 @@ def sample_joint(x: Tensor, dy: Tensor, dx: Tensor) -> Tensor:
     return _lerp(top, bottom, fraction_y).reshape(batch, height, width, channels).to(x.dtype)
 
 
-def _locate(offsets: Tensor, dim: int, size: int) -> tuple[Tensor, Tensor]:
+def recompose(x: Tensor, offsets: Tensor, joint: bool, samples: int) -> tuple[Tensor, Tensor]:
+    """``atm.sampling.recompose``: one read after the other, put side by side."""
+    dx, dy = offsets.chunk(2, dim=-1)
+    tokens: list[Tensor] = []
+    for i in range(samples):
+        right = dx.chunk(samples, dim=-1)[i]
+        if joint:
+            tokens.append(sample_joint(x, dy.chunk(samples, dim=-1)[i], right))
+        else:
+            tokens.append(sample_axis(x, right, 2))
+    if not joint:
+        for i in range(samples):
+            tokens.append(sample_axis(x, dy.chunk(samples, dim=-1)[i], 1))
+    tokens.append(x)
+    together = torch.cat(tokens, dim=-1)
+    return together, mean(together)
+
+
+def mean(tokens: Tensor) -> Tensor:
+    """The mean token of every image, [B, H, W, C] to [B, C], in at least float32."""
+    return tokens.mean(dim=(1, 2), dtype=tokens.dtype if tokens.dtype == torch.float64 else torch.float32)
+
+
+def locate(offsets: Tensor, dim: int, size: int) -> tuple[Tensor, Tensor]:
     """Where each offset points on an axis padded by two zeros at both ends.
 
     offsets: [B, H, W, G]; dim: the axis, ``size`` tokens long.
@@ -89,6 +93,28 @@ def _lerp(low: Tensor, high: Tensor, fraction: Tensor) -> Tensor:
     """Linear interpolation in the wider dtype of values and fraction."""
     dtype = torch.promote_types(low.dtype, fraction.dtype)
     return torch.lerp(low.to(dtype), high.to(dtype), fraction.to(dtype))
+
+
+def check_axis(x: Tensor, offsets: Tensor, dim: int) -> None:
+    """Raises ValueError unless ``sample_axis`` can take these."""
+    if dim != 1 and dim != 2:
+        raise ValueError(f"dim must be 1 (vertical) or 2 (horizontal), not {dim}")
+    _check_shapes(x, offsets)
+
+
+def check_joint(x: Tensor, dy: Tensor, dx: Tensor) -> None:
+    """Raises ValueError unless ``sample_joint`` can take these."""
+    _check_shapes(x, dy)
+    _check_shapes(x, dx)
+    if dx.shape[-1] != dy.shape[-1]:
+        raise ValueError(f"dy has {dy.shape[-1]} offsets per token, dx has {dx.shape[-1]}")
+
+
+def check_recompose(x: Tensor, offsets: Tensor, samples: int) -> None:
+    """Raises ValueError unless ``recompose`` can take these."""
+    if offsets.shape[-1] % (2 * samples) != 0:
+        raise ValueError(f"{offsets.shape[-1]} offsets per token are not two directions of {samples} samples each")
+    _check_shapes(x, offsets[..., : offsets.shape[-1] // (2 * samples)])
 
 
 def _check_shapes(x: Tensor, offsets: Tensor) -> None:

@@ -1,0 +1,77 @@
+"""The one PyTorch operator behind the sampling: ``torch.ops.atm.read`` and its backward pass."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atm.sampling import eager
+from atm.sampling.backends import backend_for
+from atm.sampling.composed import Composed
+
+
+@torch.library.custom_op("atm::read", mutates_args=())
+def read(x: Tensor, offsets: Tensor, pattern: str, samples: int, keep: bool) -> tuple[Tensor, Tensor]:
+    """Reads every channel of a map at ``samples`` positions of its own per direction, side by side.
+
+    x: [B, H, W, C]; offsets: [B, H, W, O] in tokens, G of them per direction and sample, G divides C. pattern:
+    "row" (horizontal, O = samples * G), "column" (vertical, the same), "cross" (horizontal reads, then vertical ones,
+    O = 2 * samples * G, the horizontal half first) or "joint" (two-dimensional reads, offsets as for "cross").
+    keep: whether the tokens themselves follow the reads, and means are wanted. Shapes are not checked here.
+    Returns the tokens [B, H, W, R * C] in ``x``'s dtype and, with ``keep``, their means over the map [B, R * C] in at
+    least float32, else an empty tensor.
+    """
+    return _implementation(x).forward(x, offsets, pattern, samples, keep)
+
+
+@torch.library.custom_op("atm::read_backward", mutates_args=())
+def read_backward(
+    grad: Tensor, grad_mean: Tensor | None, x: Tensor, offsets: Tensor, pattern: str, samples: int, keep: bool
+) -> tuple[Tensor, Tensor]:
+    """Gradients of ``read`` for ``x`` and ``offsets``, from those of its outputs; ``grad_mean`` may be missing."""
+    return _implementation(x).backward(grad, grad_mean, x, offsets, pattern, samples, keep)
+
+
+@read.register_fake
+def _(x: Tensor, offsets: Tensor, pattern: str, samples: int, keep: bool) -> tuple[Tensor, Tensor]:
+    batch, height, width, channels = x.shape
+    reads = samples * (2 if pattern == "cross" else 1) + keep
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    means = x.new_empty((batch, reads * channels) if keep else (0,), dtype=wide)
+    return x.new_empty(batch, height, width, reads * channels), means
+
+
+@read_backward.register_fake
+def _(
+    grad: Tensor, grad_mean: Tensor | None, x: Tensor, offsets: Tensor, pattern: str, samples: int, keep: bool
+) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), offsets.new_empty(offsets.shape)
+
+
+def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, offsets, *ctx.how = inputs
+    ctx.save_for_backward(x, offsets)
+
+
+def _differentiate(ctx: Any, grad: Tensor, grad_mean: Tensor) -> tuple[Tensor | None, ...]:
+    pattern, samples, keep = ctx.how
+    grads = read_backward(grad, grad_mean if keep else None, *ctx.saved_tensors, pattern, samples, keep)
+    return *grads, None, None, None
+
+
+read.register_autograd(_differentiate, setup_context=_keep_inputs)
+
+
+def _implementation(x: Tensor) -> Any:
+    """The module or object whose ``forward`` and ``backward`` sample ``x``."""
+    backend = backend_for(x.device.type)
+    if backend == "native":
+        from atm.sampling import native
+
+        if native.takes(x):
+            return native
+    if backend == "triton":
+        from atm.sampling import triton_kernels
+
+        return Composed(triton_kernels)
+    return Composed(eager)
