@@ -4,12 +4,16 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from atm.sampling import sample_axis, sample_joint
+from atm.sampling import recompose
+from atm.sampling.reference import mean as mean_token
 
 OFFSET_MODES = ("zero", "token", "joint", "axial")
 FUSIONS = ("pooled", "token", "mean")
 SAMPLES = (1, 3)
+FOLD = 3.0
+"""Tokens per channel from which on one matrix per image is less work than the FCs and ``proj`` one by one."""
 
 
 class ActiveTokenMixer(nn.Module):
@@ -26,6 +30,7 @@ class ActiveTokenMixer(nn.Module):
     """
 
     joint: Final[bool]  # TorchScript then compiles only the branches that exist
+    widths: Final[list[int]]
 
     def __init__(
         self,
@@ -46,6 +51,7 @@ class ActiveTokenMixer(nn.Module):
             self.fc_w = nn.Linear(samples * dim, out_dim)
             self.fc_h = nn.Linear(samples * dim, out_dim)
         self.fc_c = nn.Linear(dim, out_dim, bias=False)
+        self.widths = [samples * dim] * (1 if self.joint else 2) + [dim]
         self.fusion = _FUSION_MODULES[fusion](out_dim, 2 if self.joint else 3)
         self.proj = nn.Identity() if fusion == "token" else nn.Linear(out_dim, out_dim)
 
@@ -54,17 +60,52 @@ class ActiveTokenMixer(nn.Module):
 
         Returns [B, H, W, out_dim].
         """
-        dx: Tensor | None = None
-        dy: Tensor | None = None
-        if offsets is not None:
-            dx, dy = offsets.chunk(2, dim=-1)
-        if self.joint:
-            branches = [self.fc_j(_recompose(x, dy, dx, self.samples)), self.fc_c(x)]
+        if torch.jit.is_scripting() or x.is_meta:  # what is counted, and what needs no operators of ours
+            return self.proj(self.fusion(self._branches(x, offsets)))
         else:
-            w = self.fc_w(_recompose(x, None, dx, self.samples))
-            h = self.fc_h(_recompose(x, dy, None, self.samples))
-            branches = [w, h, self.fc_c(x)]
-        return self.proj(self.fusion(branches))
+            return self._mix(x, offsets)
+
+    def _branches(self, x: Tensor, offsets: Tensor | None) -> list[Tensor]:
+        """What the fusion weighs, as the paper puts it: an FC of its own on the tokens of each branch."""
+        if offsets is None:
+            read = torch.cat([x] * self.samples, dim=-1)
+            tokens = [read, read, x]
+        else:
+            tokens = list(recompose(x, offsets, self.joint, self.samples)[0].split(self.widths, dim=-1))
+        if self.joint:
+            return [self.fc_j(tokens[0]), self.fc_c(tokens[-1])]
+        else:
+            return [self.fc_w(tokens[0]), self.fc_h(tokens[1]), self.fc_c(tokens[2])]
+
+    @torch.jit.unused
+    def _mix(self, x: Tensor, offsets: Tensor | None) -> Tensor:
+        """The same function of the same parameters with less work.
+
+        A fusion that weighs whole branches needs no more than their means, and the mean of an FC is the FC of the mean,
+        so the weights are known before any branch is computed. On a large map they weigh the FCs in place of the
+        branches, and the FCs and ``proj`` become one matrix per image.
+        """
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))  # once, not for every FC
+        if isinstance(self.fusion, TokenFusion) or (offsets is None and self.samples > 1):
+            return self.proj(self.fusion(self._branches(x, offsets)))
+        if offsets is None:
+            tokens, means = x, mean_token(x).repeat(1, len(self.widths))
+        else:
+            tokens, means = recompose(x, offsets, self.joint, self.samples)
+        fcs = [self.fc_j, self.fc_c] if self.joint else [self.fc_w, self.fc_h, self.fc_c]
+        weight, bias = torch.cat([fc.weight for fc in fcs], dim=1), _total([fc.bias for fc in fcs[:-1]])
+        total = functional.linear(means.to(weight.dtype), weight, bias)
+        shares = self.fusion.weights(total).unbind(-1)
+
+        if x.shape[1] * x.shape[2] < FOLD * x.shape[3]:
+            parts = tokens.split(self.widths, dim=-1) if offsets is not None else [x] * len(fcs)
+            return self.proj(_weighed([fc(part) for fc, part in zip(fcs, parts)], shares))
+        weighed = [share.unsqueeze(-1) * fc.weight for share, fc in zip(shares, fcs)]
+        weight = self.proj.weight @ (_total(weighed) if offsets is None else torch.cat(weighed, dim=-1))
+        bias = self.proj(_total([share * fc.bias for share, fc in zip(shares, fcs[:-1])]))
+        mixed = torch.baddbmm(bias.unsqueeze(1), tokens.flatten(1, 2), weight.transpose(1, 2))
+        return mixed.unflatten(1, x.shape[1:3])
 
 
 class PooledFusion(nn.Module):
@@ -80,9 +121,12 @@ class PooledFusion(nn.Module):
     def forward(self, branches: list[Tensor]) -> Tensor:
         """branches: [B, H, W, C] each. Returns [B, H, W, C]."""
         pooled = _total(branches).mean(dim=(1, 2))
-        weights = self.fc2(self.act(self.fc1(pooled))).reshape(pooled.shape[0], 1, 1, pooled.shape[1], self.branches)
-        weights = weights.softmax(dim=-1)
-        return _total([b * weights[..., i].to(b.dtype) for i, b in enumerate(branches)])
+        return _weighed(branches, self.weights(pooled).unbind(-1))
+
+    def weights(self, pooled: Tensor) -> Tensor:
+        """pooled: [B, C], the map's mean of the sum of the branches. Returns [B, C, branches], which sum to 1."""
+        scores = self.fc2(self.act(self.fc1(pooled)))
+        return scores.reshape(pooled.shape[0], pooled.shape[1], self.branches).softmax(dim=-1)
 
 
 class TokenFusion(nn.Module):
@@ -107,10 +151,15 @@ class MeanFusion(nn.Module):
 
     def __init__(self, dim: int, branches: int) -> None:
         super().__init__()
+        self.branches = branches
 
     def forward(self, branches: list[Tensor]) -> Tensor:
         """branches: [B, H, W, C] each. Returns [B, H, W, C]."""
         return _total(branches) / len(branches)
+
+    def weights(self, pooled: Tensor) -> Tensor:
+        """pooled: [B, C]. Returns [B, C, branches], as ``PooledFusion.weights`` does."""
+        return pooled.new_full((pooled.shape[0], pooled.shape[1], self.branches), 1 / self.branches)
 
 
 _FUSION_MODULES = {"pooled": PooledFusion, "token": TokenFusion, "mean": MeanFusion}
@@ -129,24 +178,9 @@ def check_modes(offsets: str, samples: int, fusion: str) -> None:
         raise ValueError(f"offsets='zero' reads one token, not {samples} (samples=3 goes with: axial, token, joint)")
 
 
-def _recompose(x: Tensor, dy: Tensor | None, dx: Tensor | None, samples: int) -> Tensor:
-    """The tokens a branch reads, side by side: one FC over them is the sum of one FC each, with one bias.
-
-    x: [B, H, W, C]; dy, dx: [B, H, W, samples * G], None for an axis the branch does not move along.
-    Returns [B, H, W, samples * C].
-    """
-    tokens: list[Tensor] = []
-    for i in range(samples):
-        if dy is not None and dx is not None:
-            token = sample_joint(x, dy.chunk(samples, dim=-1)[i], dx.chunk(samples, dim=-1)[i])
-        elif dx is not None:
-            token = sample_axis(x, dx.chunk(samples, dim=-1)[i], 2)
-        elif dy is not None:
-            token = sample_axis(x, dy.chunk(samples, dim=-1)[i], 1)
-        else:
-            token = x
-        tokens.append(token)
-    return tokens[0] if samples == 1 else torch.cat(tokens, dim=-1)
+def _weighed(branches: list[Tensor], weights: list[Tensor]) -> Tensor:
+    """The sum of the branches [B, H, W, C], each times its weights [B, C]."""
+    return _total([b * w.unsqueeze(1).unsqueeze(1).to(b.dtype) for b, w in zip(branches, weights)])
 
 
 def _total(tensors: list[Tensor]) -> Tensor:

@@ -1,0 +1,525 @@
+"""Sampling on CUDA as Triton kernels, forward and backward: what ``atm.sampling`` computes, without its gathers.
+
+Positions are recomputed in the backward, so nothing is saved. Nothing is added atomically either: every sum has one
+owner and one order, and the same inputs give the same bits. Tensors may be strided, as slices of wider ones are.
+Importing this module imports Triton, which not every torch comes with.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+# Elements of a tile of tokens x channels: 8 for each of the 128 threads of 4 warps, enough loads in flight to hide
+# their latency, few enough that a thread's 64-bit addresses stay in registers.
+TILE = 1024
+# Channels of such a tile: 64 divide every width of the published models (64, 128, 320, 512), and the lanes of a warp
+# still lie side by side on the channels of one or two tokens.
+TILE_CHANNELS = 64
+# Channels of a program that walks over tokens: one for each lane of its only warp.
+LANES = 32
+# Tokens of a line whose input gradient one such program sums: 32 registers of every lane.
+TARGETS = 32
+# Fused multiply-adds are asked for by name: left to Triton's default, the bits would change with its version.
+TILE_LAUNCH = {"num_warps": 4, "enable_fp_fusion": True}
+LANE_LAUNCH = {"num_warps": 1, "enable_fp_fusion": True}
+
+
+def unavailable(device: torch.device | str) -> str | None:
+    """Why the kernels cannot run on ``device``, or None where they can (everywhere under TRITON_INTERPRET=1)."""
+    device = torch.device(device)
+    if not isinstance(_axis_forward_kernel, triton.JITFunction):  # interpreted
+        return None
+    if device.type != "cuda":
+        return f"the Triton kernels run on CUDA, not on {device.type}"
+    if torch.version.hip:
+        return "the Triton kernels were written for NVIDIA GPUs, this is ROCm"
+    if not torch.cuda.is_available():
+        return "there is no CUDA device"
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return f"Triton supports compute capability 8.0 and above, not that of {torch.cuda.get_device_name(device)}"
+    try:
+        triton.runtime.driver.active.get_current_target()
+    except Exception as error:  # it compiles a part of itself at first, for which there may be no compiler
+        return f"Triton does not start: {error}"
+    return None
+
+
+def axis_forward(x: Tensor, offsets: Tensor, dim: int, out: Tensor) -> None:
+    """Writes what ``sample_axis`` returns into ``out``.
+
+    x, out: [B, H, W, C] in any float dtype; offsets: [B, H, W, G]; dim: 1 for vertical, 2 for horizontal.
+    """
+    x, offsets, out = _lines(dim, x, offsets, out)
+    lines, size, channels = x.shape[1:]
+    tile = _tile(size, channels)
+    with _device(x):
+        _axis_forward_kernel[_grid(x, tile["TOKENS"], tile["CHANNELS"])](
+            *(x, *x.stride()),
+            *(offsets, *offsets.stride()),
+            *(out, *out.stride()),
+            *(lines, size, channels),
+            COMPUTE=_compute_dtype(x, offsets),
+            SHARING=channels // offsets.shape[3],
+            **tile,
+            **TILE_LAUNCH,
+        )
+
+
+def axis_backward(
+    grad: Tensor,
+    x: Tensor,
+    offsets: Tensor,
+    dim: int,
+    grad_x: Tensor,
+    grad_offsets: Tensor,
+    grad_mean: Tensor | None = None,
+) -> None:
+    """Adds the gradient with respect to ``x`` to ``grad_x`` and writes that of the offsets into ``grad_offsets``.
+
+    grad, x: [B, H, W, C]; offsets, grad_offsets: [B, H, W, G]; dim as in ``axis_forward``.
+    grad_x: [B, H, W, C] initialised by the caller, in float32 (float64 for float64), for it collects several branches.
+    grad_mean: [B, C] is added to the gradient of every token of its image.
+    """
+    grad, x, offsets, grad_x, grad_offsets = _lines(dim, grad, x, offsets, grad_x, grad_offsets)
+    lines, size, channels = x.shape[1:]
+    sharing = channels // offsets.shape[3]
+    tile = _group_tile(size, channels, sharing)
+    compute = _compute_dtype(x, offsets)
+    targets = min(TARGETS, triton.next_power_of_2(size))
+    with _device(x):
+        _axis_offset_gradient_kernel[_grid(x, tile["TOKENS"], tile["GROUPS"] * sharing)](
+            *(x, *x.stride()),
+            *(offsets, *offsets.stride()),
+            *(grad, *grad.stride()),
+            *_mean(grad, grad_mean),
+            *(grad_offsets, *grad_offsets.stride()),
+            *(lines, size, channels),
+            COMPUTE=compute,
+            SHARING=sharing,
+            **tile,
+            **TILE_LAUNCH,
+        )
+        _axis_input_gradient_kernel[_grid(x, targets, LANES)](
+            *(offsets, *offsets.stride()),
+            *(grad, *grad.stride()),
+            *_mean(grad, grad_mean),
+            *(grad_x, *grad_x.stride()),
+            *(lines, size, channels),
+            COMPUTE=compute,
+            SHARING=sharing,
+            TARGETS=targets,
+            CHANNELS=LANES,
+            **LANE_LAUNCH,
+        )
+
+
+def joint_forward(x: Tensor, dy: Tensor, dx: Tensor, out: Tensor) -> None:
+    """Writes what ``sample_joint`` returns into ``out``.
+
+    x, out: [B, H, W, C] in any float dtype; dy, dx: [B, H, W, G].
+    """
+    height, width, channels = x.shape[1:]
+    tile = _tile(width, channels)
+    with _device(x):
+        _joint_forward_kernel[_grid(x, tile["TOKENS"], tile["CHANNELS"])](
+            *(x, *x.stride()),
+            *(dy, *dy.stride()),
+            *(dx, *dx.stride()),
+            *(out, *out.stride()),
+            *(height, width, channels),
+            COMPUTE=_compute_dtype(x, dy, dx),
+            SHARING=channels // dy.shape[3],
+            **tile,
+            **TILE_LAUNCH,
+        )
+
+
+def joint_backward(
+    grad: Tensor,
+    x: Tensor,
+    dy: Tensor,
+    dx: Tensor,
+    grad_x: Tensor,
+    grad_dy: Tensor,
+    grad_dx: Tensor,
+    grad_mean: Tensor | None = None,
+) -> None:
+    """Adds the gradient with respect to ``x`` to ``grad_x`` and writes those of the offsets.
+
+    grad, x: [B, H, W, C]; dy, dx, grad_dy, grad_dx: [B, H, W, G]; grad_x and grad_mean as in ``axis_backward``.
+    """
+    batch, height, width, channels = x.shape
+    sharing = channels // dy.shape[3]
+    tile = _group_tile(width, channels, sharing)
+    compute = _compute_dtype(x, dy, dx)
+    with _device(x):
+        _joint_offset_gradient_kernel[_grid(x, tile["TOKENS"], tile["GROUPS"] * sharing)](
+            *(x, *x.stride()),
+            *(dy, *dy.stride()),
+            *(dx, *dx.stride()),
+            *(grad, *grad.stride()),
+            *_mean(grad, grad_mean),
+            *(grad_dy, *grad_dy.stride()),
+            *(grad_dx, *grad_dx.stride()),
+            *(height, width, channels),
+            COMPUTE=compute,
+            SHARING=sharing,
+            **tile,
+            **TILE_LAUNCH,
+        )
+        _joint_input_gradient_kernel[(batch, triton.cdiv(channels, LANES))](
+            *(dy, *dy.stride()),
+            *(dx, *dx.stride()),
+            *(grad, *grad.stride()),
+            *_mean(grad, grad_mean),
+            *(grad_x, *grad_x.stride()),
+            *(height, width, channels),
+            COMPUTE=compute,
+            SHARING=sharing,
+            CHANNELS=LANES,
+            **LANE_LAUNCH,
+        )
+
+
+def _lines(dim: int, *maps: Tensor) -> tuple[Tensor, ...]:
+    """The maps with the axis of the offsets third, so that the kernels know lines of tokens only."""
+    return tuple(m.transpose(1, 2) for m in maps) if dim == 1 else maps
+
+
+def _compute_dtype(*tensors: Tensor) -> tl.dtype:
+    return tl.float64 if any(t.dtype == torch.float64 for t in tensors) else tl.float32
+
+
+def _mean(grad: Tensor, grad_mean: Tensor | None) -> tuple[Tensor, int, int, bool]:
+    """The kernels' arguments for the mean's gradient; ``grad`` stands for a pointer that is never followed."""
+    return (grad, 0, 0, False) if grad_mean is None else (grad_mean, *grad_mean.stride(), True)
+
+
+def _tile(size: int, channels: int) -> dict[str, int]:
+    """The sides of a tile of tokens x channels of a line of ``size`` tokens."""
+    block = min(TILE_CHANNELS, triton.next_power_of_2(channels))
+    return {"TOKENS": min(TILE // block, triton.next_power_of_2(size)), "CHANNELS": block}
+
+
+def _group_tile(size: int, channels: int, sharing: int) -> dict[str, int]:
+    """The sides of a tile whose channels are summed by group: no group is cut, and each is padded to a power of two."""
+    padded = triton.next_power_of_2(sharing)
+    groups = min(triton.next_power_of_2(channels // sharing), max(1, TILE_CHANNELS // padded))
+    tokens = min(max(1, TILE // (groups * padded)), triton.next_power_of_2(size))
+    return {"TOKENS": tokens, "GROUPS": groups, "PADDED": padded}
+
+
+def _grid(x: Tensor, tokens: int, channels: int) -> tuple[int, int, int]:
+    """The programs that cover x [B, lines, size, C]. Lines first: only that side of a grid may exceed 65535."""
+    return x.shape[0] * x.shape[1], triton.cdiv(x.shape[2], tokens), triton.cdiv(x.shape[3], channels)
+
+
+def _device(x: Tensor) -> AbstractContextManager[object]:
+    """Triton launches on the current device, wherever its arguments are."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+
+
+# In the kernels a map is a pointer and its strides (_b, _h, _w, _c: image, row, column, channel; along an axis _l and
+# _t: line, token). Tokens are counted in 32 bits, elements in 64: a batch may have more than 2^31 of them.
+# Triton is kept from knowing that channels are 1 apart (do_not_specialize): for the few reads that are contiguous it
+# would give each thread 8 neighbours, and a warp's many reads that are not would go to 8 times as many places. The same
+# goes for tokens with a single offset, which are 1 apart there.
+
+
+@triton.jit
+def _locate(here, offset, size, COMPUTE: tl.constexpr):
+    """Lower neighbour, fraction of the way to the next one, and whether the offset has a gradient there."""
+    position = offset.to(COMPUTE) + here
+    # Both neighbours are zeros at -2, so that is where all that is out of reach may point: integers never overflow.
+    reachable = (position >= -2) & (position <= size)
+    bounded = tl.where(reachable, position, -2.0)
+    low = tl.floor(bounded)
+    fraction = tl.where(position == position, bounded - low, position)  # NaN is out of reach, and stays NaN
+    return low.to(tl.int32), fraction, reachable
+
+
+@triton.jit
+def _lerp(low, high, fraction):
+    """As torch.lerp, which is exact at both ends."""
+    step = high - low
+    return tl.where(fraction < 0.5, low + fraction * step, high - (1.0 - fraction) * step)
+
+
+@triton.jit
+def _read_pair(line, low, size, stride, mask, COMPUTE: tl.constexpr):
+    """The tokens ``low`` and ``low + 1`` of lines of ``size`` tokens, zero outside. line: pointers to their token 0."""
+    pointers = line + low.to(tl.int64) * stride
+    first = tl.load(pointers, mask & (low >= 0) & (low < size), other=0.0)
+    second = tl.load(pointers + stride, mask & (low >= -1) & (low < size - 1), other=0.0)
+    return first.to(COMPUTE), second.to(COMPUTE)
+
+
+@triton.jit
+def _at(image, row, column, stride_b, stride_h, stride_w):
+    """How far a token is from the first one, in elements."""
+    return image.to(tl.int64) * stride_b + row.to(tl.int64) * stride_h + column.to(tl.int64) * stride_w
+
+
+@triton.jit
+def _padded_channels(SHARING: tl.constexpr, GROUPS: tl.constexpr, PADDED: tl.constexpr):
+    """The channels of the program's groups, each padded to a power of two, and which are no padding. [1, channels]."""
+    lane = (tl.program_id(2) * (GROUPS * PADDED) + tl.arange(0, GROUPS * PADDED))[None, :]
+    return lane // PADDED * SHARING + lane % PADDED, lane % PADDED < SHARING
+
+
+@triton.jit
+def _store_group_sums(
+    pointers, stride, values, mask, groups,
+    TOKENS: tl.constexpr, GROUPS: tl.constexpr, PADDED: tl.constexpr,
+):  # fmt: skip
+    """Sums the values, [tokens, channels], over the channels of each group. pointers, mask: [tokens, 1]."""
+    group = (tl.program_id(2) * GROUPS + tl.arange(0, GROUPS))[None, :]
+    sums = tl.sum(tl.reshape(values, [TOKENS, GROUPS, PADDED]), axis=2).to(pointers.dtype.element_ty)
+    tl.store(pointers + group * stride, sums, mask & (group < groups))
+
+
+@triton.jit(do_not_specialize=["x_c", "o_t", "o_c", "out_c"])
+def _axis_forward_kernel(
+    x, x_b, x_l, x_t, x_c,
+    offsets, o_b, o_l, o_t, o_c,
+    out, out_b, out_l, out_t, out_c,
+    lines, size, channels,
+    COMPUTE: tl.constexpr, SHARING: tl.constexpr, TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    image = tl.program_id(0) // lines
+    line = tl.program_id(0) % lines
+    here = (tl.program_id(1) * TOKENS + tl.arange(0, TOKENS))[:, None]
+    channel = (tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS))[None, :]
+    mask = (here < size) & (channel < channels)
+
+    offset = tl.load(offsets + _at(image, line, here, o_b, o_l, o_t) + channel // SHARING * o_c, mask, other=0.0)
+    low, fraction, _ = _locate(here, offset, size, COMPUTE)
+    first, second = _read_pair(
+        x + (image.to(tl.int64) * x_b + line.to(tl.int64) * x_l) + channel * x_c, low, size, x_t, mask, COMPUTE
+    )
+    read = _lerp(first, second, fraction).to(out.dtype.element_ty)
+    tl.store(out + _at(image, line, here, out_b, out_l, out_t) + channel * out_c, read, mask)
+
+
+@triton.jit(do_not_specialize=["x_c", "dy_w", "dy_c", "dx_w", "dx_c", "out_c"])
+def _joint_forward_kernel(
+    x, x_b, x_h, x_w, x_c,
+    dy, dy_b, dy_h, dy_w, dy_c,
+    dx, dx_b, dx_h, dx_w, dx_c,
+    out, out_b, out_h, out_w, out_c,
+    height, width, channels,
+    COMPUTE: tl.constexpr, SHARING: tl.constexpr, TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    image = tl.program_id(0) // height
+    row = tl.program_id(0) % height
+    column = (tl.program_id(1) * TOKENS + tl.arange(0, TOKENS))[:, None]
+    channel = (tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS))[None, :]
+    mask = (column < width) & (channel < channels)
+
+    group = channel // SHARING
+    offset_y = tl.load(dy + _at(image, row, column, dy_b, dy_h, dy_w) + group * dy_c, mask, other=0.0)
+    offset_x = tl.load(dx + _at(image, row, column, dx_b, dx_h, dx_w) + group * dx_c, mask, other=0.0)
+    low_y, fraction_y, _ = _locate(row, offset_y, height, COMPUTE)
+    low_x, fraction_x, _ = _locate(column, offset_x, width, COMPUTE)
+
+    line = x + image.to(tl.int64) * x_b + low_y.to(tl.int64) * x_h + channel * x_c
+    above = mask & (low_y >= 0) & (low_y < height)
+    below = mask & (low_y >= -1) & (low_y < height - 1)
+    top_left, top_right = _read_pair(line, low_x, width, x_w, above, COMPUTE)
+    bottom_left, bottom_right = _read_pair(line + x_h, low_x, width, x_w, below, COMPUTE)
+    top = _lerp(top_left, top_right, fraction_x)
+    bottom = _lerp(bottom_left, bottom_right, fraction_x)
+    read = _lerp(top, bottom, fraction_y).to(out.dtype.element_ty)
+    tl.store(out + _at(image, row, column, out_b, out_h, out_w) + channel * out_c, read, mask)
+
+
+@triton.jit(do_not_specialize=["x_c", "o_t", "o_c", "g_c", "mean_c", "go_t", "go_c"])
+def _axis_offset_gradient_kernel(
+    x, x_b, x_l, x_t, x_c,
+    offsets, o_b, o_l, o_t, o_c,
+    grad, g_b, g_l, g_t, g_c,
+    mean, mean_b, mean_c, has_mean: tl.constexpr,
+    grad_offsets, go_b, go_l, go_t, go_c,
+    lines, size, channels,
+    COMPUTE: tl.constexpr, SHARING: tl.constexpr,
+    TOKENS: tl.constexpr, GROUPS: tl.constexpr, PADDED: tl.constexpr,
+):  # fmt: skip
+    image = tl.program_id(0) // lines
+    line = tl.program_id(0) % lines
+    here = (tl.program_id(1) * TOKENS + tl.arange(0, TOKENS))[:, None]
+    channel, known = _padded_channels(SHARING, GROUPS, PADDED)
+    mask = (here < size) & known & (channel < channels)
+
+    offset = tl.load(offsets + _at(image, line, here, o_b, o_l, o_t) + channel // SHARING * o_c, mask, other=0.0)
+    low, _, reachable = _locate(here, offset, size, COMPUTE)
+    first, second = _read_pair(
+        x + (image.to(tl.int64) * x_b + line.to(tl.int64) * x_l) + channel * x_c, low, size, x_t, mask, COMPUTE
+    )
+    cotangent = tl.load(grad + _at(image, line, here, g_b, g_l, g_t) + channel * g_c, mask, other=0.0).to(COMPUTE)
+    if has_mean:
+        cotangent += tl.load(mean + image.to(tl.int64) * mean_b + channel * mean_c, mask, other=0.0).to(COMPUTE)
+    slope = tl.where(reachable & mask, cotangent * (second - first), 0.0)
+    grad_offsets += _at(image, line, here, go_b, go_l, go_t)
+    _store_group_sums(grad_offsets, go_c, slope, here < size, channels // SHARING, TOKENS, GROUPS, PADDED)
+
+
+@triton.jit(do_not_specialize=["x_c", "dy_w", "dy_c", "dx_w", "dx_c", "g_c", "mean_c", "gy_w", "gy_c", "gx_w", "gx_c"])
+def _joint_offset_gradient_kernel(
+    x, x_b, x_h, x_w, x_c,
+    dy, dy_b, dy_h, dy_w, dy_c,
+    dx, dx_b, dx_h, dx_w, dx_c,
+    grad, g_b, g_h, g_w, g_c,
+    mean, mean_b, mean_c, has_mean: tl.constexpr,
+    grad_dy, gy_b, gy_h, gy_w, gy_c,
+    grad_dx, gx_b, gx_h, gx_w, gx_c,
+    height, width, channels,
+    COMPUTE: tl.constexpr, SHARING: tl.constexpr,
+    TOKENS: tl.constexpr, GROUPS: tl.constexpr, PADDED: tl.constexpr,
+):  # fmt: skip
+    image = tl.program_id(0) // height
+    row = tl.program_id(0) % height
+    column = (tl.program_id(1) * TOKENS + tl.arange(0, TOKENS))[:, None]
+    channel, known = _padded_channels(SHARING, GROUPS, PADDED)
+    mask = (column < width) & known & (channel < channels)
+
+    group = channel // SHARING
+    offset_y = tl.load(dy + _at(image, row, column, dy_b, dy_h, dy_w) + group * dy_c, mask, other=0.0)
+    offset_x = tl.load(dx + _at(image, row, column, dx_b, dx_h, dx_w) + group * dx_c, mask, other=0.0)
+    low_y, fraction_y, reachable_y = _locate(row, offset_y, height, COMPUTE)
+    low_x, fraction_x, reachable_x = _locate(column, offset_x, width, COMPUTE)
+
+    line = x + image.to(tl.int64) * x_b + low_y.to(tl.int64) * x_h + channel * x_c
+    above = mask & (low_y >= 0) & (low_y < height)
+    below = mask & (low_y >= -1) & (low_y < height - 1)
+    top_left, top_right = _read_pair(line, low_x, width, x_w, above, COMPUTE)
+    bottom_left, bottom_right = _read_pair(line + x_h, low_x, width, x_w, below, COMPUTE)
+    cotangent = tl.load(grad + _at(image, row, column, g_b, g_h, g_w) + channel * g_c, mask, other=0.0).to(COMPUTE)
+    if has_mean:
+        cotangent += tl.load(mean + image.to(tl.int64) * mean_b + channel * mean_c, mask, other=0.0).to(COMPUTE)
+
+    down = _lerp(bottom_left, bottom_right, fraction_x) - _lerp(top_left, top_right, fraction_x)
+    right = _lerp(top_right - top_left, bottom_right - bottom_left, fraction_y)
+    down = tl.where(reachable_y & mask, cotangent * down, 0.0)
+    right = tl.where(reachable_x & mask, cotangent * right, 0.0)
+    grad_dy += _at(image, row, column, gy_b, gy_h, gy_w)
+    grad_dx += _at(image, row, column, gx_b, gx_h, gx_w)
+    _store_group_sums(grad_dy, gy_c, down, column < width, channels // SHARING, TOKENS, GROUPS, PADDED)
+    _store_group_sums(grad_dx, gx_c, right, column < width, channels // SHARING, TOKENS, GROUPS, PADDED)
+
+
+@triton.jit(do_not_specialize=["o_c", "g_c", "mean_c"])
+def _axis_input_gradient_kernel(
+    offsets, o_b, o_l, o_t, o_c,
+    grad, g_b, g_l, g_t, g_c,
+    mean, mean_b, mean_c, has_mean: tl.constexpr,
+    grad_x, gx_b, gx_l, gx_t, gx_c,
+    lines, size, channels,
+    COMPUTE: tl.constexpr, SHARING: tl.constexpr, TARGETS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """Every program owns some tokens of a line, for some channels, and looks which tokens of the line read them.
+
+    A line is short, so comparing all pairs costs less than writing to scattered addresses, and the sum stays in
+    registers: no store is ever read back, and there is nothing for the compiler or the memory to put out of order.
+    """
+    image = tl.program_id(0) // lines
+    line = tl.program_id(0) % lines
+    start = tl.program_id(1) * TARGETS
+    target = tl.arange(0, TARGETS)[:, None]
+    channel = (tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS))[None, :]
+    mask = channel < channels
+
+    offsets += image.to(tl.int64) * o_b + line.to(tl.int64) * o_l + channel // SHARING * o_c
+    grad += image.to(tl.int64) * g_b + line.to(tl.int64) * g_l + channel * g_c
+    if has_mean:
+        added = tl.load(mean + image.to(tl.int64) * mean_b + channel * mean_c, mask, other=0.0).to(COMPUTE)
+    total = tl.zeros([TARGETS, CHANNELS], COMPUTE)
+    for here in range(size):
+        low, fraction, _ = _locate(here, tl.load(offsets, mask, other=0.0), size, COMPUTE)
+        cotangent = tl.load(grad, mask, other=0.0).to(COMPUTE)
+        if has_mean:
+            cotangent += added
+        # With `start` on the left, the right is constants, and the compiler sees that every comparison occurs twice.
+        second = tl.where(low - start == target - 1, fraction * cotangent, 0.0)
+        total += tl.where(low - start == target, (1.0 - fraction) * cotangent, second)
+        offsets += o_t
+        grad += g_t
+
+    grad_x += _at(image, line, start + target, gx_b, gx_l, gx_t) + channel * gx_c
+    mask = mask & (start + target < size)
+    tl.store(grad_x, tl.load(grad_x, mask, other=0.0) + total.to(grad_x.dtype.element_ty), mask)
+
+
+@triton.jit(do_not_specialize=["dy_c", "dx_c", "g_c", "mean_c", "gx_c"])
+def _joint_input_gradient_kernel(
+    dy, dy_b, dy_h, dy_w, dy_c,
+    dx, dx_b, dx_h, dx_w, dx_c,
+    grad, g_b, g_h, g_w, g_c,
+    mean, mean_b, mean_c, has_mean: tl.constexpr,
+    grad_x, gx_b, gx_h, gx_w, gx_c,
+    height, width, channels,
+    COMPUTE: tl.constexpr, SHARING: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """Every program owns some channels of an image and walks its tokens one after the other, a lane per channel.
+
+    Two tokens may read the same place, so what is stored for one has to be seen by the next. It is, because
+    - every element of these vectors has a lane of its own (CHANNELS = 32 = one warp), so there is one layout only, and
+      an address is loaded and stored by the same lane, for which memory keeps the order of the program;
+    - no other lane or program has that channel of that image;
+    - the four places of one token differ, so all four may be loaded before the first is stored;
+    - the barrier keeps the compiler from moving a load of the next token before the stores of this one. Triton would
+      do that only where it pipelines a loop, which it does for loops over matrix products or on request.
+    """
+    image = tl.program_id(0).to(tl.int64)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    mask = channel < channels
+    group = channel // SHARING
+    dy += image * dy_b + group * dy_c
+    dx += image * dx_b + group * dx_c
+    grad += image * g_b + channel * g_c
+    grad_x += image * gx_b + channel * gx_c
+    if has_mean:
+        added = tl.load(mean + image * mean_b + channel * mean_c, mask, other=0.0).to(COMPUTE)
+
+    for row in range(height):
+        dy_here, dx_here, grad_here = dy, dx, grad
+        next_dy = tl.load(dy_here, mask, other=0.0)
+        next_dx = tl.load(dx_here, mask, other=0.0)
+        next_grad = tl.load(grad_here, mask, other=0.0)
+        for column in range(width):
+            low_y, fraction_y, _ = _locate(row, next_dy, height, COMPUTE)
+            low_x, fraction_x, _ = _locate(column, next_dx, width, COMPUTE)
+            cotangent = next_grad.to(COMPUTE)
+            if has_mean:
+                cotangent += added
+            # The next token is on its way while this one is added: few programs run, so waiting is what costs.
+            dy_here += dy_w
+            dx_here += dx_w
+            grad_here += g_w
+            more = channel < tl.where(column + 1 < width, channels, 0)
+            next_dy = tl.load(dy_here, more, other=0.0)
+            next_dx = tl.load(dx_here, more, other=0.0)
+            next_grad = tl.load(grad_here, more, other=0.0)
+
+            above = mask & (low_y >= 0) & (low_y < height)
+            below = mask & (low_y >= -1) & (low_y < height - 1)
+            left = (low_x >= 0) & (low_x < width)
+            right = (low_x >= -1) & (low_x < width - 1)
+            top = grad_x + low_y.to(tl.int64) * gx_h + low_x.to(tl.int64) * gx_w
+            bottom = top + gx_h
+            top_left = tl.load(top, above & left, other=0.0)
+            top_right = tl.load(top + gx_w, above & right, other=0.0)
+            bottom_left = tl.load(bottom, below & left, other=0.0)
+            bottom_right = tl.load(bottom + gx_w, below & right, other=0.0)
+            upper = (1.0 - fraction_y) * cotangent
+            lower = fraction_y * cotangent
+            tl.store(top, top_left + (1.0 - fraction_x) * upper, above & left)
+            tl.store(top + gx_w, top_right + fraction_x * upper, above & right)
+            tl.store(bottom, bottom_left + (1.0 - fraction_x) * lower, below & left)
+            tl.store(bottom + gx_w, bottom_right + fraction_x * lower, below & right)
+            tl.debug_barrier()
+        dy += dy_h
+        dx += dx_h
+        grad += g_h

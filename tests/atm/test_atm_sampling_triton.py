@@ -1,0 +1,354 @@
+"""The Triton kernels compute what ``atm.sampling`` computes, and compile for a GPU without one.
+
+Where there is no GPU, Triton's interpreter runs them on the CPU. It has to be chosen before Triton is imported, which
+torch may have done: the class then runs in a process of its own. What the interpreter cannot show, layouts and the
+order of memory accesses, is read from the compiled kernels.
+"""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import atm.sampling
+from atm.sampling import sample_axis, sample_joint
+
+triton = pytest.importorskip("triton")
+
+MODES = ["horizontal", "vertical", "joint"]
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+RUNS_HERE = INTERPRETED or torch.cuda.is_available()
+DEVICE = "cpu" if INTERPRETED else "cuda"
+# Lines and channels beyond one block of the kernels, groups of 1, 2, 3, 5 and all channels, single tokens and lines.
+SHAPES = [(2, 3, 5, 6, 3), (1, 1, 1, 4, 2), (1, 1, 35, 5, 1), (1, 37, 1, 6, 2), (1, 3, 2, 70, 70), (1, 2, 3, 150, 30)]
+
+
+def kernels() -> ModuleType:
+    import atm.sampling.triton_kernels
+
+    return atm.sampling.triton_kernels
+
+
+def inputs(shape: tuple[int, ...], dtype: torch.dtype, offset_dtype: torch.dtype, seed: int = 0) -> dict[str, Tensor]:
+    """Random tensors whose values and positions are exact in their dtypes: only the kernels' own rounding is left."""
+    batch, height, width, channels, groups = shape
+    generator = torch.Generator().manual_seed(seed)
+    x, grad = torch.randn(2, batch, height, width, channels, generator=generator).to(dtype)
+    dy, dx = (3 * torch.randn(2, batch, height, width, groups, generator=generator)).mul(8).round().div(8)
+    return {
+        "x": x,
+        "grad": grad,
+        "dy": dy.to(offset_dtype),
+        "dx": dx.to(offset_dtype),
+        "grad_mean": torch.randn(batch, channels, generator=generator),
+    }
+
+
+def reference(mode: str, x: Tensor, grad: Tensor, dy: Tensor, dx: Tensor, grad_mean: Tensor) -> dict[str, Tensor]:
+    """The output and the gradients in float64, by autograd."""
+    x, dy, dx = (t.double().requires_grad_() for t in (x, dy, dx))
+    wanted = {"horizontal": [x, dx], "vertical": [x, dy], "joint": [x, dy, dx]}[mode]
+    out = sample_joint(x, dy, dx) if mode == "joint" else sample_axis(*wanted, 1 if mode == "vertical" else 2)
+    gradients = torch.autograd.grad(out, wanted, grad.double() + grad_mean.double()[:, None, None])
+    return dict(zip(["out", "grad_x", "grad_first", "grad_second"], [out.detach(), *gradients]))
+
+
+def sliced(tensor: Tensor) -> Tensor:
+    """The tensor as the middle of a wider one, on the device."""
+    wide = torch.full((*tensor.shape[:-1], 3 * tensor.shape[-1]), 7.0, dtype=tensor.dtype, device=DEVICE)
+    part = wide[..., tensor.shape[-1] : 2 * tensor.shape[-1]]
+    part.copy_(tensor)
+    return part
+
+
+def computed(mode: str, x: Tensor, grad: Tensor, dy: Tensor, dx: Tensor, grad_mean: Tensor | None) -> dict[str, Tensor]:
+    """The same by the kernels, every tensor a slice; checks that nothing beside the results is written."""
+    x, grad, dy, dx = (sliced(t) for t in (x, grad, dy, dx))
+    grad_mean = None if grad_mean is None else sliced(grad_mean)
+    compute = torch.float64 if torch.float64 in (x.dtype, dy.dtype) else torch.float32
+    nan = float("nan")
+    results = {"out": sliced(torch.full_like(x, nan)), "grad_x": sliced(torch.zeros_like(x, dtype=compute))}
+    results["grad_first"] = sliced(torch.full_like(dy, nan))
+    if mode == "joint":
+        results["grad_second"] = sliced(torch.full_like(dx, nan))
+        kernels().joint_forward(x, dy, dx, results["out"])
+        gradients = [results[name] for name in ("grad_x", "grad_first", "grad_second")]
+        kernels().joint_backward(grad, x, dy, dx, *gradients, grad_mean)
+    else:
+        offsets, dim = (dx, 2) if mode == "horizontal" else (dy, 1)
+        kernels().axis_forward(x, offsets, dim, results["out"])
+        kernels().axis_backward(grad, x, offsets, dim, results["grad_x"], results["grad_first"], grad_mean)
+    for result in results.values():
+        width = result.shape[-1]
+        beside = result._base[..., :width], result._base[..., 2 * width :]
+        assert all(torch.all(b == 7.0) for b in beside)
+    return {name: result.cpu() for name, result in results.items()}
+
+
+def assert_close(ours: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Within float32's rounding of a few terms, and for a narrow result its one rounding at the end.
+
+    A result in bfloat16 is off by half a unit in the last of its 8 bits, 2^-9, in float16 2^-12; twice that is allowed.
+    The interpreter cuts to bfloat16 instead of rounding, and is off by a whole unit; the compiled kernels round.
+    """
+    bfloat16 = 2.0**-7 if INTERPRETED else 2.0**-8
+    assert ours.keys() == expected.keys()
+    for name, result in ours.items():
+        relative = {torch.bfloat16: bfloat16, torch.float16: 2.0**-11, torch.float64: 1e-12}.get(result.dtype, 1e-5)
+        absolute = 1e-12 if result.dtype == torch.float64 else 1e-5
+        torch.testing.assert_close(
+            result.double(), expected[name], rtol=relative, atol=absolute, msg=lambda m, name=name: f"{name}: {m}"
+        )
+
+
+class TestKernels:
+    __test__ = RUNS_HERE
+
+    def test_are_available_here(self) -> None:
+        assert kernels().unavailable(DEVICE) is None
+
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("shape", SHAPES)
+    def test_equal_the_reference(self, mode: str, shape: tuple[int, ...]) -> None:
+        tensors = inputs(shape, torch.float32, torch.float32)
+        assert_close(computed(mode, **tensors), reference(mode, **tensors))
+
+    @pytest.mark.parametrize("mode", ["horizontal", "joint"])
+    @pytest.mark.parametrize(
+        ("dtype", "offset_dtype"),
+        [
+            (torch.bfloat16, torch.float32),
+            (torch.bfloat16, torch.bfloat16),
+            (torch.float16, torch.float32),
+            (torch.float16, torch.float16),
+            (torch.float32, torch.bfloat16),
+            (torch.float64, torch.float64),
+            (torch.float64, torch.float32),
+            (torch.float32, torch.float64),
+        ],
+    )
+    def test_equal_the_reference_in_any_dtype(self, mode: str, dtype: torch.dtype, offset_dtype: torch.dtype) -> None:
+        tensors = inputs((2, 2, 3, 6, 3), dtype, offset_dtype)
+        if dtype == torch.float64:
+            tensors["grad_mean"] = tensors["grad_mean"].double()
+        assert_close(computed(mode, **tensors), reference(mode, **tensors))
+
+    @settings(max_examples=12, deadline=None, derandomize=True)
+    @given(
+        mode=st.sampled_from(MODES),
+        sizes=st.tuples(st.integers(1, 2), st.integers(1, 5), st.integers(1, 5)),
+        groups=st.integers(1, 4),
+        sharing=st.integers(1, 5),
+        seed=st.integers(0, 2**16),
+    )
+    def test_equal_the_reference_for_any_shape(self, mode, sizes, groups, sharing, seed) -> None:
+        tensors = inputs((*sizes, groups * sharing, groups), torch.float32, torch.float32, seed)
+        assert_close(computed(mode, **tensors), reference(mode, **tensors))
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_take_no_mean_for_a_zero_mean(self, mode: str) -> None:
+        tensors = inputs((2, 2, 3, 6, 3), torch.float32, torch.float32)
+        zero = tensors | {"grad_mean": torch.zeros(2, 6)}
+        with_zero, without = computed(mode, **zero), computed(mode, **(tensors | {"grad_mean": None}))
+        assert all(torch.equal(with_zero[name], without[name]) for name in without)
+
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("far", [-3e9, 1e30, float("inf"), float("-inf")])
+    def test_read_zero_far_outside_without_gradient(self, mode: str, far: float) -> None:
+        tensors = inputs((1, 2, 3, 4, 2), torch.float32, torch.float32)
+        tensors["dy"], tensors["dx"] = torch.full((2, 1, 2, 3, 2), far)
+        for result in computed(mode, **tensors).values():
+            assert torch.count_nonzero(result) == 0
+
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("position", [-2.0, -1.5, -1.0, 1.5, 2.0, 2.5, 3.0, 3.5])
+    def test_equal_the_reference_at_the_border(self, mode: str, position: float) -> None:
+        tensors = inputs((1, 3, 3, 2, 1), torch.float32, torch.float32)
+        here = torch.arange(3.0)
+        tensors["dy"] = (position - here).reshape(1, 3, 1, 1).expand(1, 3, 3, 1)
+        tensors["dx"] = (position - here).reshape(1, 1, 3, 1).expand(1, 3, 3, 1)
+        assert_close(computed(mode, **tensors), reference(mode, **tensors))
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_spoil_only_its_own_reading_with_a_nan_offset(self, mode: str) -> None:
+        tensors = inputs((1, 3, 4, 4, 2), torch.float32, torch.float32)
+        clean = computed(mode, **tensors)
+        for name in ("dy", "dx"):
+            tensors[name][0, 1, 2, 0] = float("nan")
+        ours, expected = computed(mode, **tensors), reference(mode, **tensors)
+        spoilt = torch.zeros(1, 3, 4, 4, dtype=torch.bool)
+        spoilt[0, 1, 2, :2] = True
+        assert torch.equal(ours["out"].isnan(), spoilt)
+        assert torch.equal(ours["out"][~spoilt], clean["out"][~spoilt])
+        for name in ours.keys() - {"out"}:
+            torch.testing.assert_close(ours[name].double(), expected[name], rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_keep_positions_in_float32_for_narrow_dtypes(self, mode: str) -> None:
+        # 301.25 tokens in, bfloat16 positions would be whole multiples of 2.
+        x = torch.arange(400.0).reshape(1, 1, 400, 1).to(DEVICE)
+        offsets = torch.full((1, 1, 400, 1), 0.25, dtype=torch.bfloat16, device=DEVICE)
+        out = torch.empty_like(x)
+        if mode == "joint":
+            kernels().joint_forward(x, torch.zeros_like(offsets), offsets, out)
+        elif mode == "horizontal":
+            kernels().axis_forward(x, offsets, 2, out)
+        else:
+            kernels().axis_forward(*(t.transpose(1, 2) for t in (x, offsets)), 1, out.transpose(1, 2))
+        assert out[0, 0, 301, 0] == 301.25
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_add_to_the_input_gradient(self, mode: str) -> None:
+        tensors = {name: t.to(DEVICE) for name, t in inputs((2, 2, 3, 6, 3), torch.bfloat16, torch.float32).items()}
+        grad, x, dy, dx = (tensors[name] for name in ("grad", "x", "dy", "dx"))
+        start = torch.randn(x.shape, generator=torch.Generator().manual_seed(2)).to(DEVICE)
+        once, added = torch.zeros_like(start), start.clone()
+        for grad_x in (once, added):
+            if mode == "joint":
+                kernels().joint_backward(grad, x, dy, dx, grad_x, torch.empty_like(dy), torch.empty_like(dx))
+            else:
+                dim, offsets = (2, dx) if mode == "horizontal" else (1, dy)
+                kernels().axis_backward(grad, x, offsets, dim, grad_x, torch.empty_like(offsets))
+        assert torch.count_nonzero(once) > 0
+        torch.testing.assert_close(added, start + once, rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_give_the_same_bits_twice(self, mode: str) -> None:
+        # Every token reads one of three places, so that the order of a sum would show.
+        tensors = inputs((1, 2, 9, 8, 4), torch.bfloat16, torch.float32)
+        tensors["dx"] = (torch.arange(9).reshape(1, 1, 9, 1) % 3 - torch.arange(9.0).reshape(1, 1, 9, 1)) + 0.3
+        tensors["dx"] = tensors["dx"].expand(1, 2, 9, 4)
+        first, second = computed(mode, **tensors), computed(mode, **tensors)
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+    @pytest.mark.skipif(DEVICE == "cpu", reason="an interpreter without 9 GB to spare")
+    def test_address_more_than_31_bits(self) -> None:
+        x, out = (torch.empty(2**31 + 64, dtype=torch.bfloat16, device=DEVICE) for _ in range(2))
+        x, out = (t.as_strided((2, 2, 2, 4), (2**31, 8, 4, 1)) for t in (x, out))
+        x.copy_(torch.arange(32.0).reshape(2, 2, 2, 4))
+        kernels().axis_forward(x, torch.zeros(2, 2, 2, 4, device=DEVICE), 2, out)
+        assert torch.equal(x, out)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter runs anywhere")
+def test_are_not_available_without_a_gpu() -> None:
+    assert kernels().unavailable("cpu") == "the Triton kernels run on CUDA, not on cpu"
+    if not torch.cuda.is_available():
+        assert kernels().unavailable("cuda") == "there is no CUDA device"
+
+
+@pytest.mark.skipif(RUNS_HERE, reason="the kernels run in this process already")
+def test_kernels_under_the_interpreter() -> None:
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"{__file__}::TestKernels"]
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    root = Path(atm.sampling.__file__).parents[2]
+    ran = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+class Hopper:
+    """Stands for Triton's driver on a machine without a GPU: names the target, and compiles only."""
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> object:
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", 90, 32)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("triton")
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch, cache: Path):
+    """Compiles every kernel with the arguments the module gives it. Returns texts by kernel's name and stage."""
+    if INTERPRETED:
+        pytest.skip("TRITON_INTERPRET=1 takes the compiler's place in this process")
+    if not (Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas").exists():
+        pytest.skip("this Triton comes without NVIDIA's assembler")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(cache))
+    monkeypatch.setattr(triton.runtime.driver, "_active", Hopper())
+    # A copy of the module, for kernels remember what they were compiled for.
+    spec = importlib.util.find_spec("atm.sampling.triton_kernels")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    texts: dict[str, dict[str, str]] = {}
+
+    def compile_only(kernel, *args, grid, warmup, **options):
+        texts[kernel.__name__] = kernel_run(kernel, *args, grid=grid, warmup=True, **options).asm
+
+    kernel_run = triton.JITFunction.run
+    monkeypatch.setattr(triton.JITFunction, "run", compile_only)
+
+    def compile_all(dtype: torch.dtype, size: int, channels: int, sharing: int, with_mean: bool):
+        x, grad, out = torch.zeros(3, 2, size, size, channels, dtype=dtype)
+        dy, dx, grad_dy, grad_dx = torch.zeros(4, 2, size, size, channels // sharing)
+        grad_x, grad_mean = torch.zeros(x.shape), torch.zeros(2, channels) if with_mean else None
+        module.axis_forward(x, dx, 2, out)
+        module.axis_backward(grad, x, dx, 2, grad_x, grad_dx, grad_mean)
+        module.joint_forward(x, dy, dx, out)
+        module.joint_backward(grad, x, dy, dx, grad_x, grad_dy, grad_dx, grad_mean)
+        return texts
+
+    return compile_all
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size", "channels", "sharing", "with_mean"),
+    [
+        (torch.float32, 56, 64, 2, True),
+        (torch.bfloat16, 56, 64, 2, True),
+        (torch.float16, 7, 96, 3, False),
+        (torch.bfloat16, 1, 40, 40, True),
+    ],
+)
+def test_compile_for_a_gpu(compiled, dtype, size, channels, sharing, with_mean) -> None:
+    texts = compiled(dtype, size, channels, sharing, with_mean)
+    assert len(texts) == 6
+    for name, stages in texts.items():
+        assert len(stages["cubin"]) > 0, name
+        # Neither atomic additions, which would sum in any order, nor registers spilt to memory.
+        assert not re.search(r"\b(atom|red|ld\.local|st\.local)\b", stages["ptx"]), name
+        # Results are rounded to nearest, as torch rounds.
+        narrowing = re.findall(r"cvt\.(\w+)\.(?:satfinite\.)?(?:bf16|f16)(?:x2)?\.f32", stages["ptx"])
+        assert set(narrowing) <= {"rn"}, name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_token_of_the_joint_walk_is_stored_before_the_next_is_read(compiled, dtype: torch.dtype) -> None:
+    """Read-add-write is safe where one lane does it for an address, in the order of the program."""
+    stages = compiled(dtype, 56, 64, 2, True)["_joint_input_gradient_kernel"]
+    # One layout for all there is, with one element to a lane and one warp: loads and stores agree on the lane.
+    layouts = re.findall(r"^#blocked\d* = (.*)$", stages["ttgir"], re.MULTILINE)
+    assert len(layouts) == 1
+    assert "sizePerThread = [1], threadsPerWarp = [32], warpsPerCTA = [1]" in layouts[0]
+    assert "convert_layout" not in stages["ttgir"]
+    # The next token's three loads, this one's four loads of its places and four stores, the barrier; then the loop begins anew.
+    accesses = re.findall(r"\b(ld\.global|st\.global|bar\.sync|barrier\.sync)\b", stages["ptx"])
+    loop = accesses[accesses.index("st.global") - 7 :]
+    assert [a.split(".")[0].replace("barrier", "bar") for a in loop] == ["ld"] * 7 + ["st"] * 4 + ["bar"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_walk_along_an_axis_stores_nothing_before_its_end(compiled, dtype: torch.dtype) -> None:
+    ttgir = compiled(dtype, 56, 64, 2, True)["_axis_input_gradient_kernel"]["ttgir"]
+    walk, rest = ttgir[ttgir.index("scf.for") :].split("scf.yield", 1)
+    assert "tt.load" in walk
+    assert "tt.store" not in walk
+    assert rest.count("tt.store") == rest.count("tt.load") == 1
