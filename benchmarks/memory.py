@@ -18,8 +18,8 @@ STEPS = 2
 
 @dataclass(frozen=True)
 class Row:
-    """MiB. ``peak_mib``: the most that was taken during the steps, without what Python and its imports take;
-    ``state_mib``: parameters and optimizer state; ``step_mib``: the rest, activations and gradients.
+    """MiB. ``peak_mib``: the most that was taken, without what Python, its imports and the images take;
+    ``state_mib``: parameters, buffers and optimizer state; ``step_mib``: the rest, activations and gradients.
     ``ratio`` is the first network's peak over this one's, ``step_ratio`` likewise without the state.
     """
 
@@ -80,14 +80,12 @@ def _measure(name: str, batch: int, image: int, dtype: str, threads: int, device
     device = torch.device(device_name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    batch_of_images = random_batch(batch, image, device)
     before = memory_mib(device)
-    network = build(name, image, device, checked=False)
-    step = Step(network.module.train(), *random_batch(batch, image, device), dtype)
-    step.make_state()
-    state = memory_mib(device) - before
+    step = Step(build(name, image, device, checked=False).module.train(), *batch_of_images, dtype)
     for _ in range(STEPS):
         step()
-    return peak_mib(device) - before, state
+    return peak_mib(device) - before, step.state_bytes() / 2**20
 
 
 def table(report: Report) -> Table:
@@ -96,7 +94,7 @@ def table(report: Report) -> Table:
     shown = Table(
         title=f"Memory of a training step, batch {report.batch}, {report.image} px, AdamW, {report.dtype}, "
         f"{report.device}",
-        caption=f"MiB, peak {memory} of a process of its own above what its imports take, after {STEPS} steps; "
+        caption=f"MiB, peak {memory} of a process of its own above what imports and images take, after {STEPS} steps; "
         f"median of {report.repeats}, {report.threads} threads, torch {report.torch}; "
         f"ratio: {report.rows[0].network}'s over the network's",
     )

@@ -72,7 +72,7 @@ def measure(options: argparse.Namespace) -> Report:
     with circumstances(options) as (device, where):
         networks = [build(name, options.image, device) for name in dict.fromkeys(options.models)]
         images, classes = random_batch(options.batch, options.image, device)
-        forwards: dict[str, torch.nn.Module] = {}
+        forwards: dict[str, Callable[[Tensor], Tensor]] = {}
         for network in networks:
             if options.channels_last:
                 network.module.to(memory_format=torch.channels_last)
@@ -106,7 +106,7 @@ def measure(options: argparse.Namespace) -> Report:
     )
 
 
-def _inference(forward: torch.nn.Module, images: Tensor, dtype: str) -> Callable[[], object]:
+def _inference(forward: Callable[[Tensor], Tensor], images: Tensor, dtype: str) -> Callable[[], object]:
     def call() -> object:
         with torch.no_grad(), autocast(images.device, dtype):
             return forward(images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -99,23 +100,17 @@ class Step:
         images: Tensor,
         classes: Tensor,
         dtype: str = "float32",
-        forward: nn.Module | None = None,
+        forward: Callable[[Tensor], Tensor] | None = None,
     ):
         self.module, self.images, self.classes, self.dtype = module, images, classes, dtype
-        self.forward = forward or module
+        self.forward = module if forward is None else forward
         self.optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, weight_decay=0.05, fused=True)
 
-    def make_state(self) -> None:
-        """Gives the optimizer the state that its first step would, and changes no parameter."""
-        rates = [group["lr"] for group in self.optimizer.param_groups]
-        for group in self.optimizer.param_groups:
-            group["lr"] = 0.0
-        for parameter in self.module.parameters():
-            parameter.grad = torch.zeros_like(parameter)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        for group, rate in zip(self.optimizer.param_groups, rates):
-            group["lr"] = rate
+    def state_bytes(self) -> int:
+        """Bytes of parameters, buffers and optimizer state; the latter is there from the first step on."""
+        state = [part for its in self.optimizer.state.values() for part in its.values() if isinstance(part, Tensor)]
+        held = [*self.module.parameters(), *self.module.buffers(), *state]
+        return sum(tensor.numel() * tensor.element_size() for tensor in held)
 
     def __call__(self) -> None:
         with autocast(self.images.device, self.dtype):
