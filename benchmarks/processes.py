@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
+from errors import RunFailed
+
 Value = TypeVar("Value")
 
 
 def alone(function: Callable[..., Value], *arguments: Any) -> Value:
-    """What ``function`` returns in a fresh process, whose memory nothing before it has touched."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
+    """What ``function`` returns in a fresh process, whose memory nothing before it has touched.
+
+    Raises RunFailed where that process ends before, as for want of memory.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(function, *arguments).result()
+        except BrokenProcessPool:
+            said = ", ".join(map(str, arguments))
+            raise RunFailed(f"the process that measures {said} ended before it was through: out of memory?") from None
 
 
 def peak_mib(device: torch.device | str) -> float:

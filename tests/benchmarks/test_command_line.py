@@ -1,10 +1,14 @@
 """The command line refuses in one line what it does not know, and callables take turns."""
 
+import os
+
 import pytest
 import torch
 
 from benchmarks.__main__ import BENCHMARKS, main
+from benchmarks.processes import alone
 from benchmarks.timing import Disagreement, Stopwatch, Times, interleave, require_same, turns
+from errors import RunFailed
 
 
 @pytest.mark.parametrize(
@@ -78,3 +82,8 @@ def test_nan_is_a_disagreement() -> None:
     require_same("large", 1e4 * one, 1e4 * one + 0.5, 1e-4)
     with pytest.raises(Disagreement):
         require_same("large", 1e4 * one, 1e4 * one + 2, 1e-4)
+
+
+def test_a_process_that_dies_is_not_waited_for() -> None:
+    with pytest.raises(RunFailed, match="measures 3 ended"):
+        alone(os._exit, 3)
