@@ -5,16 +5,20 @@ Slurm is the made-up one of the tests, which answers at once: what is timed is o
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 
-from benchmarks.startup import ROOT, Report, Row
+from rich.table import Table
+
+from benchmarks import startup
+from benchmarks.startup import ROOT, Report, rows
+from benchmarks.timing import Times
 from tests.sweeps.fake_slurm import FakeSlurm
 
 SEEDS = 143  # times seven arms
@@ -40,17 +44,24 @@ TITLES = {
 }
 
 
-def measure(repeats: int = 5) -> Report:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """None of its own."""
+
+
+def measure(options: argparse.Namespace) -> Report:
     """Goes through a sweep's life ``repeats`` times, each time with new folders."""
     load_average = os.getloadavg()[0]
-    times: dict[str, list[float]] = {name: [] for name in TITLES}
-    for _ in range(repeats):
+    lives: list[dict[str, float]] = []
+    for _ in range(options.repeats):
         with tempfile.TemporaryDirectory() as name:
-            for what, seconds in _one_life(Path(name)).items():
-                times[what].append(seconds)
-    return Report(
-        repeats, load_average, [Row(TITLES[what], median(found), min(found)) for what, found in times.items()]
-    )
+            lives.append(_one_life(Path(name)))
+    times = {title: Times(tuple(life[what] for life in lives)) for what, title in TITLES.items()}
+    return Report(options.repeats, load_average, rows(times))
+
+
+def table(report: Report) -> Table:
+    """A line for each command."""
+    return startup.table(report, "1,001 runs on a Slurm that answers at once: from start to exit, seconds")
 
 
 def _one_life(folder: Path) -> dict[str, float]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
+import argparse
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,9 +13,12 @@ from typing import Any
 
 import timm
 import torch
+from rich.table import Table
 from timm.utils import ModelEmaV3
 
 import atm  # noqa: F401  (registers the models)
+from benchmarks.processes import alone, peak_mib
+from benchmarks.timing import Circumstances, add_machine, circumstances, turns
 from experiments.checkpoint import Saver, save
 from experiments.optimization import build_optimizer
 from experiments.schema import Config
@@ -44,12 +46,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Report:
-    repeats: int
-    threads: int
-    device: str
-    torch: str
-    load_average: float
+class Report(Circumstances):
     rows: list[Row]
 
 
@@ -101,48 +98,46 @@ def blocks(loop: Loop, folder: Path, steps: int) -> dict[str, Callable[[], None]
     return {"without": lambda: loop.steps(steps), "background": background, "blocking": blocking}
 
 
-def measure(repeats: int = 7, threads: int = 2, device: str = "cpu") -> Report:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every benchmark on torch takes."""
+    add_machine(parser)
+
+
+def measure(options: argparse.Namespace) -> Report:
     """Measures a small and a large checkpoint, each on blocks of steps long enough for it to be written.
 
     The three ways take turns, so that a busy moment of the machine slows all; the first turn warms up.
     """
-    load_average = os.getloadavg()[0]
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        rows = [_measure_row(*case, repeats, threads, device) for case in (("nano", 160, 8, 24), ("xt", 224, 4, 10))]
-    finally:
-        torch.set_num_threads(before)
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else device
-    return Report(repeats, threads, name, torch.__version__, load_average, rows)
+    with circumstances(options) as (_, where):
+        rows = [_measure_row(*case, options) for case in (("nano", 160, 8, 24), ("xt", 224, 4, 10))]
+    return Report(**vars(where), rows=rows)
 
 
-def _measure_row(model: str, size: int, batch: int, steps: int, repeats: int, threads: int, device: str) -> Row:
+def _measure_row(model: str, size: int, batch: int, steps: int, options: argparse.Namespace) -> Row:
     with tempfile.TemporaryDirectory() as folder:
-        loop = Loop(model, size, batch, device)
+        loop = Loop(model, size, batch, options.device)
         ways = blocks(loop, Path(folder), steps)
-        seconds: dict[str, list[float]] = {way: [] for way in ways}
-        for turn in range(repeats + 1):
-            for way, block in ways.items():
-                start = perf_counter()
-                block()
-                if turn:
-                    seconds[way].append(perf_counter() - start)
+        times = turns({way: _clocked(block) for way, block in ways.items()}, options.repeats)
         megabytes = max(path.stat().st_size for path in Path(folder).glob("*.pt")) / 1e6
+    without = times["without"]
     costs = {
-        way: median(taken - alone for taken, alone in zip(seconds[way], seconds["without"]))
+        way: median(taken - unsaved for taken, unsaved in zip(times[way].seconds, without.seconds))
         for way in ("background", "blocking")
     }
-    peaks = {way: _peak_of_a_process(way, model, size, batch, steps, threads, device) for way in ways}
+    peaks = {way: alone(_peak, way, model, size, batch, steps, options.threads, options.device) for way in ways}
     return Row(
-        model, size, megabytes, median(seconds["without"]) / steps, costs["background"], costs["blocking"],
+        model, size, megabytes, without.median / steps, costs["background"], costs["blocking"],
         costs["background"] / DEFAULT_SECONDS, peaks["without"], peaks["background"], peaks["blocking"],
     )  # fmt: skip
 
 
-def _peak_of_a_process(*arguments: Any) -> float:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, arguments)
+def _clocked(block: Callable[[], None]) -> Callable[[], float]:
+    def clock() -> float:
+        start = perf_counter()
+        block()  # waits for the GPU by itself: every step reads its loss
+        return perf_counter() - start
+
+    return clock
 
 
 def _peak(way: str, model: str, size: int, batch: int, steps: int, threads: int, device: str) -> float:
@@ -153,8 +148,28 @@ def _peak(way: str, model: str, size: int, batch: int, steps: int, threads: int,
         block = blocks(loop, Path(folder), steps)[way]
         for _ in range(2):
             block()
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() / 2**20
-    # not getrusage: its peak is inherited from the process that started this one
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) / 2**10
+    return peak_mib(device)
+
+
+def table(report: Report) -> Table:
+    """A column for each model."""
+    shown = Table(
+        title=f"What one checkpoint takes from training, {report.device}",
+        caption=f"Medians of blocks of steps, {report.caption()}",
+    )
+    shown.add_column("")
+    for row in report.rows:
+        shown.add_column(f"{row.model}, {row.image_size} px", justify="right")
+    lines: dict[str, Callable[[Row], str]] = {
+        "checkpoint, MB": lambda row: f"{row.checkpoint_mb:.0f}",
+        "one step, s": lambda row: f"{row.step_s:.3f}",
+        "added to the loop, s": lambda row: f"{row.background_s:.3f}",
+        "added if written in the loop, s": lambda row: f"{row.blocking_s:.3f}",
+        f"share of the default interval of {DEFAULT_SECONDS:.0f} s": lambda row: f"{100 * row.share:.2f} %",
+        "peak memory without checkpoints, MiB": lambda row: f"{row.peak_without_mib:.0f}",
+        "peak memory with them, MiB": lambda row: f"{row.peak_background_mib:.0f}",
+        "peak memory if written in the loop, MiB": lambda row: f"{row.peak_blocking_mib:.0f}",
+    }
+    for name, value in lines.items():
+        shown.add_row(name, *(value(row) for row in report.rows))
+    return shown

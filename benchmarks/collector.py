@@ -5,6 +5,7 @@ The runs are made up, in the form of ImageNet's protocol: what the engine writes
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -18,6 +19,9 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+from rich.table import Table
+
+from benchmarks.choices import positive
 from benchmarks.startup import ROOT
 from results.reading.threads import workers
 
@@ -89,8 +93,15 @@ class Report:
     rows: list[Row]
 
 
-def measure(runs: int = 10_000, epochs: int = 300, repeats: int = 5) -> Report:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """How much is to be collected."""
+    parser.add_argument("--runs", type=positive, default=10_000, help="run folders to make")
+    parser.add_argument("--epochs", type=positive, default=300, help="rows of each run's log")
+
+
+def measure(options: argparse.Namespace) -> Report:
     """The same runs ``repeats`` times, each time forgetting first what was kept; the system's file cache stays warm."""
+    runs, epochs, repeats = options.runs, options.epochs, options.repeats
     load_average = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -116,6 +127,23 @@ def measure(runs: int = 10_000, epochs: int = 300, repeats: int = 5) -> Report:
     rows_of = [_row(titles[what], found, median(plain)) for what, found in times.items()]
     peer = Row("pandas.read_json, extrapolated", median(plain), min(plain), None, None, None, 1.0)
     return Report(runs, epochs, logs_mb, making_s, pages_mb, sample, repeats, load_average, workers(), [*rows_of, peer])
+
+
+def table(report: Report) -> Table:
+    """A line for each way of collecting."""
+    shown = Table(
+        title=f"Collecting {report.runs:,} runs of {report.epochs} epochs, {report.logs_mb:.0f} MB of logs",
+        caption=f"Medians of {report.repeats} turns, {report.processors} processors, files in the system's cache, "
+        f"load average before {report.load_average:.2f}; the peer on {report.sample} runs, extrapolated; "
+        f"making the runs took {report.making_s:.0f} s; what is kept takes {report.pages_mb:.0f} MB",
+    )
+    for heading in ("", "call, s", "fastest, s", "processor, s", "whole process, s", "peak memory, MiB", "ratio"):
+        shown.add_column(heading, justify="left" if not heading else "right")
+    for row in report.rows:
+        costs = [f"{cost:.2f}" if cost is not None else "" for cost in (row.cpu_s, row.process_s)]
+        peak = f"{row.peak_mib:.0f}" if row.peak_mib is not None else ""
+        shown.add_row(row.what, f"{row.collect_s:.2f}", f"{row.fastest_s:.2f}", *costs, peak, f"{row.ratio:.4f}")
+    return shown
 
 
 def make(runs_dir: Path, runs: int, epochs: int) -> dict[str, Any]:

@@ -1,29 +1,35 @@
-"""Times the sampler and its FC against a deformable convolution that does the same, in one process."""
+"""The sampler: with its FC against deform_conv2d, alone against the FC, and on a GPU against a copy's bandwidth."""
 
 from __future__ import annotations
 
-import os
+import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
-from time import perf_counter
 
 import torch
+from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import deform_conv2d
 
 from atm.backbone import VARIANTS
 from atm.sampling import sample_axis, sample_joint
+from benchmarks.choices import at_least, one_of, positive
+from benchmarks.deformable import deformed_fc
+from benchmarks.timing import DTYPES, Circumstances, add_machine, circumstances, interleave, require_same
 
 AXES = ("horizontal", "vertical", "joint")
+TOLERANCES = {"float32": 1e-4, "bfloat16": 3e-2, "float16": 1e-2}
+COPIED_BYTES = 2**30
 
 
 @dataclass(frozen=True)
 class Row:
-    """One stage's shape and axis; times are medians in milliseconds, ``ratio`` is ours over deform_conv2d's.
+    """One stage's shape and axis; times are medians in milliseconds.
 
-    ``fastest_ratio`` compares the fastest calls instead: the figure to trust when the machine was busy.
+    ``ratio`` is ours over deform_conv2d's, forward and backward; ``sampling_ratio`` that of the sampler's forward alone
+    over its FC's. ``fastest_ratio`` compares the fastest calls instead: the figure to trust when the machine was busy.
+    ``gb_per_s``, on a GPU: what the sampler reads and writes at least, in 1e9 bytes a second, and its share of what a
+    copy reads and writes.
     """
 
     size: int
@@ -34,89 +40,150 @@ class Row:
     deform_ms: float
     ratio: float
     fastest_ratio: float
+    sampling_ms: float
+    fc_ms: float
+    sampling_ratio: float
+    sampling_fastest_ratio: float
+    gb_per_s: float | None
+    copy_share: float | None
 
 
 @dataclass(frozen=True)
-class Report:
-    """The rows and the circumstances they were measured under; ``load_average`` is the machine's, before the start."""
+class Report(Circumstances):
+    """``copy_gb_per_s``: bytes read and written by a large copy, the median over the rows; None on a CPU."""
 
     batch: int
-    repeats: int
-    threads: int
-    device: str
-    torch: str
-    load_average: float
+    image: int
+    dtype: str
+    copy_gb_per_s: float | None
     rows: list[Row]
 
 
-def measure(batch: int = 8, repeats: int = 7, threads: int = 2, device: str = "cpu", image: int = 224) -> Report:
-    """Measures every stage of xT at ``image`` px, for both axes and the joint arm.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Batch, image and dtype, and what every benchmark on torch takes."""
+    parser.add_argument("--batch", type=positive, default=8, help="images per call")
+    parser.add_argument("--image", type=at_least(32), default=224, help="height and width in pixels")
+    parser.add_argument(
+        "--dtype", type=one_of("dtype", DTYPES), default="float32", help="of tokens and weights; offsets stay float32"
+    )
+    add_machine(parser)
 
-    The operators take turns, so that a busy moment of the machine slows both; the first turn warms up and is not
-    counted. Raises RuntimeError if the two disagree by more than 1e-4.
+
+def measure(options: argparse.Namespace) -> Report:
+    """Measures every stage of xT, for both axes and the joint arm.
+
+    Raises Disagreement where sampler and deform_conv2d differ, in their outputs or in a gradient.
     """
-    load_average = os.getloadavg()[0]
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        xt = VARIANTS["xt"]
-        rows = [
-            _measure_row(batch, image // (4 * 2**stage), channels, sharing, axis, repeats, device)
+    xt = VARIANTS["xt"]
+    with circumstances(options) as (device, where):
+        copied = torch.empty(2, COPIED_BYTES, dtype=torch.uint8, device=device) if device.type == "cuda" else None
+        measured = [
+            _measure_row(options, options.image // (4 * 2**stage), channels, sharing, axis, device, copied)
             for stage, (channels, sharing) in enumerate(zip(xt["dims"], xt["offset_sharing"]))
             for axis in AXES
         ]
-    finally:
-        torch.set_num_threads(before)
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else device
-    return Report(batch, repeats, threads, name, torch.__version__, load_average, rows)
+    rates = sorted(rate for _, rate in measured if rate is not None)
+    rate = rates[len(rates) // 2] if rates else None
+    rows = [row for row, _ in measured]
+    return Report(
+        **vars(where), batch=options.batch, image=options.image, dtype=options.dtype, copy_gb_per_s=rate, rows=rows
+    )
 
 
-def _measure_row(batch: int, size: int, channels: int, sharing: int, axis: str, repeats: int, device: str) -> Row:
+def _measure_row(
+    options: argparse.Namespace,
+    size: int,
+    channels: int,
+    sharing: int,
+    axis: str,
+    device: torch.device,
+    copied: Tensor | None,
+) -> tuple[Row, float | None]:
+    """A row, and the rate of the copies in its turns, in 1e9 bytes a second."""
+    batch, dtype = options.batch, DTYPES[options.dtype]
     generator = torch.Generator().manual_seed(0)
 
-    def normal(*shape: int, scale: float = 1.0) -> Tensor:
-        return (scale * torch.randn(shape, generator=generator)).to(device).requires_grad_()
+    def normal(*shape: int, scale: float = 1.0, dtype: torch.dtype = dtype) -> Tensor:
+        return (scale * torch.randn(shape, generator=generator)).to(device, dtype).requires_grad_()
 
     x = normal(batch, size, size, channels)
-    dy, dx = (normal(batch, size, size, channels // sharing, scale=2.0) for _ in range(2))
+    dy, dx = (normal(batch, size, size, channels // sharing, scale=2.0, dtype=torch.float32) for _ in range(2))
     weight, bias = normal(channels, channels, scale=0.02), normal(channels)
     cotangent = normal(batch, size, size, channels).detach()
-    inputs = [x, weight, bias, *({"horizontal": [dx], "vertical": [dy]}.get(axis, [dy, dx]))]
+    offsets = {"horizontal": [dx], "vertical": [dy]}.get(axis, [dy, dx])
+    inputs = [x, weight, bias, *offsets]
+
+    def sampled() -> Tensor:
+        if axis == "joint":
+            return sample_joint(x, dy, dx)
+        return sample_axis(x, dx, 2) if axis == "horizontal" else sample_axis(x, dy, 1)
 
     def atm() -> Tensor:
-        if axis == "joint":
-            return F.linear(sample_joint(x, dy, dx), weight, bias)
-        return F.linear(
-            sample_axis(x, dx if axis == "horizontal" else dy, 2 if axis == "horizontal" else 1), weight, bias
-        )
+        return F.linear(sampled(), weight, bias)
 
     def deform() -> Tensor:
-        # deform_conv2d knows channel groups, but no axis: the other one's offsets are zeros.
-        down, right = (
-            offsets.permute(0, 3, 1, 2) if axis in (name, "joint") else torch.zeros_like(offsets).permute(0, 3, 1, 2)
-            for name, offsets in (("vertical", dy), ("horizontal", dx))
-        )
-        offset = torch.stack([down, right], dim=2).flatten(1, 2)
-        return deform_conv2d(x.permute(0, 3, 1, 2), offset, weight[:, :, None, None], bias).permute(0, 2, 3, 1)
+        return deformed_fc(x, None if axis == "horizontal" else dy, None if axis == "vertical" else dx, weight, bias)
 
-    if not torch.allclose(atm(), deform(), atol=1e-4):
-        raise RuntimeError(f"sampler and deform_conv2d disagree at {size} x {size} x {channels}, {axis}")
-    times: dict[Callable[[], Tensor], list[float]] = {atm: [], deform: []}
-    for turn in range(repeats + 1):
-        for operator, measured in times.items():
-            elapsed = _time(operator, inputs, cotangent)
-            if turn:
-                measured.append(elapsed)
-    atm_ms, deform_ms = (1e3 * median(times[operator]) for operator in (atm, deform))
-    fastest_ratio = min(times[atm]) / min(times[deform])
-    return Row(size, channels, sharing, axis, atm_ms, deform_ms, atm_ms / deform_ms, fastest_ratio)
+    def backward(operator: Callable[[], Tensor]) -> Callable[[], tuple[Tensor, ...]]:
+        return lambda: torch.autograd.grad(operator(), inputs, cotangent)
+
+    what = f"sampler and deform_conv2d disagree at {size} x {size} x {channels}, {axis}"
+    require_same(what, atm(), deform(), TOLERANCES[options.dtype])
+    for ours, theirs in zip(backward(atm)(), backward(deform)()):
+        require_same(f"{what}, in a gradient", ours, theirs, TOLERANCES[options.dtype])
+    both = interleave({"atm": backward(atm), "deform": backward(deform)}, options.repeats, device)
+    calls: dict[str, Callable[[], object]] = {"sampling": sampled, "fc": lambda: F.linear(x, weight, bias)}
+    if copied is not None:
+        calls["copy"] = lambda: copied[0].copy_(copied[1])
+    with torch.no_grad():
+        alone = interleave(calls, options.repeats, device)
+
+    gb_per_s = copy_gb_per_s = None
+    if copied is not None:
+        moved = sum(
+            tensor.numel() * tensor.element_size() for tensor in (x, x, *offsets)
+        )  # the output is as large as x
+        gb_per_s = moved / alone["sampling"].median / 1e9
+        copy_gb_per_s = 2 * COPIED_BYTES / alone["copy"].median / 1e9
+    row = Row(
+        size=size,
+        channels=channels,
+        sharing=sharing,
+        axis=axis,
+        atm_ms=1e3 * both["atm"].median,
+        deform_ms=1e3 * both["deform"].median,
+        ratio=both["atm"].over(both["deform"]),
+        fastest_ratio=both["atm"].fastest_over(both["deform"]),
+        sampling_ms=1e3 * alone["sampling"].median,
+        fc_ms=1e3 * alone["fc"].median,
+        sampling_ratio=alone["sampling"].over(alone["fc"]),
+        sampling_fastest_ratio=alone["sampling"].fastest_over(alone["fc"]),
+        gb_per_s=gb_per_s,
+        copy_share=gb_per_s / copy_gb_per_s if gb_per_s and copy_gb_per_s else None,
+    )
+    return row, copy_gb_per_s
 
 
-def _time(operator: Callable[[], Tensor], inputs: list[Tensor], cotangent: Tensor) -> float:
-    """Seconds for one forward and backward pass."""
-    synchronise = torch.cuda.synchronize if cotangent.is_cuda else lambda: None
-    synchronise()
-    start = perf_counter()
-    torch.autograd.grad(operator(), inputs, cotangent)
-    synchronise()
-    return perf_counter() - start
+def table(report: Report) -> Table:
+    """A line for each stage and axis."""
+    copy = f", a copy moves {report.copy_gb_per_s:.0f} GB/s" if report.copy_gb_per_s else ""
+    shown = Table(
+        title="Sampling and its FC against deform_conv2d, forward and backward; sampling against its FC, forward; "
+        f"batch {report.batch}, {report.image} px, {report.dtype}, {report.device}",
+        caption=f"Medians in ms, {report.caption()}{copy}",
+    )
+    headings = ["map", "channels", "S", "axis", "atm", "deform", "ratio", "fastest"]
+    headings += ["sampling", "FC", "ratio", "fastest"]
+    if report.copy_gb_per_s:
+        headings += ["GB/s", "of a copy"]
+    for heading in headings:
+        shown.add_column(heading, justify="right")
+    for row in report.rows:
+        cells = [f"{row.size} x {row.size}", str(row.channels), str(row.sharing), row.axis]
+        cells += [f"{row.atm_ms:.2f}", f"{row.deform_ms:.2f}", f"{row.ratio:.3f}", f"{row.fastest_ratio:.3f}"]
+        cells += [f"{row.sampling_ms:.3f}", f"{row.fc_ms:.3f}"]
+        cells += [f"{row.sampling_ratio:.2f}", f"{row.sampling_fastest_ratio:.2f}"]
+        if row.gb_per_s is not None and row.copy_share is not None:
+            cells += [f"{row.gb_per_s:.0f}", f"{100 * row.copy_share:.0f} %"]
+        shown.add_row(*cells)
+    return shown

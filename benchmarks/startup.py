@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from time import perf_counter
+
+from rich.table import Table
+
+from benchmarks.timing import Times, turns
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = {
@@ -36,14 +41,39 @@ class Report:
     rows: list[Row]
 
 
-def measure(repeats: int = 7) -> Report:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """None of its own."""
+
+
+def measure(options: argparse.Namespace) -> Report:
     """Runs every command ``repeats`` times in turn; a first turn warms the file cache and is not counted."""
     load_average = os.getloadavg()[0]
-    times: dict[str, list[float]] = {name: [] for name in COMMANDS}
-    for turn in range(repeats + 1):
-        for name, words in COMMANDS.items():
-            start = perf_counter()
-            subprocess.run([sys.executable, *words], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
-            if turn:
-                times[name].append(perf_counter() - start)
-    return Report(repeats, load_average, [Row(name, median(found), min(found)) for name, found in times.items()])
+    times = turns({name: _starting(words) for name, words in COMMANDS.items()}, options.repeats)
+    return Report(options.repeats, load_average, rows(times))
+
+
+def _starting(words: list[str]) -> Callable[[], float]:
+    def clock() -> float:
+        start = perf_counter()
+        subprocess.run([sys.executable, *words], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+        return perf_counter() - start
+
+    return clock
+
+
+def rows(times: dict[str, Times]) -> list[Row]:
+    """A row for each command."""
+    return [Row(name, its.median, its.fastest) for name, its in times.items()]
+
+
+def table(report: Report, title: str = "From start to exit, seconds") -> Table:
+    """A line for each command."""
+    shown = Table(
+        title=title,
+        caption=f"{report.repeats} interleaved runs, load average before {report.load_average:.2f}",
+    )
+    for heading in ("command", "median", "fastest"):
+        shown.add_column(heading, justify="left" if heading == "command" else "right")
+    for row in report.rows:
+        shown.add_row(row.command, f"{row.median_s:.3f}", f"{row.fastest_s:.3f}")
+    return shown

@@ -1,0 +1,89 @@
+"""The command line refuses in one line what it does not know, and callables take turns."""
+
+import os
+
+import pytest
+import torch
+
+from benchmarks.__main__ import BENCHMARKS, main
+from benchmarks.processes import alone
+from benchmarks.timing import Disagreement, Stopwatch, Times, interleave, require_same, turns
+from errors import RunFailed
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["sampelr"], "unknown benchmark 'sampelr'; did you mean 'sampler'"),
+        ([], "NAME"),
+        (["model", "--models", "atmnet_xz"], "unknown model 'atmnet_xz'; did you mean 'atmnet_xt'"),
+        (["model", "--models", "convnext_tiny,swin_tiny_patch4_window7_225"], "'swin_tiny_patch4_window7_224'"),
+        (["model", "--models", "zzzzzz"], "unknown model 'zzzzzz' (valid: atmnet_xt, atmnet_xt_deform,"),
+        (["mixer", "--dtype", "bfloat"], "unknown dtype 'bfloat'; did you mean 'bfloat16'"),
+        (["sampler", "--device", "cdu"], "unknown device 'cdu'"),
+        (["sampler", "--device", "cuda:99"], "no device 'cuda:99' on this machine (valid: cpu"),
+        (["sampler", "--batch", "0"], "--batch: 0: must be at least 1"),
+        (["resolution", "--sizes", "64,big"], "--sizes: 'big' is not a whole number"),
+        (["loader"], "--root"),
+        (["startup", "--threads", "2"], "--threads"),
+    ],
+)
+def test_what_is_unknown_is_refused(refused, words, says) -> None:
+    assert says in refused(*words)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_has_help(name, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0 and "--repeats" in capsys.readouterr().out
+
+
+def test_threads_are_put_back(run) -> None:
+    before = torch.get_num_threads()
+    run("mixer", "--threads", str(before + 1), "--batch", "1", "--image", "32")
+    assert torch.get_num_threads() == before
+
+
+def test_startup_times_every_command(run) -> None:
+    report, printed = run("startup")
+    for row in report["rows"]:
+        assert row["command"] in printed and f"{row['median_s']:.3f}" in printed
+
+
+def test_callables_take_turns_and_the_first_turn_does_not_count() -> None:
+    called: list[str] = []
+    seconds = {"one": iter([9.0, 3.0, 1.0, 2.0]), "two": iter([9.0, 6.0, 2.0, 8.0])}
+
+    def clock(name):
+        return lambda: (called.append(name), next(seconds[name]))[1]
+
+    times = turns({name: clock(name) for name in seconds}, repeats=3)
+    assert called == ["one", "two"] * 4
+    assert times["one"] == Times((3.0, 1.0, 2.0)) and times["one"].median == 2.0 and times["one"].fastest == 1.0
+    assert times["one"].over(times["two"]) == 2 / 6 and times["one"].fastest_over(times["two"]) == 1 / 2
+
+
+def test_a_short_call_is_repeated_within_its_turn() -> None:
+    called: list[int] = []
+    watch = Stopwatch(lambda: called.append(0), torch.device("cpu"))
+    watch()
+    assert len(called) == 2
+    watch()
+    assert len(called) == 2 + watch.calls and watch.calls > 1
+    assert set(interleave({"call": lambda: None}, 2, torch.device("cpu"))) == {"call"}
+
+
+def test_nan_is_a_disagreement() -> None:
+    one = torch.ones(3)
+    require_same("ones", one, one + 1e-6, 1e-4)
+    with pytest.raises(Disagreement):
+        require_same("ones", one, one * torch.nan, 1e-4)
+    require_same("large", 1e4 * one, 1e4 * one + 0.5, 1e-4)
+    with pytest.raises(Disagreement):
+        require_same("large", 1e4 * one, 1e4 * one + 2, 1e-4)
+
+
+def test_a_process_that_dies_is_not_waited_for() -> None:
+    with pytest.raises(RunFailed, match="measures 3 ended"):
+        alone(os._exit, 3)

@@ -1,0 +1,79 @@
+"""Whole networks are compared as the reports say, at sizes small enough for a test."""
+
+import pytest
+import torch
+
+from atm.complexity import count
+from benchmarks import deformable
+from benchmarks.networks import Step, build, random_batch
+from tests.benchmarks.tables import lines
+
+CPU = torch.device("cpu")
+NETWORKS = ("--models", "atmnet_nano,atmnet_nano_deform,resnet10t", "--threads", "1", "--batch", "2", "--image", "64")
+TWO = ("--models", "atmnet_nano,atmnet_nano_deform", *NETWORKS[2:])
+
+
+@pytest.mark.parametrize("words", [(), ("--channels-last", "--dtype", "bfloat16")], ids=["plain", "bfloat16"])
+def test_model_measures_both_passes_of_every_network_beside_a_matrix_product(run, words) -> None:
+    report, printed = run("model", *NETWORKS, *words)
+    rows = report["rows"]
+    names = ["atmnet_nano", "atmnet_nano_deform", "resnet10t", "matrix product"]
+    assert [(row["network"], row["what"]) for row in rows] == [
+        (name, what) for what in ("inference", "training step") for name in names
+    ]
+    macs = count(build("atmnet_nano", 64, CPU).module, (3, 64, 64)).flops / 1e9
+    assert report["gmac"]["atmnet_nano"] == report["gmac"]["atmnet_nano_deform"] == macs
+    for part, passes in ((rows[:4], 1), (rows[4:], 3)):
+        first, product = part[0], part[-1]
+        for row in part[:-1]:
+            assert row["images_s"] == pytest.approx(2 / row["median_s"])
+            assert row["gmac_s"] == pytest.approx(passes * report["gmac"][row["network"]] * row["images_s"])
+            assert row["share"] == pytest.approx(row["gmac_s"] / product["gmac_s"])
+            assert row["ratio"] == pytest.approx(first["median_s"] / row["median_s"])
+    for row, cells in zip(rows, lines(printed), strict=True):
+        assert (cells[0], cells[3], cells[4]) == (row["network"], row["what"], f"{row['median_s']:.4f}")
+        assert cells[5] == (f"{row['images_s']:.1f}" if row["images_s"] else "")
+
+
+def test_refuses_to_time_networks_that_disagree(refused, monkeypatch) -> None:
+    right = deformable.deformed_fc
+    monkeypatch.setattr(deformable, "deformed_fc", lambda x, dy, dx, weight, bias: right(x, dy, dx, 2 * weight, bias))
+    assert "atmnet_nano_deform and atmnet_nano disagree" in refused("model", *TWO, code=1)
+
+
+def test_memory_measures_each_network_in_a_process_of_its_own(run) -> None:
+    report, printed = run("memory", *TWO)
+    assert [row["network"] for row in report["rows"]] == ["atmnet_nano", "atmnet_nano_deform"]
+    parameters = 3 * 4 * build("atmnet_nano", 64, CPU).params / 2**20  # and two moments
+    for row, cells in zip(report["rows"], lines(printed), strict=True):
+        assert row["peak_mib"] > row["state_mib"] >= parameters
+        assert row["step_mib"] == pytest.approx(row["peak_mib"] - row["state_mib"])
+        assert row["ratio"] == pytest.approx(report["rows"][0]["peak_mib"] / row["peak_mib"])
+        assert cells[:4] == [row["network"], *(f"{row[key]:.0f}" for key in ("peak_mib", "state_mib", "step_mib"))]
+
+
+@pytest.mark.parametrize("words", [(), ("--training",)], ids=["inference", "training"])
+def test_resolution_keeps_the_pixels_and_compares_time_per_pixel(run, words) -> None:
+    report, printed = run("resolution", "--model", "atmnet_nano", "--sizes", "32,48,96", "--threads", "1", *words)
+    rows = report["rows"]
+    assert [(row["image"], row["batch"]) for row in rows] == [(32, 9), (48, 4), (96, 1)]
+    for row, cells in zip(rows, lines(printed), strict=True):
+        assert row["ns_per_pixel"] == pytest.approx(1e9 * row["median_s"] / (row["batch"] * row["image"] ** 2))
+        assert row["ratio"] == pytest.approx(row["ns_per_pixel"] / rows[0]["ns_per_pixel"])
+        assert cells[3:5] == [f"{row['ns_per_pixel']:.2f}", f"{row['ratio']:.3f}"]
+    assert report["training"] is bool(words)
+
+
+def test_a_steps_state_is_three_numbers_per_parameter() -> None:
+    network = build("atmnet_nano", 64, CPU)
+    step = Step(network.module, *random_batch(2, 64, CPU))
+    before = [parameter.clone() for parameter in network.module.parameters()]
+    step()
+    assert any(not torch.equal(one, other) for one, other in zip(before, network.module.parameters()))
+    steps = 4 * len(before)  # AdamW counts them for each tensor
+    assert step.state_bytes() == 3 * 4 * network.params + steps
+
+
+def test_a_network_has_the_same_weights_every_time() -> None:
+    one, other = (build(name, 64, CPU).module.state_dict() for name in ("atmnet_nano", "atmnet_nano_deform"))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
