@@ -7,13 +7,15 @@ from typing import Any
 import torch
 import yaml
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import DropPath, Mlp, trunc_normal_
+from timm.layers import DropPath, trunc_normal_
 from timm.models import build_model_with_cfg, checkpoint, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices  # timm exports it nowhere else
 from torch import Tensor, nn
 
 from atm.mixer import ActiveTokenMixer, check_modes
+from atm.mlp import Mlp
 from atm.offsets import OffsetPredictor, PositionalEncodingGenerator, opens_set
+from atm.recompute import forgetting, recomputable
 
 VARIANTS: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("variants.yaml").read_text("utf-8"))
 """Arguments of ``ATMNet`` per model size, and the published drop path rate."""
@@ -29,6 +31,7 @@ class Block(nn.Module):
         self, dim: int, mlp_ratio: float, mixer: ActiveTokenMixer, offsets: OffsetPredictor | None, drop_path: float
     ) -> None:
         super().__init__()
+        self.forgets = True  # for the backward pass, what is cheap to compute again
         self.predicts = offsets is not None
         self.offsets = nn.Identity() if offsets is None else offsets
         self.norm1 = nn.LayerNorm(dim)
@@ -40,8 +43,17 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, offsets: Tensor | None) -> Tensor:
         """x: [B, H, W, C]; offsets: [B, H, W, O] in tokens, None in mode zero. Returns [B, H, W, C]."""
-        x = x + self.drop_path1(self.mixer(self.norm1(x), offsets))
-        return x + self.drop_path2(self.mlp(self.norm2(x)))
+        if torch.jit.is_scripting() or not self.forgets:
+            x = x + self.drop_path1(self.mixer(self.norm1(x), offsets))
+            return x + self.drop_path2(self.mlp(self.norm2(x)))
+        else:
+            return self._forgetful(x, offsets)
+
+    @torch.jit.unused
+    def _forgetful(self, x: Tensor, offsets: Tensor | None) -> Tensor:
+        with forgetting():
+            x = x + self.drop_path1(self.mixer(recomputable(self.norm1, x), offsets))
+            return x + self.drop_path2(self.mlp(recomputable(self.norm2, x)))
 
 
 class Stage(nn.Module):
@@ -195,6 +207,8 @@ class ATMNet(nn.Module):
         """Recomputes every block in the backward pass instead of keeping its activations."""
         for stage in self.stages:
             stage.grad_checkpointing = enable
+            for block in stage.blocks:  # which would hold on to what they make smaller things from
+                block.forgets = not enable
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:

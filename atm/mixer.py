@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from atm.recompute import recomputable
 from atm.sampling import recompose
 from atm.sampling.reference import mean as mean_token
 
@@ -86,26 +87,28 @@ class ActiveTokenMixer(nn.Module):
         branches, and the FCs and ``proj`` become one matrix per image.
         """
         if torch.is_autocast_enabled(x.device.type):
-            x = x.to(torch.get_autocast_dtype(x.device.type))  # once, not for every FC
+            x = recomputable(Tensor.to, x, torch.get_autocast_dtype(x.device.type))  # once, not for every FC
         if isinstance(self.fusion, TokenFusion) or (offsets is None and self.samples > 1):
             return self.proj(self.fusion(self._branches(x, offsets)))
         if offsets is None:
             tokens, means = x, mean_token(x).repeat(1, len(self.widths))
         else:
-            tokens, means = recompose(x, offsets, self.joint, self.samples)
+            tokens, means = recomputable(recompose, x, offsets, self.joint, self.samples)
         fcs = [self.fc_j, self.fc_c] if self.joint else [self.fc_w, self.fc_h, self.fc_c]
         weight, bias = torch.cat([fc.weight for fc in fcs], dim=1), _total([fc.bias for fc in fcs[:-1]])
-        total = functional.linear(means.to(weight.dtype), weight, bias)
-        shares = self.fusion.weights(total).unbind(-1)
+        shares = self.fusion.weights(functional.linear(means.to(weight.dtype), weight, bias)).unbind(-1)
 
-        if x.shape[1] * x.shape[2] < FOLD * x.shape[3]:
-            parts = tokens.split(self.widths, dim=-1) if offsets is not None else [x] * len(fcs)
-            return self.proj(_weighed([fc(part) for fc, part in zip(fcs, parts)], shares))
+        batch, height, width, channels = x.shape
+        if height * width < FOLD * channels:
+            rows = tokens.flatten(0, 2)  # of two axes: an FC would copy a part of four
+            parts = [rows] * len(fcs) if tokens is x else rows.split(self.widths, dim=-1)
+            branches = [fc(part).unflatten(0, (batch, height, width)) for fc, part in zip(fcs, parts)]
+            return self.proj(_weighed(branches, shares))
         weighed = [share.unsqueeze(-1) * fc.weight for share, fc in zip(shares, fcs)]
-        weight = self.proj.weight @ (_total(weighed) if offsets is None else torch.cat(weighed, dim=-1))
+        weight = self.proj.weight @ (_total(weighed) if tokens is x else torch.cat(weighed, dim=-1))
         bias = self.proj(_total([share * fc.bias for share, fc in zip(shares, fcs[:-1])]))
         mixed = torch.baddbmm(bias.unsqueeze(1), tokens.flatten(1, 2), weight.transpose(1, 2))
-        return mixed.unflatten(1, x.shape[1:3])
+        return mixed.unflatten(1, (height, width))
 
 
 class PooledFusion(nn.Module):
