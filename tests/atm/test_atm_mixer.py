@@ -5,10 +5,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
-import atm  # noqa: F401  registers the models
+import atm.mixer as mixer_module
 from atm.mixer import ActiveTokenMixer, MeanFusion, PooledFusion, TokenFusion
 from atm.offsets import OffsetPredictor, opens_set
-from atm.sampling import sample_axis, sample_joint
+from atm.sampling import recompose, sample_axis, sample_joint
 
 
 def open_branch(mixer: ActiveTokenMixer, name: str) -> None:
@@ -233,3 +233,49 @@ def test_autocast_leaves_offsets_in_float32() -> None:
 def test_mixer_may_change_the_width() -> None:
     mixer = ActiveTokenMixer(8, 12)
     assert mixer(torch.randn(1, 3, 3, 8), torch.zeros(1, 3, 3, 16)).shape == (1, 3, 3, 12)
+
+
+@pytest.mark.parametrize("size", [(3, 5), (9, 11)], ids=["fewer tokens than FOLD asks for", "more"])
+@pytest.mark.parametrize("fusion", ["pooled", "token", "mean"])
+@pytest.mark.parametrize(
+    "arm", [{}, {"samples": 3}, {"offsets": "joint"}, {"offsets": "joint", "samples": 3}, {"offsets": "zero"}], ids=str
+)
+def test_less_work_computes_the_same(arm: dict, fusion: str, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    mixer = ActiveTokenMixer(8, fusion=fusion, **arm).double()
+    for parameter in mixer.parameters():
+        nn.init.normal_(parameter)
+    x = torch.randn(2, *size, 8, dtype=torch.float64, requires_grad=True)
+    offsets = None
+    if arm.get("offsets") != "zero":
+        offsets = torch.randn(2, *size, 8 * arm.get("samples", 1), dtype=torch.float64, requires_grad=True)
+    assert (size[0] * size[1] < mixer_module.FOLD * 8) == (size == (3, 5))
+    plain = mixer.proj(mixer.fusion(mixer._branches(x, offsets)))
+    mixed = mixer(x, offsets)
+    torch.testing.assert_close(mixed, plain, rtol=1e-10, atol=1e-10)
+    wanted = [x, *([] if offsets is None else [offsets]), *mixer.parameters()]
+    cotangent = torch.randn_like(plain)
+    expected = torch.autograd.grad(plain, wanted, cotangent)
+    for ours, theirs in zip(torch.autograd.grad(mixed, wanted, cotangent), expected):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
+
+
+def test_a_mixer_of_other_width_folds_too() -> None:
+    mixer = ActiveTokenMixer(8, out_dim=4)
+    x, offsets = torch.randn(1, 9, 9, 8), torch.randn(1, 9, 9, 16)
+    torch.testing.assert_close(mixer(x, offsets), mixer.proj(mixer.fusion(mixer._branches(x, offsets))))
+
+
+@pytest.mark.parametrize("size", [(3, 5), (9, 11)])
+def test_autocast_reads_in_half_precision_and_places_in_single(size: tuple[int, int], monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(
+        mixer_module, "recompose", lambda x, offsets, *how: seen.append((x, offsets)) or recompose(x, offsets, *how)
+    )
+    torch.manual_seed(0)
+    mixer, x, offsets = ActiveTokenMixer(8), torch.randn(2, *size, 8), torch.randn(2, *size, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = mixer(x, offsets)
+    assert [(x.dtype, offsets.dtype) for x, offsets in seen] == [(torch.bfloat16, torch.float32)]
+    assert mixed.dtype == torch.bfloat16
+    torch.testing.assert_close(mixed.float(), mixer(x, offsets), rtol=0.05, atol=0.02)
