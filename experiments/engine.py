@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import atomic_file
+from atm import sampling
 from errors import DataError, RunFailed, RunFolderError, WriteError
 from experiments import checkpoint, provenance, weights
 from experiments.claim import Claim
@@ -70,6 +71,8 @@ class Training:
         self.config, self.folder, self.group, self.claims, self.interrupts = config, folder, group, claims, interrupts
         self.code = provenance.code_fingerprint()  # of what runs now, whatever is edited meanwhile
         self.device = prepare(config, group)
+        # processes on machines with other compilers may read tokens otherwise
+        self.sampler = " and ".join(dict.fromkeys(group.gather_objects(sampling.describe(self.device.type))))
         self.task = build_task(config)
         train, machine = config.train, config.machine
         self.batches = self._batches(self.task.train_set, training=True)
@@ -108,6 +111,7 @@ class Training:
         self.group.first_does(self._write_provenance)
         where = f"{self.group.size} × {self.device.type}" if self.group.size > 1 else str(self.device)
         log.info("%s: %d steps from step %d on %s", self.folder.id, self.steps, self.step, where)
+        log.info("sampler: %s", self.sampler)
         self._settle_gradient_buckets()
         self._started = self._state_written = time.monotonic()
         try:
@@ -397,7 +401,7 @@ class Training:
 
     def _write_provenance(self) -> None:
         fingerprint = self.task.train_set.fingerprint() + "-" + self.task.eval_set.fingerprint()  # type: ignore[attr-defined]
-        now, before = provenance.collect(fingerprint, self.code), self.folder.read_json("provenance.json")
+        now, before = provenance.collect(fingerprint, self.code, self.sampler), self.folder.read_json("provenance.json")
         if before.get("data_fingerprint", fingerprint) != fingerprint:
             raise DataError(f"{self.folder.id}: the data set's files changed since this run started")
         code = before.get("code_fingerprint", self.code)
@@ -408,6 +412,8 @@ class Training:
         for package, version in before.get("packages", {}).items() if self.step else ():
             if now["packages"].get(package) != version:
                 self._note(f"resumed with {package} {now['packages'].get(package)}, before {version}")
+        if self.step and before.get("sampler", self.sampler) != self.sampler:  # equal up to rounding
+            self._note(f"resumed with sampler {self.sampler}, before {before['sampler']}")
         self.folder.write_json("provenance.json", now)
 
     def _write_state(self, epoch: int, phase: str = "training") -> None:
