@@ -29,7 +29,7 @@ from experiments.devices import Group, joined, prepare
 from experiments.drop_path import place_drop_paths
 from experiments.interrupts import Interrupted, Interrupts
 from experiments.ledger import Ledger
-from experiments.optimization import build_ema, build_optimizer, build_schedule, set_lr
+from experiments.optimization import build_ema, build_optimizer, build_schedule, restore_optimizer, set_lr
 from experiments.outcome import logged, noted
 from experiments.parent import WEIGHTS
 from experiments.progress import Progress
@@ -328,7 +328,7 @@ class Training:
             self.model.load_state_dict(state["model"])
         except RuntimeError:
             raise RunFolderError(f"{self.folder.id}: {found.path.name} does not fit the model of this code") from None
-        self.optimizer.load_state_dict(state["optimizer"])
+        restore_optimizer(self.optimizer, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
