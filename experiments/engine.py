@@ -156,7 +156,7 @@ class Training:
         micro_batches = [self.task.prepare(batch, mixing) for batch in micro_batches]
         counts = [float(self.task.count(batch)) for batch in micro_batches]
         whole = float(group.gather([sum(counts)]).sum())
-        value = 0.0
+        losses: list[tuple[Tensor, float]] = []
         for number, (batch, count) in enumerate(zip(micro_batches, counts)):
             seed_generators(config.seed, self.step, group.rank, number, purpose="step")
             self.draws.draw(config.seed, self.step, config.train.batch_size, self.batches.places[number])
@@ -164,9 +164,13 @@ class Training:
             with self._synchronised(number + 1 == len(micro_batches)):
                 with self._autocast():
                     loss = self.task.loss(self.forward(self._images(batch[0])), batch)
-                value += float(loss.detach()) * share
+                losses.append((loss.detach(), share))
                 # the gradients of all processes are averaged, those of micro-batches added
                 self.scaler.scale(loss * (share * group.size)).backward()  # type: ignore[no-untyped-call]
+        # read only now, when a GPU has all that it can do before the loss is known
+        value = 0.0
+        for loss, share in losses:
+            value += float(loss) * share
         due = time.monotonic() - self._saved > 60 * config.machine.checkpoint_minutes
         said = group.gather([value, self.interrupts.received or 0, due, newly_bad])
         value = float(said[:, 0].sum())
