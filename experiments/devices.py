@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -15,11 +17,14 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from atm import sampling
+from atm.sampling.backends import unavailable
 from errors import ConfigError, RunFailed, SuiteError
 from experiments.launch import is_launched
 from experiments.schema import Config
 
 Value = TypeVar("Value")
+log = logging.getLogger("experiments")
 FAILURE = "failure"  # key under which a process leaves the others word of why it ends
 
 
@@ -151,7 +156,8 @@ def joined(config: Config) -> Iterator[Group]:
 def prepare(config: Config, group: Group) -> torch.device:
     """Sets torch up as the config says and returns this process's device.
 
-    Raises ConfigError where the device is not there, or where there are fewer of them than processes.
+    Raises ConfigError where the device is not there, where there are fewer of them than processes, or where the sampler
+    asked for does not run on it.
     """
     machine = config.machine
     if machine.threads:
@@ -178,4 +184,20 @@ def prepare(config: Config, group: Group) -> torch.device:
         raise ConfigError(f"machine.device={machine.device}: {str(error).splitlines()[0]}") from None
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    _choose_sampler(machine.sampler, device)
     return device
+
+
+def _choose_sampler(name: str, device: torch.device) -> None:
+    """Makes this process sample with a backend; its kernels may be compiled here, whoever does so at the same time.
+
+    What ``auto`` had to do without is a line of the log, not a warning of Python's with a line of code in it.
+    """
+    if reason := unavailable(name, device.type):
+        raise ConfigError(f"machine.sampler={name} cannot run here: {reason.splitlines()[0]}")
+    sampling.use(name)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sampling.backend_for(device.type)
+    for warning in caught:
+        log.warning(str(warning.message))

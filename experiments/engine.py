@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import atomic_file
+from atm import sampling
 from errors import DataError, RunFailed, RunFolderError, WriteError
 from experiments import checkpoint, provenance, weights
 from experiments.claim import Claim
@@ -28,7 +29,7 @@ from experiments.devices import Group, joined, prepare
 from experiments.drop_path import place_drop_paths
 from experiments.interrupts import Interrupted, Interrupts
 from experiments.ledger import Ledger
-from experiments.optimization import build_ema, build_optimizer, build_schedule, set_lr
+from experiments.optimization import build_ema, build_optimizer, build_schedule, restore_optimizer, set_lr
 from experiments.outcome import logged, noted
 from experiments.parent import WEIGHTS
 from experiments.progress import Progress
@@ -70,6 +71,8 @@ class Training:
         self.config, self.folder, self.group, self.claims, self.interrupts = config, folder, group, claims, interrupts
         self.code = provenance.code_fingerprint()  # of what runs now, whatever is edited meanwhile
         self.device = prepare(config, group)
+        # processes on machines with other compilers may read tokens otherwise
+        self.sampler = " and ".join(dict.fromkeys(group.gather_objects(sampling.describe(self.device.type))))
         self.task = build_task(config)
         train, machine = config.train, config.machine
         self.batches = self._batches(self.task.train_set, training=True)
@@ -108,6 +111,7 @@ class Training:
         self.group.first_does(self._write_provenance)
         where = f"{self.group.size} × {self.device.type}" if self.group.size > 1 else str(self.device)
         log.info("%s: %d steps from step %d on %s", self.folder.id, self.steps, self.step, where)
+        log.info("sampler: %s", self.sampler)
         self._settle_gradient_buckets()
         self._started = self._state_written = time.monotonic()
         try:
@@ -152,7 +156,7 @@ class Training:
         micro_batches = [self.task.prepare(batch, mixing) for batch in micro_batches]
         counts = [float(self.task.count(batch)) for batch in micro_batches]
         whole = float(group.gather([sum(counts)]).sum())
-        value = 0.0
+        losses: list[tuple[Tensor, float]] = []
         for number, (batch, count) in enumerate(zip(micro_batches, counts)):
             seed_generators(config.seed, self.step, group.rank, number, purpose="step")
             self.draws.draw(config.seed, self.step, config.train.batch_size, self.batches.places[number])
@@ -160,9 +164,13 @@ class Training:
             with self._synchronised(number + 1 == len(micro_batches)):
                 with self._autocast():
                     loss = self.task.loss(self.forward(self._images(batch[0])), batch)
-                value += float(loss.detach()) * share
+                losses.append((loss.detach(), share))
                 # the gradients of all processes are averaged, those of micro-batches added
                 self.scaler.scale(loss * (share * group.size)).backward()  # type: ignore[no-untyped-call]
+        # read only now, when a GPU has all that it can do before the loss is known
+        value = 0.0
+        for loss, share in losses:
+            value += float(loss) * share
         due = time.monotonic() - self._saved > 60 * config.machine.checkpoint_minutes
         said = group.gather([value, self.interrupts.received or 0, due, newly_bad])
         value = float(said[:, 0].sum())
@@ -324,7 +332,7 @@ class Training:
             self.model.load_state_dict(state["model"])
         except RuntimeError:
             raise RunFolderError(f"{self.folder.id}: {found.path.name} does not fit the model of this code") from None
-        self.optimizer.load_state_dict(state["optimizer"])
+        restore_optimizer(self.optimizer, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
@@ -397,7 +405,7 @@ class Training:
 
     def _write_provenance(self) -> None:
         fingerprint = self.task.train_set.fingerprint() + "-" + self.task.eval_set.fingerprint()  # type: ignore[attr-defined]
-        now, before = provenance.collect(fingerprint, self.code), self.folder.read_json("provenance.json")
+        now, before = provenance.collect(fingerprint, self.code, self.sampler), self.folder.read_json("provenance.json")
         if before.get("data_fingerprint", fingerprint) != fingerprint:
             raise DataError(f"{self.folder.id}: the data set's files changed since this run started")
         code = before.get("code_fingerprint", self.code)
@@ -408,6 +416,8 @@ class Training:
         for package, version in before.get("packages", {}).items() if self.step else ():
             if now["packages"].get(package) != version:
                 self._note(f"resumed with {package} {now['packages'].get(package)}, before {version}")
+        if self.step and before.get("sampler", self.sampler) != self.sampler:  # equal up to rounding
+            self._note(f"resumed with sampler {self.sampler}, before {before['sampler']}")
         self.folder.write_json("provenance.json", now)
 
     def _write_state(self, epoch: int, phase: str = "training") -> None:

@@ -18,8 +18,11 @@ CHECKOUT = "checkout.json"
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "omegaconf", "pillow")
 
 
-def collect(data_fingerprint: str, code: str) -> dict[str, Any]:
-    """What a run's ``provenance.json`` holds; ``code`` is the fingerprint of the sources that are running."""
+def collect(data_fingerprint: str, code: str, sampler: str) -> dict[str, Any]:
+    """What a run's ``provenance.json`` holds.
+
+    code: the fingerprint of the sources that are running; sampler: what reads tokens, as ``atm.sampling`` describes it.
+    """
     return {
         **checkout(),
         "code_fingerprint": code,
@@ -27,6 +30,7 @@ def collect(data_fingerprint: str, code: str) -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "hardware": hardware(),
+        "sampler": sampler,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 

@@ -13,6 +13,7 @@ from typing import Any
 
 OFFSET_MODES = ("zero", "token", "joint", "axial")
 FUSIONS = ("pooled", "token", "mean")
+SAMPLERS = ("auto", "reference", "eager", "native", "triton")  # atm.sampling.BACKENDS, which would import torch
 LEAST = {
     "seed": 0,
     "augment.repeats": 1,
@@ -122,6 +123,9 @@ class Machine:
     device: str = setting("auto", "auto, cpu, cuda, cuda:1", scientific=False)
     threads: int | None = setting(None, "CPU threads; null = torch's choice", scientific=False)
     compile: bool = setting(False, "torch.compile the model", scientific=False)
+    sampler: str = setting(
+        "auto", "what reads tokens at their offsets; auto = the fastest there is", choices=SAMPLERS, scientific=False
+    )
     channels_last: bool = setting(False, "channels-last images and convolutions", scientific=False)
     devices: int = setting(1, "processes that train one run together, one per device", scientific=False)
     batch_per_device: int | None = setting(
