@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,7 +165,8 @@ def _compiled(command: list[str], name: str, folder: Path | None) -> ctypes.CDLL
             file.write(hashlib.sha256(built.read_bytes()).digest())
         library = ctypes.CDLL(str(built))
         if folder is not None:
-            built.replace(folder / name)  # whole or not at all, whoever else compiles at the same time
+            with suppress(OSError):  # what is loaded serves this process
+                built.replace(folder / name)  # whole or not at all, whoever else compiles at the same time
     return library
 
 
