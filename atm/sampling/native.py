@@ -106,7 +106,8 @@ def load() -> Library:
     try:
         version = (_run([*command, "--version"]).splitlines() or command)[0]
         # A cluster's home folder serves several kinds of processors, and each needs a library of its own.
-        what = [version, *command[1:], *FLAGS, *_same_openmp(), _processor(), SOURCE.read_text("utf-8")]
+        openmp = [Path(path).name for path in _same_openmp()]
+        what = [version, *command[1:], *FLAGS, *openmp, _processor(), SOURCE.read_text("utf-8")]
         name = f"sampler-{hashlib.sha256(chr(0).join(what).encode()).hexdigest()[:24]}.so"
         folder = cache_folder()
         library = (_kept(folder / name) if folder else None) or _compiled(command, name, folder)
