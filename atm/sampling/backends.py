@@ -64,10 +64,10 @@ def unavailable(backend: str, device: str) -> str | None:
         return native.unavailable() if device == "cpu" else f"it knows the CPU, not {device}"
     if backend == "triton":
         try:
-            from atm.sampling import triton_kernels
+            from atm.sampling import triton_backend
         except ImportError as error:
             return f"no Triton ({error})"
-        return triton_kernels.unavailable(device)
+        return triton_backend.unavailable(device)
     return None
 
 

@@ -52,6 +52,7 @@ _Axis = tuple[Tensor, list[tuple[Tensor, int]]]
 
 def _move(offsets: Tensor, dim: int, size: int) -> _Axis:
     index, fraction = reference.locate(offsets, dim, size)
+    fraction = fraction.nan_to_num(0.0)  # where both neighbours are zeros
     return index, [(1 - fraction, -1), (fraction, 1)]
 
 

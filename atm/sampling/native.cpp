@@ -110,6 +110,8 @@ struct Places {
         return load<16>(padded);
     }
 
+    // Where NAN_IS_FAR, as backward, a NaN is taken for a position outside: it owes nothing to x.
+    template <bool NAN_IS_FAR>
     void find(const R* offsets, int64_t count, int64_t here, int64_t size, int64_t stride) {
         constexpr int N = 16;  // by hand: compilers see too many branches here to make vectors of
         using Real = Lanes<R, N>;
@@ -118,9 +120,10 @@ struct Places {
         const Whole none = {}, last = none + int32_t(size - 1), step = none + int32_t(stride);
         for (int64_t g = 0; g < count; g += N) {
             Real position = (count - g < N ? load_some(offsets + g, count - g) : load<N>(offsets + g)) + R(here);
-            // Both comparisons are false for NaN, which becomes some integer but stays in the fraction, and from there
+            // Comparisons are false for NaN. Forward it becomes some integer but stays in the fraction, and from there
             // in both weights: 0 * NaN is NaN.
-            position = position < first ? first : position;
+            if constexpr (NAN_IS_FAR) position = position >= first ? position : first;
+            else position = position < first ? first : position;
             position = position > end ? end : position;
             const Real cut = __builtin_convertvector(__builtin_convertvector(position, Whole), Real);
             const Real lower = position < cut ? cut - ones : cut, upper = lower + ones, fraction = position - lower;
@@ -259,14 +262,14 @@ void forward(const T* x, const Wide<T>* offsets, T* out, Wide<T>* sums, const Ca
                         const int64_t count = call.groups - g < BLOCK ? call.groups - g : BLOCK, c = g * call.share;
                         const R* moved = token_offsets + k * call.groups + g;
                         if (call.pattern == JOINT) {
-                            others.find(moved, count, w, call.width, call.x[2]);
-                            places.find(moved + half, count, h, call.height, call.x[1]);
+                            others.template find<false>(moved, count, w, call.width, call.x[2]);
+                            places.template find<false>(moved + half, count, h, call.height, call.x[1]);
                             read_joint(image_x + c, places, others, count, lanes, to + c);
                         } else if (call.pattern == COLUMN || k >= call.samples) {
-                            places.find(moved, count, h, call.height, call.x[1]);
+                            places.template find<false>(moved, count, h, call.height, call.x[1]);
                             read_axis(column_x + c, places, count, lanes, to + c);
                         } else {
-                            places.find(moved, count, w, call.width, call.x[2]);
+                            places.template find<false>(moved, count, w, call.width, call.x[2]);
                             read_axis(row_x + c, places, count, lanes, to + c);
                         }
                     }
@@ -323,14 +326,15 @@ void backward(const T* grad, const Wide<T>* grad_mean, const T* x, const Wide<T>
                             const T* read = token_grad + k * channels;
                             const R* read_mean = mean ? mean + k * channels : nullptr;
                             if (call.pattern == JOINT) {
-                                others.find(moved, count, w, call.width, channels);
-                                places.find(moved + half, count, h, call.height, call.width * channels);
+                                others.template find<true>(moved, count, w, call.width, channels);
+                                places.template find<true>(moved + half, count, h, call.height, call.width * channels);
                                 owe_joint(read, read_mean, image_x, places, others, count, lanes, image_grad,
                                                  owed, owed + half);
                             } else {
                                 const bool vertical = call.pattern == COLUMN || k >= call.samples;
                                 const int64_t start = (vertical ? w : h * call.width) * channels;
-                                places.find(moved, count, vertical ? h : w, vertical ? call.height : call.width,
+                                places.template find<true>(moved, count, vertical ? h : w,
+                                            vertical ? call.height : call.width,
                                             vertical ? call.width * channels : channels);
                                 owe_axis(read, read_mean, image_x + start, places, count, lanes,
                                                 image_grad + start, owed);

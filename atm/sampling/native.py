@@ -5,10 +5,12 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "
 QUIET = ("-Wno-psabi", "-Wno-ignored-attributes")  # GCC's notes on passing vectors, which nothing here exports
 SECONDS = 300.0  # a compiler that takes longer hangs
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+_SEAL = hashlib.sha256().digest_size  # bytes at a kept library's end that tell whether it is whole
 PATTERNS = ("row", "column", "cross", "joint")
 LARGEST = 2**31 - 1  # elements of one image: distances within it are 32 bits wide
 
@@ -64,7 +67,9 @@ def takes(x: Tensor) -> bool:
 
 def forward(x: Tensor, offsets: Tensor, pattern: str, samples: int, keep: bool) -> tuple[Tensor, Tensor]:
     """``torch.ops.atm.read`` (see operator.py)."""
-    x, offsets = _adjacent(x), _adjacent(offsets.to(_wide(x)))
+    # Tokens of one image may be further apart than they are many: in a slice, or with images side by side.
+    spread = sum((size - 1) * stride for size, stride in zip(x.shape[1:], x.stride()[1:]))
+    x, offsets = x.contiguous() if spread > LARGEST else _adjacent(x), _adjacent(offsets.to(_wide(x)))
     batch, height, width, channels = x.shape
     reads = samples * (2 if pattern == "cross" else 1) + keep
     tokens = x.new_empty(batch, height, width, reads * channels)
@@ -94,48 +99,76 @@ def backward(
 def load() -> Library:
     """The kernels, compiled if this compiler has not yet compiled this source for this processor.
 
+    CXX names another compiler than the usual ones, and may hold arguments ("ccache g++").
     Raises Unavailable without a C++ compiler, or with the first error of one that fails.
     """
-    compiler = os.environ.get("CXX") or next((c for c in ("g++", "clang++", "c++") if shutil.which(c)), None)
-    if compiler is None or shutil.which(compiler) is None:
-        raise Unavailable(f"no C++ compiler ({compiler or 'g++, clang++'}) was found")
+    command = _compiler()
     try:
-        path, version = _compiled(compiler)
-        library = ctypes.CDLL(str(path))
+        version = (_run([*command, "--version"]).splitlines() or command)[0]
+        # A cluster's home folder serves several kinds of processors, and each needs a library of its own.
+        openmp = [Path(path).name for path in _same_openmp()]
+        what = [version, *command[1:], *FLAGS, *openmp, _processor(), SOURCE.read_text("utf-8")]
+        name = f"sampler-{hashlib.sha256(chr(0).join(what).encode()).hexdigest()[:24]}.so"
+        folder = cache_folder()
+        library = (_kept(folder / name) if folder else None) or _compiled(command, name, folder)
     except OSError as error:
         raise Unavailable(f"the compiled sampler could not be made or loaded: {error}") from error
     return Library(functools.cache(lambda name: _typed(library, name)), version)
 
 
-def cache_folder() -> Path:
-    """Where compiled kernels are kept: ATM_CACHE_DIR, else ``atm`` in the user's cache folder."""
-    given = os.environ.get("ATM_CACHE_DIR")
-    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atm"
+def cache_folder() -> Path | None:
+    """Where compiled kernels are kept: ATM_CACHE_DIR, else ``atm`` in the user's cache folder, if there is a home."""
+    if given := os.environ.get("ATM_CACHE_DIR"):
+        return Path(given)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atm"
+    except RuntimeError:  # a container's user may be a bare number
+        return None
 
 
-def _compiled(compiler: str) -> tuple[Path, str]:
-    """The shared library and its compiler's version; compiled into the cache folder where it is not there yet."""
-    version = _run([compiler, "--version"]).splitlines()[0]
-    # A cluster's home folder serves several kinds of processors, and each needs a library of its own.
-    what = [version, *FLAGS, _processor(), SOURCE.read_text("utf-8")]
-    name = f"sampler-{hashlib.sha256(chr(0).join(what).encode()).hexdigest()[:24]}.so"
-    folder = cache_folder()
-    path = folder / name
-    if not path.exists():
+def _compiler() -> list[str]:
+    """The command that compiles, without its last arguments. Raises Unavailable where there is none."""
+    try:
+        command = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:
+        raise Unavailable(f"CXX={os.environ['CXX']!r} is not a command: {error}") from error
+    command = command or [c for c in ("g++", "clang++", "c++") if shutil.which(c)][:1]
+    if not command or shutil.which(command[0]) is None:
+        raise Unavailable(f"no C++ compiler ({command[0] if command else 'g++, clang++'}) was found")
+    return command
+
+
+def _kept(path: Path) -> ctypes.CDLL | None:
+    """A library compiled earlier, None where it is missing or damaged."""
+    try:
+        content = path.read_bytes()
+        # Loading half a library may succeed, and kill the process later.
+        if hashlib.sha256(content[:-_SEAL]).digest() != content[-_SEAL:]:
+            return None
+        return ctypes.CDLL(str(path))
+    except OSError:
+        return None
+
+
+def _compiled(command: list[str], name: str, folder: Path | None) -> ctypes.CDLL:
+    """The library compiled now, and kept in ``folder`` if that can be written to."""
+    with ExitStack() as stack:
         try:
+            if folder is None:
+                raise FileNotFoundError("no home folder")
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            made = tempfile.mkdtemp(dir=folder)
-        except OSError:  # no home, or one that cannot be written to: compile for this process alone
-            made = tempfile.mkdtemp(prefix="atm-")
-            path = Path(made) / name
-        built = Path(made) / f"{name}.new"
-        try:
-            _run([compiler, *FLAGS, *QUIET, *_same_openmp(), str(SOURCE), "-o", str(built)])
-            built.replace(path)  # whole or not at all, whoever else compiles at the same time
-        finally:
-            if path.parent != Path(made):
-                shutil.rmtree(made, ignore_errors=True)
-    return path, version
+            made = stack.enter_context(tempfile.TemporaryDirectory(dir=folder))
+        except OSError:  # compile for this process alone, which keeps what it has loaded
+            folder, made = None, stack.enter_context(tempfile.TemporaryDirectory(prefix="atm-"))
+        built = Path(made) / name
+        _run([*command, *FLAGS, *QUIET, str(SOURCE), *_same_openmp(), "-o", str(built)])
+        with built.open("ab") as file:
+            file.write(hashlib.sha256(built.read_bytes()).digest())
+        library = ctypes.CDLL(str(built))
+        if folder is not None:
+            with suppress(OSError):  # what is loaded serves this process
+                built.replace(folder / name)  # whole or not at all, whoever else compiles at the same time
+    return library
 
 
 def _run(command: list[str]) -> str:

@@ -71,7 +71,7 @@ def _implementation(x: Tensor) -> Any:
         if native.takes(x):
             return native
     if backend == "triton":
-        from atm.sampling import triton_kernels
+        from atm.sampling import triton_backend
 
-        return Composed(triton_kernels)
+        return Composed(triton_backend)
     return Composed(eager)

@@ -84,8 +84,9 @@ def locate(offsets: Tensor, dim: int, size: int) -> tuple[Tensor, Tensor]:
     # does not matter whether clamp passes a gradient at its very ends. At -1 it would: the upper one is a token.
     position = (here + offsets).clamp(-2.0, float(size))
     lower = position.floor()
-    # The second clamp is for NaN, which becomes an arbitrary integer; its fraction keeps the NaN in the output.
-    index = (lower.detach().long() + 2).clamp(0, size + 2)
+    # NaN would become an integer that differs between processors, and owe its gradient to the token found there. Its
+    # fraction keeps the NaN in the output.
+    index = lower.detach().nan_to_num(-2.0).long() + 2
     return index, position - lower
 
 
