@@ -151,18 +151,18 @@ struct Split {
     int64_t share() const { return WHOLE ? LANES : any_share; }
 };
 
-template <int N, typename F>
-inline bool try_lanes(int64_t share, F& call) {
-    if (share == N) call(Split<N, true>{share});
-    else if (share % N == 0) call(Split<N, false>{share});
-    return share % N == 0;
-}
-
-// The widest lanes that make up a run.
-template <typename F>
+// The published sharings have kernels of their own; of others there are few, as each takes the compiler seconds.
+template <typename T, typename F>
 inline void with_lanes(int64_t share, F call) {
-    try_lanes<16>(share, call) || try_lanes<8>(share, call) || try_lanes<4>(share, call) ||
-        try_lanes<2>(share, call) || try_lanes<1>(share, call);
+    if constexpr (!std::is_same_v<T, double>) {
+        if (share == 1) return call(Split<1, true>{share});
+        if (share == 2) return call(Split<2, true>{share});
+        if (share == 4) return call(Split<4, true>{share});
+        if (share == 8) return call(Split<8, true>{share});
+        if (share % 16 == 0) return call(Split<16, false>{share});
+    }
+    if (share % 4 == 0) return call(Split<4, false>{share});
+    call(Split<1, false>{share});
 }
 
 template <typename L, typename T, typename R>
@@ -243,7 +243,7 @@ template <typename T>
 void forward(const T* x, const Wide<T>* offsets, T* out, Wide<T>* sums, const Call& call) {
     using R = Wide<T>;
     const int64_t channels = call.channels(), width = call.reads() * channels, half = call.samples * call.groups;
-    with_lanes(call.share, [&](auto lanes) {
+    with_lanes<T>(call.share, [&](auto lanes) {
         constexpr int N = decltype(lanes)::N;
 #pragma omp parallel for num_threads(call.threads) schedule(static)
         for (int64_t row = 0; row < call.batch * call.height; ++row) {
@@ -291,7 +291,7 @@ void backward(const T* grad, const Wide<T>* grad_mean, const T* x, const Wide<T>
     const int64_t moves = call.directions() * call.samples, tokens = call.height * call.width;
     const int64_t offset_width = (call.pattern == JOINT ? 2 : call.directions()) * half;
     const int64_t block = call.block(), blocks = (call.groups + block - 1) / block;
-    with_lanes(call.share, [&](auto lanes) {
+    with_lanes<T>(call.share, [&](auto lanes) {
         constexpr int N = decltype(lanes)::N;
 #pragma omp parallel for num_threads(call.threads) schedule(static) collapse(2)
         for (int64_t image = 0; image < call.batch; ++image)
