@@ -84,11 +84,14 @@ enum Pattern { ROW, COLUMN, CROSS, JOINT };
 
 // One call. Strides of images, rows and tokens; outputs and gradients of outputs may be slices of wider tokens.
 struct Call {
-    int64_t batch, height, width, groups, share, samples, pattern, keep, threads;
+    int64_t batch, height, width, groups, share, samples, pattern, keep, threads, tile_height, tile_width;
     int64_t x[3], offsets[3], out[3];
 
     int64_t channels() const { return groups * share; }
     int64_t directions() const { return pattern == CROSS ? 2 : 1; }
+    int64_t tiles() const {
+        return (height + tile_height - 1) / tile_height * ((width + tile_width - 1) / tile_width);
+    }
     int64_t reads() const { return directions() * samples + keep; }
     // Runs that a thread takes at a time, backward: at least a cache line of channels.
     int64_t block() const {
@@ -238,22 +241,28 @@ inline void owe_joint(const T* grad, const R* grad_mean, const T* x, const Place
     }
 }
 
-// out: [B, H, W, reads * C]. sums: [B, H, reads * C], each row's sum over its tokens, or null.
+// out: [B, H, W, reads * C]. sums: [B, tiles, reads * C], each tile's sum over its tokens, or null. A thread takes the map
+// tile by tile, so that what neighbours read is still in the first-level cache.
 template <typename T>
 void forward(const T* x, const Wide<T>* offsets, T* out, Wide<T>* sums, const Call& call) {
     using R = Wide<T>;
+    const int64_t tiles = call.tiles();
     const int64_t channels = call.channels(), width = call.reads() * channels, half = call.samples * call.groups;
     with_lanes<T>(call.share, [&](auto lanes) {
         constexpr int N = decltype(lanes)::N;
 #pragma omp parallel for num_threads(call.threads) schedule(static)
-        for (int64_t row = 0; row < call.batch * call.height; ++row) {
-            const int64_t image = row / call.height, h = row % call.height;
-            const T *image_x = x + image * call.x[0], *row_x = image_x + h * call.x[1];
-            R* sum = sums ? sums + row * width : nullptr;
+        for (int64_t tile = 0; tile < call.batch * tiles; ++tile) {
+            const int64_t image = tile / tiles, across = (call.width + call.tile_width - 1) / call.tile_width;
+            const int64_t top = tile % tiles / across * call.tile_height, left = tile % tiles % across * call.tile_width;
+            const int64_t columns = call.width - left < call.tile_width ? call.width - left : call.tile_width;
+            const int64_t rows = call.height - top < call.tile_height ? call.height - top : call.tile_height;
+            const T* image_x = x + image * call.x[0];
+            R* sum = sums ? sums + tile * width : nullptr;
             if (sum) std::memset(sum, 0, width * sizeof(R));
             Places<R> places, others;
-            for (int64_t w = 0; w < call.width; ++w) {
-                const T* column_x = image_x + w * call.x[2];
+            for (int64_t t = 0; t < rows * columns; ++t) {
+                const int64_t h = top + t / columns, w = left + t % columns;
+                const T *row_x = image_x + h * call.x[1], *column_x = image_x + w * call.x[2];
                 const R* token_offsets = offsets + image * call.offsets[0] + h * call.offsets[1] + w * call.offsets[2];
                 T* token = out + image * call.out[0] + h * call.out[1] + w * call.out[2];
                 T* to = token;

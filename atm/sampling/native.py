@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import hashlib
+import math
 import os
 import platform
 import shlex
@@ -40,13 +41,14 @@ class Library:
 
 
 _NUMBERS = ("batch", "height", "width", "groups", "share", "samples", "pattern", "keep", "threads")
+_SIDES = ("tile_height", "tile_width")
 
 
 class _Call(ctypes.Structure):
     """``Call`` in native.cpp."""
 
     _fields_ = [
-        *((n, ctypes.c_int64) for n in _NUMBERS),
+        *((n, ctypes.c_int64) for n in (*_NUMBERS, *_SIDES)),
         *((n, ctypes.c_int64 * 3) for n in ("x", "offsets", "out")),
     ]
 
@@ -73,7 +75,9 @@ def forward(x: Tensor, offsets: Tensor, pattern: str, samples: int, keep: bool) 
     batch, height, width, channels = x.shape
     reads = samples * (2 if pattern == "cross" else 1) + keep
     tokens = x.new_empty(batch, height, width, reads * channels)
-    sums = x.new_empty((batch, height, reads * channels) if keep else 0, dtype=_wide(x))
+    tile = _tile(x, pattern)
+    tiles = math.ceil(height / tile[0]) * math.ceil(width / tile[1])
+    sums = x.new_empty((batch, tiles, reads * channels) if keep else 0, dtype=_wide(x))
     call = _call(x, offsets, tokens, pattern, samples, keep)
     load().function(f"forward_{_name(x)}")(_at(x), _at(offsets), _at(tokens), _at(sums if keep else None), call)
     return tokens, sums.sum(1) / (height * width) if keep else sums
@@ -213,8 +217,13 @@ def _call(x: Tensor, offsets: Tensor, out: Tensor, pattern: str, samples: int, k
     strides = [(ctypes.c_int64 * 3)(*t.stride()[:3]) for t in (x, offsets, out)]
     return _Call(
         batch, height, width, groups, channels // groups, samples, PATTERNS.index(pattern), keep,
-        torch.get_num_threads(), *strides,
+        torch.get_num_threads(), *_tile(x, pattern), *strides,
     )  # fmt: skip
+
+
+def _tile(x: Tensor, pattern: str) -> tuple[int, int]:
+    """How many rows and columns a thread reads at a time: as it goes along the offsets, it comes by the same tokens."""
+    return (1, x.shape[2]) if pattern == "row" else (x.shape[1], 4)
 
 
 def _adjacent(tensor: Tensor) -> Tensor:
