@@ -15,6 +15,7 @@ from typing import Any
 from experiments.config import ROOT
 
 CHECKOUT = "checkout.json"
+CODE = (".py", ".yaml", ".cpp")  # what the endings of sources are
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "omegaconf", "pillow")
 
 
@@ -59,7 +60,7 @@ def code_fingerprint(root: Path = ROOT) -> str:
     digest = hashlib.sha256()
     sources = [p for room in ("atm", "experiments") for p in sorted((root / room).rglob("*"))]
     for path in sources:
-        if path.suffix in (".py", ".yaml") and "recipes" not in path.parts:
+        if path.suffix in CODE and "recipes" not in path.parts:
             digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 

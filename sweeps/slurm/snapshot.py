@@ -10,7 +10,7 @@ from pathlib import Path
 
 from errors import WriteError
 from experiments.config import ROOT
-from experiments.provenance import CHECKOUT, checkout
+from experiments.provenance import CHECKOUT, CODE, checkout
 
 SOURCES = ("atm", "experiments", "sweeps", "ask_program.py", "atomic_file.py", "errors.py")
 
@@ -51,5 +51,5 @@ def _files(root: Path) -> list[Path]:
     found = []
     for name in SOURCES:
         path = root / name
-        found += [path] if path.is_file() else [p for p in path.rglob("*") if p.suffix in (".py", ".yaml")]
+        found += [path] if path.is_file() else [p for p in path.rglob("*") if p.suffix in CODE]
     return sorted(path.relative_to(root) for path in found)

@@ -139,12 +139,23 @@ def test_a_snapshot_is_the_sources_and_their_commit(tmp_path):
     assert one == again and [path.name for path in (tmp_path / "code").iterdir()] == [one.name]
     assert code_fingerprint(one) == code_fingerprint(ROOT)
     assert checkout(one) == checkout(ROOT)
+    sources = [p.relative_to(ROOT) for p in (ROOT / "atm").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    assert sources and all((one / path).read_bytes() == (ROOT / path).read_bytes() for path in sources)
     other = tmp_path / "other"
     shutil.copytree(one, other)
     edited = other / "experiments" / "engine.py"
     edited.chmod(0o644)
     edited.write_text("# edited\n")
     assert snapshot.take(tmp_path / "code", other) != one
+
+
+@pytest.mark.parametrize("source", ["experiments/engine.py", "atm/variants.yaml", "atm/sampling/native.cpp"])
+def test_whatever_decides_numbers_is_in_the_codes_fingerprint(tmp_path, source):
+    copied = snapshot.take(tmp_path)
+    before = code_fingerprint(copied)
+    (copied / source).chmod(0o644)
+    (copied / source).write_text("another")
+    assert code_fingerprint(copied) != before
 
 
 def test_times_of_slurm_in_minutes():
