@@ -11,7 +11,7 @@ from typing import Any
 
 from doctor.data import data, site
 from doctor.finding import ROOT, Asked, Finding, guarded
-from doctor.hardware import gpu, machine
+from doctor.hardware import gpu, machine, sampler
 from doctor.programs import latex, slurm
 from doctor.software import code, locked_versions, packages, python
 from doctor.storage import run_folder
@@ -19,7 +19,7 @@ from errors import ConfigError
 
 RunsFolder = Callable[[dict[str, Any], dict[str, Any]], Path]  # of a command line's settings and the site's
 CHECKS: tuple[Callable[[Asked], Iterable[Finding]], ...] = (
-    python, packages, locked_versions, code, site, data, run_folder, machine, gpu, slurm, latex
+    python, packages, locked_versions, code, site, data, run_folder, machine, gpu, sampler, slurm, latex
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Processor, memory and limits, GPUs."""
+"""Processor, memory and limits, GPUs, and what samples on them."""
 
 from __future__ import annotations
 
@@ -52,6 +52,25 @@ def gpu(asked: Asked) -> Iterator[Finding]:
         yield Finding("gpu", WARNING if warned else OK, f"{seen}; {build}{warned}", advice)
         yield from map(_device, range(seen))
     yield _distributed(seen)
+
+
+def sampler(asked: Asked) -> Iterator[Finding]:
+    """Whether sampling has its fast form here; the first time, its kernels are compiled."""
+    try:
+        import torch
+
+        from atm import sampling
+    except Exception:  # which the check of the GPU has told
+        return
+    advices = {"cpu": "install g++, or name another C++ compiler in CXX: sampling is several times slower without"}
+    if torch.cuda.is_available():
+        advices["cuda"] = "take a torch build that brings Triton: sampling is several times slower without"
+    for device, advice in advices.items():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = sampling.describe(device)
+        slow = sampling.backend_for(device) == "eager" or caught
+        yield Finding(f"sampler, {device}", WARNING if slow else OK, found, advice)
 
 
 def _no_gpu(build: str, with_cuda: bool, warned: str) -> Finding:

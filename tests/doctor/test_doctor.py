@@ -392,3 +392,15 @@ def test_no_slurm_and_no_latex_are_no_fault(tmp_path, program, monkeypatch):
     expect(found(programs.latex, asked(tmp_path))["latex"], ABSENT)
     program("tectonic", "")
     expect(found(programs.latex, asked(tmp_path))["latex"], OK, str(tmp_path / "tectonic"))
+
+
+def test_sampling_without_a_compiler_is_slower_and_says_what_to_do(tmp_path):
+    found = []
+    for settings in ({}, {"CXX": str(tmp_path / "g++")}):
+        done = command_line(f"runs_dir={tmp_path}", "--json", **settings)
+        checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+        found.append(checks["sampler, cpu"])
+    fast, slow = found
+    assert (fast["verdict"], fast["found"].split()[0]) == (OK, "native")
+    assert (slow["verdict"], slow["found"]) == (WARNING, f"eager (no C++ compiler ({tmp_path / 'g++'}) was found)")
+    assert "install g++" in slow["advice"]
