@@ -7,102 +7,16 @@ from typing import Any
 import torch
 import yaml
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import DropPath, trunc_normal_
-from timm.models import build_model_with_cfg, checkpoint, generate_default_cfgs, register_model
+from timm.layers import trunc_normal_
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices  # timm exports it nowhere else
 from torch import Tensor, nn
 
-from atm.mixer import ActiveTokenMixer, check_modes
-from atm.mlp import Mlp
-from atm.offsets import OffsetPredictor, PositionalEncodingGenerator, opens_set
-from atm.recompute import forgetting, recomputable
+from atm.block import Stage
+from atm.mixer import check_modes
 
 VARIANTS: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("variants.yaml").read_text("utf-8"))
 """Arguments of ``ATMNet`` per model size, and the published drop path rate."""
-
-
-class Block(nn.Module):
-    """``x + mixer(LN(x), offsets)``, then ``x + MLP(LN(x))`` (AAAI Eq. 5, 6).
-
-    offsets: the block's own predictor, where it has one; the stage calls it, since later blocks reuse what it predicts.
-    """
-
-    def __init__(
-        self, dim: int, mlp_ratio: float, mixer: ActiveTokenMixer, offsets: OffsetPredictor | None, drop_path: float
-    ) -> None:
-        super().__init__()
-        self.forgets = True  # for the backward pass, what is cheap to compute again
-        self.predicts = offsets is not None
-        self.offsets = nn.Identity() if offsets is None else offsets
-        self.norm1 = nn.LayerNorm(dim)
-        self.mixer = mixer
-        self.drop_path1 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-        self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
-        self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-
-    def forward(self, x: Tensor, offsets: Tensor | None) -> Tensor:
-        """x: [B, H, W, C]; offsets: [B, H, W, O] in tokens, None in mode zero. Returns [B, H, W, C]."""
-        if torch.jit.is_scripting() or not self.forgets:
-            x = x + self.drop_path1(self.mixer(self.norm1(x), offsets))
-            return x + self.drop_path2(self.mlp(self.norm2(x)))
-        else:
-            return self._forgetful(x, offsets)
-
-    @torch.jit.unused
-    def _forgetful(self, x: Tensor, offsets: Tensor | None) -> Tensor:
-        with forgetting():
-            x = x + self.drop_path1(self.mixer(recomputable(self.norm1, x), offsets))
-            return x + self.drop_path2(self.mlp(recomputable(self.norm2, x)))
-
-
-class Stage(nn.Module):
-    """An optional downsampling convolution, then blocks that share one PEG and pass their offsets on."""
-
-    def __init__(
-        self,
-        in_dim: int,
-        dim: int,
-        depth: int,
-        mlp_ratio: float,
-        drop_paths: Sequence[float],
-        interval: int,
-        groups: int,
-        offsets: str,
-        samples: int,
-        fusion: str,
-        peg: bool,
-    ) -> None:
-        super().__init__()
-        self.grad_checkpointing = False
-        # The released model keeps this convolution in the previous stage's last block. Here a stage ends
-        # where dense prediction taps it, before the next downsampling.
-        self.downsample = nn.Identity() if in_dim == 0 else nn.Conv2d(in_dim, dim, 3, stride=2, padding=1)
-        self.opens_set = [opens_set(j, depth, interval) for j in range(depth)]
-        self.peg = PositionalEncodingGenerator(dim) if peg else nn.Identity()
-        blocks = []
-        for j in range(depth):
-            predictor = None
-            if self.opens_set[j] and offsets != "zero":
-                predictor = OffsetPredictor(dim, groups, samples)
-            mixer = ActiveTokenMixer(dim, offsets=offsets, samples=samples, fusion=fusion)
-            blocks.append(Block(dim, mlp_ratio, mixer, predictor, drop_paths[j]))
-        self.blocks = nn.ModuleList(blocks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: [B, H, W, C_in]. Returns [B, H', W', C], H' = ceil(H / 2) where the stage downsamples."""
-        x = self.downsample(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        offsets: Tensor | None = None
-        for j, block in enumerate(self.blocks):
-            if self.opens_set[j]:
-                x = self.peg(x)
-                if block.predicts:
-                    offsets = block.offsets(x)
-            if self.grad_checkpointing and not torch.jit.is_scripting():
-                x = checkpoint(block, x, offsets)
-            else:
-                x = block(x, offsets)
-        return x
 
 
 class ATMNet(nn.Module):
@@ -207,8 +121,6 @@ class ATMNet(nn.Module):
         """Recomputes every block in the backward pass instead of keeping its activations."""
         for stage in self.stages:
             stage.grad_checkpointing = enable
-            for block in stage.blocks:  # which would hold on to what they make smaller things from
-                block.forgets = not enable
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from atm.recompute import recomputable
+from atm.recompute import remade
 from atm.sampling import recompose
 from atm.sampling.reference import mean as mean_token
 
@@ -87,14 +87,16 @@ class ActiveTokenMixer(nn.Module):
         branches, and the FCs and ``proj`` become one matrix per image.
         """
         if torch.is_autocast_enabled(x.device.type):
-            x = recomputable(Tensor.to, x, torch.get_autocast_dtype(x.device.type))  # once, not for every FC
-        if isinstance(self.fusion, TokenFusion) or (offsets is None and self.samples > 1):
+            dtype = torch.get_autocast_dtype(x.device.type)
+            x = remade(x.to(dtype), Tensor.to, x, dtype) if x.dtype != dtype else x  # once, not for every FC
+        fcs = [self.fc_j, self.fc_c] if self.joint else [self.fc_w, self.fc_h, self.fc_c]
+        if (offsets is None and self.samples > 1) or not self._folds(fcs):
             return self.proj(self.fusion(self._branches(x, offsets)))
         if offsets is None:
             tokens, means = x, mean_token(x).repeat(1, len(self.widths))
         else:
-            tokens, means = recomputable(recompose, x, offsets, self.joint, self.samples)
-        fcs = [self.fc_j, self.fc_c] if self.joint else [self.fc_w, self.fc_h, self.fc_c]
+            tokens, means = recompose(x, offsets, self.joint, self.samples)
+            remade(tokens, recompose, x, offsets, self.joint, self.samples)
         weight, bias = torch.cat([fc.weight for fc in fcs], dim=1), _total([fc.bias for fc in fcs[:-1]])
         shares = self.fusion.weights(functional.linear(means.to(weight.dtype), weight, bias)).unbind(-1)
 
@@ -109,6 +111,13 @@ class ActiveTokenMixer(nn.Module):
         bias = self.proj(_total([share * fc.bias for share, fc in zip(shares, fcs[:-1])]))
         mixed = torch.baddbmm(bias.unsqueeze(1), tokens.flatten(1, 2), weight.transpose(1, 2))
         return mixed.unflatten(1, (height, width))
+
+    @torch.jit.unused
+    def _folds(self, fcs: list[nn.Linear]) -> bool:
+        """Whether the layers are what they were made as: one replaced, parametrised or hooked must be called."""
+        made = [(layer, nn.Linear) for layer in (*fcs, self.proj)]
+        made += [(self.fusion, PooledFusion if isinstance(self.fusion, PooledFusion) else MeanFusion)]
+        return all(type(m) is kind and not m._forward_hooks and not m._forward_pre_hooks for m, kind in made)
 
 
 class PooledFusion(nn.Module):

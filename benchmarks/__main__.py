@@ -46,9 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
     except SuiteError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return error.exit_code
+    Console().print(benchmark.table(report))
     if options.json:
         options.json.write_text(json.dumps(asdict(report), indent=2) + "\n")
-    Console().print(benchmark.table(report))
     return 0
 
 
@@ -64,7 +64,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         benchmark.add_arguments(its)
     if arguments and not arguments[0].startswith("-"):
         one_of("benchmark", BENCHMARKS)(arguments[0])
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.json and not options.json.absolute().parent.is_dir():  # before anything is measured
+        raise ConfigError(f"--json {options.json}: no such folder {options.json.parent}")
+    return options
 
 
 if __name__ == "__main__":

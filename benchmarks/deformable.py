@@ -56,7 +56,7 @@ class DeformableMixer(nn.Module):
             branches = [self._sampled(self.fc_j, x, dy, dx), self.fc_c(x)]
         else:
             branches = [self._sampled(self.fc_w, x, None, dx), self._sampled(self.fc_h, x, dy, None), self.fc_c(x)]
-        pooled = torch.stack(branches).sum(0).mean(dim=(1, 2))
+        pooled = sum(branches[1:], start=branches[0]).mean(dim=(1, 2))
         scores = self.fusion.fc2(F.gelu(self.fusion.fc1(pooled)))
         weights = scores.reshape(len(x), 1, 1, -1, len(branches)).softmax(dim=-1).unbind(-1)
         mixed = branches[0] * weights[0]

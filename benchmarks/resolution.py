@@ -12,6 +12,7 @@ from rich.table import Table
 from benchmarks.choices import at_least, one_of, positive, several
 from benchmarks.networks import Step, autocast, build, known_model, random_batch
 from benchmarks.timing import DTYPES, Circumstances, add_machine, circumstances, interleave
+from errors import ConfigError
 
 SIZES = (224, 384, 512, 768, 1024)
 
@@ -65,7 +66,10 @@ def measure(options: argparse.Namespace) -> Report:
             images, classes = random_batch(batch, size, device)
             step = Step(network.module, images, classes, options.dtype)
             calls[str(size)] = step if options.training else _inference(step)
-        times = interleave(calls, options.repeats, device)
+        try:
+            times = interleave(calls, options.repeats, device)
+        except AssertionError as error:  # timm's way to say that a network was built for one size
+            raise ConfigError(f"--model {options.model} does not take images of every size: {error}") from None
     first = times[str(sizes[0])]
     rows = []
     for size, batch in batches.items():

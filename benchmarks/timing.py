@@ -71,11 +71,16 @@ class Times:
 
 
 def turns(clocks: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, Times]:
-    """Calls each in turn, ``repeats`` times and once before to warm up; a call returns the seconds that count."""
+    """Calls each in turn, ``repeats`` times and once before to warm up; a call returns the seconds that count.
+
+    Every turn begins with another, so that none always follows the same.
+    """
     found: dict[str, list[float]] = {name: [] for name in clocks}
+    names = list(clocks)
     for turn in range(repeats + 1):
-        for name, clock in clocks.items():
-            seconds = clock()
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            seconds = clocks[name]()
             if turn:
                 found[name].append(seconds)
     return {name: Times(tuple(seconds)) for name, seconds in found.items()}

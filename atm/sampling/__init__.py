@@ -16,6 +16,7 @@ exports without a graph break and finds its backend when it runs.
 import torch
 from torch import Tensor
 
+from atm.recompute import transformed
 from atm.sampling import backends, reference
 from atm.sampling.backends import BACKENDS, backend_for, describe, use
 from atm.sampling.operator import read
@@ -71,4 +72,4 @@ def recompose(x: Tensor, offsets: Tensor, joint: bool, samples: int) -> tuple[Te
 @torch.jit.unused
 def by_formula() -> bool:
     """Whether maps are sampled by the reference formula rather than the operator."""
-    return backends.chosen() == "reference"
+    return backends.chosen() == "reference" or transformed()

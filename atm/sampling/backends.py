@@ -17,9 +17,10 @@ def use(name: str) -> None:
     global _chosen
     if name not in BACKENDS:
         raise ValueError(f"unknown sampling backend {name!r} (valid: {', '.join(BACKENDS)})")
-    reasons = [unavailable(name, device) for device in _FASTEST]
-    if all(reasons):
-        raise ValueError(f"the sampling backend {name!r} cannot run here: {reasons[name == 'triton']}")
+    reasons = {device: unavailable(name, device) for device in _FASTEST}
+    if all(reasons.values()):
+        own = next(device for device, fastest in _FASTEST.items() if fastest == name)
+        raise ValueError(f"the sampling backend {name!r} cannot run here: {reasons[own]}")
     _chosen = name
 
 
@@ -73,4 +74,4 @@ def unavailable(backend: str, device: str) -> str | None:
 
 @functools.cache
 def _warn(message: str) -> None:
-    warnings.warn(message, RuntimeWarning, stacklevel=2)
+    warnings.warn(message, RuntimeWarning, stacklevel=3)

@@ -67,7 +67,7 @@ def _backward(owed: Tensor, x: Tensor, rows: _Axis, columns: _Axis, grad_x: Tens
     groups = max(rows[0].shape[-1], columns[0].shape[-1])
     runs = [batch, height * width, groups, channels // groups]
     owed = owed.reshape(runs)
-    padded = F.pad(x.to(grad_x.dtype), [0, 0, 2, 2, 2, 2]).reshape(batch, -1, groups, channels // groups)
+    padded = F.pad(x.to(grad_x.dtype), [0, 0, 2, 2, 2, 2]).reshape(batch, (height + 4) * (width + 4), *runs[2:])
     padded_grad = torch.zeros_like(padded)
     index = (rows[0] * (width + 4) + columns[0]).expand(batch, height, width, groups).reshape(*runs[:3], 1).expand(runs)
     slope_y, slope_x = torch.zeros(2, batch, height, width, groups, dtype=grad_x.dtype, device=x.device)

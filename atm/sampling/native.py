@@ -114,7 +114,11 @@ def load() -> Library:
         what = [version, *command[1:], *FLAGS, *openmp, _processor(), SOURCE.read_text("utf-8")]
         name = f"sampler-{hashlib.sha256(chr(0).join(what).encode()).hexdigest()[:24]}.so"
         folder = cache_folder()
-        library = (_kept(folder / name) if folder else None) or _compiled(command, name, folder)
+        library = _kept(folder / name) if folder else None
+        if library is None:
+            library = _compiled(command, name, folder)
+            if folder is None or not (folder.is_dir() and _ours(folder) and (folder / name).exists()):
+                version += f", compiled by every process anew: {folder or 'no home folder'} cannot keep it"
     except OSError as error:
         raise Unavailable(f"the compiled sampler could not be made or loaded: {error}") from error
     return Library(functools.cache(lambda name: _typed(library, name)), version)
@@ -123,7 +127,7 @@ def load() -> Library:
 def cache_folder() -> Path | None:
     """Where compiled kernels are kept: ATM_CACHE_DIR, else ``atm`` in the user's cache folder, if there is a home."""
     if given := os.environ.get("ATM_CACHE_DIR"):
-        return Path(given)
+        return Path(given).expanduser().absolute()
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atm"
     except RuntimeError:  # a container's user may be a bare number
@@ -145,6 +149,8 @@ def _compiler() -> list[str]:
 def _kept(path: Path) -> ctypes.CDLL | None:
     """A library compiled earlier, None where it is missing or damaged."""
     try:
+        if not (_ours(path) and _ours(path.parent)):
+            return None
         content = path.read_bytes()
         # Loading half a library may succeed, and kill the process later.
         if hashlib.sha256(content[:-_SEAL]).digest() != content[-_SEAL:]:
@@ -152,6 +158,12 @@ def _kept(path: Path) -> ctypes.CDLL | None:
         return ctypes.CDLL(str(path))
     except OSError:
         return None
+
+
+def _ours(path: Path) -> bool:
+    """Whether nobody else can have put code there."""
+    stat = path.stat()
+    return os.name != "posix" or (stat.st_uid in (os.getuid(), 0) and not stat.st_mode & 0o022)
 
 
 def _compiled(command: list[str], name: str, folder: Path | None) -> ctypes.CDLL:
@@ -178,11 +190,12 @@ def _compiled(command: list[str], name: str, folder: Path | None) -> ctypes.CDLL
 def _run(command: list[str]) -> str:
     """What a program prints. Raises Unavailable with its first error line."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
         raise Unavailable(f"{command[0]} took longer than {SECONDS:.0f} s") from error
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines() or [""]
+        said = done.stderr.splitlines() or [f"exit status {done.returncode}"]
+        lines = [line for line in said if "error" in line] or said
         raise Unavailable(f"{command[0]} failed: {lines[0]}")
     return done.stdout
 
@@ -223,7 +236,7 @@ def _call(x: Tensor, offsets: Tensor, out: Tensor, pattern: str, samples: int, k
 
 def _tile(x: Tensor, pattern: str) -> tuple[int, int]:
     """How many rows and columns a thread reads at a time: as it goes along the offsets, it comes by the same tokens."""
-    return (1, x.shape[2]) if pattern == "row" else (x.shape[1], 4)
+    return (1, max(1, x.shape[2])) if pattern == "row" else (max(1, x.shape[1]), 4)
 
 
 def _adjacent(tensor: Tensor) -> Tensor:

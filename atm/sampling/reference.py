@@ -123,5 +123,7 @@ def _check_shapes(x: Tensor, offsets: Tensor) -> None:
         raise ValueError(
             f"expected x [B, H, W, C] and offsets [B, H, W, G], not {list(x.shape)} and {list(offsets.shape)}"
         )
+    if x.device != offsets.device:
+        raise ValueError(f"x is on {x.device}, its offsets are on {offsets.device}")
     if x.shape[3] % offsets.shape[3] != 0:
         raise ValueError(f"{offsets.shape[3]} offsets per token do not divide {x.shape[3]} channels")

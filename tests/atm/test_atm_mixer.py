@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 import atm.mixer as mixer_module
 from atm.mixer import ActiveTokenMixer, MeanFusion, PooledFusion, TokenFusion
@@ -279,3 +280,20 @@ def test_autocast_reads_in_half_precision_and_places_in_single(size: tuple[int, 
     assert [(x.dtype, offsets.dtype) for x, offsets in seen] == [(torch.bfloat16, torch.float32)]
     assert mixed.dtype == torch.bfloat16
     torch.testing.assert_close(mixed.float(), mixer(x, offsets), rtol=0.05, atol=0.02)
+
+
+def test_layers_that_were_hooked_replaced_or_pruned_are_called() -> None:
+    torch.manual_seed(0)
+    x, offsets = torch.randn(1, 9, 9, 8), torch.randn(1, 9, 9, 16)
+    for name in ("fc_w", "fc_c", "proj", "fusion"):
+        mixer, calls = ActiveTokenMixer(8), []
+        getattr(mixer, name).register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        mixer(x, offsets)
+        assert calls == [1], name
+    mixer = ActiveTokenMixer(8)
+    mixer.fc_w = nn.Sequential(mixer.fc_w, nn.Tanh())
+    torch.testing.assert_close(mixer(x, offsets), mixer.proj(mixer.fusion(mixer._branches(x, offsets))))
+    mixer = ActiveTokenMixer(8)
+    prune.l1_unstructured(mixer.fc_h, "weight", amount=0.5)
+    for _ in range(2):
+        mixer(x, offsets).sum().backward()

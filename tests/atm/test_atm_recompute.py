@@ -4,10 +4,16 @@ import pytest
 import timm
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 import atm  # noqa: F401  registers the models
-from atm.recompute import forgetting, recomputable
+from atm import recompute
+from atm.recompute import forgetting, remade
+
+
+def recomputable(function, *args):
+    return remade(function(*args), function, *args)
 
 
 class Counted:
@@ -66,22 +72,87 @@ def test_views_are_cut_out_of_what_is_made_again() -> None:
         assert torch.equal(a, b)
 
 
-def test_memory_given_to_another_tensor_stands_for_that_one() -> None:
-    x, weight = torch.randn(64, 64, requires_grad=True), torch.randn(64, 64, requires_grad=True)
+def test_memory_stands_for_a_result_only_while_that_lives() -> None:
+    x = torch.randn(4, 4, requires_grad=True)
     with forgetting():
         y = recomputable(torch.sin, x)
-        at = y.data_ptr()
-        del y
-        others = []
-        for _ in range(64):  # until one is given the memory
-            others.append(x.detach() * 3)
-            if others[-1].data_ptr() == at:
-                break
-        else:
-            pytest.skip("the allocator did not reuse the memory")
-        loss = (others[-1] @ weight).sum()
+        (forgotten,) = recompute._made.get()
+        memory = y.untyped_storage().data_ptr()
+        assert forgotten.occupies(memory)
+        del y  # what the allocator gives this memory to next is another tensor
+        assert not forgotten.occupies(memory)
+
+
+def test_a_result_changed_in_place_is_kept() -> None:
+    x, weight = torch.randn(4, 4, requires_grad=True), torch.randn(4, 4, requires_grad=True)
+    with forgetting():
+        y = recomputable(torch.sin, x)
+        y.mul_(2)
+        loss = (y @ weight).sum()
     (ours,) = torch.autograd.grad(loss, [weight])
-    assert torch.equal(ours, (x.detach() * 3).T @ torch.ones(64, 64))
+    assert torch.equal(ours, (2 * x.detach().sin()).T @ torch.ones(4, 4))
+
+
+@pytest.mark.parametrize("name", ["norm1.weight", "norm2.bias", "mlp.fc2.weight", "mixer.proj.weight"])
+def test_weights_changed_in_place_before_the_backward_pass_are_found_out(name: str) -> None:
+    model = timm.create_model("atmnet_nano", num_classes=5)
+    loss = model(torch.randn(1, 3, 64, 64)).square().sum()
+    with torch.no_grad():
+        model.stages[0].blocks[0].get_parameter(name).mul_(3)
+    with pytest.raises(RuntimeError, match=r"in place|inplace"):
+        loss.backward()
+
+
+def test_weights_given_for_one_call_are_those_of_its_backward_pass() -> None:
+    torch.manual_seed(0)
+    model, images = timm.create_model("atmnet_nano", num_classes=5).double(), torch.randn(2, 3, 64, 64).double()
+    gradients = []
+    for forgets in (True, False):
+        for block in (block for stage in model.stages for block in stage.blocks):
+            block.forgets = forgets
+        given = {name: (1.5 * p).detach().requires_grad_() for name, p in model.named_parameters()}
+        loss = functional_call(model, given, (images,)).square().sum()
+        gradients.append(torch.autograd.grad(loss, list(given.values())))
+    for ours, plain in zip(*gradients):
+        assert torch.equal(ours, plain)
+
+
+def test_transforms_of_functions_work() -> None:
+    model, images = timm.create_model("atmnet_nano", num_classes=5), torch.randn(2, 3, 64, 64)
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+
+    def loss(parameters: dict[str, Tensor], images: Tensor) -> Tensor:
+        return functional_call(model, parameters, (images,)).square().sum()
+
+    gradients = torch.func.grad(loss)(parameters, images)
+    model(images).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-4)
+    each = torch.func.vmap(lambda image: model(image[None])[0])(images)
+    torch.testing.assert_close(each, model(images), rtol=1e-3, atol=1e-4)
+
+
+def test_hooks_on_saved_tensors_around_a_model_see_them_all() -> None:
+    torch.manual_seed(0)
+    model, images = timm.create_model("atmnet_nano", num_classes=5), torch.randn(1, 3, 64, 64)
+    counts = []
+    for forgets in (True, False):
+        for block in (block for stage in model.stages for block in stage.blocks):
+            block.forgets = forgets
+        seen: list[Tensor] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, seen=seen: seen.append(t) or t, lambda t: t):
+            model(images)
+        counts.append(len(seen))
+    assert counts[0] == counts[1] > 100
+
+
+def test_hooks_on_norms_run_once() -> None:
+    model = timm.create_model("atmnet_nano", num_classes=5)
+    calls: list[bool] = []
+    for block in model.stages[0].blocks:
+        block.norm1.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    model(torch.randn(1, 3, 64, 64)).sum().backward()
+    assert calls == [True] * len(model.stages[0].blocks)
 
 
 def test_is_made_again_under_the_autocast_it_was_made_under() -> None:

@@ -172,3 +172,16 @@ def test_refuses_what_does_not_fit(x_shape, offset_shape, dim, message) -> None:
 def test_joint_refuses_unequal_axes() -> None:
     with pytest.raises(ValueError, match="dy has 4 offsets per token, dx has 2"):
         sample_joint(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 2))
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 3, 4), (2, 0, 3, 4), (2, 3, 0, 4)])
+def test_reads_nothing_from_an_empty_map(shape: tuple[int, ...]) -> None:
+    x, offsets = torch.zeros(shape, requires_grad=True), torch.zeros((*shape[:3], 2), requires_grad=True)
+    for read in (sample_axis(x, offsets, 1), sample_axis(x, offsets, 2), sample_joint(x, offsets, offsets)):
+        assert read.shape == shape
+        assert [g.shape for g in torch.autograd.grad(read.sum(), [x, offsets])] == [x.shape, offsets.shape]
+
+
+def test_refuses_offsets_on_another_device() -> None:
+    with pytest.raises(ValueError, match="x is on cpu, its offsets are on meta"):
+        sample_axis(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 4, device="meta"), 2)

@@ -1,0 +1,106 @@
+"""A block of Active Token Mixer and MLP, and a stage of blocks that share their positional encoding and offsets."""
+
+from collections.abc import Sequence
+
+import torch
+from timm.layers import DropPath
+from timm.models import checkpoint
+from torch import Tensor, nn
+from torch.nn import functional
+
+from atm.mixer import ActiveTokenMixer
+from atm.mlp import Mlp
+from atm.offsets import OffsetPredictor, PositionalEncodingGenerator, opens_set
+from atm.recompute import forgetting, remade
+
+
+class Block(nn.Module):
+    """``x + mixer(LN(x), offsets)``, then ``x + MLP(LN(x))`` (AAAI Eq. 5, 6).
+
+    offsets: the block's own predictor, where it has one; the stage calls it, since later blocks reuse what it predicts.
+    """
+
+    def __init__(
+        self, dim: int, mlp_ratio: float, mixer: ActiveTokenMixer, offsets: OffsetPredictor | None, drop_path: float
+    ) -> None:
+        super().__init__()
+        self.forgets = True  # until the backward pass, what that can cheaply make again
+        self.predicts = offsets is not None
+        self.offsets = nn.Identity() if offsets is None else offsets
+        self.norm1 = nn.LayerNorm(dim)
+        self.mixer = mixer
+        self.drop_path1 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, x: Tensor, offsets: Tensor | None) -> Tensor:
+        """x: [B, H, W, C]; offsets: [B, H, W, O] in tokens, None in mode zero. Returns [B, H, W, C]."""
+        if torch.jit.is_scripting() or not self.forgets:
+            x = x + self.drop_path1(self.mixer(self.norm1(x), offsets))
+            return x + self.drop_path2(self.mlp(self.norm2(x)))
+        else:
+            return self._forgetful(x, offsets)
+
+    @torch.jit.unused
+    def _forgetful(self, x: Tensor, offsets: Tensor | None) -> Tensor:
+        with forgetting():
+            x = x + self.drop_path1(self.mixer(_normed(self.norm1, x), offsets))
+            return x + self.drop_path2(self.mlp(_normed(self.norm2, x)))
+
+
+def _normed(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """``norm(x)``; of a plain LayerNorm, remade in the backward pass from the tensors that were used here."""
+    normed = norm(x)
+    if type(norm) is nn.LayerNorm and not norm._forward_hooks and not norm._forward_pre_hooks:
+        remade(normed, functional.layer_norm, x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    return normed
+
+
+class Stage(nn.Module):
+    """An optional downsampling convolution, then blocks that share one PEG and pass their offsets on."""
+
+    def __init__(
+        self,
+        in_dim: int,
+        dim: int,
+        depth: int,
+        mlp_ratio: float,
+        drop_paths: Sequence[float],
+        interval: int,
+        groups: int,
+        offsets: str,
+        samples: int,
+        fusion: str,
+        peg: bool,
+    ) -> None:
+        super().__init__()
+        self.grad_checkpointing = False
+        # The released model keeps this convolution in the previous stage's last block. Here a stage ends
+        # where dense prediction taps it, before the next downsampling.
+        self.downsample = nn.Identity() if in_dim == 0 else nn.Conv2d(in_dim, dim, 3, stride=2, padding=1)
+        self.opens_set = [opens_set(j, depth, interval) for j in range(depth)]
+        self.peg = PositionalEncodingGenerator(dim) if peg else nn.Identity()
+        blocks = []
+        for j in range(depth):
+            predictor = None
+            if self.opens_set[j] and offsets != "zero":
+                predictor = OffsetPredictor(dim, groups, samples)
+            mixer = ActiveTokenMixer(dim, offsets=offsets, samples=samples, fusion=fusion)
+            blocks.append(Block(dim, mlp_ratio, mixer, predictor, drop_paths[j]))
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, H, W, C_in]. Returns [B, H', W', C], H' = ceil(H / 2) where the stage downsamples."""
+        x = self.downsample(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        offsets: Tensor | None = None
+        for j, block in enumerate(self.blocks):
+            if self.opens_set[j]:
+                x = self.peg(x)
+                if block.predicts:
+                    offsets = block.offsets(x)
+            if self.grad_checkpointing and not torch.jit.is_scripting():
+                x = checkpoint(block, x, offsets)
+            else:
+                x = block(x, offsets)
+        return x
