@@ -338,15 +338,15 @@ void backward(const T* grad, const Wide<T>* grad_mean, const T* x, const Wide<T>
                                 others.template find<true>(moved, count, w, call.width, channels);
                                 places.template find<true>(moved + half, count, h, call.height, call.width * channels);
                                 owe_joint(read, read_mean, image_x, places, others, count, lanes, image_grad,
-                                                 owed, owed + half);
+                                          owed, owed + half);
                             } else {
                                 const bool vertical = call.pattern == COLUMN || k >= call.samples;
                                 const int64_t start = (vertical ? w : h * call.width) * channels;
                                 places.template find<true>(moved, count, vertical ? h : w,
-                                            vertical ? call.height : call.width,
-                                            vertical ? call.width * channels : channels);
+                                                           vertical ? call.height : call.width,
+                                                           vertical ? call.width * channels : channels);
                                 owe_axis(read, read_mean, image_x + start, places, count, lanes,
-                                                image_grad + start, owed);
+                                         image_grad + start, owed);
                             }
                         }
                     }

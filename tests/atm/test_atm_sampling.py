@@ -1,7 +1,5 @@
 """Sampling is deformable convolution's bilinear read, forward and backward, and safe for any offset."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,20 +7,15 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 from torchvision.ops import deform_conv2d
 
-from atm.sampling import sample_axis, sample_joint, use
-from atm.sampling.backends import unavailable
+from atm.sampling import sample_axis, sample_joint
 
 SHAPES = [(2, 5, 7, 6, 3), (1, 1, 1, 4, 2), (3, 1, 9, 4, 4), (2, 8, 1, 6, 1), (1, 6, 6, 8, 8)]
 
 
-@pytest.fixture(scope="module", params=["reference", "eager", "native"], autouse=True)
-def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every test runs with each of the CPU's backends."""
-    if reason := unavailable(request.param, "cpu"):
-        pytest.skip(reason)
-    use(request.param)
-    yield request.param
-    use("auto")
+pytestmark = [
+    pytest.mark.usefixtures("backend"),
+    pytest.mark.parametrize("backend", ["reference", "eager", "native"], indirect=True, scope="module"),
+]
 
 
 def deform_read(x: torch.Tensor, dy: torch.Tensor, dx: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Every backend reads what the formula reads, forward and backward, from any memory and in the same bits each time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from atm.sampling import native, recompose, reference, sample_axis, use
-from atm.sampling.backends import unavailable
+from atm.sampling import native, recompose, reference, sample_axis
 from atm.sampling.operator import read
 
 PATTERNS = ["row", "column", "cross", "joint"]
@@ -18,13 +17,10 @@ PATTERNS = ["row", "column", "cross", "joint"]
 ROUNDING = {torch.float64: 0.0, torch.float32: 0.0, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 
 
-@pytest.fixture(scope="module", params=["eager", "native"], autouse=True)
-def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    if reason := unavailable(request.param, "cpu"):
-        pytest.skip(reason)
-    use(request.param)
-    yield request.param
-    use("auto")
+pytestmark = [
+    pytest.mark.usefixtures("backend"),
+    pytest.mark.parametrize("backend", ["eager", "native"], indirect=True, scope="module"),
+]
 
 
 def formula(x: Tensor, offsets: Tensor, pattern: str, samples: int, keep: bool) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """The samplers' operator keeps no more than its inputs, and compiles, exports and runs under autocast."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,14 +10,10 @@ from torch import Tensor, nn
 from atm.sampling import recompose, sample_axis, sample_joint, use
 from atm.sampling.backends import unavailable
 
-
-@pytest.fixture(scope="module", params=["eager", "native"], autouse=True)
-def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    if reason := unavailable(request.param, "cpu"):
-        pytest.skip(reason)
-    use(request.param)
-    yield request.param
-    use("auto")
+pytestmark = [
+    pytest.mark.usefixtures("backend"),
+    pytest.mark.parametrize("backend", ["eager", "native"], indirect=True, scope="module"),
+]
 
 
 def maps(*widths: int, batch: int = 2) -> list[Tensor]:
