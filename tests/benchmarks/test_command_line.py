@@ -59,7 +59,7 @@ def test_callables_take_turns_and_the_first_turn_does_not_count() -> None:
         return lambda: (called.append(name), next(seconds[name]))[1]
 
     times = turns({name: clock(name) for name in seconds}, repeats=3)
-    assert called == ["one", "two"] * 4
+    assert called == ["one", "two", "two", "one"] * 2  # none always follows the same
     assert times["one"] == Times((3.0, 1.0, 2.0)) and times["one"].median == 2.0 and times["one"].fastest == 1.0
     assert times["one"].over(times["two"]) == 2 / 6 and times["one"].fastest_over(times["two"]) == 1 / 2
 
@@ -87,3 +87,14 @@ def test_nan_is_a_disagreement() -> None:
 def test_a_process_that_dies_is_not_waited_for() -> None:
     with pytest.raises(RunFailed, match="measures 3 ended"):
         alone(os._exit, 3)
+
+
+def test_a_place_for_the_json_is_looked_for_before_anything_is_measured(tmp_path, capsys) -> None:
+    assert main(["startup", "--json", str(tmp_path / "missing" / "x.json")]) == 2
+    assert "no such folder" in capsys.readouterr().err
+
+
+def test_a_network_of_one_size_is_refused_in_one_line(capsys) -> None:
+    words = ["--model", "swin_tiny_patch4_window7_224", "--sizes", "64", "--repeats", "1"]
+    assert main(["resolution", *words]) == 2
+    assert "does not take images of every size" in capsys.readouterr().err
