@@ -90,7 +90,7 @@ class ActiveTokenMixer(nn.Module):
             dtype = torch.get_autocast_dtype(x.device.type)
             x = remade(x.to(dtype), Tensor.to, x, dtype) if x.dtype != dtype else x  # once, not for every FC
         fcs = [self.fc_j, self.fc_c] if self.joint else [self.fc_w, self.fc_h, self.fc_c]
-        if (offsets is None and self.samples > 1) or not self._folds(fcs):
+        if (offsets is None and self.samples > 1) or not self._as_made(fcs):
             return self.proj(self.fusion(self._branches(x, offsets)))
         if offsets is None:
             tokens, means = x, mean_token(x).repeat(1, len(self.widths))
@@ -113,11 +113,11 @@ class ActiveTokenMixer(nn.Module):
         return mixed.unflatten(1, (height, width))
 
     @torch.jit.unused
-    def _folds(self, fcs: list[nn.Linear]) -> bool:
-        """Whether the layers are what they were made as: one replaced, parametrised or hooked must be called."""
-        made = [(layer, nn.Linear) for layer in (*fcs, self.proj)]
-        made += [(self.fusion, PooledFusion if isinstance(self.fusion, PooledFusion) else MeanFusion)]
-        return all(type(m) is kind and not m._forward_hooks and not m._forward_pre_hooks for m, kind in made)
+    def _as_made(self, fcs: list[nn.Linear]) -> bool:
+        """Whether only the layers' weights count: one that was replaced, parametrised or hooked must be called."""
+        plain = all(type(layer) is nn.Linear for layer in (*fcs, self.proj))
+        hooked = any(m._forward_hooks or m._forward_pre_hooks for m in (*fcs, self.proj, self.fusion))
+        return plain and not hooked and type(self.fusion) in (PooledFusion, MeanFusion)
 
 
 class PooledFusion(nn.Module):

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from benchmarks.choices import at_least, one_of, positive, several
+from benchmarks.choices import at_least, positive, several
 from benchmarks.networks import Step, build, known_model
-from benchmarks.timing import DTYPES, Circumstances, Stopwatch, add_machine, circumstances, turns
+from benchmarks.timing import Circumstances, Stopwatch, add_inputs, add_machine, circumstances, turns
 from errors import DataError
 from experiments.config import resolve
 from experiments.data.images import Images, open_images
@@ -58,9 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=several(at_least(0)), default=[0, 1, 2], help="loader processes, e.g. 0,1,2")
     parser.add_argument("--batches", type=positive, default=8, help="batches that are timed in each turn")
     parser.add_argument("--model", type=known_model, default="atmnet_xt", help="a name of timm (default: atmnet_xt)")
-    parser.add_argument("--batch", type=at_least(2), default=16, help="images per batch")
-    parser.add_argument("--image", type=at_least(32), default=224, help="height and width in pixels")
-    parser.add_argument("--dtype", type=one_of("dtype", DTYPES), default="float32", help="of autocast")
+    add_inputs(parser, batch=16)
     add_machine(parser)
 
 

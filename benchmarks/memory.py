@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import torch
 from rich.table import Table
 
-from benchmarks.choices import at_least, one_of
 from benchmarks.networks import COMPARED, Step, add_models, build, random_batch
 from benchmarks.processes import alone, memory_mib, peak_mib
-from benchmarks.timing import DTYPES, Circumstances, add_machine, circumstances
+from benchmarks.timing import Circumstances, add_inputs, add_machine, circumstances
 
 STEPS = 2
 
@@ -42,9 +41,7 @@ class Report(Circumstances):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The networks and the batch; a repeat is a further process, and the median counts."""
     add_models(parser, default=COMPARED[:-1])
-    parser.add_argument("--batch", type=at_least(2), default=8, help="images per step")
-    parser.add_argument("--image", type=at_least(32), default=224, help="height and width in pixels")
-    parser.add_argument("--dtype", type=one_of("dtype", DTYPES), default="float32", help="of autocast")
+    add_inputs(parser)
     add_machine(parser)
     parser.set_defaults(repeats=1)
 

@@ -13,10 +13,9 @@ from torch.nn import functional as F
 
 from atm.backbone import VARIANTS
 from atm.mixer import ActiveTokenMixer
-from benchmarks.choices import at_least, one_of, positive
 from benchmarks.deformable import DeformableMixer
 from benchmarks.sampler import TOLERANCES
-from benchmarks.timing import DTYPES, Circumstances, add_machine, circumstances, interleave, require_same
+from benchmarks.timing import DTYPES, Circumstances, add_inputs, add_machine, circumstances, interleave, require_same
 
 PASSES = ("forward", "forward and backward")
 
@@ -46,11 +45,7 @@ class Report(Circumstances):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Batch, image and dtype, and what every benchmark on torch takes."""
-    parser.add_argument("--batch", type=positive, default=8, help="images per call")
-    parser.add_argument("--image", type=at_least(32), default=224, help="height and width in pixels")
-    parser.add_argument(
-        "--dtype", type=one_of("dtype", DTYPES), default="float32", help="of tokens and weights; offsets stay float32"
-    )
+    add_inputs(parser, least=1, dtype="of tokens and weights; offsets stay float32")
     add_machine(parser)
 
 

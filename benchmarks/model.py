@@ -10,9 +10,8 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.choices import at_least, one_of
 from benchmarks.networks import Network, Step, add_models, autocast, build, random_batch
-from benchmarks.timing import DTYPES, Circumstances, Times, add_machine, circumstances, interleave
+from benchmarks.timing import DTYPES, Circumstances, Times, add_inputs, add_machine, circumstances, interleave
 
 PRODUCT = "matrix product"
 PASSES = {"inference": 1, "training step": 3}  # and the multiply-accumulates of each, in forward passes
@@ -56,9 +55,7 @@ class Report(Circumstances):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The networks and how they are run, all alike."""
     add_models(parser)
-    parser.add_argument("--batch", type=at_least(2), default=8, help="images per step")
-    parser.add_argument("--image", type=at_least(32), default=224, help="height and width in pixels")
-    parser.add_argument("--dtype", type=one_of("dtype", DTYPES), default="float32", help="of autocast")
+    add_inputs(parser)
     parser.add_argument("--compile", action="store_true", help="torch.compile every network")
     parser.add_argument("--channels-last", action="store_true", help="channels-last images and convolutions")
     add_machine(parser)

@@ -15,7 +15,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from benchmarks.choices import positive
+from benchmarks.choices import at_least, one_of, positive
 from errors import ConfigError, SuiteError, unknown
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -133,6 +133,13 @@ class Stopwatch:
 @cache
 def _scratch(device: torch.device) -> Tensor:
     return torch.empty(SCRATCH_BYTES, dtype=torch.int8, device=device)
+
+
+def add_inputs(parser: argparse.ArgumentParser, batch: int = 8, least: int = 2, dtype: str = "of autocast") -> None:
+    """``--batch``, ``--image`` and ``--dtype``. batch, least: its default and least; dtype: what has that type."""
+    parser.add_argument("--batch", type=at_least(least), default=batch, help="images at a time")
+    parser.add_argument("--image", type=at_least(32), default=224, help="height and width in pixels")
+    parser.add_argument("--dtype", type=one_of("dtype", DTYPES), default="float32", help=dtype)
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:

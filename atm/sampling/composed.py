@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from atm.sampling import reference
+from atm.sampling.patterns import groups_per_read, wide_dtype
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,14 @@ class Composed:
         reads = _reads(pattern, samples)
         channels = x.shape[-1]
         tokens = x.new_empty(*x.shape[:3], (len(reads) + keep) * channels)
-        moves, places = offsets.split(_groups(offsets, pattern, samples), -1), tokens.split(channels, -1)
+        moves, places = offsets.split(groups_per_read(offsets, pattern, samples), -1), tokens.split(channels, -1)
         for (dim, first, second), place in zip(reads, places):
             if dim:
                 self.kernels.axis_forward(x, moves[first], dim, place)
             else:
                 self.kernels.joint_forward(x, moves[second], moves[first], place)
         if not keep:
-            return tokens, x.new_empty(0, dtype=_wide(x))
+            return tokens, x.new_empty(0, dtype=wide_dtype(x))
         places[-1].copy_(x)
         return tokens, reference.mean(tokens)
 
@@ -45,9 +46,9 @@ class Composed:
         """``torch.ops.atm.read_backward``."""
         reads = _reads(pattern, samples)
         channels = x.shape[-1]
-        grad_x = torch.zeros(x.shape, dtype=_wide(x), device=x.device)
+        grad_x = torch.zeros(x.shape, dtype=wide_dtype(x), device=x.device)
         grad_offsets = torch.empty(offsets.shape, dtype=offsets.dtype, device=x.device)
-        groups = _groups(offsets, pattern, samples)
+        groups = groups_per_read(offsets, pattern, samples)
         moves, owed = offsets.split(groups, -1), grad_offsets.split(groups, -1)
         grads = grad.split(channels, -1)
         shares: list[Tensor | None] = [None] * len(grads)
@@ -73,11 +74,3 @@ def _reads(pattern: str, samples: int) -> list[tuple[int, int, int]]:
         return [(0, i, samples + i) for i in range(samples)]
     dims = {"row": (2,), "column": (1,), "cross": (2, 1)}[pattern]
     return [(dim, i * samples + k, 0) for i, dim in enumerate(dims) for k in range(samples)]
-
-
-def _groups(offsets: Tensor, pattern: str, samples: int) -> int:
-    return offsets.shape[-1] // (samples * (1 if pattern in ("row", "column") else 2))
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)

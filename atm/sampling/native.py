@@ -18,13 +18,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from atm.sampling.patterns import PATTERNS, groups_per_read, reads_per_token, wide_dtype
+
 SOURCE = Path(__file__).with_name("native.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
 QUIET = ("-Wno-psabi", "-Wno-ignored-attributes")  # GCC's notes on passing vectors, which nothing here exports
 SECONDS = 300.0  # a compiler that takes longer hangs
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 _SEAL = hashlib.sha256().digest_size  # bytes at a kept library's end that tell whether it is whole
-PATTERNS = ("row", "column", "cross", "joint")
 LARGEST = 2**31 - 1  # elements of one image: distances within it are 32 bits wide
 
 
@@ -40,15 +41,12 @@ class Library:
     built_with: str
 
 
-_NUMBERS = ("batch", "height", "width", "groups", "share", "samples", "pattern", "keep", "threads")
-_SIDES = ("tile_height", "tile_width")
-
-
 class _Call(ctypes.Structure):
     """``Call`` in native.cpp."""
 
     _fields_ = [
-        *((n, ctypes.c_int64) for n in (*_NUMBERS, *_SIDES)),
+        *((n, ctypes.c_int64) for n in ("batch", "height", "width", "groups", "share", "samples")),
+        *((n, ctypes.c_int64) for n in ("pattern", "keep", "threads", "tile_height", "tile_width")),
         *((n, ctypes.c_int64 * 3) for n in ("x", "offsets", "out")),
     ]
 
@@ -71,13 +69,13 @@ def forward(x: Tensor, offsets: Tensor, pattern: str, samples: int, keep: bool) 
     """``torch.ops.atm.read`` (see operator.py)."""
     # Tokens of one image may be further apart than they are many: in a slice, or with images side by side.
     spread = sum((size - 1) * stride for size, stride in zip(x.shape[1:], x.stride()[1:]))
-    x, offsets = x.contiguous() if spread > LARGEST else _adjacent(x), _adjacent(offsets.to(_wide(x)))
+    x, offsets = x.contiguous() if spread > LARGEST else _adjacent(x), _adjacent(offsets.to(wide_dtype(x)))
     batch, height, width, channels = x.shape
-    reads = samples * (2 if pattern == "cross" else 1) + keep
+    reads = reads_per_token(pattern, samples, keep)
     tokens = x.new_empty(batch, height, width, reads * channels)
     tile = _tile(x, pattern)
     tiles = math.ceil(height / tile[0]) * math.ceil(width / tile[1])
-    sums = x.new_empty((batch, tiles, reads * channels) if keep else 0, dtype=_wide(x))
+    sums = x.new_empty((batch, tiles, reads * channels) if keep else 0, dtype=wide_dtype(x))
     call = _call(x, offsets, tokens, pattern, samples, keep)
     load().function(f"forward_{_name(x)}")(_at(x), _at(offsets), _at(tokens), _at(sums if keep else None), call)
     return tokens, sums.sum(1) / (height * width) if keep else sums
@@ -87,7 +85,7 @@ def backward(
     grad: Tensor, grad_mean: Tensor | None, x: Tensor, offsets: Tensor, pattern: str, samples: int, keep: bool
 ) -> tuple[Tensor, Tensor]:
     """``torch.ops.atm.read_backward`` (see operator.py)."""
-    wide = _wide(x)
+    wide = wide_dtype(x)
     grad, x, wide_offsets = _adjacent(grad), x.contiguous(), _adjacent(offsets.to(wide))
     grad_mean = None if grad_mean is None else (grad_mean.to(wide) / (x.shape[1] * x.shape[2])).contiguous()
     grad_x = torch.empty(x.shape, dtype=wide)
@@ -226,7 +224,7 @@ def _typed(library: ctypes.CDLL, name: str) -> Callable[..., None]:
 
 def _call(x: Tensor, offsets: Tensor, out: Tensor, pattern: str, samples: int, keep: bool) -> _Call:
     batch, height, width, channels = x.shape
-    groups = offsets.shape[-1] // (samples * (1 if pattern in ("row", "column") else 2))
+    groups = groups_per_read(offsets, pattern, samples)
     strides = [(ctypes.c_int64 * 3)(*t.stride()[:3]) for t in (x, offsets, out)]
     return _Call(
         batch, height, width, groups, channels // groups, samples, PATTERNS.index(pattern), keep,
@@ -242,10 +240,6 @@ def _tile(x: Tensor, pattern: str) -> tuple[int, int]:
 def _adjacent(tensor: Tensor) -> Tensor:
     """The tensor, copied unless its channels are adjacent."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _name(x: Tensor) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor
 from atm.sampling import eager
 from atm.sampling.backends import backend_for
 from atm.sampling.composed import Composed
+from atm.sampling.patterns import reads_per_token, wide_dtype
 
 
 @torch.library.custom_op("atm::read", mutates_args=())
@@ -35,10 +36,9 @@ def read_backward(
 @read.register_fake
 def _(x: Tensor, offsets: Tensor, pattern: str, samples: int, keep: bool) -> tuple[Tensor, Tensor]:
     batch, height, width, channels = x.shape
-    reads = samples * (2 if pattern == "cross" else 1) + keep
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    means = x.new_empty((batch, reads * channels) if keep else (0,), dtype=wide)
-    return x.new_empty(batch, height, width, reads * channels), means
+    read_channels = reads_per_token(pattern, samples, keep) * channels
+    means = x.new_empty((batch, read_channels) if keep else (0,), dtype=wide_dtype(x))
+    return x.new_empty(batch, height, width, read_channels), means
 
 
 @read_backward.register_fake

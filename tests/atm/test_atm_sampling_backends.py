@@ -10,8 +10,8 @@ from torch import Tensor
 
 from atm.sampling import native, recompose, reference, sample_axis
 from atm.sampling.operator import read
+from atm.sampling.patterns import PATTERNS
 
-PATTERNS = ["row", "column", "cross", "joint"]
 # Half a unit in the last place, at most this part of a number: what one rounding to a dtype may change. Sums and
 # positions are wider, so that a result is rounded once.
 ROUNDING = {torch.float64: 0.0, torch.float32: 0.0, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
