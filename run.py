@@ -178,10 +178,10 @@ def experiment(name: str, given: dict[str, Any], options: argparse.Namespace) ->
     """One run in the foreground."""
     from experiments.config import read_site, resolve, write_yaml
     from experiments.data.layout import check_root
+    from experiments.folder.parent import weights_of
+    from experiments.folder.run_folder import RunFolder
     from experiments.identity import run_id
     from experiments.launch import leave, rank
-    from experiments.parent import weights_of
-    from experiments.run_folder import RunFolder
     from sweeps.slurm.submissions import known
 
     site = read_site()
@@ -299,10 +299,10 @@ def collect(name: str, given: dict[str, Any], options: argparse.Namespace) -> in
 
 def offsets(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     """What learned offsets do, in one run, in a weights file, or in all finished runs of a sweep."""
-    from experiments import offset_source
     from experiments.config import read_site
     from experiments.identity import is_file
-    from experiments.offsets import measure, measure_all
+    from measurements.offsets import source as offset_source
+    from measurements.offsets.measure import measure, measure_all
     from reports.offsets import page, terminal
     from sweeps.logs import run_named
     from sweeps.plan import sweep_names
@@ -338,7 +338,7 @@ def show_complexity(name: str, options: argparse.Namespace) -> int:
     from reports import complexity
 
     models = complexity.rows(name or None)
-    from experiments.counting import count
+    from measurements.complexity import count
 
     comparison = complexity.compare(count, models)
     if options.json:
@@ -350,7 +350,7 @@ def show_complexity(name: str, options: argparse.Namespace) -> int:
 
 def collect_counts(options: argparse.Namespace) -> int:
     """Counts every model of the complexity table, for reports to show."""
-    from experiments.counting import architecture, count
+    from measurements.complexity import architecture, count
     from reports import complexity
     from results import counts
 

@@ -88,7 +88,7 @@ def _one_life(folder: Path) -> dict[str, float]:
 
 def _let_run(slurm: FakeSlurm, runs_dir: Path) -> None:
     """Makes the folders and the queue look as in the middle of the sweep."""
-    from experiments.run_folder import RunFolder
+    from experiments.folder.run_folder import RunFolder
 
     content = slurm.read()
     for number, path in enumerate(sorted(runs_dir.glob("*/config.yaml"))):

@@ -19,9 +19,9 @@ from timm.utils import ModelEmaV3
 import atm  # noqa: F401  (registers the models)
 from benchmarks.processes import alone, peak_mib
 from benchmarks.timing import Circumstances, add_machine, circumstances, turns
-from experiments.checkpoint import Saver, save
-from experiments.optimization import build_optimizer
+from experiments.folder.checkpoint import Saver, save
 from experiments.schema import Config
+from experiments.training.optimization import build_optimizer
 
 DEFAULT_SECONDS = 60 * Config().machine.checkpoint_minutes
 

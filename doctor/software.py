@@ -54,7 +54,7 @@ def locked_versions(asked: Asked) -> Iterator[Finding]:
 
 
 def code(asked: Asked) -> Iterator[Finding]:
-    from experiments.provenance import checkout
+    from experiments.folder.provenance import checkout
 
     commit, dirty = map(checkout().get, ("commit", "dirty"))
     if commit:

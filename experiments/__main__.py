@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 from errors import SuiteError
+from experiments.folder.run_folder import RunFolder
 from experiments.interrupts import Interrupted
 from experiments.launch import is_launched, leave, rank, train
-from experiments.run_folder import RunFolder
 
 
 def main(words: list[str]) -> int:
@@ -48,7 +48,7 @@ def start(folder: RunFolder, force: bool = False, console: bool = False) -> int:
 def _train_here(folder: RunFolder, force: bool, console: bool) -> None:
     import logging
 
-    from experiments.engine import run
+    from experiments.training.engine import run
 
     if console and rank() == 0:
         handler = logging.StreamHandler()

@@ -12,8 +12,8 @@ from types import FrameType
 from typing import NoReturn
 
 from experiments.config import ROOT
+from experiments.folder.run_folder import RunFolder
 from experiments.interrupts import ASKING
-from experiments.run_folder import RunFolder
 from experiments.schema import Config
 
 POLL_SECONDS = 0.1

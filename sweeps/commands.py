@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from errors import ConfigError
+from experiments.folder.run_folder import RunFolder
 from experiments.interrupts import Interrupted
-from experiments.run_folder import RunFolder
 from sweeps import logs as said
 from sweeps import show
 from sweeps.plan import Plan

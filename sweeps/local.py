@@ -13,8 +13,8 @@ from types import FrameType
 
 from experiments.config import ROOT
 from experiments.data.layout import check_root
+from experiments.folder.run_folder import RunFolder
 from experiments.launch import command, environment
-from experiments.run_folder import RunFolder
 from experiments.schema import Config
 from sweeps.plan import Plan, PlannedRun
 from sweeps.price import sentence

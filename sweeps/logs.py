@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from errors import RunFolderError, unknown
-from experiments.run_folder import RunFolder
+from experiments.folder.run_folder import RunFolder
 from sweeps.slurm.submissions import known
 
 LINES = 40

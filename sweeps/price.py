@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.data.layout import check_root
-from experiments.run_folder import RunFolder
+from experiments.folder.run_folder import RunFolder
 from experiments.schema import Config
 from sweeps.plan import Plan, PlannedRun
 from sweeps.rates import ON_SLURM, PRICES, Measure, Rate, Rates, hardware_here, probe_here, setup_of

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 import atomic_file
 from errors import RunFailed, SuiteError
 from experiments.config import ROOT, get, write_yaml
+from experiments.folder.provenance import processor
 from experiments.interrupts import Interrupted, Interrupts
 from experiments.launch import environment
-from experiments.provenance import processor
 from experiments.schema import FIELDS, Config
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ PRICES = "prices.json"
 ON_SLURM = "slurm"  # in place of hardware: which nodes a job gets follows from its partition and constraint
 POLL_SECONDS = 0.1
 Setup = dict[str, Any]
-Measure = Callable[[Config], Mapping[str, Any]]  # a frozen config to what ``experiments.probe`` writes
+Measure = Callable[[Config], Mapping[str, Any]]  # a frozen config to what ``sweeps.probe`` writes
 
 # Set-ups that differ in nothing but these are as fast as one another and are timed once. Whatever else the schema has,
 # now or later, counts as deciding speed: to time too often costs seconds, to share a wrong rate costs a wrong price.
@@ -123,7 +123,7 @@ def probe_here(config: Config) -> dict[str, Any]:
         frozen.write_text(write_yaml(config.as_dict()))
         with log.open("wb") as said:
             process = subprocess.Popen(
-                [sys.executable, "-m", "experiments.probe", str(frozen), str(out)],
+                [sys.executable, "-m", "sweeps.probe", str(frozen), str(out)],
                 cwd=ROOT,
                 env=environment(config),
                 stdin=subprocess.DEVNULL,

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.run_folder import RunFolder
+from experiments.folder.run_folder import RunFolder
 from sweeps.plan import Plan
 from sweeps.slurm import attempts
 

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from experiments import counting
 from experiments.config import ROOT
+from measurements import complexity as counting
 from results import counts
 from run import main
 

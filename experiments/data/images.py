@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from errors import DataError
 from experiments.data.order import SampleKey, seed_generators, stream
-from experiments.provenance import listing_fingerprint
+from experiments.folder.provenance import listing_fingerprint
 from experiments.schema import Config
 
 Transform = Callable[[Image.Image], Tensor]

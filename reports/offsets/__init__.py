@@ -1,3 +1,3 @@
-"""Pages about learned offsets, drawn from the files that ``experiments/offsets.py`` leaves. Never imports torch."""
+"""Pages about learned offsets, drawn from the files that ``measurements/offsets`` writes. Never imports torch."""
 
 DIRECTIONS = ("horizontal", "vertical")

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.run_folder import RunFolder
+from experiments.folder.run_folder import RunFolder
 
 FILE = "attempts.jsonl"
 PREEMPTED, TIMED_OUT, LOST_CONTACT = "preempted", "timed out", "lost contact"

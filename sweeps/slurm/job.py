@@ -16,10 +16,10 @@ from submitit import JobEnvironment
 from submitit.helpers import Checkpointable, TorchDistributedEnvironment
 
 from errors import SuiteError
-from experiments.claim import EXPIRES_SECONDS
 from experiments.config import from_dict, read_yaml
+from experiments.folder.claim import EXPIRES_SECONDS
+from experiments.folder.run_folder import RunFolder
 from experiments.interrupts import Interrupted, Interrupts
-from experiments.run_folder import RunFolder
 from experiments.schema import Config
 from sweeps.slurm import attempts
 from sweeps.slurm.cluster import Situation, requeue, situation
@@ -62,8 +62,8 @@ class TrainRun(Checkpointable):  # type: ignore[misc]
 
     def _train(self, folder: RunFolder, config: Config, job: JobEnvironment, interrupts: Interrupts) -> tuple[str, int]:
         """How the run, or this attempt at it, ended, and the exit code that says so."""
-        from experiments.devices import LostContact
-        from experiments.engine import run
+        from experiments.training.devices import LostContact
+        from experiments.training.engine import run
 
         try:
             if job.global_rank == 0:
@@ -82,7 +82,7 @@ class TrainRun(Checkpointable):  # type: ignore[misc]
 
 
 class TimeRun(Checkpointable):  # type: ignore[misc]
-    """Times the set-up of a frozen config within a job and writes the rate (``experiments.probe``)."""
+    """Times the set-up of a frozen config within a job and writes the rate (``sweeps.probe``)."""
 
     def __init__(self, config: Path, out: Path, cwd: Path):
         self.config, self.out, self.cwd = str(config), str(out), str(cwd)
@@ -91,7 +91,7 @@ class TimeRun(Checkpointable):  # type: ignore[misc]
         with suppress(OSError):
             os.chdir(self.cwd)
         _set_environment(from_dict(read_yaml(Path(self.config))), JobEnvironment())
-        from experiments.probe import main
+        from sweeps.probe import main
 
         if code := main([self.config, self.out]):
             sys.exit(code)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import atomic_file
 from errors import RunFolderError, WriteError
-from experiments.claim import holder_of, take
 from experiments.data.layout import check_root
-from experiments.provenance import code_fingerprint
-from experiments.run_folder import RunFolder
+from experiments.folder.claim import holder_of, take
+from experiments.folder.provenance import code_fingerprint
+from experiments.folder.run_folder import RunFolder
 from sweeps.plan import Plan, PlannedRun
 from sweeps.slurm import shared, snapshot
 from sweeps.slurm.batches import Batch, deal, executor, submit, unbroken

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from errors import WriteError
 from experiments.config import ROOT
-from experiments.provenance import CHECKOUT, CODE, checkout
+from experiments.folder.provenance import CHECKOUT, CODE, checkout
 
-SOURCES = ("atm", "experiments", "sweeps", "ask_program.py", "atomic_file.py", "errors.py")
+SOURCES = ("atm", "experiments", "measurements", "sweeps", "ask_program.py", "atomic_file.py", "errors.py")
 
 
 def take(folder: Path, root: Path = ROOT) -> Path:

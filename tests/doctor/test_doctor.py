@@ -19,7 +19,7 @@ import ask_program
 import run
 from doctor import data, examination, hardware, programs, software, storage
 from doctor.finding import ABSENT, OK, PROBLEM, ROOT, WARNING, Asked, Finding, guarded
-from experiments import provenance
+from experiments.folder import provenance
 
 NO_SITE = Path("/no/site.yaml")
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from experiments import checkpoint
 from experiments.config import ROOT, resolve
+from experiments.folder import checkpoint
+from experiments.folder.run_folder import RunFolder
 from experiments.identity import run_id
-from experiments.run_folder import RunFolder
 
 # every random choice that training can make, on real JPEGs, at a size at which a step takes some ten milliseconds
 EVERYTHING_RANDOM = {

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from experiments.config import resolve
-from experiments.run_folder import RunFolder
+from experiments.folder.run_folder import RunFolder
 from tests.experiments.conftest import write_images
 from tests.experiments.processes import (
     EVERYTHING_RANDOM,

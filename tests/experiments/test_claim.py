@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from errors import RunFolderError
-from experiments import claim
 from experiments.config import ROOT
-from experiments.run_folder import RunFolder
+from experiments.folder import claim
+from experiments.folder.run_folder import RunFolder
 
 HOST = socket.gethostname()
 ELSEWHERE = {"host": "node7", "boot": "another", "pid_namespace": "pid:[1]"}
@@ -28,8 +28,8 @@ CHILD = """
 import json, os, sys, time
 from pathlib import Path
 from errors import RunFolderError
-from experiments import claim
-from experiments.run_folder import RunFolder
+from experiments.folder import claim
+from experiments.folder.run_folder import RunFolder
 
 assert "torch" not in sys.modules
 given = json.loads(sys.argv[1])

@@ -16,10 +16,10 @@ import torch
 from timm.layers import DropPath
 from torch import nn
 
-from experiments import engine
 from experiments.config import ROOT, resolve
-from experiments.drop_path import place_drop_paths
-from experiments.run_folder import RunFolder
+from experiments.folder.run_folder import RunFolder
+from experiments.training import engine
+from experiments.training.drop_path import place_drop_paths
 from tests.experiments.conftest import write_images
 from tests.experiments.processes import (
     EVERYTHING_RANDOM,

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from experiments.optimization import build_optimizer, restore_optimizer
 from experiments.schema import Train
+from experiments.training.optimization import build_optimizer, restore_optimizer
 from tests.experiments.processes import same
 
 

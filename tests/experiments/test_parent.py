@@ -6,8 +6,8 @@ import pytest
 
 from errors import ConfigError
 from experiments.config import resolve
-from experiments.parent import WEIGHTS, weights_of
-from experiments.run_folder import RunFolder
+from experiments.folder.parent import WEIGHTS, weights_of
+from experiments.folder.run_folder import RunFolder
 
 RUN = "scenes-nano-s0-0123abcd"
 

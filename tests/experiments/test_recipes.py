@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 import atm  # noqa: F401
-from experiments import engine
 from experiments.config import RECIPES, read_recipe, recipe_names, resolve
 from experiments.data.layout import check_root, needs_root
+from experiments.folder.run_folder import RunFolder
 from experiments.identity import run_id
-from experiments.optimization import build_ema, build_optimizer, build_schedule, set_lr
-from experiments.run_folder import RunFolder
 from experiments.tasks.classification import Classification
 from experiments.tasks.registry import build_task
+from experiments.training import engine
+from experiments.training.optimization import build_ema, build_optimizer, build_schedule, set_lr
 
 BRIEF = {"model": "nano", "train.epochs": 2, "train.batch_size": 8, "train.warmup_epochs": 1, "train.precision": "float32",
          "data.workers": 0, "machine.threads": 1, "data.image_size": [64, 64]}  # fmt: skip

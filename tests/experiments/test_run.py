@@ -20,10 +20,11 @@ import torch
 from safetensors.torch import load_file
 
 from errors import ConfigError, RunFolderError
-from experiments import checkpoint, engine
 from experiments.config import ROOT, resolve
+from experiments.folder import checkpoint
+from experiments.folder.run_folder import MetricsLog, RunFolder
 from experiments.interrupts import Interrupted
-from experiments.run_folder import MetricsLog, RunFolder
+from experiments.training import engine
 from tests.experiments.processes import (
     EVERYTHING_RANDOM,
     assert_equal_runs,
@@ -270,7 +271,7 @@ def test_one_run_is_held_by_one_process(tmp_path, small_scenes):
 # forks, because only processes that have all been imported before start at the same instant
 RACE = """
 import os, sys, time
-import experiments.engine
+import experiments.training.engine
 from experiments.__main__ import main
 
 for folder in sys.argv[1:]:
@@ -355,7 +356,7 @@ def test_a_run_folder_of_another_user_is_refused(small_scenes):
         before = sorted(folder.path.rglob("*"))
         # all is imported before the user changes: who starts the tests may have a Python of their own
         as_nobody = (
-            "import os, sys, experiments.engine; from experiments.__main__ import main\n"
+            "import os, sys, experiments.training.engine; from experiments.__main__ import main\n"
             "os.setgroups([]), os.setgid(65534), os.setuid(65534)\n"
             "sys.exit(main(sys.argv[1:]))"
         )

@@ -7,10 +7,10 @@ import pytest
 from atm import sampling
 from atm.sampling import backends
 from errors import ConfigError
-from experiments import devices, engine
 from experiments.config import resolve
 from experiments.identity import run_id
 from experiments.schema import SAMPLERS
+from experiments.training import devices, engine
 from tests.experiments.processes import finish, frozen, start, wait_for_step
 
 MISSING = "no C++ compiler (g++, clang++) was found"

@@ -40,7 +40,7 @@ ROWS, COLUMNS = (32, 16, 16, 8, 8, 8, 8, 8, 4), (48, 24, 24, 12, 12, 12, 12, 12,
 def make(
     folder: Path, offsets: str = "axial", scale: float = 1.0, layers: int = 9, code: str = "c0de", name: str = "byhand"
 ) -> Path:
-    """Files as ``experiments/offsets.py`` leaves them, written without it: B's nine layers on maps wider than high.
+    """Files as ``measurements/offsets/measure.py`` leaves them, written without it: B's nine layers on maps wider than high.
 
     The centre token of the last layer reads at +1 with 30 channels, beyond the map with 10, vertically at 0 with 40.
     """

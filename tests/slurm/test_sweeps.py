@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from experiments.config import ROOT
-from experiments.run_folder import RunFolder
+from experiments.folder.run_folder import RunFolder
 from sweeps import plan as planning
 from sweeps.plan import Plan, PlannedRun, load
 from sweeps.slurm import attempts
@@ -282,7 +282,7 @@ def test_code_that_is_edited_after_a_launch_does_not_reach_its_jobs(cluster, tmp
     wait(folder.finished, lambda: folder.log.read_text())
     (snapshot,) = (tmp_path / "runs" / "slurm" / "code").iterdir()
     assert (snapshot / "experiments" / "engine.py").read_text() == (ROOT / "experiments" / "engine.py").read_text()
-    from experiments.provenance import code_fingerprint
+    from experiments.folder.provenance import code_fingerprint
 
     assert folder.read_json("provenance.json")["code_fingerprint"] == code_fingerprint(ROOT)
 

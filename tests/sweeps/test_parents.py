@@ -10,8 +10,8 @@ from safetensors.numpy import load_file
 import run as command_line
 from errors import ConfigError
 from experiments.config import resolve
+from experiments.folder.run_folder import RunFolder
 from experiments.identity import run_id
-from experiments.run_folder import RunFolder
 from results.collect import collect
 from sweeps import local
 from sweeps.plan import Plan, load

@@ -13,7 +13,7 @@ import pytest
 
 from errors import RunFailed, SuiteError
 from experiments.config import ROOT, resolve
-from experiments.run_folder import RunFolder
+from experiments.folder.run_folder import RunFolder
 from sweeps import price, rates
 from sweeps.plan import load
 from sweeps.rates import PRICES
@@ -262,7 +262,7 @@ def test_a_probe_that_is_refused_says_why_in_one_line(tmp_path):
     with pytest.raises(SuiteError, match=r"^scenes of 65x64 px: both sides must be multiples of 32") as refused:
         rates.probe_here(config)
     assert refused.value.exit_code == 2
-    done = run("-m", "experiments.probe", str(tmp_path / "none.yaml"), str(tmp_path / "out.json"))
+    done = run("-m", "sweeps.probe", str(tmp_path / "none.yaml"), str(tmp_path / "out.json"))
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
 
 

@@ -16,9 +16,9 @@ from types import SimpleNamespace
 import pytest
 
 from errors import SuiteError
-from experiments.claim import take
 from experiments.config import ROOT
-from experiments.run_folder import RunFolder
+from experiments.folder.claim import take
+from experiments.folder.run_folder import RunFolder
 from sweeps import show
 from sweeps.plan import load
 from sweeps.slurm import attempts, probes

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from experiments.config import ROOT
-from experiments.provenance import checkout, code_fingerprint
-from experiments.run_folder import RunFolder
+from experiments.folder.provenance import checkout, code_fingerprint
+from experiments.folder.run_folder import RunFolder
 from sweeps.plan import load
 from sweeps.slurm import attempts, batches, job, shared, snapshot
 from sweeps.slurm.batches import Batch, deal
@@ -149,7 +149,7 @@ def test_a_snapshot_is_the_sources_and_their_commit(tmp_path):
     assert snapshot.take(tmp_path / "code", other) != one
 
 
-@pytest.mark.parametrize("source", ["experiments/engine.py", "atm/variants.yaml", "atm/sampling/native.cpp"])
+@pytest.mark.parametrize("source", ["experiments/training/engine.py", "atm/variants.yaml", "atm/sampling/native.cpp"])
 def test_whatever_decides_numbers_is_in_the_codes_fingerprint(tmp_path, source):
     copied = snapshot.take(tmp_path)
     before = code_fingerprint(copied)

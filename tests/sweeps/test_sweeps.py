@@ -13,7 +13,7 @@ import pytest
 
 from errors import ConfigError
 from experiments.config import ROOT
-from experiments.run_folder import RunFolder
+from experiments.folder.run_folder import RunFolder
 from sweeps import local
 from sweeps.plan import load, read_sweep, sweep_names
 from sweeps.status import DONE, FAILED, INTERRUPTED, NOT_RUN, REFUSED, describe, state_of

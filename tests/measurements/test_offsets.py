@@ -20,14 +20,14 @@ import atm  # noqa: F401  (registers the models)
 import run
 from atm.offsets import OffsetPredictor
 from errors import SuiteError
-from experiments import engine
 from experiments.config import ROOT, parse_overrides, resolve
+from experiments.folder.run_folder import RunFolder
+from experiments.folder.weights import export
 from experiments.identity import run_id
-from experiments.offset_source import Source, Wanted, of_file, of_run
-from experiments.offsets import Measurement, measure
-from experiments.run_folder import RunFolder
 from experiments.tasks.registry import build_task
-from experiments.weights import export
+from experiments.training import engine
+from measurements.offsets.measure import Measurement, measure
+from measurements.offsets.source import Source, Wanted, of_file, of_run
 from results.collect import collect
 from sweeps.plan import load
 from tests.atm.test_atm_released import Reference

@@ -1,4 +1,4 @@
-"""``python -m experiments.probe CONFIG.yaml OUT.json`` times a frozen run's set-up: the rates that price a sweep.
+"""``python -m sweeps.probe CONFIG.yaml OUT.json`` times a frozen run's set-up: the rates that price a sweep.
 
 The engine itself trains and judges for a few seconds on the run's own data, in a folder that is gone afterwards. One
 device does its share of every batch; that devices wait for one another, share a disk or a CPU, is not counted.
@@ -20,23 +20,23 @@ from typing import TYPE_CHECKING, Any
 
 import atomic_file
 from errors import SuiteError
-from experiments import provenance
 from experiments.config import from_dict, read_yaml
+from experiments.folder import provenance
+from experiments.folder.run_folder import RunFolder
 from experiments.interrupts import Interrupted, Interrupts
-from experiments.run_folder import RunFolder
 from experiments.schema import Config
 
 if TYPE_CHECKING:
     import torch
 
-    from experiments.engine import Training
+    from experiments.training.engine import Training
 
 WARM_UP = 3  # units of work before the clock starts, or as many as the loader has in stock
 ROUNDS = 30  # the median of which is taken
 
 
 def main(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.probe", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m sweeps.probe", description=__doc__)
     parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="as a run folder holds it")
     parser.add_argument("out", type=Path, metavar="OUT.json")
     parser.add_argument("--seconds", type=float, default=20.0, help="at most, for training and for judging each")
@@ -58,9 +58,9 @@ def probe(config: Config, seconds: float) -> dict[str, Any]:
     seconds: that training, and judging, are timed at most; a first step that takes longer is waited for.
     Raises SuiteError for whatever would keep the run from starting, Interrupted when asked to stop.
     """
-    from experiments.devices import Alone
-    from experiments.engine import Training
-    from experiments.outcome import one_line
+    from experiments.training.devices import Alone
+    from experiments.training.engine import Training
+    from experiments.training.outcome import one_line
 
     config = replace(config, init=None)  # other weights are no faster, and their run may not have been trained yet
     group = Alone(config.machine.devices)

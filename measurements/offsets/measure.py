@@ -25,18 +25,18 @@ from torch import Tensor, nn
 import atomic_file
 from atm.offsets import OffsetPredictor
 from errors import ConfigError
-from experiments import provenance
 from experiments.data import scenes
 from experiments.data.layout import needs_root
+from experiments.data.ledger import Ledger
 from experiments.data.loading import Batches
-from experiments.devices import Group, prepare
-from experiments.ledger import Ledger
-from experiments.offset_model import build
-from experiments.offset_source import NO_OFFSETS, Source, Wanted
-from experiments.offset_statistics import Layer
-from experiments.progress import image_bar
+from experiments.folder import provenance
 from experiments.schema import Config
 from experiments.tasks.registry import build_task
+from experiments.training.devices import Group, prepare
+from experiments.training.progress import image_bar
+from measurements.offsets.model import build
+from measurements.offsets.source import NO_OFFSETS, Source, Wanted
+from measurements.offsets.statistics import Layer
 
 BATCH = 32  # images at a time; changes nothing but the rounding of sums
 PICTURES = 4  # images that sampled positions are kept of, spread evenly over those measured

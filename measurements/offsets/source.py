@@ -13,8 +13,8 @@ from typing import Any
 from errors import ConfigError, RunFolderError, unknown
 from experiments.config import SHORT, get, merge, resolve, scientific, site_settings
 from experiments.data.layout import check_root
-from experiments.parent import WEIGHTS, why_unfinished
-from experiments.run_folder import RunFolder
+from experiments.folder.parent import WEIGHTS, why_unfinished
+from experiments.folder.run_folder import RunFolder
 from experiments.schema import FIELDS, Config
 
 FOLDER = "offsets"

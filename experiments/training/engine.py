@@ -20,23 +20,23 @@ from torch.nn.parallel import DistributedDataParallel
 import atomic_file
 from atm import sampling
 from errors import DataError, RunFailed, RunFolderError, WriteError
-from experiments import checkpoint, provenance, weights
-from experiments.claim import Claim
 from experiments.config import scientific
+from experiments.data.ledger import Ledger
 from experiments.data.loading import Batch, Batches
 from experiments.data.order import Share, seed_generators, stream
-from experiments.devices import Group, joined, prepare
-from experiments.drop_path import place_drop_paths
+from experiments.folder import checkpoint, provenance, weights
+from experiments.folder.claim import Claim
+from experiments.folder.parent import WEIGHTS
+from experiments.folder.run_folder import MetricsLog, RunFolder
 from experiments.interrupts import Interrupted, Interrupts
-from experiments.ledger import Ledger
-from experiments.optimization import build_ema, build_optimizer, build_schedule, restore_optimizer, set_lr
-from experiments.outcome import logged, noted
-from experiments.parent import WEIGHTS
-from experiments.progress import Progress
-from experiments.run_folder import MetricsLog, RunFolder
 from experiments.schema import Config
 from experiments.tasks import Evaluation, Judge
 from experiments.tasks.registry import build_task
+from experiments.training.devices import Group, joined, prepare
+from experiments.training.drop_path import place_drop_paths
+from experiments.training.optimization import build_ema, build_optimizer, build_schedule, restore_optimizer, set_lr
+from experiments.training.outcome import logged, noted
+from experiments.training.progress import Progress
 
 STATE_SECONDS = 2.0
 log = logging.getLogger("experiments")

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 import atm  # noqa: F401  (registers the models with timm)
 from errors import ConfigError
-from experiments import weights
 from experiments.config import read_variants
-from experiments.offset_source import Source
+from experiments.folder import weights
 from experiments.tasks.network import backbone
+from measurements.offsets.source import Source
 
 
 def build(source: Source) -> nn.Module:

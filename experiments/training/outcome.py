@@ -11,10 +11,10 @@ import torch
 
 import atomic_file
 from errors import RunFailed, SuiteError, WriteError
-from experiments.claim import Claim
-from experiments.devices import Group, LostContact
+from experiments.folder.claim import Claim
+from experiments.folder.run_folder import RunFolder
 from experiments.interrupts import Interrupted
-from experiments.run_folder import RunFolder
+from experiments.training.devices import Group, LostContact
 
 log = logging.getLogger("experiments")
 

@@ -6,8 +6,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from errors import ConfigError
+from experiments.folder.run_folder import RunFolder
 from experiments.identity import is_file
-from experiments.run_folder import RunFolder
 
 WEIGHTS = "weights.safetensors"
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import atomic_file
 from errors import ConfigError
-from experiments.parent import weights_of
+from experiments.folder.parent import weights_of
 
 
 def export(state: dict[str, Tensor], path: Path) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 
 import atomic_file
 from errors import RunFolderError, WriteError
-from experiments.claim import Claim, Holder, held_by, holder_of, refusing, take
 from experiments.config import from_dict, get, read_yaml, write_yaml
+from experiments.folder.claim import Claim, Holder, held_by, holder_of, refusing, take
 from experiments.schema import FIELDS, Config
 
 

@@ -1,0 +1,1 @@
+"""Training: from a frozen run folder to a summary, for every task alike, on one device or several."""
