@@ -14,8 +14,9 @@ from experiments.data.layout import check_root
 from experiments.folder.claim import holder_of, take
 from experiments.folder.provenance import code_fingerprint
 from experiments.folder.run_folder import RunFolder
+from sweeps import snapshot
 from sweeps.plan import Plan, PlannedRun
-from sweeps.slurm import shared, snapshot
+from sweeps.slurm import shared
 from sweeps.slurm.batches import Batch, deal, executor, submit, unbroken
 from sweeps.slurm.cluster import USUAL_ARRAY_SIZE, Cluster, Limits, SlurmError
 from sweeps.slurm.job import TrainRun

@@ -14,10 +14,10 @@ import atomic_file
 from errors import RunFailed
 from experiments.config import write_yaml
 from experiments.interrupts import Interrupted, Interrupts
+from sweeps import snapshot
 from sweeps.plan import Plan, PlannedRun
 from sweeps.price import Price, known
 from sweeps.rates import ON_SLURM, PRICES, Rates, Setup
-from sweeps.slurm import snapshot
 from sweeps.slurm.batches import Batch, executor, submit, unbroken
 from sweeps.slurm.cluster import Cluster, SlurmError
 from sweeps.slurm.job import TimeRun

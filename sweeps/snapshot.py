@@ -12,7 +12,16 @@ from errors import WriteError
 from experiments.config import ROOT
 from experiments.folder.provenance import CHECKOUT, CODE, checkout
 
-SOURCES = ("atm", "experiments", "measurements", "sweeps", "ask_program.py", "atomic_file.py", "errors.py")
+SOURCES = (
+    "atm",
+    "experiments",
+    "measurements",
+    "sweeps",
+    "ask_program.py",
+    "atomic_file.py",
+    "errors.py",
+    "run_format.py",
+)
 
 
 def take(folder: Path, root: Path = ROOT) -> Path:

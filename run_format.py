@@ -1,0 +1,27 @@
+"""What a run folder is: the names of its files and the states of a run. Every room may use it; it imports nothing."""
+
+from __future__ import annotations
+
+CONFIG = "config.yaml"  # the whole resolved config, frozen when the folder is made
+STATE = "state.json"  # where the run stands, for whoever looks
+SUMMARY = "summary.json"  # final metrics; written last, so a folder that has it is complete
+METRICS = "metrics.jsonl"  # append-only log, one row per evaluation or logging interval, keyed by step
+PROVENANCE = "provenance.json"  # commit, fingerprints of code and data, packages, hardware
+LOG = "log.txt"  # what the first process said
+CHECKPOINTS = "checkpoints"  # folder
+WEIGHTS = "weights.safetensors"  # final weights, averaged ones where there are any
+EXAMPLES = "examples.npz"  # arrays for pictures, where a task has any
+ATTEMPTS = "attempts.jsonl"  # the Slurm jobs that worked on the run
+
+DONE = "done"
+FAILED = "failed"  # started and cannot finish, e.g. a non-finite loss; not retried by itself
+REFUSED = "refused"  # could not start as configured; changed nothing, and is tried again by the next start
+RUNNING = "running"
+INTERRUPTED = "interrupted"  # stopped with its state saved, or its process died; starting it again resumes it
+QUEUED = "queued"  # waits for a scheduler
+CANCELLED = "cancelled"  # never started: its job was taken back, or the run it starts from failed
+NOT_RUN = "not run"
+UNKNOWN = "unknown"  # a state that somebody else's words do not explain; shown, never guessed
+UNREADABLE = "unreadable"  # files that contradict each other or cannot be read; never counted
+
+DEAD_ENDS = (FAILED, REFUSED, CANCELLED)  # of a parent: the runs that start from it cannot be started
