@@ -12,7 +12,8 @@ from errors import WriteError
 from experiments.config import ROOT
 from experiments.folder.provenance import CHECKOUT, CODE, checkout
 
-SOURCES = (
+FOLDERS = ("atm", "experiments", "measurements", "sweeps")
+MODULES = ("ask_program.py", "atomic_file.py", "errors.py", "run_format.py")
     "atm",
     "experiments",
     "measurements",
@@ -58,7 +59,7 @@ def take(folder: Path, root: Path = ROOT) -> Path:
 
 def _files(root: Path) -> list[Path]:
     found = []
-    for name in SOURCES:
+    for name in (*FOLDERS, *MODULES):
         path = root / name
         found += [path] if path.is_file() else [p for p in path.rglob("*") if p.suffix in CODE]
     return sorted(path.relative_to(root) for path in found)
