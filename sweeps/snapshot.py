@@ -14,15 +14,6 @@ from experiments.folder.provenance import CHECKOUT, CODE, checkout
 
 FOLDERS = ("atm", "experiments", "measurements", "sweeps")
 MODULES = ("ask_program.py", "atomic_file.py", "errors.py", "run_format.py")
-    "atm",
-    "experiments",
-    "measurements",
-    "sweeps",
-    "ask_program.py",
-    "atomic_file.py",
-    "errors.py",
-    "run_format.py",
-)
 
 
 def take(folder: Path, root: Path = ROOT) -> Path:

@@ -13,8 +13,8 @@ import pytest
 from experiments.config import ROOT
 from experiments.folder.provenance import checkout, code_fingerprint
 from experiments.folder.run_folder import RunFolder
-from sweeps.plan import load
 from sweeps import snapshot
+from sweeps.plan import load
 from sweeps.slurm import attempts, batches, job, shared
 from sweeps.slurm.batches import Batch, deal
 from sweeps.slurm.cluster import Limits, Situation, _queued, _tasks, minutes
