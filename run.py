@@ -177,7 +177,7 @@ def dispatch(options: argparse.Namespace) -> int:
 def experiment(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     """One run in the foreground."""
     from experiments.config import read_site, resolve, write_yaml
-    from experiments.data.layout import check_root
+    from experiments.data.registry import check_root
     from experiments.folder.parent import weights_of
     from experiments.folder.run_folder import RunFolder
     from experiments.identity import run_id
