@@ -26,7 +26,7 @@ from atm.offsets import OffsetPredictor
 from errors import ConfigError
 from experiments.data.ledger import Ledger
 from experiments.data.loading import Batches
-from experiments.data.registry import pixels
+from experiments.data.registry import needs_root, pixels
 from experiments.folder import provenance
 from experiments.schema import Config
 from experiments.tasks.registry import build_task
