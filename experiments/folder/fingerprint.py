@@ -41,6 +41,7 @@ COMPUTES = (
     "atm/sampling/__init__.py",
     "atm/sampling/reference.py",
     "atm/variants.yaml",
+    "experiments/data/batch.py",
     "experiments/data/images.py",
     "experiments/data/loading.py",
     "experiments/data/order.py",
@@ -51,8 +52,11 @@ COMPUTES = (
     "experiments/tasks/token_labelling.py",
     "experiments/training/devices.py",
     "experiments/training/drop_path.py",
-    "experiments/training/engine.py",
+    "experiments/training/evaluation.py",
+    "experiments/training/learner.py",
+    "experiments/training/loop.py",
     "experiments/training/optimization.py",
+    "experiments/training/schedules.py",
 )
 BACKEND = "a way to compute the formula of atm/sampling/reference.py; tests hold all of them to it within rounding"
 SETTINGS = "a run's settings are frozen in its config.yaml and compared on resume"
@@ -97,6 +101,8 @@ EXEMPT = {
     "experiments/training/__init__.py": "empty",
     "experiments/training/outcome.py": "reports how a run ended",
     "experiments/training/progress.py": "reports how far a run is",
+    "experiments/training/state.py": "tests hold a run that was restored to the bits of one that was never interrupted",
+    "experiments/training/summary.py": "writes results of a finished run",
 }
 
 

@@ -145,7 +145,7 @@ def test_a_snapshot_is_the_sources_and_their_commit(tmp_path):
     assert sources and all((one / path).read_bytes() == (ROOT / path).read_bytes() for path in sources)
     other = tmp_path / "other"
     shutil.copytree(one, other)
-    edited = other / "experiments" / "training" / "engine.py"
+    edited = other / "experiments" / "training" / "loop.py"
     edited.chmod(0o644)
     edited.write_text("# edited\n")
     assert snapshot.take(tmp_path / "code", other) != one
