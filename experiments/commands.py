@@ -24,7 +24,7 @@ def experiment(
     submitted: the run folders' parent and run ids → the newest Slurm jobs by run id, and Slurm's complaint.
     """
     from experiments.config import read_site, resolve, write_yaml
-    from experiments.data.layout import check_root
+    from experiments.data.registry import check_root
     from experiments.folder.parent import weights_of
     from experiments.folder.run_folder import RunFolder
     from experiments.identity import run_id

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.data.layout import check_root
+from experiments.data.registry import check_root
 from experiments.folder.run_folder import RunFolder
 from experiments.schema import Config
 from sweeps.plan import Plan, PlannedRun

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from PIL import Image
-from timm.data import auto_augment, create_dataset, create_transform
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, auto_augment, create_dataset, create_transform
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
@@ -164,3 +166,10 @@ def eval_transform(config: Config) -> Transform:
     return create_transform(  # type: ignore[no-any-return]
         (3, *config.data.image_size), interpolation=interpolation, crop_pct=config.augment.crop_pct
     )
+
+
+def pixels(images: Tensor) -> NDArray[np.uint8]:
+    """The inverse of the transforms' normalisation: float32 [B, 3, H, W] to uint8 [B, H, W, 3]."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+    levels = ((images.float().cpu() * std + mean) * 255).round().clamp(0, 255)
+    return levels.byte().permute(0, 2, 3, 1).contiguous().numpy()

@@ -15,10 +15,10 @@ from PIL import Image
 from errors import DataError, RunFailed
 from experiments.config import resolve
 from experiments.data.images import READABLE, open_images, train_transform
-from experiments.data.layout import check_root
 from experiments.data.ledger import Ledger
 from experiments.data.loading import Batches
 from experiments.data.order import SampleKey
+from experiments.data.registry import check_root
 
 TEST = {"data.image_size": [32, 32], "data.workers": 0, "train.batch_size": 6}
 

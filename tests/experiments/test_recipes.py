@@ -9,7 +9,7 @@ from torch import nn
 
 import atm  # noqa: F401
 from experiments.config import RECIPES, read_recipe, recipe_names, resolve
-from experiments.data.layout import check_root, needs_root
+from experiments.data.registry import check_root, needs_root
 from experiments.folder.run_folder import RunFolder
 from experiments.identity import run_id
 from experiments.tasks.classification import Classification
