@@ -29,7 +29,7 @@ from experiments.schema import Config
 if TYPE_CHECKING:
     import torch
 
-    from experiments.training.engine import Training
+    from experiments.training.loop import Training
 
 WARM_UP = 3  # units of work before the clock starts, or as many as the loader has in stock
 ROUNDS = 30  # the median of which is taken
@@ -59,7 +59,7 @@ def probe(config: Config, seconds: float) -> dict[str, Any]:
     Raises SuiteError for whatever would keep the run from starting, Interrupted when asked to stop.
     """
     from experiments.training.devices import Alone
-    from experiments.training.engine import Training
+    from experiments.training.loop import Training
     from experiments.training.outcome import one_line
 
     config = replace(config, init=None)  # other weights are no faster, and their run may not have been trained yet
