@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -87,7 +86,7 @@ def _time(training: Training, seconds: float) -> dict[str, Any]:
         "hardware": _hardware(training.device),
         "train_images_per_s": train_rate,
         "eval_images_per_s": eval_rate,
-        "steps_per_epoch": training.steps_per_epoch,
+        "steps_per_epoch": training.timetable.steps_per_epoch,
         "eval_images": len(training.task.eval_set),  # type: ignore[arg-type]
         "steps_timed": steps,
     }
@@ -116,10 +115,9 @@ def pace(work: Iterator[float], each: int, seconds: float) -> tuple[float, int]:
 
 
 def _train(training: Training) -> Iterator[float]:
-    for epoch in count():
-        for _ in training.train_steps(epoch):
-            _stop_if_asked(training)
-            yield training.config.train.batch_size / training.group.size
+    for _ in training.train_steps(0, sys.maxsize):
+        _stop_if_asked(training)
+        yield training.config.train.batch_size / training.group.size
 
 
 def _judge(training: Training) -> Iterator[float]:

@@ -64,7 +64,7 @@ class Data(Protocol):
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images of equal size [B, 3, H, W], and the tensors that a task adds in a subclass, all with B rows but ``bad``."""
+    """Images of equal size [B, 3, H, W]; a subclass adds a task's tensors, with B rows each."""
 
     images: Tensor
     bad: Tensor

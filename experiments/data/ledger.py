@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+
 from errors import RunFailed
 from experiments.data.batch import Batch, Data
 
@@ -44,4 +45,3 @@ class Ledger:
 
     def restore(self, state: dict[int, str]) -> None:
         self.bad = dict(state)
-

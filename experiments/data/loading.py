@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import islice
 from typing import Any
 
@@ -63,7 +63,7 @@ class Batches:
     def __len__(self) -> int:
         return self.order.batches
 
-    def steps(self, epoch: int, first: int = 0) -> Iterator[list[Batch]]:
+    def steps(self, epoch: int, first: int = 0) -> Generator[list[Batch], None, None]:
         """The micro-batches of each step of an epoch, from step ``first`` of it on."""
         batches = self._load(epoch, first)
         for _ in range(first, len(self)):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from errors import ConfigError
 from experiments.data.batch import unreadable
 from experiments.data.scenes import CLASSES, DIRECTIONS, IGNORED, PALETTE, TOKEN, LabelledScenes, Scenes, pixels
 from experiments.schema import Config
@@ -30,8 +31,8 @@ class TokenLabelling:
     def __init__(self, config: Config):
         self.config = config
         height, width = config.data.image_size
-        self.train_set = Scenes((height, width), config.seed, config.data.train_images, "train")
-        self.eval_set = Scenes((height, width), config.seed, config.data.eval_images, "eval")
+        self.train_set = Scenes((height, width), config.seed, _number(config, "train_images"), "train")
+        self.eval_set = Scenes((height, width), config.seed, _number(config, "eval_images"), "eval")
 
     def build_model(self) -> nn.Module:
         return TokenLabeller(dense_backbone(self.config.model, STRIDES), len(CLASSES))
@@ -60,6 +61,14 @@ class TokenLabelling:
         height, width = self.config.data.image_size
         labels = torch.zeros(2, height // TOKEN, width // TOKEN, dtype=torch.int64)
         return LabelledScenes(torch.zeros(2, 3, height, width), unreadable(()), labels)
+
+
+def _number(config: Config, key: str) -> int:
+    """How many scenes to draw, which no folder can say."""
+    number = getattr(config.data, key)
+    if number is None:
+        raise ConfigError(f"data.{key}: scenes are drawn, so say how many")
+    return int(number)
 
 
 class Labels:

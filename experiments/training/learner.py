@@ -47,7 +47,7 @@ class Learner:
         self.memory_format = torch.channels_last if machine.channels_last else torch.contiguous_format
         torch.manual_seed(config.seed)
         self.model = task.build_model()
-        self.notes = weights.initialise(self.model, config, runs_dir) if config.init else []
+        self.notes: list[str] = weights.initialise(self.model, config.init, runs_dir) if config.init else []
         self.split = [group.size, len(places)]
         self._refuse_split_batch_norm()
         self.draws = place_drop_paths(self.model, device)
@@ -69,7 +69,7 @@ class Learner:
     @property
     def learning_rate(self) -> float:
         """The largest of the groups' rates in the last step."""
-        return max(group["lr"] for group in self.optimizer.param_groups)
+        return max(float(group["lr"]) for group in self.optimizer.param_groups)
 
     def state(self) -> dict[str, Any]:
         """Everything that a step changes, as a checkpoint holds it."""

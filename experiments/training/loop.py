@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parallel import DistributedDataParallel
 
 from atm import sampling
-from errors import ConfigError, RunFailed, WriteError
+from errors import WriteError
 from experiments.data.batch import Batch
 from experiments.data.ledger import Ledger
 from experiments.data.loading import Batches
-from experiments.data.order import Share, seed_generators, stream
-from experiments.folder import provenance, weights
+from experiments.data.order import Share
+from experiments.folder import provenance
 from experiments.folder.claim import Claim
 from experiments.folder.run_folder import RunFolder
 from experiments.interrupts import Interrupted, Interrupts
@@ -28,13 +24,12 @@ from experiments.schema import Config
 from experiments.tasks import Evaluation, Judge
 from experiments.tasks.registry import build_task
 from experiments.training.devices import Group, joined, prepare
-from experiments.training.drop_path import place_drop_paths
 from experiments.training.evaluation import Evaluator
-from experiments.training.optimization import build_ema, build_optimizer
+from experiments.training.learner import Learner
 from experiments.training.outcome import logged, noted
 from experiments.training.progress import Progress
-from experiments.training.schedules import Schedule, Timetable
-from experiments.training.state import RunState, Trained
+from experiments.training.schedules import Timetable
+from experiments.training.state import RunState
 from experiments.training.summary import summarise, write_results
 
 STATE_SECONDS = 2.0  # between two writings of state.json

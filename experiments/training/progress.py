@@ -46,7 +46,7 @@ class Progress:
             self._bar.stop()
 
     def step(self, step: int, where: str, loss: float) -> None:
-        """Records that ``step`` steps are done. where: what the bar says before itself; loss: mean of the current row."""
+        """Records that ``step`` steps are done. where: text before the bar; loss: mean of the current row."""
         now = time.monotonic()
         rate = self.batch_size / max(now - self._last, 1e-9)
         self._rate = rate if self._rate == 0.0 else 0.95 * self._rate + 0.05 * rate

@@ -56,9 +56,7 @@ class RunState:
         self.learner, self.ledger, self.code = learner, ledger, code
         self.counters = Counters()
         self.metrics = MetricsLog(folder.path / "metrics.jsonl")
-        self.saver = checkpoint.Saver(
-            folder.checkpoints, config.machine.keep_checkpoints, config.machine.failed_saves
-        )
+        self.saver = checkpoint.Saver(folder.checkpoints, config.machine.keep_checkpoints, config.machine.failed_saves)
         self._saved = self._started = time.monotonic()
 
     @property

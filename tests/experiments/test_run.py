@@ -113,13 +113,13 @@ def test_a_stop_at_any_step_even_the_last_of_an_epoch_loses_nothing(tmp_path, sm
     undisturbed = frozen(tmp_path / "undisturbed", small_scenes)
     loop.run(undisturbed)
     folder = frozen(tmp_path / "runs", small_scenes)
-    train_step = engine.Training._train_step
+    train_step = loop.Training._train_step
 
     def stopping(self, micro_batches):
         self.interrupts.received = signal.SIGTERM
         return train_step(self, micro_batches)
 
-    monkeypatch.setattr(engine.Training, "_train_step", stopping)
+    monkeypatch.setattr(loop.Training, "_train_step", stopping)
     for step in range(1, 13):  # three epochs of four steps
         with pytest.raises(Interrupted):
             loop.run(folder)
@@ -219,7 +219,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, small_scenes, other, s
 def test_a_checkpoint_of_other_code_is_refused_unless_forced(tmp_path, small_scenes, monkeypatch):
     folder = killed(frozen(tmp_path / "runs", {**small_scenes, "train.epochs": 20}), 4)
     before = sorted(folder.checkpoints.iterdir())
-    monkeypatch.setattr(engine.provenance, "code_fingerprint", lambda: "another")
+    monkeypatch.setattr(loop.provenance, "code_fingerprint", lambda: "another")
     with pytest.raises(RunFolderError, match=r"was written by other code .* --force"):
         loop.run(folder)
     assert sorted(folder.checkpoints.iterdir()) == before

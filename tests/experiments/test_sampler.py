@@ -10,7 +10,7 @@ from errors import ConfigError
 from experiments.config import resolve
 from experiments.identity import run_id
 from experiments.schema import SAMPLERS
-from experiments.training import devices, engine
+from experiments.training import devices, loop
 from tests.experiments.processes import finish, frozen, start, wait_for_step
 
 MISSING = "no C++ compiler (g++, clang++) was found"
