@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from functools import cache
+from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -77,6 +78,7 @@ EXEMPT = {
     "experiments/__init__.py": "empty",
     "experiments/__main__.py": "starts processes",
     "experiments/backbones.py": SETTINGS,
+    "experiments/commands.py": "starts runs",
     "experiments/completion.py": SETTINGS,
     "experiments/config.py": SETTINGS,
     "experiments/identity.py": SETTINGS,
@@ -183,18 +185,15 @@ def _plugin(group: str, name: str | None) -> str | None:
 
 
 def _file_of(module: str) -> Path:
-    """The source file of an importable module, which is not imported."""
+    """The source file of an importable module; neither it nor the package that it is in is imported."""
     package, *rest = module.split(".")
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ConfigError(f"module {module} is not installed")
-    file = Path(spec.origin)
-    if rest:
-        file = file.parent.joinpath(*rest)
-        file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
-    if not file.is_file():
-        raise ConfigError(f"module {module} has no source file {file}")
-    return file
+    spec = PathFinder.find_spec(package) or find_spec(package)
+    for part in rest:
+        package = f"{package}.{part}"
+        spec = PathFinder.find_spec(package, spec.submodule_search_locations) if spec else None
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        raise ConfigError(f"module {module} has no source file: is its package installed?")
+    return Path(spec.origin)
 
 
 def _add(digest: Any, name: str, path: Path) -> None:
