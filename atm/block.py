@@ -1,6 +1,7 @@
 """A block of Active Token Mixer and MLP, and a stage of blocks that share their positional encoding and offsets."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from timm.layers import DropPath
@@ -8,7 +9,7 @@ from timm.models import checkpoint
 from torch import Tensor, nn
 from torch.nn import functional
 
-from atm.mixer import ActiveTokenMixer
+from atm.mixers import MixerOptions, TokenMixer
 from atm.mlp import Mlp
 from atm.offsets import OffsetPredictor, PositionalEncodingGenerator, opens_set
 from atm.recompute import forgetting, remade
@@ -21,10 +22,10 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, dim: int, mlp_ratio: float, mixer: ActiveTokenMixer, offsets: OffsetPredictor | None, drop_path: float
+        self, dim: int, mlp_ratio: float, mixer: TokenMixer, offsets: OffsetPredictor | None, drop_path: float
     ) -> None:
         super().__init__()
-        self.forgets = True  # until the backward pass, what that can cheaply make again
+        self.recomputes = True  # until the backward pass, what that can cheaply make again
         self.predicts = offsets is not None
         self.offsets = nn.Identity() if offsets is None else offsets
         self.norm1 = nn.LayerNorm(dim)
@@ -36,7 +37,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, offsets: Tensor | None) -> Tensor:
         """x: [B, H, W, C]; offsets: [B, H, W, O] in tokens, None in mode zero. Returns [B, H, W, C]."""
-        if torch.jit.is_scripting() or not self.forgets:
+        if torch.jit.is_scripting() or not self.recomputes:
             x = x + self.drop_path1(self.mixer(self.norm1(x), offsets))
             return x + self.drop_path2(self.mlp(self.norm2(x)))
         else:
@@ -69,10 +70,9 @@ class Stage(nn.Module):
         drop_paths: Sequence[float],
         interval: int,
         groups: int,
-        offsets: str,
-        samples: int,
-        fusion: str,
         peg: bool,
+        mixer: Callable[[int, MixerOptions], TokenMixer],
+        options: MixerOptions,
     ) -> None:
         super().__init__()
         self.grad_checkpointing = False
@@ -83,11 +83,8 @@ class Stage(nn.Module):
         self.peg = PositionalEncodingGenerator(dim) if peg else nn.Identity()
         blocks = []
         for j in range(depth):
-            predictor = None
-            if self.opens_set[j] and offsets != "zero":
-                predictor = OffsetPredictor(dim, groups, samples)
-            mixer = ActiveTokenMixer(dim, offsets=offsets, samples=samples, fusion=fusion)
-            blocks.append(Block(dim, mlp_ratio, mixer, predictor, drop_paths[j]))
+            predictor = OffsetPredictor(dim, groups, options.samples) if groups and self.opens_set[j] else None
+            blocks.append(Block(dim, mlp_ratio, mixer(dim, replace(options, block=j)), predictor, drop_paths[j]))
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -20,7 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from atm.backbone import VARIANTS, ATMNet
+from atm.backbone import ATMNet
+from atm.variants import VARIANTS
 
 _AVERAGED = ("model_ema", "state_dict_ema")
 _RAW = ("model", "state_dict")

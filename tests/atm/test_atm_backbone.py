@@ -12,7 +12,8 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 
 import atm
-from atm.backbone import VARIANTS, ATMNet
+from atm.backbone import ATMNet
+from atm.variants import VARIANTS
 
 ARMS = [
     {},
@@ -319,6 +320,14 @@ def test_no_weight_decay_names_the_pegs() -> None:
     assert nano(peg=False).no_weight_decay() == set()
 
 
+def test_no_weight_decay_names_parameters_relative_to_the_backbone() -> None:
+    """An optimizer that asks every submodule finds the PEGs of a backbone inside another module, pruned or not."""
+    features = timm.create_model("atmnet_nano", features_only=True, out_indices=(0, 2))
+    parameters = dict(nn.ModuleDict({"backbone": features}).named_parameters())
+    names = {f"backbone.model.{name}" for name in features.model.no_weight_decay()}
+    assert names == {name for name in parameters if ".peg." in name} and len(names) == 6
+
+
 def test_layer_decay_and_weight_decay_through_timm() -> None:
     model = nano()
     optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-3, weight_decay=0.05, layer_decay=0.5)
@@ -339,7 +348,7 @@ def test_none_means_the_variants_value() -> None:
     given = dict.fromkeys(
         ("offsets", "samples", "peg", "offset_sharing", "offset_interval", "fusion", "drop_path_rate")
     )
-    from atm.backbone import atmnet_nano
+    from atm.variants import atmnet_nano
 
     assert atmnet_nano(**given).state_dict().keys() == atmnet_nano().state_dict().keys()
     assert atmnet_nano(offsets="token", offset_sharing=None).stages[0].blocks[0].offsets.groups == 1

@@ -109,7 +109,7 @@ def test_weights_given_for_one_call_are_those_of_its_backward_pass() -> None:
     gradients = []
     for forgets in (True, False):
         for block in (block for stage in model.stages for block in stage.blocks):
-            block.forgets = forgets
+            block.recomputes = forgets
         given = {name: (1.5 * p).detach().requires_grad_() for name, p in model.named_parameters()}
         loss = functional_call(model, given, (images,)).square().sum()
         gradients.append(torch.autograd.grad(loss, list(given.values())))
@@ -138,7 +138,7 @@ def test_hooks_on_saved_tensors_around_a_model_see_them_all() -> None:
     counts = []
     for forgets in (True, False):
         for block in (block for stage in model.stages for block in stage.blocks):
-            block.forgets = forgets
+            block.recomputes = forgets
         seen: list[Tensor] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t, seen=seen: seen.append(t) or t, lambda t: t):
             model(images)
@@ -188,7 +188,7 @@ def test_a_model_has_the_same_gradients_and_keeps_less(arm: dict) -> None:
     gradients, kept = [], []
     for forgets in (False, True):
         for block in (block for stage in model.stages for block in stage.blocks):
-            block.forgets = forgets
+            block.recomputes = forgets
         torch.manual_seed(1)
         model.zero_grad()
         model(images).square().sum().backward()

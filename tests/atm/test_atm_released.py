@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import deform_conv2d
 
-from atm.backbone import VARIANTS
 from atm.released import CheckpointError, convert, load
+from atm.variants import VARIANTS
 
 # The released model from its specification: channels-first sampling by deformable convolution with one offset group
 # per channel, 1x1 kernels, and the checkpoint's module names. Shares no code with the package under test.
