@@ -104,7 +104,7 @@ class ATMNet(nn.Module):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
-        """The PEG parameters; biases and norms are one-dimensional, which optimizers leave out by themselves."""
+        """The PEGs' parameters. Biases and norms are one-dimensional, and optimizers exempt those themselves."""
         return {name for name, _ in self.named_parameters() if ".peg." in name}
 
     @torch.jit.ignore
@@ -130,11 +130,11 @@ class ATMNet(nn.Module):
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
-        """The linear classifier, an Identity without classes."""
+        """The linear classifier, or an Identity where ``num_classes`` is 0."""
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh classifier; ``num_classes`` 0 removes it, ``global_pool`` "avg" or "" changes the pooling."""
+        """Initialises a new classifier; ``num_classes`` 0 removes it. ``global_pool`` "avg" or "" sets the pooling."""
         if global_pool is not None:
             if global_pool not in ("", "avg"):
                 raise ValueError(f"unknown global_pool {global_pool!r} (valid: avg, '')")
@@ -161,8 +161,8 @@ class ATMNet(nn.Module):
         """Stage outputs, taken before the next downsampling, under timm's interface.
 
         x: [B, in_chans, H, W]; indices: the last n stages, or a list of stages, None for all; norm: apply the final
-        norm to the last stage's output; stop_early: stop after the last stage asked for; output_fmt: "NCHW" or "NHWC".
-        With ``stage_norms`` every output has passed its own LayerNorm.
+        norm to the last stage's output; stop_early: do not compute later stages; output_fmt: "NCHW" or "NHWC".
+        With ``stage_norms`` every output is normalised by its own LayerNorm.
         Returns the outputs, preceded by the final features (NHWC) unless ``intermediates_only``.
         """
         if output_fmt not in ("NCHW", "NHWC"):
@@ -184,13 +184,13 @@ class ATMNet(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drops what the given stages' outputs do not need. Returns their absolute indices."""
+        """Removes modules that the outputs of these stages do not need. Returns the stages' absolute indices."""
         take, last = feature_take_indices(len(self.stages), indices)
         cut = last < len(self.stages) - 1
         self.stages = self.stages[: last + 1]
         self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
         if self.stage_norms is not None:
-            # A norm nobody reads would have no gradient, which distributed training refuses.
+            # A norm whose output is not used would get no gradient, which distributed training refuses.
             self.stage_norms = nn.ModuleList(n if i in take else nn.Identity() for i, n in enumerate(self.stage_norms))
         if prune_norm or cut:
             self.norm = nn.Identity()
@@ -203,7 +203,7 @@ class ATMNet(nn.Module):
         return self.norm(self.stages(self._embed(x)))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """x: [B, H, W, C]. Returns logits [B, num_classes], or with ``pre_logits`` what the classifier would read."""
+        """x: [B, H, W, C]. Returns logits [B, num_classes], or with ``pre_logits`` the classifier's input."""
         if self.global_pool == "avg":
             x = x.mean(dim=(1, 2))
         x = self.head_drop(x)
@@ -218,19 +218,18 @@ class ATMNet(nn.Module):
 
 
 def _groups_per_stage(offsets: str, sharing: int | Sequence[int] | None, dims: Sequence[int]) -> list[int]:
-    """|O| per stage: offsets per token, direction and sample."""
+    """|O| per stage: the number of offsets per token, direction and sample."""
     if offsets == "zero":
         return [0] * len(dims)
     if offsets == "token":
         if sharing is not None:
             raise ValueError("offsets='token' shares one offset among all channels: leave offset_sharing unset")
         return [1] * len(dims)
-    shared = (
-        [1] * len(dims) if sharing is None else [sharing] * len(dims) if isinstance(sharing, int) else list(sharing)
-    )
-    if len(shared) != len(dims) or any(s < 1 or dim % s for s, dim in zip(shared, dims)):
+    sharing = 1 if sharing is None else sharing
+    per_stage = [sharing] * len(dims) if isinstance(sharing, int) else list(sharing)
+    if len(per_stage) != len(dims) or any(s < 1 or dim % s for s, dim in zip(per_stage, dims)):
         raise ValueError(f"offset_sharing {sharing} must be a divisor of {list(dims)}, or one divisor per stage")
-    return [dim // s for s, dim in zip(shared, dims)]
+    return [dim // s for s, dim in zip(per_stage, dims)]
 
 
 def _interval_per_stage(interval: int | str, depths: Sequence[int]) -> list[int]:
@@ -242,7 +241,7 @@ def _interval_per_stage(interval: int | str, depths: Sequence[int]) -> list[int]
 
 
 def _init_weights(module: nn.Module) -> None:
-    """Released model: Linear trunc-normal 0.02, convolutions normal over fan-out per group, biases 0, LN 1 and 0."""
+    """As in the released model: Linear trunc-normal 0.02, Conv2d normal over the fan-out per group, biases 0."""
     if isinstance(module, nn.Linear):
         trunc_normal_(module.weight, std=0.02)
     elif isinstance(module, nn.Conv2d):

@@ -16,7 +16,7 @@ VARIANTS: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("v
 
 
 def _filter_checkpoint(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Lets timm's own loading read released checkpoints."""
+    """Converts a released checkpoint, so that timm's own loading functions accept it."""
     from atm.released import convert, is_released
 
     return convert(state_dict) if is_released(state_dict) else state_dict
