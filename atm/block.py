@@ -61,7 +61,7 @@ def _normed(norm: nn.LayerNorm, x: Tensor) -> Tensor:
 class Stage(nn.Module):
     """An optional downsampling convolution, then blocks that share one PEG and pass their offsets on.
 
-    groups: offsets per token, direction and sample; 0 for none. interval: a block predicts offsets every so many blocks.
+    groups: offsets per token, direction and sample; 0 for none. interval: blocks from one prediction to the next.
     mixer: called with ``dim`` and ``options`` for each block, see ``atm.mixers.MIXERS``.
     """
 

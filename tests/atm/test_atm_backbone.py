@@ -1,4 +1,4 @@
-"""ATMNet keeps timm's conventions: what timm's own model tests check, on the smallest variant."""
+"""ATMNet follows timm's conventions: the checks of timm's own model tests, on the smallest variant."""
 
 import warnings
 from pathlib import Path
@@ -40,7 +40,7 @@ def nano(**kwargs) -> ATMNet:
 
 
 def far_reading(**kwargs) -> ATMNet:
-    """A nano model in evaluation mode whose offsets are of the order of a token, as after training."""
+    """A nano model in evaluation mode with offsets of about one token, as after training."""
     model = nano(**kwargs).eval()
     for stage in model.stages:
         for block in stage.blocks:
@@ -77,8 +77,8 @@ def test_every_arm_trains_every_parameter(arm: dict) -> None:
     logits.square().mean().backward()
     untrained = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert not untrained
-    still = [name for name, p in model.named_parameters() if p.grad.count_nonzero() == 0]
-    assert not still
+    without_gradient = [name for name, p in model.named_parameters() if p.grad.count_nonzero() == 0]
+    assert not without_gradient
 
 
 @pytest.mark.parametrize("variant", ["xt", "l"])
@@ -159,7 +159,7 @@ def test_features_only_gives_a_normalised_map_per_stage() -> None:
     assert names == {"stem", "stages", "stage_norms"}  # no final norm, no head
 
 
-def test_features_only_keeps_nothing_unused() -> None:
+def test_features_only_has_no_unused_parameters() -> None:
     backbone = timm.create_model("atmnet_nano", features_only=True, out_indices=(0, 2))
     maps = backbone(image())
     assert [m.shape[1] for m in maps] == backbone.feature_info.channels() == [16, 64]
@@ -231,7 +231,7 @@ def test_no_grad_and_inference_mode_give_the_same_logits() -> None:
         torch.testing.assert_close(model(image()).clone(), expected.detach())
 
 
-def test_images_of_a_batch_do_not_touch() -> None:
+def test_images_of_a_batch_are_independent() -> None:
     model = far_reading()
     torch.testing.assert_close(model(image(3))[1:2], model(image(3)[1:2]), rtol=1e-4, atol=1e-5)
 
@@ -285,10 +285,10 @@ def test_exports_with_a_dynamic_batch(arm: dict) -> None:
 
 
 def test_state_dict_round_trip() -> None:
-    model, other = far_reading(), nano().eval()
-    assert not torch.allclose(other(image()), model(image()))
-    other.load_state_dict(model.state_dict(), strict=True)
-    assert torch.equal(other(image()), model(image()))
+    model, copy = far_reading(), nano().eval()
+    assert not torch.allclose(copy(image()), model(image()))
+    copy.load_state_dict(model.state_dict(), strict=True)
+    assert torch.equal(copy(image()), model(image()))
 
 
 @pytest.mark.parametrize("features_only", [False, True])
@@ -344,13 +344,13 @@ def test_layer_decay_and_weight_decay_through_timm() -> None:
     assert scales == sorted(scales) and len(set(scales)) == 4 and scales[-1] == 1.0
 
 
-def test_none_means_the_variants_value() -> None:
-    given = dict.fromkeys(
+def test_none_means_the_default_of_the_variant() -> None:
+    arguments = dict.fromkeys(
         ("offsets", "samples", "peg", "offset_sharing", "offset_interval", "fusion", "drop_path_rate")
     )
     from atm.variants import atmnet_nano
 
-    assert atmnet_nano(**given).state_dict().keys() == atmnet_nano().state_dict().keys()
+    assert atmnet_nano(**arguments).state_dict().keys() == atmnet_nano().state_dict().keys()
     assert atmnet_nano(offsets="token", offset_sharing=None).stages[0].blocks[0].offsets.groups == 1
 
 
