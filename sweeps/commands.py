@@ -1,4 +1,4 @@
-"""The commands about sweeps: what run.py has parsed is done and printed here."""
+"""The commands about sweeps, ``collect=`` and ``list``, and the plan that a command line describes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from errors import ConfigError
+from experiments.commands import run_named, runs_folder
+from experiments.config import RECIPES, ROOT, read_site
 from experiments.folder.run_folder import RunFolder
 from experiments.interrupts import Interrupted
 from sweeps import logs as said
 from sweeps import show
-from sweeps.plan import Plan
+from sweeps.plan import SWEEPS, Plan, headline, load
 from sweeps.price import Price, estimate, known, sentence
 from sweeps.rates import ON_SLURM
 from sweeps.slurm import submissions
@@ -25,19 +27,21 @@ from sweeps.status import DONE, LOST, UNKNOWN, RunStatus, describe, state_of
 HERE_SECONDS, SLURM_SECONDS = 5.0, 15.0  # between two looks; a cluster's controller serves others, too
 
 
-def sweep(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
+def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     """Every missing run of a sweep, on this machine or on Slurm."""
     if options.slurm and options.jobs:
         raise ConfigError("--jobs limits runs on this machine; with --slurm it is --max-parallel")
     if options.max_parallel and not options.slurm:
         raise ConfigError("--max-parallel limits Slurm jobs; on this machine it is --jobs")
+    plan, runs_dir = planned(name, given)
     if options.dry_run:
         return _scripts(plan, runs_dir, options) if options.slurm else _preview(plan, runs_dir, options)
     return _submit(plan, runs_dir, options) if options.slurm else _run_here(plan, runs_dir, options)
 
 
-def price(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
+def price(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     """What a sweep costs in device-hours; set-ups of unknown speed are timed, here or by Slurm jobs."""
+    plan, runs_dir = planned(name, given)
 
     def say(line: str) -> None:
         if not options.json:
@@ -56,8 +60,9 @@ def price(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
     return 0
 
 
-def status(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
+def status(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     """What has become of each run, from the run folders and from Slurm."""
+    plan, runs_dir = planned(name, given)
     if options.watch and not options.json:
         _watch(plan, runs_dir)
         return 0
@@ -79,11 +84,11 @@ def states(plan: Plan, runs_dir: Path) -> dict[str, tuple[str, str]]:
     return {row.run: (row.state, row.detail if row.state in (*LOST, UNKNOWN) else "") for row in rows}
 
 
-def cancel(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
+def cancel(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     """Takes a sweep's jobs back from Slurm."""
     from sweeps.slurm.cancel import cancel as take_back
 
-    jobs = take_back(plan, runs_dir, Cluster())
+    jobs = take_back(*planned(name, given), Cluster())
     if options.json:
         print(json.dumps({"cancelled": jobs}))
         return 0
@@ -93,9 +98,12 @@ def cancel(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
     return 0
 
 
-def logs(name: str, runs_dir: Path, options: argparse.Namespace) -> int:
+def logs(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     """The end of what a run has said."""
-    folder = said.run_named(runs_dir, name)
+    runs_dir = runs_folder(given, read_site())
+    if given:
+        raise ConfigError(f"logs=RUN takes runs_dir=PATH and nothing else, no {next(iter(given))!r}")
+    folder = run_named(runs_dir, name)
     tails = {str(path): said.tail(path) for path in said.files(folder)}
     if options.json:
         print(json.dumps({"run": folder.id, "logs": tails}))
@@ -108,6 +116,81 @@ def logs(name: str, runs_dir: Path, options: argparse.Namespace) -> int:
         for line in said.follow(folder):
             print(line, flush=True)
     return 0
+
+
+def collect(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
+    """The results of a sweep as tidy files that can be committed."""
+    from datetime import date
+
+    from reports.specification import COMPLEXITY
+    from results import archive
+    from results.collect import collect as collect_runs
+
+    label = given.pop("into", None)
+    if name == COMPLEXITY:
+        if label or given:
+            raise ConfigError(f"collect={COMPLEXITY} counts models and takes no other word")
+        from measurements.commands import collect_complexity
+        from reports import complexity
+
+        return collect_complexity(options, complexity)
+    if not label:
+        raise ConfigError("collect=NAME into=LABEL: under which name?")
+    plan, runs_dir = planned(name, given)
+    collected = collect_runs(plan.as_dict(), runs_dir)
+    files = archive.write(
+        collected,
+        archive.folder(str(label)),
+        plan.as_dict(),
+        title=f"{name}, protocol {plan.protocol}",
+        date=date.today().isoformat(),
+        note=options.note or "",
+    )
+    for warning in collected.warnings:
+        print(f"run.py: {warning}", file=sys.stderr)
+    print(json.dumps({"files": [str(f) for f in files]}) if options.json else "\n".join(map(str, files)))
+    return 0
+
+
+def show_list(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
+    """Experiments, sweeps and reports, with the first line of their files."""
+    from reports.specification import COMPLEXITY
+
+    if options.words[1:]:
+        raise ConfigError(f"list takes no {options.words[1]!r}")
+    folders = {"experiment": RECIPES, "sweep": SWEEPS, "report": ROOT / "reports" / "specs"}
+    lines = {
+        kind: {path.stem: headline(path) for path in sorted(folder.glob("*.yaml"))} for kind, folder in folders.items()
+    }
+    if options.json:
+        print(json.dumps(lines))
+        return 0
+    for kind, entries in lines.items():
+        for entry, line in entries.items():
+            print(f"{entry if entry == COMPLEXITY else f'{kind}={entry}':<30} {line}")
+    return 0
+
+
+def planned(name: str, given: dict[str, Any]) -> tuple[Plan, Path]:
+    """The plan that a sweep's name and the settings of a command line describe, and the folder of its run folders."""
+    site = read_site()
+    runs_dir = runs_folder(given, site)
+    seeds = given.pop("seeds", None)
+    if "seed" in given:
+        seeds = [given.pop("seed")]
+    arms = given.pop("arms", None)
+    arms = [arms] if isinstance(arms, str) else arms
+    if arms is not None and not isinstance(arms, list):
+        raise ConfigError(f"arms={arms}: give a list of names, e.g. arms=[zero,axial]")
+    return load(name, given.pop("protocol", "paper"), given, seeds, arms, site), runs_dir
+
+
+def planned_for_reports(
+    name: str, given: dict[str, Any]
+) -> tuple[dict[str, Any], Path, Callable[[], dict[str, tuple[str, str]]]]:
+    """``planned`` in plain values, and a function that gives (state, cause) of every planned run."""
+    plan, runs_dir = planned(name, dict(given))
+    return plan.as_dict(), runs_dir, lambda: states(plan, runs_dir)
 
 
 def _run_here(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:

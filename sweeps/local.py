@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from experiments.config import ROOT
-from experiments.data.layout import check_root
+from experiments.data.registry import check_root
 from experiments.folder.run_folder import RunFolder
 from experiments.launch import command, environment
 from experiments.schema import Config

@@ -10,7 +10,7 @@ from typing import Any
 
 from errors import ConfigError, unknown
 from experiments.config import ROOT, SHORT, read_recipe, read_yaml, resolve
-from experiments.data.layout import check_root
+from experiments.data.registry import check_root
 from experiments.identity import run_id
 from experiments.schema import FIELDS, Config
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.data.layout import check_root
+from experiments.data.registry import check_root
 from experiments.folder.run_folder import RunFolder
 from experiments.schema import Config
 from sweeps.plan import Plan, PlannedRun
@@ -138,8 +138,9 @@ def used(plan: Plan, runs_dir: Path) -> dict[str, float]:
 def device_hours(config: Config, rate: Rate) -> float:
     """Of one run: training and evaluations. Not start-up, checkpoints, and what devices wait for one another."""
     train = config.train
-    trained = train.epochs * rate.steps_per_epoch * train.batch_size
-    evaluations = -(-train.epochs // train.eval_every)  # the last epoch is always judged
+    steps = train.total_steps(rate.steps_per_epoch)
+    trained = steps * train.batch_size
+    evaluations = -(-steps // train.steps_between_evaluations(rate.steps_per_epoch))  # the end is always judged
     # rates are of one device, so this is device-seconds however many devices share the images
     seconds = trained / rate.train_images_per_s + evaluations * rate.eval_images / rate.eval_images_per_s
     return seconds / 3600

@@ -19,16 +19,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 import atomic_file
 from atm.offsets import OffsetPredictor
 from errors import ConfigError
-from experiments.data import scenes
-from experiments.data.layout import needs_root
+from experiments.data.batch import ImageBatch
 from experiments.data.ledger import Ledger
 from experiments.data.loading import Batches
+from experiments.data.registry import needs_root, pixels
 from experiments.folder import provenance
 from experiments.schema import Config
 from experiments.tasks.registry import build_task
@@ -174,8 +173,9 @@ def _images(config: Config, dataset: Any, count: int, device: torch.device) -> I
         left = count
         for batch in batches.evaluation():
             ledger.refuse(dataset, batch)
-            yield batch[0][:left]
-            left -= len(batch[0])
+            assert isinstance(batch, ImageBatch)  # other batches have no one image tensor to look at
+            yield batch.images[:left]
+            left -= batch.size
             if left <= 0:  # a stream goes on
                 return
     finally:
@@ -191,7 +191,7 @@ def _limited(config: Config, images: int) -> Config:
 def _write(source: Source, about: dict[str, Any], measurement: Measurement, config: Config) -> None:
     """``about.json`` comes last and holds the others' hashes: files that do not belong together are not believed."""
     overlays = measurement.overlays()
-    overlays["images"] = _pixels(overlays["images"], config)
+    overlays["images"] = pixels(config.data.dataset)(torch.from_numpy(overlays["images"]))
     packed = io.BytesIO()
     np.savez_compressed(packed, **overlays)
     files = {
@@ -224,16 +224,6 @@ def _csv(rows: list[dict[str, Any]]) -> bytes:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
-
-
-def _pixels(images: Any, config: Config) -> Any:
-    """Normalised float32 [N, 3, h, w] to uint8 [N, h, w, 3]."""
-    planes = torch.from_numpy(images)
-    if not needs_root(config):
-        return scenes.pixels(planes)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
-    levels = ((planes * std + mean) * 255).round().clamp(0, 255)
-    return levels.byte().permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def _layer_name(path: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from errors import ConfigError, RunFolderError, unknown
 from experiments.config import SHORT, get, merge, resolve, scientific, site_settings
-from experiments.data.layout import check_root
+from experiments.data.registry import check_root
 from experiments.folder.parent import WEIGHTS, why_unfinished
 from experiments.folder.run_folder import RunFolder
 from experiments.schema import FIELDS, Config

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import atomic_file
 from errors import RunFolderError, WriteError
-from experiments.data.layout import check_root
+from experiments.data.registry import check_root
 from experiments.folder.claim import holder_of, take
 from experiments.folder.provenance import code_fingerprint
 from experiments.folder.run_folder import RunFolder
