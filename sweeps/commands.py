@@ -13,6 +13,7 @@ from typing import Any
 from errors import ConfigError
 from experiments.folder.run_folder import RunFolder
 from experiments.interrupts import Interrupted
+from run_format import DEAD_ENDS, DONE, UNKNOWN
 from sweeps import logs as said
 from sweeps import show
 from sweeps.plan import Plan
@@ -20,7 +21,7 @@ from sweeps.price import Price, estimate, known, sentence
 from sweeps.rates import ON_SLURM
 from sweeps.slurm import submissions
 from sweeps.slurm.cluster import Cluster, SlurmError
-from sweeps.status import DONE, LOST, UNKNOWN, RunStatus, describe, state_of
+from sweeps.status import RunStatus, describe, state_of
 
 HERE_SECONDS, SLURM_SECONDS = 5.0, 15.0  # between two looks; a cluster's controller serves others, too
 
@@ -76,7 +77,7 @@ def status(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
 def states(plan: Plan, runs_dir: Path) -> dict[str, tuple[str, str]]:
     """(state, cause) of every planned run, for reports, whose cells say what they wait for."""
     rows, _ = _look(plan, runs_dir)
-    return {row.run: (row.state, row.detail if row.state in (*LOST, UNKNOWN) else "") for row in rows}
+    return {row.run: (row.state, row.detail if row.state in (*DEAD_ENDS, UNKNOWN) else "") for row in rows}
 
 
 def cancel(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:

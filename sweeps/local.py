@@ -16,10 +16,11 @@ from experiments.data.registry import check_root
 from experiments.folder.run_folder import RunFolder
 from experiments.launch import command, environment
 from experiments.schema import Config
+from run_format import DEAD_ENDS, DONE, FAILED, QUEUED, REFUSED, RUNNING
 from sweeps.plan import Plan, PlannedRun
 from sweeps.price import sentence
 from sweeps.slurm.submissions import known
-from sweeps.status import DONE, FAILED, LOST, QUEUED, REFUSED, RUNNING, state_of
+from sweeps.status import state_of
 
 POLL_SECONDS = 0.2
 
@@ -163,7 +164,7 @@ def _note_end(
 def _note_wait(run: PlannedRun, runs_dir: Path, outcome: Outcome, say: Callable[[str], None]) -> None:
     """Why a run that is left was not started. Parents are noted before their children."""
     assert run.parent is not None
-    going = run.parent in outcome.running_elsewhere and state_of(RunFolder(runs_dir / run.parent))[0] not in LOST
+    going = run.parent in outcome.running_elsewhere and state_of(RunFolder(runs_dir / run.parent))[0] not in DEAD_ENDS
     if run.parent in outcome.cancelled or run.parent in outcome.waiting:
         why = f"waits for {run.parent}, which waits itself"
     else:

@@ -14,6 +14,7 @@ from experiments.data.registry import check_root
 from experiments.folder.claim import holder_of, take
 from experiments.folder.provenance import code_fingerprint
 from experiments.folder.run_folder import RunFolder
+from run_format import DONE, FAILED, RUNNING
 from sweeps import snapshot
 from sweeps.plan import Plan, PlannedRun
 from sweeps.slurm import shared
@@ -22,7 +23,7 @@ from sweeps.slurm.cluster import USUAL_ARRAY_SIZE, Cluster, Limits, SlurmError
 from sweeps.slurm.job import TrainRun
 from sweeps.slurm.resources import Resources
 from sweeps.slurm.submissions import FOLDER, Submission, SubmittedRun, find, known
-from sweeps.status import DONE, FAILED, RUNNING, describe
+from sweeps.status import describe
 
 
 @dataclass

@@ -13,16 +13,17 @@ from experiments.config import resolve
 from experiments.folder.run_folder import RunFolder
 from experiments.identity import run_id
 from results.collect import collect
+from run_format import CANCELLED, DONE, FAILED, NOT_RUN
 from sweeps import local
 from sweeps.plan import Plan, load
-from sweeps.status import CANCELLED, DONE, FAILED, NOT_RUN, describe
+from sweeps.status import describe
 from tests.sweeps.test_sweeps import TINY, WORDS
 
 
 @pytest.fixture
 def write_sweep(tmp_path, monkeypatch):
     """Writes arms, one of them ``small``, into the only sweep there is: ``grown``."""
-    monkeypatch.setattr("sweeps.plan.SWEEPS", tmp_path / "sweeps")
+    monkeypatch.setattr("sweeps.sweep_file.SWEEPS", tmp_path / "sweeps")
     (tmp_path / "sweeps").mkdir()
 
     def write(arms: str) -> None:
@@ -119,9 +120,7 @@ def test_a_failed_parent_keeps_its_children_from_starting_until_it_is_done(write
     assert {arm: state for arm, (state, _) in found.items()} == {
         "small": FAILED, "grown": CANCELLED, "late": CANCELLED, "lone": DONE
     }  # fmt: skip
-    assert (
-        found["grown"][1] == f"its parent {ids['small']} failed; it is picked up by the next launch once that is done"
-    )
+    assert f"its parent {ids['small']} failed" in found["grown"][1] and "the next launch" in found["grown"][1]
     (parent.path / "metrics.jsonl").rmdir()
     collected = collect(plan.as_dict(), tmp_path)
     assert dict(zip(collected.runs["arm"], collected.runs["state"])) == {

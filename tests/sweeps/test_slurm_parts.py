@@ -13,6 +13,7 @@ import pytest
 from experiments.config import ROOT
 from experiments.folder.provenance import checkout, code_fingerprint
 from experiments.folder.run_folder import RunFolder
+from run_format import CANCELLED
 from sweeps import snapshot
 from sweeps.plan import load
 from sweeps.slurm import attempts, batches, job, shared
@@ -88,9 +89,9 @@ def test_gpus_follow_the_processes_unless_they_are_set():
         ("SIGUSR2", Situation(0, False, 100.0), attempts.TIMED_OUT),
         ("SIGUSR2", Situation(0, False, 5000.0), attempts.PREEMPTED),  # by whoever sends it without a word
         ("SIGUSR2", None, attempts.TIMED_OUT),  # counted against the cap, so it cannot go on for ever
-        ("SIGTERM", Situation(0, False, 100.0), attempts.CANCELLED),
+        ("SIGTERM", Situation(0, False, 100.0), CANCELLED),
         ("SIGTERM", Situation(1, False, None), attempts.RESTARTED),
-        ("SIGTERM", None, attempts.CANCELLED),
+        ("SIGTERM", None, CANCELLED),
     ],
 )
 def test_why_a_job_is_asked_to_stop(number, found, why):

@@ -14,9 +14,10 @@ import pytest
 from errors import ConfigError
 from experiments.config import ROOT
 from experiments.folder.run_folder import RunFolder
+from run_format import DONE, FAILED, INTERRUPTED, NOT_RUN, REFUSED
 from sweeps import local
 from sweeps.plan import load, read_sweep, sweep_names
-from sweeps.status import DONE, FAILED, INTERRUPTED, NOT_RUN, REFUSED, describe, state_of
+from sweeps.status import describe, state_of
 
 TINY = {
     "data.image_size": [64, 64],
