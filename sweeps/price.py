@@ -144,8 +144,9 @@ def used(plan: Plan, runs_dir: Path) -> dict[str, float]:
 def device_hours(config: Config, rate: Rate) -> float:
     """Of one run: training and evaluations, but not start-up, checkpoints and waiting for other devices."""
     train = config.train
-    trained = train.epochs * rate.steps_per_epoch * train.batch_size
-    evaluations = -(-train.epochs // train.eval_every)  # the last epoch is always judged
+    steps = train.total_steps(rate.steps_per_epoch)
+    trained = steps * train.batch_size
+    evaluations = -(-steps // train.steps_between_evaluations(rate.steps_per_epoch))  # the end is always judged
     # rates are of one device, so this is device-seconds however many devices share the images
     seconds = trained / rate.train_images_per_s + evaluations * rate.eval_images / rate.eval_images_per_s
     return seconds / 3600

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,25 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from errors import DataError
+from experiments.data.batch import READABLE, ImageBatch, unreadable
 from experiments.data.order import SampleKey, seed_generators, stream
 from experiments.folder.provenance import listing_fingerprint
 from experiments.schema import Config
 
 Transform = Callable[[Image.Image], Tensor]
-READABLE = -1
+
+
+@dataclass(frozen=True)
+class LabelledImages(ImageBatch):
+    """classes: int64 [B], or after mixing float [B, num_classes]."""
+
+    classes: Tensor
+
+
+def collate(samples: Sequence[tuple[Tensor, int, int]]) -> LabelledImages:
+    """One batch of (image [3, H, W], class, READABLE or the index of an unreadable image)."""
+    images, classes, indices = zip(*samples)
+    return LabelledImages(torch.stack(images), unreadable(indices), torch.tensor(classes))
 
 
 def posterize(image: Image.Image, bits_to_keep: int, **_: Any) -> Image.Image:
@@ -43,6 +57,7 @@ class Images(Dataset[tuple[Tensor, int, int]]):
         available = len(reader)
         # a part of a split is spread over it evenly: listings are sorted by class
         self.indices = np.linspace(0, available - 1, min(length or available, available)).round().astype(int)
+        self.collate = collate
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -73,6 +88,13 @@ class Images(Dataset[tuple[Tensor, int, int]]):
     def name(self, index: int) -> str:
         return str(self.reader.filename(int(self.indices[index]), absolute=False))
 
+    def problem(self, index: int) -> str:
+        try:
+            self.read(index)
+        except DataError as error:
+            return str(error)
+        return f"{self.name(index)}: unreadable once, readable now"
+
     def fingerprint(self) -> str:
         return listing_fingerprint([self.name(i) for i in range(len(self))])
 
@@ -86,9 +108,16 @@ class StreamedImages(IterableDataset[tuple[Tensor, int, int]]):
     def __init__(self, source: Any, transform: Transform, seed: int, split: str):
         self.source, self.transform, self.seed, self.split = source, transform, seed, split
         self.epoch = 0
+        self.collate = collate
 
     def __len__(self) -> int:
         return len(self.source)
+
+    def name(self, index: int) -> str:
+        return f"image {index} of the stream"
+
+    def problem(self, index: int) -> str:
+        return f"{self.name(index)}: unreadable"
 
     def at(self, epoch: int) -> StreamedImages:
         self.epoch = epoch

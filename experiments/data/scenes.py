@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from errors import ConfigError, unknown
+from experiments.data.batch import ImageBatch, unreadable
 from experiments.data.order import SampleKey, stream
 
 VERSION = 1  # of the generator: raise it with any change that changes a pixel or a label
@@ -58,6 +61,16 @@ class Scene(NamedTuple):
     direction: int  # of that distance, an index into DIRECTIONS
 
 
+@dataclass(frozen=True)
+class LabelledScenes(ImageBatch):
+    """labels: int64 [B, h/16, w/16], IGNORED outside the bars; of evaluation scenes also distance in px, float32, and
+    direction, int64, both [B, h/16, w/16]."""
+
+    labels: Tensor
+    distance: Tensor | None = None
+    direction: Tensor | None = None
+
+
 class Scenes(Dataset[tuple[Tensor, ...]]):
     """``length`` scenes of ``size`` (height, width).
 
@@ -84,6 +97,16 @@ class Scenes(Dataset[tuple[Tensor, ...]]):
         if self.split == "train":
             return image, labels
         return image, labels, torch.from_numpy(scene.distance), torch.full_like(labels, scene.direction)
+
+    def collate(self, samples: Sequence[tuple[Tensor, ...]]) -> LabelledScenes:
+        images, labels, *rest = (torch.stack(part) for part in zip(*samples))
+        return LabelledScenes(images, unreadable(()), labels, *rest)
+
+    def name(self, index: int) -> str:
+        return f"{self.split} scene {index}"
+
+    def problem(self, index: int) -> str:
+        return f"{self.name(index)}: drawn, never read"
 
     def scene(self, key: SampleKey) -> Scene:
         seed, epoch = (self.seed, key.epoch) if self.split == "train" else (EVAL_SEED, 0)

@@ -17,7 +17,7 @@ def export(state: dict[str, Tensor], path: Path) -> None:
     atomic_file.write(path, save({name: value.detach().cpu().contiguous() for name, value in state.items()}))
 
 
-def initialise(model: nn.Module, init: str, runs_dir: Path) -> None:
+def initialise(model: nn.Module, init: str, runs_dir: Path) -> list[str]:
     """Loads the weights of a finished run, or of a file (ours or a released checkpoint), into ``model``.
 
     A classifier of another number of classes keeps its initial weights; anything else that does not fit is refused.
@@ -34,6 +34,7 @@ def initialise(model: nn.Module, init: str, runs_dir: Path) -> None:
                 f"init={init} does not fit this model: {name} is {list(state[name].shape)}, not {list(tensor.shape)}"
             )
     model.load_state_dict(state)
+    return []
 
 
 def read(path: Path) -> dict[str, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,11 +20,11 @@ class Draws:
         self.layers, self.device = layers, device
         self.uniform = torch.empty(layers, 0, device=device)
 
-    def draw(self, seed: int, step: int, batch_size: int, places: NDArray[np.int64]) -> None:
+    def draw(self, seed: int, step: int, batch_size: int, places: Sequence[int] | NDArray[np.int64]) -> None:
         """The draws of a step, of which the images at ``places`` of the batch take theirs."""
         if self.layers:
             random = stream(seed, step, purpose="drop path").random((self.layers, batch_size), np.float32)
-            self.uniform = torch.from_numpy(random[:, places]).to(self.device)
+            self.uniform = torch.from_numpy(random[:, np.asarray(places)]).to(self.device)
 
 
 class PlacedDropPath(nn.Module):

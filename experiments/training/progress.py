@@ -45,14 +45,14 @@ class Progress:
         if self._bar:
             self._bar.stop()
 
-    def step(self, step: int, epoch: int, loss: float) -> None:
-        """Notes that ``step`` steps are done; the rate is a running mean that forgets its first steps."""
+    def step(self, step: int, where: str, loss: float) -> None:
+        """Records that ``step`` steps are done. where: text before the bar; loss: mean of the current row."""
         now = time.monotonic()
         rate = self.batch_size / max(now - self._last, 1e-9)
         self._rate = rate if self._rate == 0.0 else 0.95 * self._rate + 0.05 * rate
         self._last = now
         if self._bar:
-            self._bar.update(self._task, completed=step, description=f"epoch {epoch + 1}", loss=loss, rate=self._rate)
+            self._bar.update(self._task, completed=step, description=where, loss=loss, rate=self._rate)
 
     def skip(self) -> None:
         """Leaves out the time since the last step: an evaluation or a checkpoint is not training speed."""

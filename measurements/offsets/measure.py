@@ -24,6 +24,7 @@ from torch import Tensor, nn
 import atomic_file
 from atm.offsets import OffsetPredictor
 from errors import ConfigError
+from experiments.data.batch import ImageBatch
 from experiments.data.ledger import Ledger
 from experiments.data.loading import Batches
 from experiments.data.registry import needs_root, pixels
@@ -172,8 +173,9 @@ def _images(config: Config, dataset: Any, count: int, device: torch.device) -> I
         left = count
         for batch in batches.evaluation():
             ledger.refuse(dataset, batch)
-            yield batch[0][:left]
-            left -= len(batch[0])
+            assert isinstance(batch, ImageBatch)  # other batches have no one image tensor to look at
+            yield batch.images[:left]
+            left -= batch.size
             if left <= 0:  # a stream goes on
                 return
     finally:

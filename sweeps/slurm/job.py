@@ -64,7 +64,7 @@ class TrainRun(Checkpointable):  # type: ignore[misc]
     def _train(self, folder: RunFolder, config: Config, job: JobEnvironment, interrupts: Interrupts) -> tuple[str, int]:
         """How the run, or this attempt at it, ended, and the exit code that says so."""
         from experiments.training.devices import LostContact
-        from experiments.training.engine import run
+        from experiments.training.loop import run
 
         try:
             if job.global_rank == 0:

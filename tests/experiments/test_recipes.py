@@ -14,7 +14,7 @@ from experiments.folder.run_folder import RunFolder
 from experiments.identity import run_id
 from experiments.tasks.classification import Classification
 from experiments.tasks.registry import build_task
-from experiments.training import engine
+from experiments.training import loop
 from experiments.training.optimization import build_ema, build_optimizer, build_schedule, set_lr
 
 BRIEF = {"model": "nano", "train.epochs": 2, "train.batch_size": 8, "train.warmup_epochs": 1, "train.precision": "float32",
@@ -37,7 +37,7 @@ def test_every_recipe_trains(name, tmp_path, shared_images):
     check_root(config)
     folder = RunFolder(tmp_path / run_id(config))
     folder.freeze(config)
-    summary = engine.run(folder)
+    summary = loop.run(folder)
     assert summary["protocol"] == recipe.protocol
     assert summary["step"] == (4 if not needs_root(recipe) else 6)
     if recipe.train.ema_decay:

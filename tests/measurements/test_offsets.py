@@ -25,7 +25,7 @@ from experiments.folder.run_folder import RunFolder
 from experiments.folder.weights import export
 from experiments.identity import run_id
 from experiments.tasks.registry import build_task
-from experiments.training import engine
+from experiments.training import loop
 from measurements.offsets.measure import Measurement, measure
 from measurements.offsets.source import Source, Wanted, of_file, of_run
 from results.collect import collect
@@ -282,7 +282,7 @@ def test_a_trained_run_gets_its_page_and_stays_the_run_it_was(tmp_path, small_sc
     config = resolve("scenes", small_scenes | {"train.epochs": 1, "train.ema_decay": 0.5})
     folder = RunFolder(tmp_path / run_id(config))
     folder.freeze(config)
-    summary = engine.run(folder)
+    summary = loop.run(folder)
     before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
     assert run.main([f"offsets={folder.id[-8:]}", f"runs_dir={tmp_path}", "images=3", "query=[0.5,0.5]", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -291,7 +291,7 @@ def test_a_trained_run_gets_its_page_and_stays_the_run_it_was(tmp_path, small_sc
     assert {Path(name).name for name in document["written"]} >= {"report.md", "offset_histograms.png"}
     assert all(Path(name).parent == folder.path / "offsets" for name in document["written"])
     assert all(path.read_bytes() == content for path, content in before.items())
-    assert engine.run(folder) == summary, "it is still finished"
+    assert loop.run(folder) == summary, "it is still finished"
     plan = {"sweep": "one", "protocol": "smoke", "baseline": "it", "arms": [{"name": "it"}]}
     found = collect({**plan, "runs": [{"run": folder.id, "arm": "it", "seed": 0}]}, tmp_path)
     assert (list(found.runs["state"]), found.warnings) == (["done"], [])

@@ -271,7 +271,7 @@ def test_code_that_is_edited_after_a_launch_does_not_reach_its_jobs(cluster, tmp
     )
     assert done.returncode == 0, done.stderr
     for path in (
-        copy / "experiments" / "engine.py",
+        copy / "experiments" / "training" / "loop.py",
         copy / "atm" / "backbone.py",
         copy / "sweeps" / "slurm" / "job.py",
     ):
@@ -281,7 +281,9 @@ def test_code_that_is_edited_after_a_launch_does_not_reach_its_jobs(cluster, tmp
     cluster.run("scontrol", "release", job)
     wait(folder.finished, lambda: folder.log.read_text())
     (snapshot,) = (tmp_path / "runs" / "slurm" / "code").iterdir()
-    assert (snapshot / "experiments" / "engine.py").read_text() == (ROOT / "experiments" / "engine.py").read_text()
+    assert (snapshot / "experiments" / "training" / "loop.py").read_text() == (
+        ROOT / "experiments" / "training" / "loop.py"
+    ).read_text()
     from experiments.folder.provenance import code_fingerprint
 
     assert folder.read_json("provenance.json")["code_fingerprint"] == code_fingerprint(ROOT)

@@ -145,13 +145,13 @@ def test_a_snapshot_is_the_sources_and_their_commit(tmp_path):
     assert sources and all((one / path).read_bytes() == (ROOT / path).read_bytes() for path in sources)
     other = tmp_path / "other"
     shutil.copytree(one, other)
-    edited = other / "experiments" / "training" / "engine.py"
+    edited = other / "experiments" / "training" / "loop.py"
     edited.chmod(0o644)
     edited.write_text("# edited\n")
     assert snapshot.take(tmp_path / "code", other) != one
 
 
-@pytest.mark.parametrize("source", ["experiments/training/engine.py", "atm/variants.yaml", "atm/sampling/native.cpp"])
+@pytest.mark.parametrize("source", ["experiments/training/loop.py", "atm/variants.yaml", "atm/sampling/native.cpp"])
 def test_whatever_decides_numbers_is_in_the_codes_fingerprint(tmp_path, source):
     copied = snapshot.take(tmp_path)
     before = code_fingerprint(copied)
