@@ -68,6 +68,10 @@ OPTIONS = {  # and the commands that take them
     "retry_failed": ("sweep",),
     "force": ("experiment", "sweep"),
     "fresh": ("price", "offsets"),
+    "background": ("sweep",),
+    "nice": ("sweep",),
+    "at": ("sweep",),
+    "new_code": ("sweep",),
     "watch": ("status", "sweep", "logs"),
     "mixed": ("report", "offsets"),
     "check": ("report",),
@@ -135,6 +139,10 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--check", action="store_true", help="compare committed pages with what is made now (report)")
     parser.add_argument("--note", default="", metavar="TEXT", help="what a reader should know of the results (collect)")
+    parser.add_argument("--background", action="store_true")
+    parser.add_argument("--nice", action="store_true")
+    parser.add_argument("--new-code", action="store_true")
+    parser.add_argument("--at", metavar="COMMIT")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output, nothing else")
     return parser
 
@@ -224,11 +232,13 @@ def planned(name: str, given: dict[str, Any]) -> tuple[Plan, Path]:
     seeds = given.pop("seeds", None)
     if "seed" in given:
         seeds = [given.pop("seed")]
+    tasks = given.pop("tasks", None)
+    tasks = [tasks] if isinstance(tasks, str) else tasks
     arms = given.pop("arms", None)
     arms = [arms] if isinstance(arms, str) else arms
     if arms is not None and not isinstance(arms, list):
         raise ConfigError(f"arms={arms}: give a list of names, e.g. arms=[zero,axial]")
-    return load(name, given.pop("protocol", "paper"), given, seeds, arms, site), runs_dir
+    return load(name, given.pop("protocol", "paper"), given, seeds, arms, site, tasks), runs_dir
 
 
 def runs_folder(given: dict[str, Any], site: dict[str, Any]) -> Path:

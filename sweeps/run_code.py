@@ -10,10 +10,10 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import MISSING, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import atomic_file
 from errors import ConfigError, RunFolderError
@@ -28,6 +28,55 @@ from sweeps.plan import Plan, PlannedRun
 KNOWN_SETTINGS = "import json; from experiments.schema import FIELDS; print(json.dumps(list(FIELDS)))"
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The copy of the code for each run of a launch, by run id. present: the copy of the checkout as it is."""
+
+    copies: dict[str, Path]
+    present: Path | None
+
+    def freeze(self, folder: RunFolder, config: Config) -> None:
+        """Freezes the config of a run for the code that will read it, and records that code in the run's folder.
+
+        Raises ConfigError where the code has not got a setting that the run needs, RunFolderError, WriteError.
+        """
+        copy = self.copies[folder.id]
+        folder.freeze(config, None if copy == self.present else _settings_for(config, copy))
+        if folder.read_json(CODE).get("copy") != copy.name:
+            content = {"copy": copy.name, **checkout(copy), "time": time.time()}
+            with atomic_file.writing(folder.path / CODE, durable=False) as file:
+                file.write(json.dumps(content).encode() + b"\n")
+
+    def describe(self) -> list[str]:
+        """A line for each copy: which code it is, and how many runs are started from it."""
+        lines = []
+        for copy in dict.fromkeys(self.copies.values()):
+            runs = sum(1 for other in self.copies.values() if other == copy)
+            origin = checkout(copy)
+            commit = f"commit {origin['commit'][:12]}" if origin["commit"] else "no commit"
+            line = f"{runs} runs use the code in {copy} ({commit}{', edited' if origin['dirty'] else ''})"
+            if self.present and copy != self.present:
+                line += ", with which this sweep began; --new-code takes the present code for runs that have not begun"
+            lines.append(line)
+        return lines
+
+    def refuse_other_code(self, runs_dir: Path) -> None:
+        """Raises RunFolderError for runs that would refuse to go on with their copy of the code."""
+        refusing, commit = [], None
+        for run, copy in self.copies.items():
+            folder = RunFolder(runs_dir / run)
+            before = folder.read_json(PROVENANCE)
+            fingerprint = before.get("code_fingerprint")
+            if fingerprint and has_begun(folder) and _fingerprint(copy) not in fingerprint.split("+"):
+                refusing.append(run)
+                commit = commit or before.get("commit")
+        if refusing:
+            raise RunFolderError(
+                f"{len(refusing)} runs began with other code, e.g. {refusing[0]}; go back to it with "
+                f"--at {commit or 'COMMIT'}, or go on with --force, which marks the runs and keeps them out of averages"
+            )
+
+
 def choose(
     plan: Plan,
     runs: Sequence[PlannedRun],
@@ -35,78 +84,31 @@ def choose(
     at: str | None = None,
     new_code: bool = False,
     force: bool = False,
-) -> dict[str, Path]:
-    """The copy of the code for each of ``runs``, which are those of the plan to be started, by run id.
+) -> Choice:
+    """Chooses the code of ``runs``, which are those of the plan to be started.
 
     at: a commit whose code all of them take. new_code: runs that have not begun take the present code. force: all take
     the present code. Raises ConfigError for an unknown commit, WriteError.
     """
     present = snapshot.take_at(runs_dir, at) if at else snapshot.take(runs_dir)
     if at or force:
-        return {run.id: present for run in runs}
+        return Choice({run.id: present for run in runs}, None if at else present)
     recorded = {run_id: _recorded(RunFolder(runs_dir / run_id)) for run_id in plan.distinct()}
     newest = max((entry for entry in recorded.values() if entry), default=None)
 
     def chosen(run: PlannedRun) -> Path:
-        begun = has_begun(RunFolder(runs_dir / run.id))
+        folder = RunFolder(runs_dir / run.id)
+        begun = has_begun(folder) or folder.holder() is not None
         earlier = None if new_code and not begun else recorded[run.id] or (None if begun else newest)
         if earlier is None or earlier[1] == present or _fingerprint(earlier[1]) == _fingerprint(present):
             return present
         return earlier[1]
 
-    return {run.id: chosen(run) for run in runs}
-
-
-def record(folder: RunFolder, copy: Path) -> None:
-    """Notes in a run's folder which copy it is started from. Raises WriteError."""
-    if folder.read_json(CODE).get("copy") != copy.name:
-        content = {"copy": copy.name, **_checkout(copy), "time": time.time()}
-        with atomic_file.writing(folder.path / CODE, durable=False) as file:
-            file.write(json.dumps(content).encode() + b"\n")
+    return Choice({run.id: chosen(run) for run in runs}, present)
 
 
 def has_begun(folder: RunFolder) -> bool:
     return any(folder.checkpoints.glob("step-*"))
-
-
-def freeze(folder: RunFolder, config: Config, copy: Path, present: bool) -> None:
-    """Freezes the config of a run for the code that will read it, and records that code.
-
-    present: the copy is of the present code; another one may lack settings that were added since. Raises ConfigError
-    where the run needs such a setting, RunFolderError, WriteError.
-    """
-    folder.freeze(config, None if present else _settings_for(config, copy))
-    record(folder, copy)
-
-
-def describe(copies: Mapping[str, Path], present: Path | None) -> list[str]:
-    """A line for each copy: which code it is, and how many runs are started from it."""
-    lines = []
-    for copy in dict.fromkeys(copies.values()):
-        runs = sum(1 for other in copies.values() if other == copy)
-        commit, dirty = _checkout(copy)["commit"], _checkout(copy)["dirty"]
-        origin = f"commit {commit[:12]}{' with changes' if dirty else ''}" if commit else "not of a git checkout"
-        why = "" if copy == present else ": the code that this sweep began with; --new-code takes the present code for runs that have not begun"
-        lines.append(f"code of {runs} runs: {copy} ({origin}){why}")
-    return lines
-
-
-def refuse_other_code(runs: Iterable[PlannedRun], copies: Mapping[str, Path], runs_dir: Path) -> None:
-    """Raises RunFolderError for runs that would refuse to go on with their copy of the code."""
-    other, commit = [], None
-    for run in runs:
-        folder = RunFolder(runs_dir / run.id)
-        before = folder.read_json(PROVENANCE)
-        fingerprint = before.get("code_fingerprint")
-        if fingerprint and has_begun(folder) and _fingerprint(copies[run.id]) not in fingerprint.split("+"):
-            other.append(folder.id)
-            commit = commit or before.get("commit")
-    if other:
-        back = f"--at {commit}" if commit else "--at COMMIT"
-        raise RunFolderError(
-            f"{len(other)} runs began with other code than {copies[other[0]].name}, e.g. {other[0]}; go back to that "
-            f"code with {back}, or go on with --force, which marks the runs and keeps them out of averages"
-        )
 
 
 def copies_in_use(folders: Iterable[RunFolder]) -> set[str]:
@@ -124,8 +126,8 @@ def _recorded(folder: RunFolder) -> tuple[float, Path] | None:
 def _settings_for(config: Config, copy: Path) -> Collection[str]:
     known = _known_settings(copy)
     for key, f in FIELDS.items():
-        neutral = f.metadata.get("neutral", f.default)
-        if key not in known and f.metadata["scientific"] and get(config, key) != neutral:
+        neutral = f.metadata["neutral"]
+        if key not in known and f.metadata["scientific"] and (neutral is MISSING or get(config, key) != neutral):
             raise ConfigError(
                 f"{key}={get(config, key)}: the code that this sweep began with ({copy}) has no such setting; "
                 "--new-code runs it with the present code"
@@ -144,8 +146,3 @@ def _known_settings(copy: Path) -> frozenset[str]:
 @cache
 def _fingerprint(copy: Path) -> str:
     return code_fingerprint(copy)
-
-
-@cache
-def _checkout(copy: Path) -> dict[str, Any]:
-    return checkout(copy)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.folder.run_folder import RunFolder
 from run_format import CANCELLED, DONE, FAILED, INTERRUPTED, QUEUED, REFUSED, RUNNING, UNKNOWN
 from sweeps.plan import Plan
-from sweeps.status import RunStatus
+from sweeps.status import RunStatus, state_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,25 +42,29 @@ def summary(plan: Plan, rows: Sequence[RunStatus], runs_dir: Path) -> str:
     return f"{plan.sweep} ({plan.protocol}, {plan.experiment}): {len(rows)} runs: {counted}; in {runs_dir}"
 
 
-def watch(plan: Plan, runs_dir: Path, look: Look, seconds: float) -> Sequence[RunStatus]:
-    """Shows the states every ``seconds`` until nothing is queued or running; returns the last states.
+def watch(
+    plan: Plan, runs_dir: Path, look: Look, seconds: float, launching: Callable[[], bool] = lambda: False
+) -> Sequence[RunStatus]:
+    """Shows the states every ``seconds`` until nothing is queued, running or being launched; returns the last states.
 
     Ending it changes no run. It continues while Slurm does not answer, since the queue is not known then.
     """
     if not sys.stdout.isatty():
-        return _follow(plan, runs_dir, look, seconds)
+        return _follow(plan, runs_dir, look, seconds, launching)
     from rich.live import Live
 
     rows, complaint = look()
     with Live(_table(plan, rows, runs_dir, complaint), auto_refresh=False, vertical_overflow="visible") as live:
-        while _busy(rows) or complaint:
+        while _busy(rows) or complaint or launching():
             time.sleep(seconds)
             rows, complaint = look()
             live.update(_table(plan, rows, runs_dir, complaint), refresh=True)
     return rows
 
 
-def _follow(plan: Plan, runs_dir: Path, look: Look, seconds: float) -> Sequence[RunStatus]:
+def _follow(
+    plan: Plan, runs_dir: Path, look: Look, seconds: float, launching: Callable[[], bool]
+) -> Sequence[RunStatus]:
     """For a pipe or a file: the line of a run whenever its state has changed, and the summary at the end."""
     before: dict[tuple[str, str, int], str] = {}
     while True:
@@ -68,10 +74,27 @@ def _follow(plan: Plan, runs_dir: Path, look: Look, seconds: float) -> Sequence[
             if before.get(cell) != row.state:
                 print(line, flush=True)
                 before[cell] = row.state
-        if not _busy(rows) and not complaint:
+        if not _busy(rows) and not complaint and not launching():
             print(summary(plan, rows, runs_dir))
             return rows
         time.sleep(seconds)
+
+
+@contextmanager
+def live(runs_dir: Path) -> Iterator[tuple[Callable[[str], None], Callable[[list[str]], None]]]:
+    """How a launch speaks: lines, and on a terminal below them the progress of every running run."""
+    if not sys.stdout.isatty():
+        yield lambda line: print(line, flush=True), lambda running: None
+        return
+    from rich.console import Console
+
+    console = Console()
+    with console.status("starting") as display:
+
+        def watch(running: list[str]) -> None:
+            display.update("\n".join(f"{run}: {state_of(RunFolder(runs_dir / run))[1]}" for run in running))
+
+        yield lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True), watch
 
 
 def _busy(rows: Sequence[RunStatus]) -> bool:

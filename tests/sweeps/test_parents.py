@@ -9,12 +9,12 @@ from safetensors.numpy import load_file
 
 import run as command_line
 from errors import ConfigError
-from experiments.config import resolve
+from experiments.config import ROOT, resolve
 from experiments.folder.run_folder import RunFolder
 from experiments.identity import run_id
 from results.collect import collect
 from run_format import CANCELLED, DONE, FAILED, NOT_RUN
-from sweeps import local
+from sweeps import launcher, local
 from sweeps.plan import Plan, load
 from sweeps.status import describe
 from tests.sweeps.test_sweeps import TINY, WORDS
@@ -157,7 +157,7 @@ def test_a_child_is_started_when_its_parent_gets_done_elsewhere_meanwhile(write_
     runs = {run.arm: run for run in plan.runs}
     parent = RunFolder(tmp_path / runs["small"].id)
     parent.freeze(runs["small"].config)
-    elsewhere = local.start(parent, runs["small"].config, force=False)
+    elsewhere = launcher.start(parent, ROOT)
     while not parent.holder():
         assert elsewhere.poll() is None
         time.sleep(0.05)

@@ -364,7 +364,7 @@ def test_cancel_takes_back_what_is_alive(plan, slurm, tmp_path):
         ({"slurm.options": ["--array=1"]}, "is set by the suite itself"),
         ({"slurm.options": ["--mem=1"]}, "set slurm.mem_gb"),
         ({"slurm.options": ["exclude=node1"]}, "not of the form"),
-        ({"slurm.nodes": 2}, "machine.devices=1 cannot be dealt out"),
+        ({"slurm.nodes": 2}, "machine.devices=1 cannot be"),
         ({"slurm.signal_seconds": 1200, "slurm.time_minutes": 20}, "must be less than slurm.time_minutes"),
     ],
 )

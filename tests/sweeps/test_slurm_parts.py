@@ -23,6 +23,8 @@ from sweeps.slurm.job import why_interrupted
 from sweeps.slurm.resources import Resources
 from tests.sweeps.conftest import SMALL
 
+CODE = Path("/code")
+
 
 @pytest.mark.parametrize("max_parallel", [1, 2, 3, 5, 40])
 @pytest.mark.parametrize("sizes", [[4], [4, 4, 1], [2, 1], [1, 1, 1, 1]])
@@ -35,7 +37,7 @@ def test_no_more_runs_than_asked_for_can_run_at_a_time(max_parallel, sizes):
             run.config.slurm.time_minutes += number
         place += size
     waits = {run.id: "parent" for run in runs[-2:]} if sizes[0] == 4 else {}
-    dealt = deal(runs, waits, 3, max_parallel, "name")
+    dealt = deal(runs, dict.fromkeys([run.id for run in runs], CODE), waits, 3, max_parallel, "name")
     assert sorted(run for batch in dealt for run in batch.runs) == sorted(run.id for run in runs)
     left = {batch.name: list(batch.runs) for batch in dealt}
     rounds = 0
@@ -53,7 +55,14 @@ def test_no_more_runs_than_asked_for_can_run_at_a_time(max_parallel, sizes):
 
 
 def test_without_a_limit_nothing_waits_for_another(plan):
-    assert all(not batch.after and batch.at_once is None for batch in deal(plan.runs, {}, 3, None, "name"))
+    dealt = deal(plan.runs, {run.id: CODE for run in plan.runs}, {}, 3, None, "name")
+    assert all(not batch.after and batch.at_once is None for batch in dealt)
+
+
+def test_runs_with_another_copy_of_the_code_are_an_array_of_their_own(plan):
+    copies = {run.id: CODE for run in plan.runs} | {run.id: Path("/older") for run in plan.runs[:2]}
+    dealt = deal(plan.runs, copies, {}, 1001, None, "name")
+    assert [(batch.code, len(batch.runs)) for batch in dealt] == [(Path("/older"), 2), (CODE, 5)]
 
 
 def test_network_file_systems_are_taken_as_shared(monkeypatch, tmp_path):
@@ -137,7 +146,7 @@ def test_a_requeue_is_asked_for_until_the_controller_answers(plan, tmp_path, mon
 
 
 def test_a_snapshot_is_the_sources_and_their_commit(tmp_path):
-    one, again = (snapshot.take(tmp_path / "code") for _ in range(2))
+    one, again = (snapshot.take(tmp_path) for _ in range(2))
     assert one == again and [path.name for path in (tmp_path / "code").iterdir()] == [one.name]
     assert code_fingerprint(one) == code_fingerprint(ROOT)
     assert checkout(one) == checkout(ROOT)
@@ -148,7 +157,7 @@ def test_a_snapshot_is_the_sources_and_their_commit(tmp_path):
     edited = other / "experiments" / "training" / "loop.py"
     edited.chmod(0o644)
     edited.write_text("# edited\n")
-    assert snapshot.take(tmp_path / "code", other) != one
+    assert snapshot.take(tmp_path, other) != one
 
 
 @pytest.mark.parametrize("source", ["experiments/training/loop.py", "atm/variants.yaml", "atm/sampling/native.cpp"])
@@ -183,8 +192,8 @@ def test_python_starts_deaf_to_the_signals_that_it_is_not_ready_for():
 
 def test_a_batch_knows_its_jobs():
     resources = Resources.of(load("ablation_offsets", "smoke", SMALL, [0]).runs[0].config)
-    assert Batch("b", resources, ("x", "y")).job_of("y", "45") == "45_1"
-    assert Batch("b", resources, ("x",)).job_of("x", "45") == "45"
+    assert Batch("b", resources, ("x", "y"), CODE).job_of("y", "45") == "45_1"
+    assert Batch("b", resources, ("x",), CODE).job_of("x", "45") == "45"
 
 
 def test_nothing_here_but_a_job_imports_torch():
