@@ -1,49 +1,34 @@
-"""The commands about sweeps, called with what run.py has parsed."""
+"""The commands that look at sweeps and their runs or stop them, and the plan that a command line describes."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from errors import ConfigError
+from experiments.commands import run_named, runs_folder
+from experiments.config import RECIPES, ROOT, parse_overrides, read_site
 from experiments.interrupts import Interrupted
-from run_format import DEAD_ENDS, DONE, UNKNOWN
-from sweeps import launches, show
+from run_format import DEAD_ENDS, UNKNOWN
+from sweeps import disk, launches, show
 from sweeps import logs as run_logs
-from sweeps.launcher import mention_skipped, report_outcome, start_in_background, work_off
-from sweeps.plan import Plan
-from sweeps.price import Price, estimate, known, sentence
+from sweeps.plan import SWEEPS, Plan, headline, load
+from sweeps.price import Price, estimate, known
 from sweeps.rates import ON_SLURM
 from sweeps.slurm import submissions
-from sweeps.slurm.cluster import Cluster, SlurmError
+from sweeps.slurm.cluster import Cluster
 from sweeps.status import RunStatus, describe
 
 HERE_SECONDS, SLURM_SECONDS = 5.0, 15.0  # between two looks; others use a cluster's controller, too
-NICENESS = 10
-START_SECONDS = 30.0  # for a launcher in the background to start
 
 
-def sweep(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
-    """Every missing run of a sweep, on this machine or on Slurm."""
-    if options.slurm and options.jobs:
-        raise ConfigError("--jobs limits runs on this machine; with --slurm, use --max-parallel")
-    if options.slurm and (options.background or options.nice):
-        raise ConfigError("--background and --nice are for runs on this machine; Slurm's jobs need neither")
-    if options.max_parallel and not options.slurm:
-        raise ConfigError("--max-parallel limits Slurm jobs; on this machine, use --jobs")
-    if options.dry_run:
-        return _scripts(plan, runs_dir, options) if options.slurm else _preview(plan, runs_dir, options)
-    return _submit(plan, runs_dir, options) if options.slurm else _run_here(plan, runs_dir, options)
-
-
-def price(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
+def price(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     """The device-hours of a sweep; set-ups of unknown speed are timed, here or by Slurm jobs."""
+    plan, runs_dir = planned(name, given)
 
     def say(line: str) -> None:
         if not options.json:
@@ -62,18 +47,19 @@ def price(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
     return 0
 
 
-def status(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
+def status(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     """The state of each run, from the run folders and from Slurm, and the launchers that work on them."""
+    plan, runs_dir = planned(name, given)
     if options.watch and not options.json:
-        _watch(plan, runs_dir)
+        watch(plan, runs_dir)
         return 0
-    rows, complaint = _look(plan, runs_dir)
+    rows, complaint = look(plan, runs_dir)
     if complaint:
         print(f"run.py: {complaint}; these are the states in the run folders", file=sys.stderr)
     working = launches.alive(runs_dir, plan.distinct())
     if options.json:
         described = [{**vars(holder), "log": str(launch.log), "jobs": launch.jobs} for launch, holder in working]
-        print(_document(plan, runs_dir, rows, launchers=described))
+        print(as_document(plan, runs_dir, rows, launchers=described))
         return 0
     print(*show.lines(rows), show.summary(plan, rows, runs_dir), sep="\n")
     for launch, holder in working:
@@ -85,12 +71,13 @@ def status(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
 
 def states(plan: Plan, runs_dir: Path) -> dict[str, tuple[str, str]]:
     """(state, cause) of every planned run, for the cells of reports that have no result yet."""
-    rows, _ = _look(plan, runs_dir)
+    rows, _ = look(plan, runs_dir)
     return {row.run: (row.state, row.detail if row.state in (*DEAD_ENDS, UNKNOWN) else "") for row in rows}
 
 
-def cancel(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
+def cancel(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     """Stops a sweep's runs: its launchers on this machine, and its Slurm jobs."""
+    plan, runs_dir = planned(name, given)
     from sweeps.local import stop
     from sweeps.slurm.cancel import cancel as cancel_jobs
 
@@ -109,9 +96,12 @@ def cancel(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
     return 0
 
 
-def logs(name: str, runs_dir: Path, options: argparse.Namespace) -> int:
+def logs(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     """The end of a run's logs."""
-    folder = run_logs.run_named(runs_dir, name)
+    runs_dir = runs_folder(given, read_site())
+    if given:
+        raise ConfigError(f"logs=RUN takes runs_dir=PATH and nothing else, no {next(iter(given))!r}")
+    folder = run_named(runs_dir, name)
     tails = {str(path): run_logs.tail(path) for path in run_logs.files(folder)}
     if options.json:
         print(json.dumps({"run": folder.id, "logs": tails}))
@@ -126,100 +116,119 @@ def logs(name: str, runs_dir: Path, options: argparse.Namespace) -> int:
     return 0
 
 
-def _run_here(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
-    from sweeps.local import prepare
-
-    if options.nice:
-        os.nice(NICENESS)  # runs inherit it
-    choice = (options.jobs, options.retry_failed, options.force)
-    if options.background:
-        launch = prepare(plan, runs_dir, *choice, at=options.at, new_code=options.new_code)
-        return _start_in_background(launch) if launch.runs else 0
-    with show.live(runs_dir) as (say, watch):
-        launch = prepare(plan, runs_dir, *choice, say, options.at, options.new_code)
-        outcome = work_off(launch, say, watch)
-    report_outcome(outcome, launch)
-    return outcome.exit_code
+def prune(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
+    """Removes checkpoints of a sweep's finished runs and copies of the code that no run uses; only with --yes."""
+    plan, runs_dir = planned(name, given)
+    removal = disk.removable(plan, runs_dir)
+    if options.yes:
+        removal.act()
+    print(json.dumps(removal.as_dict(options.yes)) if options.json else "\n".join(removal.lines(options.yes)))
+    return 0
 
 
-def _start_in_background(launch: launches.Launch) -> int:
-    from sweeps import snapshot
+def show_list(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
+    """Experiments, sweeps and reports, with the first line of their files; with ``runs``, the run folders."""
+    from reports.specification import COMPLEXITY
 
-    process = start_in_background(launch, snapshot.take(launch.runs_dir))
-    deadline = time.monotonic() + START_SECONDS
-    while not launch.launcher and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    print(f"process {process.pid} works on {launch.sweep} in the background; log: {launch.log}")
-    print(f"`status={launch.sweep}` with the same words follows it, `cancel={launch.sweep}` stops it")
-    return process.returncode or 0
+    if options.words[1:2] == ["runs"]:
+        return _list_runs(options)
+    if options.words[1:]:
+        raise ConfigError(f"list takes no {options.words[1]!r}, only `list runs`")
+    folders = {"experiment": RECIPES, "sweep": SWEEPS, "report": ROOT / "reports" / "specs"}
+    lines = {
+        kind: {path.stem: headline(path) for path in sorted(folder.glob("*.yaml"))} for kind, folder in folders.items()
+    }
+    if options.json:
+        print(json.dumps(lines))
+        return 0
+    for kind, entries in lines.items():
+        for entry, line in entries.items():
+            print(f"{entry if entry == COMPLEXITY else f'{kind}={entry}':<30} {line}")
+    return 0
 
 
-def _submit(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
-    """Submits missing runs and exits, or watches them if asked to."""
-    from sweeps.slurm.launch import launch
+def _list_runs(options: argparse.Namespace) -> int:
+    given = parse_overrides(options.words[2:])
+    runs_dir = runs_folder(given, read_site())
+    if given:
+        raise ConfigError(f"list runs takes runs_dir=PATH and nothing else, no {next(iter(given))!r}")
+    usage = disk.usage(runs_dir)
+    print(json.dumps(usage.as_dict()) if options.json else "\n".join(usage.lines()))
+    return 0
 
-    cluster = Cluster()
-    print(sentence(plan, runs_dir, ON_SLURM))
-    choice = (options.max_parallel, options.retry_failed, options.force)
-    outcome = launch(plan, runs_dir, cluster, *choice, at=options.at, new_code=options.new_code)
-    for run, why in outcome.waiting.items():
-        print(f"run.py: {run} {why}", file=sys.stderr)
-    mention_skipped(outcome.skipped_failed)
-    if outcome.problem:
-        print(
-            f"run.py: not all could be submitted: {outcome.problem}; the same command submits the rest", file=sys.stderr
-        )
-    print(
-        f"{len(outcome.submitted)} runs submitted, {len(outcome.left_alone)} queued or running before, "
-        f"{len(outcome.done)} of {len(plan.distinct())} done; `status={plan.sweep}` with the same words follows them"
+
+def collect(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
+    """The results of a sweep as tidy files that can be committed."""
+    from datetime import date
+
+    from reports.specification import COMPLEXITY
+    from results import archive
+    from results.collect import collect as collect_runs
+
+    label = given.pop("into", None)
+    if name == COMPLEXITY:
+        if label or given:
+            raise ConfigError(f"collect={COMPLEXITY} counts models and takes no other word")
+        from measurements.commands import collect_complexity
+        from reports import complexity
+
+        return collect_complexity(options, complexity)
+    if not label:
+        raise ConfigError("collect=NAME into=LABEL: under which name?")
+    plan, runs_dir = planned(name, given)
+    collected = collect_runs(plan.as_dict(), runs_dir)
+    files = archive.write(
+        collected,
+        archive.folder(str(label)),
+        plan.as_dict(),
+        title=f"{name}, protocol {plan.protocol}",
+        date=date.today().isoformat(),
+        note=options.note or "",
     )
-    if options.watch:
-        return 0 if all(row.state == DONE for row in _watch(plan, runs_dir)) else 1
-    return outcome.exit_code
-
-
-def _preview(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
-    rows, _ = _look(plan, runs_dir)
-    if options.json:
-        cost = known(plan, runs_dir)
-        print(_document(plan, runs_dir, rows, price=cost.as_dict() if cost else None))
-        return 0
-    print(*show.lines(rows), show.summary(plan, rows, runs_dir), sentence(plan, runs_dir), sep="\n")
+    for warning in collected.warnings:
+        print(f"run.py: {warning}", file=sys.stderr)
+    print(json.dumps({"files": [str(f) for f in files]}) if options.json else "\n".join(map(str, files)))
     return 0
 
 
-def _scripts(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
-    """The batch scripts that would be submitted, also on a machine without Slurm."""
-    from sweeps.slurm.launch import scripts
-
-    cluster = None
-    try:
-        cluster = Cluster()
-    except SlurmError as error:
-        print(f"run.py: {error}; shown as for a cluster of the usual limits", file=sys.stderr)
-    batches = scripts(plan, runs_dir, cluster, options.max_parallel, options.retry_failed)
-    if options.json:
-        print(json.dumps([{"name": batch.name, "runs": list(batch.runs), "script": text} for batch, text in batches]))
-        return 0
-    for batch, text in batches:
-        print(f"# {batch.name}: {', '.join(batch.runs)}\n{text}")
-    runs = sum(len(batch.runs) for batch, _ in batches)
-    print(f"# {runs} runs in {len(batches)} calls of sbatch; nothing was submitted")
-    print(f"# {sentence(plan, runs_dir, ON_SLURM)}")
-    return 0
+def planned(name: str, given: dict[str, Any]) -> tuple[Plan, Path]:
+    """The plan that a sweep's name and the settings of a command line describe, and the folder of its run folders."""
+    site = read_site()
+    runs_dir = runs_folder(given, site)
+    seeds = given.pop("seeds", None)
+    if "seed" in given:
+        seeds = [given.pop("seed")]
+    arms, tasks = _names(given, "arms", "zero,axial"), _names(given, "tasks", "classification")
+    return load(name, given.pop("protocol", "paper"), given, seeds, arms, site, tasks), runs_dir
 
 
-def _look(plan: Plan, runs_dir: Path) -> tuple[list[RunStatus], str | None]:
+def _names(given: dict[str, Any], key: str, example: str) -> list[str] | None:
+    names = given.pop(key, None)
+    names = [names] if isinstance(names, str) else names
+    if names is not None and not isinstance(names, list):
+        raise ConfigError(f"{key}={names}: give a list of names, e.g. {key}=[{example}]")
+    return names
+
+
+def planned_for_reports(
+    name: str, given: dict[str, Any]
+) -> tuple[dict[str, Any], Path, Callable[[], dict[str, tuple[str, str]]]]:
+    """``planned`` in plain values, and a function that gives (state, cause) of every planned run."""
+    plan, runs_dir = planned(name, dict(given))
+    return plan.as_dict(), runs_dir, lambda: states(plan, runs_dir)
+
+
+def look(plan: Plan, runs_dir: Path) -> tuple[list[RunStatus], str | None]:
     """The state of every planned run, and a complaint where Slurm does not answer."""
     submitted, complaint = submissions.known(runs_dir, plan.distinct())
     return describe(plan, runs_dir, submitted), complaint
 
 
-def _watch(plan: Plan, runs_dir: Path) -> Sequence[RunStatus]:
+def watch(plan: Plan, runs_dir: Path) -> Sequence[RunStatus]:
     submitted, _ = submissions.known(runs_dir, plan.distinct())
     seconds = SLURM_SECONDS if submitted else HERE_SECONDS
     return show.watch(
-        plan, runs_dir, lambda: _look(plan, runs_dir), seconds, lambda: bool(launches.alive(runs_dir, plan.distinct()))
+        plan, runs_dir, lambda: look(plan, runs_dir), seconds, lambda: bool(launches.alive(runs_dir, plan.distinct()))
     )
 
 
@@ -228,5 +237,5 @@ def _price(plan: Plan, runs_dir: Path) -> Price | None:
     return known(plan, runs_dir, ON_SLURM) or known(plan, runs_dir)
 
 
-def _document(plan: Plan, runs_dir: Path, rows: list[RunStatus], **more: Any) -> str:
+def as_document(plan: Plan, runs_dir: Path, rows: list[RunStatus], **more: Any) -> str:
     return json.dumps({**plan.as_dict(), "runs_dir": str(runs_dir), "runs": [row.as_dict() for row in rows], **more})

@@ -16,7 +16,7 @@ TIMM_NAMES = {"cosine": "cosine", "polynomial": "poly", "multistep": "multistep"
 class Timetable:
     """steps: of the whole run; row_steps: between two rows of the log; judged_rows: between two evaluations, in rows.
 
-    A recipe that counts epochs logs a row per epoch. One that counts steps logs a row per evaluation.
+    A recipe that counts epochs alone logs a row per epoch. One that counts steps logs a row per evaluation.
     """
 
     steps: int
@@ -27,10 +27,10 @@ class Timetable:
 
     @classmethod
     def of(cls, train: Train, steps_per_epoch: int) -> Timetable:
-        if train.steps is not None:
-            return cls(train.steps, steps_per_epoch, train.eval_every_steps or train.steps, 1, in_epochs=False)
-        assert train.epochs is not None and train.eval_every is not None
-        return cls(train.epochs * steps_per_epoch, steps_per_epoch, steps_per_epoch, train.eval_every, in_epochs=True)
+        steps = train.total_steps(steps_per_epoch)
+        if train.steps is None and train.eval_every_steps is None:
+            return cls(steps, steps_per_epoch, steps_per_epoch, train.eval_every or 1, in_epochs=True)
+        return cls(steps, steps_per_epoch, train.steps_between_evaluations(steps_per_epoch), 1, in_epochs=False)
 
     @property
     def rows(self) -> int:
@@ -60,18 +60,21 @@ class Schedule:
     def __init__(self, optimizer: Optimizer, train: Train, steps_per_epoch: int):
         self.optimizer, self.steps_per_epoch = optimizer, steps_per_epoch
         self.by_epoch = train.steps is None and train.schedule_on == "epoch"
-        in_steps = train.steps is not None
+        epoch = 1 if self.by_epoch else steps_per_epoch  # in the unit that the schedule counts in
+        step = 1 / steps_per_epoch if self.by_epoch else 1
+        warmup = (train.warmup_epochs or 0) * epoch if train.warmup_steps is None else train.warmup_steps * step
         self._scheduler, _ = create_scheduler_v2(
             optimizer,
             TIMM_NAMES[train.schedule],
-            num_epochs=train.steps if in_steps else train.epochs,  # type: ignore[arg-type]
-            decay_milestones=list(train.milestones),
+            num_epochs=train.epochs if self.by_epoch else train.total_steps(steps_per_epoch),  # type: ignore[arg-type]
+            # timm lowers the rate one unit before each milestone
+            decay_milestones=[at * (1 if train.steps is not None else epoch) + 1 for at in train.milestones],  # type: ignore[misc]
             decay_rate=train.power if train.schedule == "polynomial" else train.decay_factor,
             min_lr=train.min_lr,
             warmup_lr=train.warmup_lr,
-            warmup_epochs=(train.warmup_steps or 0) if in_steps else train.warmup_epochs,  # type: ignore[arg-type]
+            warmup_epochs=warmup,  # type: ignore[arg-type]
             step_on_epochs=self.by_epoch,
-            updates_per_epoch=1 if in_steps else steps_per_epoch,
+            updates_per_epoch=1,
         )
 
     def set(self, step: int) -> None:

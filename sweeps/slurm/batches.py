@@ -28,7 +28,7 @@ NEVER = 10**9  # time-outs after which submitit gives up: the job itself counts 
 
 
 @dataclass(frozen=True)
-class Batch:
+class JobBatch:
     """What one call of sbatch submits: an array of runs, or a single one."""
 
     name: str
@@ -51,27 +51,27 @@ def deal(
     largest: int,
     max_parallel: int | None,
     prefix: str,
-) -> list[Batch]:
+) -> list[JobBatch]:
     """Batches in the order in which they are to be submitted.
 
     One array for all runs with the same resources and the same copy of the code, split at ``largest`` tasks. waits:
     runs that wait for another run; Slurm knows dependencies between jobs only, so each of these runs is a batch of its
     own. At most ``max_parallel`` runs at a time: batches that cannot share the limit of an array wait for one another.
     """
-    groups: list[list[Batch]] = []
+    groups: list[list[JobBatch]] = []
     kinds = {run.id: (Resources.of(run.config), copies[run.id]) for run in runs}
     for resources, code in dict.fromkeys(kinds.values()):
         alike = [run.id for run in runs if run.id not in waits and kinds[run.id] == (resources, code)]
         parts = [tuple(alike[start : start + largest]) for start in range(0, len(alike), largest)]
-        groups.append([Batch("", resources, part, code) for part in parts])
+        groups.append([JobBatch("", resources, part, code) for part in parts])
     late = [run.id for run in runs if run.id in waits]
-    groups.append([Batch("", kinds[run][0], (run,), kinds[run][1], parents=(waits[run],)) for run in late])
+    groups.append([JobBatch("", kinds[run][0], (run,), kinds[run][1], parents=(waits[run],)) for run in late])
     number = itertools.count()
     named = [[replace(batch, name=f"{prefix}.{next(number)}") for batch in group] for group in groups if group]
     return _throttled(named, max_parallel) if max_parallel else list(itertools.chain(*named))
 
 
-def _throttled(groups: list[list[Batch]], max_parallel: int) -> list[Batch]:
+def _throttled(groups: list[list[JobBatch]], max_parallel: int) -> list[JobBatch]:
     """The groups' batches, with limits and an order by which all together run ``max_parallel`` at a time.
 
     Think of as many slots, divided among the groups: an array takes all slots of its group and fills them by its own
@@ -106,7 +106,7 @@ class Executor(SlurmExecutor):  # type: ignore[misc]
         return str(self._make_submission_file_text(self._submitit_command_str, "text"))
 
 
-def executor(batch: Batch, folder: Path, jobs: Mapping[str, str], run_jobs: Mapping[str, str]) -> Executor:
+def executor(batch: JobBatch, folder: Path, jobs: Mapping[str, str], run_jobs: Mapping[str, str]) -> Executor:
     """Submits a batch. jobs: batch names to job ids; run_jobs: run ids to job ids, for its dependencies."""
     parameters = batch.resources.parameters()
     waits = [f"afterany:{jobs[name]}" for name in batch.after]

@@ -17,7 +17,7 @@ from run_format import DONE, FAILED, RUNNING
 from sweeps import run_code, snapshot
 from sweeps.plan import Plan, PlannedRun
 from sweeps.slurm import shared
-from sweeps.slurm.batches import Batch, deal, executor, submit, unbroken
+from sweeps.slurm.batches import JobBatch, deal, executor, submit, unbroken
 from sweeps.slurm.cluster import USUAL_ARRAY_SIZE, Cluster, Limits, SlurmError
 from sweeps.slurm.job import TrainRun
 from sweeps.slurm.resources import Resources
@@ -26,7 +26,7 @@ from sweeps.status import describe
 
 
 @dataclass
-class Outcome:
+class SubmissionOutcome:
     """Run ids by what this launch did about them."""
 
     done: list[str] = field(default_factory=list)
@@ -51,7 +51,7 @@ def launch(
     say: Callable[[str], None] = print,
     at: str | None = None,
     new_code: bool = False,
-) -> Outcome:
+) -> SubmissionOutcome:
     """Submits every run of the plan that is not finished, queued or running, and returns.
 
     max_parallel: runs at a time, of those submitted now. force: go on with checkpoints that other code wrote. at,
@@ -84,12 +84,12 @@ def launch(
 
 
 def _hand_over(
-    batches: list[Batch],
+    batches: list[JobBatch],
     submission: Submission,
     runs_dir: Path,
     run_jobs: dict[str, str],
     force: bool,
-    outcome: Outcome,
+    outcome: SubmissionOutcome,
     say: Callable[[str], None],
 ) -> None:
     """Submits the batches in their order, writing down each number at once; stops where Slurm refuses."""
@@ -114,7 +114,7 @@ def _hand_over(
 
 def scripts(
     plan: Plan, runs_dir: Path, cluster: Cluster | None, max_parallel: int | None, retry_failed: bool
-) -> list[tuple[Batch, str]]:
+) -> list[tuple[JobBatch, str]]:
     """What ``launch`` would submit, as batch scripts; nothing is written. cluster: None where there is no Slurm."""
     found = find(runs_dir, plan.distinct(), cluster) if cluster else known(runs_dir, plan.distinct())[0]
     _, missing, alive = choose(plan, runs_dir, found, retry_failed)
@@ -133,10 +133,10 @@ def scripts(
 
 def choose(
     plan: Plan, runs_dir: Path, found: Mapping[str, SubmittedRun], retry_failed: bool
-) -> tuple[Outcome, list[PlannedRun], dict[str, SubmittedRun]]:
+) -> tuple[SubmissionOutcome, list[PlannedRun], dict[str, SubmittedRun]]:
     """What is to be submitted, what is not and why, and the jobs that live and know what to run."""
     alive = {run: submitted for run, submitted in found.items() if submitted.alive and submitted.has_call}
-    outcome = Outcome()
+    outcome = SubmissionOutcome()
     missing: dict[str, PlannedRun] = {}
     rows = {row.run: row for row in describe(plan, runs_dir, found)}
     for run in plan.distinct().values():
@@ -170,7 +170,7 @@ def refuse_unfit(runs: list[PlannedRun], runs_dir: Path, limits: Limits) -> None
             shared.check(Path(sys.prefix), "the Python environment", limits)
 
 
-def described(batch: Batch, number: str) -> str:
+def described(batch: JobBatch, number: str) -> str:
     if len(batch.runs) == 1:
         return f"job {number}: {batch.runs[0]}" + (f", after {batch.parents[0]}" if batch.parents else "")
     limit = f", at most {batch.at_once} at a time" if batch.at_once else ""
@@ -187,10 +187,10 @@ def _prefix(plan: Plan, submission: Submission) -> str:
     return f"{plan.sweep}.{submission.id}"
 
 
-def _try(batches: list[Batch], submission: Submission, cluster: Cluster) -> None:
+def _try(batches: list[JobBatch], submission: Submission, cluster: Cluster) -> None:
     """Asks Slurm whether it would ever run each kind of batch. Raises SlurmError."""
     for resources in dict.fromkeys(batch.resources for batch in batches):
-        batch = Batch("try", resources, ("try",), submission.folder)
+        batch = JobBatch("try", resources, ("try",), submission.folder)
         script = submission.folder / "try.sh"
         atomic_file.write(script, executor(batch, submission.folder, {}, {}).text(1) + "\n")
         try:

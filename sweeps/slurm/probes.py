@@ -18,7 +18,7 @@ from sweeps import snapshot
 from sweeps.plan import Plan, PlannedRun
 from sweeps.price import Price, known
 from sweeps.rates import ON_SLURM, PRICES, Rates, Setup
-from sweeps.slurm.batches import Batch, executor, submit, unbroken
+from sweeps.slurm.batches import JobBatch, executor, submit, unbroken
 from sweeps.slurm.cluster import Cluster, SlurmError
 from sweeps.slurm.job import TimeRun
 from sweeps.slurm.launch import refuse_unfit
@@ -73,7 +73,7 @@ def _measure(
                 config, out = submission.folder / f"{run.id}.yaml", submission.folder / f"{run.id}.json"
                 atomic_file.write(config, write_yaml(run.config.as_dict()))
                 resources = _one_device(Resources.of(run.config))
-                batch = Batch(f"price.{submission.id}.{number}", resources, (run.id,), code)
+                batch = JobBatch(f"price.{submission.id}.{number}", resources, (run.id,), code)
                 if max_parallel and number >= max_parallel:
                     batch = replace(batch, after=(f"price.{submission.id}.{number - max_parallel}",))
                 made = executor(batch, submission.folder, by_name, {})

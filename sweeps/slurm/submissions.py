@@ -15,7 +15,7 @@ from errors import RunFolderError
 from sweeps.slurm.cluster import Cluster, Job, SlurmError
 
 if TYPE_CHECKING:  # it imports submitit, which only a launch needs
-    from sweeps.slurm.batches import Batch
+    from sweeps.slurm.batches import JobBatch
 
 FOLDER = "slurm"
 FILE = "submission.json"
@@ -53,7 +53,7 @@ class Submission:
         self.folder = runs_dir / FOLDER / self.id
         self.sweep = sweep
 
-    def write(self, batches: Iterable[Batch], jobs: Mapping[str, str]) -> None:
+    def write(self, batches: Iterable[JobBatch], jobs: Mapping[str, str]) -> None:
         described = [
             {"name": batch.name, "job": jobs.get(batch.name), "runs": list(batch.runs), "code": str(batch.code)}
             for batch in batches

@@ -17,7 +17,7 @@ from run_format import CANCELLED
 from sweeps import snapshot
 from sweeps.plan import load
 from sweeps.slurm import attempts, batches, job, shared
-from sweeps.slurm.batches import Batch, deal
+from sweeps.slurm.batches import JobBatch, deal
 from sweeps.slurm.cluster import Limits, Situation, _queued, _tasks, minutes
 from sweeps.slurm.job import why_interrupted
 from sweeps.slurm.resources import Resources
@@ -192,8 +192,8 @@ def test_python_starts_deaf_to_the_signals_that_it_is_not_ready_for():
 
 def test_a_batch_knows_its_jobs():
     resources = Resources.of(load("ablation_offsets", "smoke", SMALL, [0]).runs[0].config)
-    assert Batch("b", resources, ("x", "y"), CODE).job_of("y", "45") == "45_1"
-    assert Batch("b", resources, ("x",), CODE).job_of("x", "45") == "45"
+    assert JobBatch("b", resources, ("x", "y"), CODE).job_of("y", "45") == "45_1"
+    assert JobBatch("b", resources, ("x",), CODE).job_of("x", "45") == "45"
 
 
 def test_nothing_here_but_a_job_imports_torch():
