@@ -12,10 +12,10 @@ from errors import ConfigError
 from experiments.config import read_variants
 from experiments.folder import weights
 from experiments.tasks.network import backbone
-from measurements.offsets.source import Source
+from measurements.offsets.source import OffsetSource
 
 
-def build(source: Source) -> nn.Module:
+def build(source: OffsetSource) -> nn.Module:
     """The backbone of a source with its weights, in evaluation mode; a task's head does not matter here.
 
     Raises ConfigError where the weights are of another model, naming the variant where its sizes say so.
