@@ -38,9 +38,9 @@ def leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def command(folder: RunFolder, force: bool = False, console: bool = False) -> list[str]:
-    """What trains the frozen run of a folder in a process of its own."""
-    options = ["--force"] * force + ["--console"] * console
+def command(folder: RunFolder, other_code: str | None = None, console: bool = False) -> list[str]:
+    """The command that trains the frozen run of a folder. other_code: as for ``training.loop.run``."""
+    options = [f"--{other_code}"] * bool(other_code) + ["--console"] * console
     return [sys.executable, "-m", "experiments", str(folder.path), *options]
 
 
@@ -57,7 +57,7 @@ def environment(config: Config) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": str(threads)} if threads else dict(os.environ)
 
 
-def train(folder: RunFolder, config: Config, force: bool, console: bool) -> int:
+def train(folder: RunFolder, config: Config, other_code: str | None, console: bool) -> int:
     """Runs ``machine.devices`` processes on this machine and returns the exit code of the run.
 
     Signals that ask for a stop are passed on. When one process dies the others end by themselves as soon as they
@@ -82,7 +82,7 @@ def train(folder: RunFolder, config: Config, force: bool, console: bool) -> int:
             own = {**common, "RANK": str(number), "LOCAL_RANK": str(number)}
             # in a session of its own: Ctrl-C on a terminal reaches it once, through this process
             processes.append(
-                subprocess.Popen(command(folder, force, console), cwd=ROOT, env=own, start_new_session=True)
+                subprocess.Popen(command(folder, other_code, console), cwd=ROOT, env=own, start_new_session=True)
             )
         _end_together(processes)
     finally:

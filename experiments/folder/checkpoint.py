@@ -105,6 +105,14 @@ def newest_valid(folder: Path) -> Found:
     return Found(found, notes)
 
 
+def older_valid(path: Path) -> Path | None:
+    """The newest checkpoint before ``path`` whose checksum holds. Changes nothing."""
+    older = (candidate for candidate in _newest_first(path.parent) if candidate.name < path.name)
+    return next(
+        (candidate for candidate in older if _read_sidecar(candidate).get("sha256") == _digest(candidate)), None
+    )
+
+
 def read(path: Path) -> dict[str, Any]:
     """The state, on the CPU. Raises RunFolderError where reading it would run code."""
     try:

@@ -36,11 +36,13 @@ COMPUTES = (
     "atm/backbone.py",
     "atm/block.py",
     "atm/mixer.py",
+    "atm/mixers.py",
     "atm/mlp.py",
     "atm/offsets.py",
     "atm/recompute.py",
     "atm/sampling/__init__.py",
     "atm/sampling/reference.py",
+    "atm/variants.py",
     "atm/variants.yaml",
     "experiments/data/batch.py",
     "experiments/data/images.py",
@@ -102,21 +104,25 @@ EXEMPT = {
     "experiments/tasks/registry.py": "names tasks",
     "experiments/training/__init__.py": "empty",
     "experiments/training/outcome.py": "reports how a run ended",
+    "experiments/training/replay.py": "compares steps that were trained again",
     "experiments/training/progress.py": "reports how far a run is",
     "experiments/training/state.py": "tests hold a run that was restored to the bits of one that was never interrupted",
     "experiments/training/summary.py": "writes results of a finished run",
 }
 
 
-def run_fingerprint(config: Config) -> str:
-    """The fingerprint of the code that runs here, for one run: also of a mixer or data set of another package."""
-    return _run_fingerprint(config.task, config.model.mixer, config.data.dataset)
+def run_fingerprint(config: Config, root: Path = ROOT) -> str:
+    """The code fingerprint for a run, which also covers a mixer or data set of another package that it uses.
+
+    Computed once per process, also where sources are edited meanwhile.
+    """
+    return _run_fingerprint(config.task, config.model.mixer, config.data.dataset, root)
 
 
 @cache  # the runs of a sweep share it
-def _run_fingerprint(task: str, mixer: str | None, dataset: str) -> str:
+def _run_fingerprint(task: str, mixer: str | None, dataset: str, root: Path) -> str:
     plugins = [_plugin("atm.mixers", mixer), _plugin("atm.datasets", dataset)]
-    return code_fingerprint(task, plugins=[module for module in plugins if module])
+    return code_fingerprint(task, root, [module for module in plugins if module])
 
 
 def code_fingerprint(task: str, root: Path = ROOT, plugins: Iterable[str] = ()) -> str:

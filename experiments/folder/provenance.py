@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -50,6 +51,16 @@ def checkout(root: Path | None = None) -> dict[str, Any]:
         "commit": commit,
         "dirty": bool(_git(root, "status", "--porcelain", "--", "atm", "experiments")) if commit else None,
     }
+
+
+def accepted_codes(content: Mapping[str, Any]) -> set[str]:
+    """Fingerprints of the code with which a run goes on, from its ``provenance.json``; empty where it names none.
+
+    They are those of the code that it began with, of code that computed the same in a replay, and of code that it was
+    forced to go on with.
+    """
+    codes = str(content.get("code_fingerprint") or "").split("+")
+    return {*codes, *(replay["code"] for replay in content.get("replays", []))} - {""}
 
 
 def listing_fingerprint(names: list[str]) -> str:
