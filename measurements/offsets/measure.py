@@ -28,7 +28,7 @@ from experiments.data.batch import ImageBatch
 from experiments.data.ledger import Ledger
 from experiments.data.loading import Batches
 from experiments.data.registry import needs_root, pixels
-from experiments.folder import provenance
+from experiments.folder.fingerprint import run_fingerprint
 from experiments.schema import Config
 from experiments.tasks.registry import build_task
 from experiments.training.devices import Group, prepare
@@ -80,7 +80,7 @@ def measure(source: OffsetSource, request: OffsetRequest, fresh: bool = False) -
         "weights": source.weights.name,
         "weights_sha256": source.sha256,
         "trained": {kind: source.provenance.get(kind, "") for kind in ("code_fingerprint", "data_fingerprint")},
-        "code_fingerprint": provenance.code_fingerprint(),
+        "code_fingerprint": run_fingerprint(config),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     _write(source, about, measurement, config)

@@ -12,7 +12,7 @@ import atomic_file
 from errors import RunFolderError, WriteError
 from experiments.data.registry import check_root
 from experiments.folder.claim import holder_of, take
-from experiments.folder.provenance import code_fingerprint
+from experiments.folder.fingerprint import run_fingerprint
 from experiments.folder.run_folder import RunFolder
 from sweeps import snapshot
 from sweeps.plan import Plan, PlannedRun
@@ -166,15 +166,15 @@ def refuse_unfit(runs: list[PlannedRun], runs_dir: Path, limits: Limits) -> None
 
 def refuse_other_code(runs: list[PlannedRun], runs_dir: Path) -> None:
     """Raises RunFolderError for runs that would refuse to go on, which they would say only when their turn comes."""
-    now = code_fingerprint()
     other = []
-    for folder in (RunFolder(runs_dir / run.id) for run in runs):
+    for run in runs:
+        folder, now = RunFolder(runs_dir / run.id), run_fingerprint(run.config)
         began_with = folder.read_json("provenance.json").get("code_fingerprint", now)
         if now not in began_with.split("+") and any(folder.checkpoints.glob("step-*")):
             other.append(folder.id)
     if other:
         raise RunFolderError(
-            f"{len(other)} runs began with other code (atm/ or experiments/ changed since), e.g. {other[0]}; go back "
+            f"{len(other)} runs began with other code (what they compute with changed since), e.g. {other[0]}; go back "
             "to that code, or go on with --force, which marks them and keeps them out of averages"
         )
 

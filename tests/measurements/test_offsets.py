@@ -365,7 +365,7 @@ def test_wrong_words_get_one_line_that_names_what_is_meant(tmp_path, small_scene
         ([done.id, "layer=3_2"], "valid: layer_1_1, layer_2_1, layer_3_1, layer_4_1"),
         ([done.id, "layer=last"], "e.g. layer=layer_3_1"),
         ([weights, "experiment=scenes", "model=xt"], "holds atmnet_nano, not atmnet_xt: set model=nano"),
-        ([weights, "experiment=scenes", "model.samples=3"], "weights.safetensors does not fit model=nano"),
+        ([weights, "experiment=scenes", "model.samples=3"], "weights.safetensors does not fit this model"),
         ([weights, "experiment=scenes", "model.offsets=zero"], "predicts no offsets"),
         ([weights, "experiment=imagenet"], "needs images: set data.root=PATH"),
         ([str(resnet), "experiment=scenes"], "resnet.pth holds no ATMNet"),
