@@ -70,7 +70,7 @@ LIGHT_ROOMS = ("run", "command_line", "results", "reports", "ask_program", "atom
 
 # Class names with two meanings that are still to be renamed. Nothing is added here.
 DUPLICATES = {
-    "Batch", "Cell", "Comparison", "Data", "Group", "Model", "Number", "Outcome", "Place", "Point", "Report", "Row",
+    "Cell", "Comparison", "Data", "Group", "Model", "Number", "Place", "Point", "Report", "Row",
     "RunFolder", "Source", "Table", "Wanted",
 }  # fmt: skip
 

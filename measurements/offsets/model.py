@@ -1,4 +1,4 @@
-"""Builds a backbone alone with the weights of a run of any task, of a weights file or of a released checkpoint."""
+"""The backbone alone with the weights of a run of any task, of a file of ours or of a released checkpoint."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from measurements.offsets.source import OffsetSource
 
 
 def build(source: OffsetSource) -> nn.Module:
-    """The backbone of a source with its weights, without the head of its task, in evaluation mode.
+    """The backbone of a source with its weights, in evaluation mode; a task's head does not matter here.
 
-    Raises ConfigError if the weights belong to another model, and names the variant if its sizes identify it.
+    Raises ConfigError where the weights are of another model, naming the variant where its sizes say so.
     """
     config = source.config
     name, arguments = backbone(config.model)
@@ -41,7 +41,7 @@ def build(source: OffsetSource) -> nn.Module:
 
 
 def _variant(state: dict[str, Tensor]) -> str | None:
-    """The name of the variant whose widths and depths the weights have, if there is one."""
+    """The variant whose widths and depths the weights have."""
     blocks: dict[int, set[int]] = {}
     widths: dict[int, int] = {}
     for key, value in state.items():

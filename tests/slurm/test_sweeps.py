@@ -16,14 +16,14 @@ import pytest
 
 from experiments.config import ROOT
 from experiments.folder.run_folder import RunFolder
-from sweeps import plan as planning
+from run_format import CANCELLED, DONE, FAILED, INTERRUPTED, QUEUED, RUNNING
 from sweeps.plan import Plan, PlannedRun, load
 from sweeps.slurm import attempts
 from sweeps.slurm import cluster as our_cluster
 from sweeps.slurm.cancel import cancel
 from sweeps.slurm.launch import launch
 from sweeps.slurm.submissions import known
-from sweeps.status import CANCELLED, DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, RunStatus, describe
+from sweeps.status import RunStatus, describe
 from tests.experiments.processes import assert_equal_runs, saved_steps, start
 from tests.slurm.cluster import Cluster
 
@@ -197,7 +197,7 @@ def test_a_failing_arm_takes_no_other_down(cluster, tmp_path) -> None:
 
 
 def test_a_child_waits_for_its_parent_and_does_not_outlive_its_failure(cluster, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(planning, "SWEEPS", tmp_path)
+    monkeypatch.setattr("sweeps.sweep_file.SWEEPS", tmp_path)
     (tmp_path / "family.yaml").write_text(
         "recipes: {smoke: scenes}\nseeds: [0]\nbaseline: parent\narms:\n  parent: {}\n"
         "  child: {start_from: parent, train.lr: 1.0e-4}\n"
