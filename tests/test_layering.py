@@ -70,8 +70,7 @@ LIGHT_ROOMS = ("run", "command_line", "results", "reports", "ask_program", "atom
 
 # Class names with two meanings that are still to be renamed. Nothing is added here.
 DUPLICATES = {
-    "Cell", "Comparison", "Data", "Group", "Model", "Number", "Place", "Point", "Report", "Row",
-    "RunFolder", "Source", "Table", "Wanted",
+    "Cell", "Comparison", "Group", "Model", "Number", "Place", "Point", "Report", "Row", "RunFolder", "Table",
 }  # fmt: skip
 
 
