@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,7 +26,7 @@ def offsets(
     page: ModuleType,
     terminal: ModuleType,
 ) -> int:
-    """Measures and draws the offsets of a run, of a weights file, or of all finished runs of a sweep."""
+    """Measures and draws the offsets of a run, of a weights file, or of all finished runs of a sweep's own task."""
     from experiments.commands import run_named, runs_folder
     from experiments.config import read_site
     from experiments.identity import is_file
@@ -35,6 +36,8 @@ def offsets(
     request = source.OffsetRequest.taken_from(given)
     if name in sweep_names():
         plan, runs_dir = planned(name, given)
+        # an arm has one place in the comparison: its offsets after the sweep's own task
+        plan = replace(plan, runs=[run for run in plan.runs if run.task == plan.tasks[0].name])
         configs = {run: planned_run.config for run, planned_run in plan.distinct().items()}
         folders = measure_all(source.of_sweep(configs, runs_dir), request, options.fresh)
         out = runs_dir / "reports" / f"offsets-{name}-{plan.protocol}"
