@@ -20,7 +20,8 @@ class Command:
     function: "module:function", called with the NAME of ``command=NAME``, the settings and the parsed options.
     usage: forms of the command and what each does; the text of --help.
     needs: "module:name" or "module" of rooms above the function's own, passed to it as further arguments.
-    named: a NAME must be given. settings: the words behind it are key=value; else the function reads them itself.
+    named: whether a NAME is required.
+    settings: whether the further words are key=value settings; if not, the function reads them in ``options.words``.
     """
 
     function: str

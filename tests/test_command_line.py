@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -110,6 +111,12 @@ def test_help_names_every_command_and_option():
         assert all(form.startswith(command) for form in row.usage)
         assert all(f"run.py {form} " in text for form in row.usage), command
     assert all(f"\n  {option} " in text for option in OPTIONS)
+
+
+def test_the_readme_names_every_command_and_no_other():
+    text = (ROOT / "README.md").read_text()
+    assert set(re.findall(r"run\.py ([a-z]+)\b", text)) <= set(COMMANDS)
+    assert [word for word in COMMANDS if f"`{word}=" not in text and f"run.py {word}" not in text] == []
 
 
 def test_list_as_json_is_one_document_with_a_line_for_everything():
