@@ -1,4 +1,4 @@
-"""The checks of a machine: each on a machine that has the fault, made real wherever that is possible."""
+"""The checks of a machine, each on a machine with the fault that it looks for, a real one wherever possible."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def command_line(*words: str, options: tuple[str, ...] = (), **environment: str)
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Makes a shell script of that name and text, found before any other program."""
+    """Creates a shell script of that name and text, first on the PATH."""
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
 
     def make(name: str, text: str) -> None:
@@ -82,7 +82,7 @@ def test_json_is_one_document_with_every_problem(tmp_path):
     assert checks["run folder"]["verdict"] == PROBLEM
     assert "Not a directory" in checks["run folder"]["message"] and "runs_dir=PATH" in checks["run folder"]["advice"]
     assert checks["gpu"]["message"] == "torch cannot be imported: libcudart.so.13: cannot open shared object file"
-    assert checks["slurm"]  # what comes after a fault is checked all the same
+    assert checks["slurm"]  # checks after a fault are still made
 
 
 def test_a_python_without_any_package_is_told_so():
@@ -119,7 +119,7 @@ def test_torch_is_not_imported_before_the_check_of_the_gpu(tmp_path):
         (["doctor=scenes"], "doctor experiment=scenes"),
     ],
 )
-def test_words_that_no_run_takes_are_refused_before_anything_is_checked(words, names, monkeypatch, capsys):
+def test_settings_that_no_run_takes_are_refused_before_anything_is_checked(words, names, monkeypatch, capsys):
     monkeypatch.setattr(examination, "CHECKS", ())
     assert run.main(words) == 2
     captured = capsys.readouterr()
@@ -204,7 +204,7 @@ def test_a_site_file_that_cannot_be_used(tmp_path, text, names):
     site = tmp_path / "site.yaml"
     site.mkdir() if text is None else site.write_bytes(text if isinstance(text, bytes) else text.encode())
     expect(findings_of(data.site, inputs_of(tmp_path, site))["site"], PROBLEM, names)
-    # the other checks go on with what there is
+    # the other checks continue without it
     assert {verdict for verdict, _ in findings_of(data.data, inputs_of(tmp_path, site)).values()} == {ABSENT}
 
 
@@ -235,7 +235,7 @@ def site_with(folder: Path, **entries: object) -> Path:
     return folder / "site.yaml"
 
 
-def test_data_roots_are_counted_and_what_is_nowhere_or_not_asked_for_is_said(tmp_path, images, monkeypatch):
+def test_images_are_counted_and_missing_or_unknown_data_sets_are_named(tmp_path, images, monkeypatch):
     root = {"root": str(images)}
     inputs = inputs_of(tmp_path, site_with(tmp_path, tiny_imagenet=root, tiny=root))
     findings = findings_of(data.data, inputs)
@@ -268,7 +268,7 @@ def test_a_data_root_that_no_run_could_use(tmp_path, images, names, entry, damag
     entry = {"root": str(images), **entry} if isinstance(entry, dict) else entry
     findings = findings_of(data.data, inputs_of(tmp_path, site_with(tmp_path, tiny_imagenet=entry)))
     expect(findings["data tiny_imagenet"], PROBLEM, names)
-    assert len(findings) == 2  # one bad root keeps no other from being looked at
+    assert len(findings) == 2  # one bad root does not prevent the check of others
 
 
 def test_the_data_of_an_experiment(tmp_path, images):
@@ -325,7 +325,7 @@ def test_a_run_folder_that_cannot_be(place):
     expect(next(iter(findings_of(storage.run_folder, inputs_of(place)).values())), PROBLEM)
 
 
-def test_what_a_disk_lacks(tmp_path, monkeypatch):
+def test_a_disk_that_is_full_slow_or_in_memory(tmp_path, monkeypatch):
     inputs, inodes_are_counted = inputs_of(tmp_path), bool(os.statvfs(tmp_path).f_files)
     monkeypatch.setattr(storage, "SLOW_SYNC_SECONDS", 0)
     monkeypatch.setattr(storage, "SCARCE", ((PROBLEM, 0, 0), (WARNING, 10**20, 0)))
