@@ -23,7 +23,6 @@ from rich.table import Table
 
 from benchmarks.choices import positive
 from benchmarks.startup import ROOT
-from results.reading.threads import workers
 
 STEPS, IMAGES = 1251, 50_000  # per epoch; of the evaluation set
 ARMS, CHANGED, SAMPLE = 10, 10, 100
@@ -121,12 +120,14 @@ def measure(options: argparse.Namespace) -> Report:
             _go_on(runs_dir, [run["run"] for run in made["runs"]][:: max(1, runs // CHANGED)], turn)
             times["changed"].append(_process(COLLECT, plan, runs_dir, rows))
             times["plain"].append(_process(PLAIN, plan, runs_dir, str(sample)))
-        pages_mb = sum(path.stat().st_size for path in (runs_dir / ".collected").rglob("*.feather")) / 1e6
+        pages_mb = sum(path.stat().st_size for path in (runs_dir / ".collected").rglob("*.arrow")) / 1e6
     plain = [found["seconds"] * runs / sample for found in times.pop("plain")]
     titles = {"cold": "first time", "warm": "nothing changed", "changed": f"{min(CHANGED, runs)} runs changed"}
     rows_of = [_row(titles[what], found, median(plain)) for what, found in times.items()]
     peer = Row("pandas.read_json, extrapolated", median(plain), min(plain), None, None, None, 1.0)
-    return Report(runs, epochs, logs_mb, making_s, pages_mb, sample, repeats, load_average, workers(), [*rows_of, peer])
+    return Report(
+        runs, epochs, logs_mb, making_s, pages_mb, sample, repeats, load_average, os.cpu_count() or 1, [*rows_of, peer]
+    )
 
 
 def table(report: Report) -> Table:
