@@ -335,7 +335,8 @@ def offsets(name: str, given: dict[str, Any], options: argparse.Namespace) -> in
 
 def show_complexity(name: str, options: argparse.Namespace) -> int:
     """Parameters and FLOPs of every classification model and arm, counted, beside the papers'."""
-    from reports import complexity
+    from reports.content import complexity
+    from reports.formats.terminal import print_section
 
     models = complexity.rows(name or None)
     from measurements.complexity import count
@@ -344,14 +345,14 @@ def show_complexity(name: str, options: argparse.Namespace) -> int:
     if options.json:
         print(complexity.to_json(comparison))
     else:
-        complexity.show(comparison)
+        print_section(complexity.section(comparison))
     return 0
 
 
 def collect_counts(options: argparse.Namespace) -> int:
     """Counts every model of the complexity table, for reports to show."""
     from measurements.complexity import architecture, count
-    from reports import complexity
+    from reports.content import complexity
     from results import counts
 
     found: dict[tuple[str, int, str], float] = {}

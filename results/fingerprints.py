@@ -22,16 +22,20 @@ def check(runs: pd.DataFrame, *, mixed: bool = False) -> list[str]:
 
     Raises MixedFingerprints where they do and ``mixed`` is not set.
     """
+    if not mixed and (refused := mixtures(runs, "would be averaged")):
+        raise MixedFingerprints(f"{refused[0]} Repeat the odd ones, or say --mixed to average them all the same")
+    return mixtures(runs, "are averaged here")
+
+
+def mixtures(runs: pd.DataFrame, relation: str) -> list[str]:
+    """A sentence per kind of fingerprint that differs among the finished ``runs``; relation: its verb."""
     finished = runs[runs["state"] == DONE]
     sentences = []
     for column, kind in KINDS.items():
         groups = finished.assign(key=finished[column].replace("", "unknown")).groupby("key")["run"].unique()
         if len(groups) > 1:
-            listed = "; ".join(f"{key}: {_some(list(found))}" for key, found in groups.items())
-            sentences.append(f"Runs of different {kind} are averaged here ({kind} fingerprint {listed}).")
-    if sentences and not mixed:
-        first = sentences[0].replace("are averaged here", "would be averaged")
-        raise MixedFingerprints(f"{first} Repeat the odd ones, or say --mixed to average them all the same")
+            listed = "; ".join(f"{key}: {_some(list(ids))}" for key, ids in groups.items())
+            sentences.append(f"Runs of different {kind} {relation} ({kind} fingerprint {listed}).")
     return sentences
 
 

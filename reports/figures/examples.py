@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from reports.content.table import TaskTable
     from reports.specification import Figure
-    from reports.table import Table
     from results.collect import Collected
 
 SCENES = 4
@@ -23,11 +23,11 @@ INSET = 0.09  # of a tile's side, left free at each edge
 Arrays = dict[str, Any]
 
 
-def draw(table: Table, collected: Collected, figure: Figure) -> tuple[Any, Any, str, str] | None:
+def draw(table: TaskTable, figure: Figure) -> tuple[Any, Any, str, str] | None:
     """The figure, its data, title and caption; None where no seed has examples of every required arm."""
     import pandas as pd
 
-    seed, examples = _first_seed(collected, figure)
+    seed, examples = _first_seed(table.collected, figure)
     if seed is None:
         return None
     truth = examples[figure.required[0] if figure.required else next(iter(examples))]

@@ -50,7 +50,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Point:
+class LabelledPoint:
     """What a label belongs to, in data coordinates; low and high are the ends of its error bar.
 
     marker: its diameter in points; a point without a text only keeps the labels of others away; bold, ink: its text's.
@@ -68,7 +68,11 @@ class Point:
 
 
 def beside_points(
-    axes: Axes, points: Sequence[Point], obstacles: Sequence[Box] = (), lines: Sequence[Line] = (), size: float = 8
+    axes: Axes,
+    points: Sequence[LabelledPoint],
+    obstacles: Sequence[Box] = (),
+    lines: Sequence[Line] = (),
+    size: float = 8,
 ) -> list[Box]:
     """Labels every point with a text at the nearest free place, with a thin leader where that is not beside it.
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from reports.table import Table
+    from reports.content.table import TaskTable
 
 MARKED = 9  # markers per line, about
 ENOUGH = 3  # seeds for an interval in a figure; that of two is thirteen times as wide as they lie apart
@@ -50,7 +50,7 @@ def band_words(summary: pd.DataFrame) -> str:
     return f"band: {interval}" + ("" if (summary["n"] >= ENOUGH).all() else f", or {span} of fewer than {ENOUGH} seeds")
 
 
-def lines(axes: Axes, summary: pd.DataFrame, x: str, table: Table) -> list[tuple[float, float, str, Any]]:
+def lines(axes: Axes, summary: pd.DataFrame, x: str, table: TaskTable) -> list[tuple[float, float, str, Any]]:
     """Draws ``summary`` and returns the ends of the lines for ``finish``."""
     styles, ends = style.arm_styles(table), []
     for order, row in enumerate(table.rows):

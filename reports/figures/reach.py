@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 from reports.figures import FigureError, lines, style
 
 if TYPE_CHECKING:
+    from reports.content.table import TaskTable
     from reports.specification import Figure
-    from reports.table import Table
-    from results.collect import Collected
 
 PANEL = 3.2  # inches of width
 DRAWN = 0.01  # of a direction's tokens: a distance with a smaller share is left to the CSV file
 NEEDED = {"direction", "distance", "correct", "count"}
 
 
-def draw(table: Table, collected: Collected, figure: Figure) -> tuple[Any, Any, str, str] | None:
+def draw(table: TaskTable, figure: Figure) -> tuple[Any, Any, str, str] | None:
     """The figure, its data, title and caption; None where no finished run has a reach curve."""
-    curves = collected.curves[collected.curves["curve"] == "reach"]
+    curves = table.collected.curves
+    curves = curves[curves["curve"] == "reach"]
     if curves.empty:
         return None
     if missing := NEEDED - set(curves.columns):

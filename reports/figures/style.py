@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from reports.table import Table
+    from reports.content.table import TaskTable
 
 MARKERS = "oDs^vPX*<>"
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2, 1, 2)), (0, (2, 1)))
@@ -57,7 +57,7 @@ def theme() -> Iterator[None]:
         yield
 
 
-def arm_styles(table: Table) -> dict[str, ArmStyle]:
+def arm_styles(table: TaskTable) -> dict[str, ArmStyle]:
     """Arm → style, by the arm's place in the table."""
     return styles_of([row.arm for row in table.rows])
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from errors import SuiteError
-from reports.document import Section
+from reports.content.page import Section
 from reports.offsets import histograms, overlays, page
 from reports.offsets.measured import OF_TRAINED, Measured, MeasuredError, read
+from reports.offsets.page import NOT_MEASURED
 from reports.specification import LearnedOffsets
 
-NOT_MEASURED, OF_ANOTHER = "not measured", "measured of another run"
+OF_ANOTHER = "measured of another run"
 FIGURES = {"offset_histograms": histograms, "sampled_positions": overlays}
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.experiments.conftest import write_images
 from timm.layers import DropPath
 from torch import nn
 
@@ -20,7 +21,6 @@ from experiments.config import ROOT, resolve
 from experiments.folder.run_folder import RunFolder
 from experiments.training import engine
 from experiments.training.drop_path import place_drop_paths
-from tests.experiments.conftest import write_images
 from tests.experiments.processes import (
     EVERYTHING_RANDOM,
     assert_equal_runs,

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from reports import specification
-from reports.compose import Results
-from reports.table import variant
+from reports.content.compose import Results
+from reports.content.table import variant
 from results import counts, papers
 from results.collect import collect
 from tests.results.synthetic import CODE, DATA, write_json, write_yaml

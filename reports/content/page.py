@@ -1,7 +1,4 @@
-"""What a page consists of, in no format yet: sections with a grid of cells, figures, and the runs behind both.
-
-``reports.ablation`` and ``reports.published`` make sections; the templates set them as Markdown, LaTeX, HTML and CSV.
-"""
+"""What a page consists of, in no format yet: sections with a grid of cells, figures, and the runs behind both."""
 
 from __future__ import annotations
 
@@ -10,26 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reports.content.values import Value
+
 if TYPE_CHECKING:
     from reports.figures import Drawing
+
+MacroName = tuple[str, ...]  # section, arm or row, quantity: formats.macros makes one LaTeX command of it
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell. text: as every format shows it; order: what a column is sorted by, where it holds numbers.
+    """One cell. runs: ids of the runs behind it, all of the section's ``runs``; marks: letters of its ``remarks``."""
 
-    runs: ids of the runs behind it, all of the section's ``runs``; marks: letters of the section's ``remarks``;
-    tone: what the cell says in a word that a style can be tied to ("agrees", "waiting", …), or nothing.
-    """
-
-    text: str
-    order: float | None = None
+    value: Value
     runs: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
-    tone: str = ""
-
-
-Row = tuple[Cell, ...]
 
 
 @dataclass(frozen=True)
@@ -38,19 +30,22 @@ class Grid:
 
     header: tuple[str, ...]
     sides: str
-    groups: tuple[tuple[Row, ...], ...]
+    groups: tuple[tuple[tuple[Cell, ...], ...], ...]
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[tuple[Cell, ...]]:
         return [row for group in self.groups for row in group]
 
     @property
     def paired(self) -> bool:
         return any(len(group) > 1 for group in self.groups)
 
+    def column(self, number: int) -> list[Value]:
+        return [row[number].value for row in self.rows]
+
 
 @dataclass(frozen=True)
-class Source:
+class SourceFile:
     """A file that something can be followed back to, and the line in it."""
 
     text: str
@@ -59,19 +54,24 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One run behind a section. ``sources``: its folder, config, log line and summary, as far as they are there."""
+class RunLine:
+    """One run behind a section. state: a word of run_format; status: the same with its progress or cause.
+
+    sources: its folder, config, log line and summary, as far as they exist.
+    """
 
     id: str
     arm: str
     seed: int
     state: str
-    step: str
-    seconds: str
-    images_per_s: str
-    commit: str
-    notes: str
-    sources: tuple[Source, ...] = ()
+    status: str
+    task: str = ""
+    step: int | None = None
+    seconds: float | None = None
+    images_per_s: float | None = None
+    commit: str = ""
+    notes: str = ""
+    sources: tuple[SourceFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Section:
 
     name: letters, digits, ``_`` and ``-``, unique on a page; cautions: what makes its numbers doubtful, shown first;
     legend: how to read it; places: where the papers' numbers stand; remarks: letter → what contradicts a number;
-    configs: arm's label → its settings as YAML; macros: name → text, for numbers in running text;
+    configs: arm's label → its settings as YAML; macros: numbers for running text;
     records: the table as plain numbers, one mapping per row of the CSV file; warnings: what was left out, and why.
     """
 
@@ -94,23 +94,29 @@ class Section:
     places: tuple[str, ...] = ()
     remarks: Mapping[str, str] = field(default_factory=dict)
     drawings: tuple[Drawing, ...] = ()
-    runs: tuple[Run, ...] = ()
+    runs: tuple[RunLine, ...] = ()
     configs: Mapping[str, str] = field(default_factory=dict)
-    macros: Mapping[str, str] = field(default_factory=dict)
+    macros: tuple[tuple[MacroName, Value], ...] = ()
     records: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether its runs are of several tasks, so that each has to say which."""
+        return any(run.task for run in self.runs)
 
 
 @dataclass(frozen=True)
 class Page:
-    """Sections on one page. ``lead`` stands before the first; a page of one section has none of its own."""
+    """Sections on one page. lead: a paragraph before the first; left_out: results that could not be shown, and why."""
 
     name: str
     title: str
     sections: tuple[Section, ...]
-    lead: tuple[str, ...] = ()
+    lead: str = ""
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [section.name for section in self.sections]
         if len(set(names)) < len(names):  # files, anchors and macros are named by them
-            raise ValueError(f"sections of one name on page {self.name}: {sorted(names)}")
+            raise ValueError(f"several sections of page {self.name} have one name: {sorted(names)}")
