@@ -32,7 +32,7 @@ def site(asked: Asked) -> Iterator[Finding]:
 def data(asked: Asked) -> Iterator[Finding]:
     """The data of the run that was asked about, the data sets of site.yaml, and those of recipes that are nowhere."""
     from experiments.config import merge, read_recipe, recipe_names, resolve
-    from experiments.data.layout import needs_root
+    from experiments.data.registry import needs_root
 
     recipes: dict[str, list[str]] = {}
     for recipe in recipe_names():
@@ -60,7 +60,8 @@ def data(asked: Asked) -> Iterator[Finding]:
 def _images(name: str, recipe: str, given: Mapping[str, Any], site: Mapping[str, Any]) -> Iterator[Finding]:
     """The images of a run: where they are, how many classes and images."""
     from experiments.config import resolve
-    from experiments.data.layout import check_root, needs_root, split_folder
+    from experiments.data.layout import split_folder
+    from experiments.data.registry import check_root, needs_root
     from experiments.identity import origin
 
     config = resolve(recipe, given, site=site)

@@ -16,24 +16,24 @@ from doctor.programs import latex, slurm
 from doctor.software import code, locked_versions, packages, python
 from doctor.storage import run_folder
 from errors import ConfigError
+from experiments.commands import runs_folder
 
-RunsFolder = Callable[[dict[str, Any], dict[str, Any]], Path]  # of a command line's settings and the site's
 CHECKS: tuple[Callable[[Asked], Iterable[Finding]], ...] = (
     python, packages, locked_versions, code, site, data, run_folder, machine, gpu, sampler, slurm, latex
 )  # fmt: skip
 
 
-def examine(words: list[str], runs_folder: RunsFolder) -> list[Finding]:
+def examine(words: list[str]) -> list[Finding]:
     """Every check, in order. Raises ConfigError for words that no run would take; anything else is a finding."""
     try:
-        asked = understand(words, runs_folder)
+        asked = understand(words)
     except ImportError:  # the settings cannot be read, but what is missing can be said
         asked = Asked(lambda: runs_folder({}, {}))
     named = [(check.__name__.replace("_", " "), partial(check, asked)) for check in CHECKS]
     return [finding for name, check in named for finding in guarded(name, check)]
 
 
-def understand(words: list[str], runs_folder: RunsFolder, site_path: Path = ROOT / "site.yaml") -> Asked:
+def understand(words: list[str], site_path: Path = ROOT / "site.yaml") -> Asked:
     from experiments.config import merge, parse_overrides, read_yaml, resolve
 
     given = parse_overrides(words)

@@ -48,7 +48,7 @@ def start(folder: RunFolder, force: bool = False, console: bool = False) -> int:
 def _train_here(folder: RunFolder, force: bool, console: bool) -> None:
     import logging
 
-    from experiments.training.engine import run
+    from experiments.training.loop import run
 
     if console and rank() == 0:
         handler = logging.StreamHandler()

@@ -1,10 +1,14 @@
-"""How schema, recipe, site, arm and command line are merged into the config of one run, and checked. No torch."""
+"""How schema, recipe, site, arm and command line are merged into the config of a run, checked and completed. No torch.
+
+The rules between settings are in ``completion``.
+"""
 
 from __future__ import annotations
 
 import copy
 import json
 from collections.abc import Mapping
+from dataclasses import MISSING
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,18 +18,42 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from errors import ConfigError, unknown
-from experiments.schema import FIELDS, LEAST, SECTIONS, Basics, Config, Data, Model
+from experiments.backbones import plugin_names, read_variants
+from experiments.completion import complete, get
+from experiments.schema import FIELDS, SECTIONS, Basics, Config, Data
+from experiments.tasks.registry import TASKS, task_entry
+from experiments.yaml_files import ROOT, read_yaml, write_yaml
 
-try:  # the same in C: a config is read or written ten times as fast
-    from yaml import CSafeDumper as Dumper
-    from yaml import CSafeLoader as Loader
-except ImportError:
-    from yaml import SafeDumper as Dumper  # type: ignore[assignment]
-    from yaml import SafeLoader as Loader  # type: ignore[assignment]
+__all__ = [
+    "RECIPES",
+    "ROOT",
+    "SHORT",
+    "complete",
+    "from_dict",
+    "get",
+    "merge",
+    "parse_overrides",
+    "read_recipe",
+    "read_site",
+    "read_variants",
+    "read_yaml",
+    "recipe_names",
+    "resolve",
+    "scientific",
+    "site_settings",
+    "write_yaml",
+]
 
-ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ROOT / "experiments" / "recipes"
 SHORT = {"model": "model.name", "devices": "machine.devices"}  # keys that may be written without their section
+# lengths that are set in epochs or in steps; of two layers the later one decides, in its own unit
+UNITS = {
+    "train.epochs": "train.steps",
+    "train.warmup_epochs": "train.warmup_steps",
+    "train.eval_every": "train.eval_every_steps",
+}
+# a section that one task reads, though runs of every task have it in their identity, as they had from the beginning
+HASHED_EVERYWHERE = ("augment",)
 
 
 def resolve(experiment: str, *overrides: Mapping[str, Any], site: Mapping[str, Any] | None = None) -> Config:
@@ -37,13 +65,33 @@ def resolve(experiment: str, *overrides: Mapping[str, Any], site: Mapping[str, A
     recipe = read_recipe(experiment)
     layers = [recipe, *overrides]
     dataset = next((str(o["data.dataset"]) for o in reversed(layers) if "data.dataset" in o), Data.dataset)
-    return complete(merge(recipe, site_settings(site or {}, dataset), *overrides, {"experiment": experiment}))
+    settings = _overlay(recipe, site_settings(site or {}, dataset), *overrides, {"experiment": experiment})
+    return complete(_config_of(settings), settings)
 
 
 def merge(*layers: Mapping[str, Any]) -> Config:
     """Schema defaults overlaid with layers of dotted keys, each checked for name, type and choice."""
+    return _config_of(_overlay(*layers))
+
+
+def _overlay(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of all layers, a later one before an earlier one; a length keeps the unit that was set last."""
+    settings: dict[str, Any] = {}
+    for layer in layers:
+        checked = {_checked_key(key): value for key, value in layer.items()}
+        settings.update(checked)
+        for epochs, steps in UNITS.items():
+            in_epochs, in_steps = checked.get(epochs) is not None, checked.get(steps) is not None
+            if in_epochs and in_steps:
+                raise ConfigError(f"{epochs}={checked[epochs]} and {steps}={checked[steps]}: set one of them")
+            if in_epochs or in_steps:
+                settings[steps if in_epochs else epochs] = None
+    return settings
+
+
+def _config_of(settings: Mapping[str, Any]) -> Config:
     config = Config()
-    for key, value in {_checked_key(key): value for layer in layers for key, value in layer.items()}.items():
+    for key, value in settings.items():
         section, _, name = key.rpartition(".")
         setattr(getattr(config, section) if section else config, name, _typed(key, value))
     return config
@@ -57,9 +105,11 @@ def _typed(key: str, value: Any) -> Any:
 @cache  # the runs of a sweep share most of their settings, and a structured config takes its time
 def _typed_once(key: str, text: str) -> Any:
     value = json.loads(text)
-    choices = FIELDS[key].metadata["choices"]
-    if choices and value not in choices:
-        raise ConfigError(unknown(f"value for {key}", value, choices))
+    choices, plugins = FIELDS[key].metadata["choices"], FIELDS[key].metadata["plugins"]
+    if choices and value is not None and value not in choices:
+        choices = (*choices, *plugin_names(plugins)) if plugins else choices
+        if value not in choices:
+            raise ConfigError(unknown(f"value for {key}", value, choices))
     section, _, name = key.rpartition(".")
     try:
         config = OmegaConf.structured(SECTIONS.get(section, Basics))
@@ -69,68 +119,29 @@ def _typed_once(key: str, text: str) -> Any:
         raise ConfigError(f"{key}={value}: {str(error).splitlines()[0]}") from None
 
 
-def complete(config: Config) -> Config:
-    """Replaces every null that stands for a default by that default, so that identity sees what is run."""
-    model = config.model
-    variants = read_variants()
-    if model.name not in variants:
-        raise ConfigError(unknown("model", model.name, variants))
-    variant = variants[model.name]
-    if model.samples not in (1, 3):
-        raise ConfigError(f"model.samples={model.samples}: valid are 1 and 3")
-    if model.samples == 3 and model.offsets == "zero":
-        raise ConfigError("model.samples=3 needs offsets to sample at: not with model.offsets=zero")
-    if model.peg is None:
-        model.peg = model.offsets != "zero"
-    if model.drop_path is None:
-        model.drop_path = float(variant["drop_path"])
-    model.offset_sharing = _sharing(model, variant)
-    model.offset_interval = _interval(model, variant)
-    if config.init == "required":
-        raise ConfigError(f"experiment={config.experiment} fine-tunes: set init=RUN_ID, or init=PATH of a checkpoint")
-    size = config.data.image_size
-    if len(size) != 2 or min(size) < 1:
-        raise ConfigError(f"data.image_size={size}: give height and width in pixels, e.g. [224,224]")
-    if (config.augment.mixup or config.augment.cutmix) and config.train.batch_size % 2:
-        raise ConfigError(
-            f"train.batch_size={config.train.batch_size}: mixup and cutmix pair images, so it must be even"
-        )
-    for key, least in LEAST.items():
-        value = get(config, key)
-        if value is not None and value < least:
-            raise ConfigError(f"{key}={value}: must be at least {least}")
-    if 2 * config.machine.devices > max(2, config.train.batch_size):
-        raise ConfigError(
-            f"machine.devices={config.machine.devices}: a batch of {config.train.batch_size} is enough for at most "
-            f"{max(1, config.train.batch_size // 2)}, a pair of images each"
-        )
-    if config.machine.devices % config.slurm.nodes:
-        raise ConfigError(
-            f"slurm.nodes={config.slurm.nodes}: machine.devices={config.machine.devices} cannot be dealt out equally"
-        )
-    if config.slurm.signal_seconds >= 60 * config.slurm.time_minutes:
-        raise ConfigError(
-            f"slurm.signal_seconds={config.slurm.signal_seconds}: must be less than "
-            f"slurm.time_minutes={config.slurm.time_minutes}"
-        )
-    return config
-
-
-def get(config: Config, key: str) -> Any:
-    """The value of a dotted key."""
-    value: Any = config
-    for part in key.split("."):
-        value = getattr(value, part)
-    return value
-
-
 def scientific(config: Config) -> dict[str, Any]:
-    """Dotted keys and values of every setting that decides a run's numbers."""
-    return {key: get(config, key) for key, f in FIELDS.items() if f.metadata["scientific"]}
+    """Dotted keys and values of every setting that decides a run's numbers.
+
+    Settings at their neutral value, and sections that only other tasks have, are left out: they change nothing about
+    the run, and a run that was started before they existed has the same identity as one that is started now.
+    """
+    foreign = _sections_of_other_tasks(config.task)
+    return {
+        key: value
+        for key, f in FIELDS.items()
+        if f.metadata["scientific"]
+        and key.partition(".")[0] not in foreign
+        and ((value := get(config, key)) != f.metadata["neutral"] or f.metadata["neutral"] is MISSING)
+    }
+
+
+def _sections_of_other_tasks(task: str) -> set[str]:
+    claimed = {section for entry in TASKS.values() for section in entry.sections}.difference(HASHED_EVERYWHERE)
+    return claimed.difference(task_entry(task).sections) if claimed else set()
 
 
 def from_dict(frozen: Mapping[str, Any]) -> Config:
-    """A config back from the ``config.yaml`` of a run folder; a way to execute runs that is no more is left out."""
+    """A config back from the ``config.yaml`` of a run folder, without execution settings that no longer exist."""
     known = {
         name: {key: value for key, value in frozen.get(name, {}).items() if f"{name}.{key}" in FIELDS}
         for name in ("machine", "slurm")
@@ -142,8 +153,8 @@ def parse_overrides(words: list[str]) -> dict[str, Any]:
     """``key=value`` words of a command line; values are YAML (``[0,1]``, ``true``, ``1e-3``)."""
     parsed: dict[str, Any] = {}
     for word in words:
-        key, found, text = word.partition("=")
-        if not found or not key:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
             raise ConfigError(f"{word!r} is not of the form key=value")
         try:
             # OmegaConf's YAML reads 1e-3 as a number, PyYAML's as text
@@ -170,44 +181,20 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-@cache
-def read_variants() -> dict[str, dict[str, Any]]:
-    """atm/variants.yaml, read as a file: importing ``atm`` would import torch."""
-    return read_yaml(ROOT / "atm" / "variants.yaml")
-
-
-def write_yaml(content: Mapping[str, Any]) -> str:
-    return str(yaml.dump(dict(content), Dumper=Dumper, sort_keys=False))
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(path.read_text(), Loader=Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path.name}{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path.name}: expected keys and values")
-    return content
-
-
 def read_site(path: Path = ROOT / "site.yaml") -> dict[str, Any]:
-    """Values of this machine or cluster (``site.example.yaml`` shows them all); nothing where there is no file."""
+    """Settings of this machine or cluster (``site.example.yaml`` shows them all); empty where there is no file."""
     return read_yaml(path) if path.is_file() else {}
 
 
 def site_settings(site: Mapping[str, Any], dataset: str) -> dict[str, Any]:
     """The part of a site that concerns a run: where the data set is, and how its machine executes."""
-    chosen = {f"data.{k}": v for k, v in _entries(_entries(site, "data"), dataset).items()}
+    settings = {f"data.{k}": v for k, v in _entries(_entries(site, "data"), dataset).items()}
     for section in ("machine", "slurm"):
-        chosen.update({f"{section}.{k}": v for k, v in _entries(site, section).items()})
-    for key in chosen:
+        settings.update({f"{section}.{k}": v for k, v in _entries(site, section).items()})
+    for key in settings:
         if FIELDS[_checked_key(key)].metadata["scientific"]:
             raise ConfigError(f"site.yaml: {key} decides a run's numbers; set it in a recipe or on the command line")
-    return chosen
+    return settings
 
 
 def _entries(section: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -215,37 +202,6 @@ def _entries(section: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(entries, Mapping):
         raise ConfigError(f"site.yaml: {name} must hold keys and values, not {entries!r}")
     return entries
-
-
-def _sharing(model: Model, variant: Mapping[str, Any]) -> list[int] | None:
-    given, dims = model.offset_sharing, variant["dims"]
-    if model.offsets in ("zero", "token"):
-        if given is not None:
-            raise ConfigError(f"model.offset_sharing={given}: model.offsets={model.offsets} has nothing to share")
-        return None
-    sharing = variant["offset_sharing"] if given is None else [given] * len(dims) if isinstance(given, int) else given
-    if (
-        not isinstance(sharing, list)
-        or len(sharing) != len(dims)
-        or any(not isinstance(s, int) or s < 1 or dim % s for s, dim in zip(sharing, dims))
-    ):
-        raise ConfigError(
-            f"model.offset_sharing={given}: give divisors of the widths {dims}, one number or one per stage"
-        )
-    return list(sharing)
-
-
-def _interval(model: Model, variant: Mapping[str, Any]) -> int | str | None:
-    given = model.offset_interval
-    if model.offsets == "zero" and not model.peg:
-        return None
-    if given is None:
-        return int(variant["offset_interval"])
-    if given == "stage":
-        return "stage"
-    if isinstance(given, int) and given >= 1:
-        return given
-    raise ConfigError(f"model.offset_interval={given}: give a number of blocks, or stage")
 
 
 def _flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from errors import ConfigError
+from experiments.backbones import short_name
 from experiments.config import scientific
 from experiments.schema import Config
 
@@ -17,7 +18,7 @@ def run_id(config: Config) -> str:
     identity["init"] = origin(config.init)
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return f"{config.experiment}-{config.model.name}-s{config.seed}-{digest}"
+    return f"{config.experiment}-{short_name(config.model.name)}-s{config.seed}-{digest}"
 
 
 def origin(init: str | None) -> str | None:

@@ -1,48 +1,48 @@
 """The schema of one run: every setting, its default, what it means and whether it is *scientific*. No torch.
 
-Scientific settings decide the numbers a run produces and make up its identity; the others (paths, workers, device) may
-change between two starts of one run.
+Scientific settings decide the numbers that a run produces and make up its identity; the others (paths, workers, device)
+may change between two starts of a run.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from typing import Any
 
 OFFSET_MODES = ("zero", "token", "joint", "axial")
+MIXERS = ("atm", "identity")  # of atm.mixers, which would import torch
 FUSIONS = ("pooled", "token", "mean")
+SCHEDULES = ("cosine", "polynomial", "multistep")
 SAMPLERS = ("auto", "reference", "eager", "native", "triton")  # atm.sampling.BACKENDS, which would import torch
-LEAST = {
-    "seed": 0,
-    "augment.repeats": 1,
-    "data.workers": 0,
-    "train.epochs": 1,
-    "train.batch_size": 1,
-    "train.lr": 0,
-    "train.warmup_epochs": 0,
-    "train.eval_every": 1,
-    "machine.threads": 1,
-    "machine.devices": 1,
-    "machine.batch_per_device": 2,
-    "machine.timeout_minutes": 0,
-    "machine.checkpoint_minutes": 0,
-    "machine.keep_checkpoints": 2,
-    "machine.keep_every_epochs": 1,
-    "machine.failed_saves": 1,
-    "slurm.nodes": 1,
-    "slurm.gpus_per_node": 0,
-    "slurm.cpus_per_task": 1,
-    "slurm.mem_gb": 0,
-    "slurm.time_minutes": 1,
-    "slurm.signal_seconds": 1,
-    "slurm.max_timeouts": 0,
-}
 
 
-def setting(default: Any, says: str, *, choices: tuple[str, ...] = (), scientific: bool = True) -> Any:
-    metadata = {"says": says, "choices": choices, "scientific": scientific}
+def setting(
+    default: Any,
+    says: str,
+    *,
+    choices: tuple[str, ...] = (),
+    plugins: str | None = None,
+    least: float | None = None,
+    scientific: bool = True,
+    neutral: Any = MISSING,
+) -> Any:
+    """A dataclass field with what the config needs to know about it.
+
+    choices: valid values; plugins: entry-point group whose names are valid, too; least: smallest valid number;
+    neutral: the value at which the setting changes nothing about a run. While a setting has its neutral value, it is
+    left out of the run's identity, so a setting that is added with one moves no run id. The neutral value is pinned
+    when the setting is added and never changes, also where the default does.
+    """
+    metadata = {
+        "says": says,
+        "choices": choices,
+        "plugins": plugins,
+        "least": least,
+        "scientific": scientific,
+        "neutral": neutral,
+    }
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -50,11 +50,14 @@ def setting(default: Any, says: str, *, choices: tuple[str, ...] = (), scientifi
 
 @dataclass
 class Model:
-    """The variant and the ablation switches of ``atm``."""
+    """The backbone, and the ablation switches of ``atm``, which are null for a backbone of timm's."""
 
-    name: str = setting("xt", "variant: nano, xt, t, s, b, l")
-    offsets: str = setting("axial", "offset mode", choices=OFFSET_MODES)
-    samples: int = setting(1, "tokens read per channel and direction: 1 or 3")
+    name: str = setting("xt", "variant of ATMNet: nano, xt, t, s, b, l; or timm/NAME for a model of timm's")
+    mixer: str | None = setting(
+        "atm", "token mixer of every block", choices=MIXERS, plugins="atm.mixers", neutral="atm"
+    )
+    offsets: str | None = setting("axial", "offset mode", choices=OFFSET_MODES)
+    samples: int | None = setting(1, "tokens read per channel and direction: 1 or 3")
     peg: bool | None = setting(None, "positional encoding generator; null = wherever offsets are predicted")
     offset_sharing: Any = setting(
         None, "S, neighbouring channels that share one offset: a number, one per stage, or null"
@@ -62,8 +65,10 @@ class Model:
     offset_interval: Any = setting(
         None, "K, blocks per offset prediction: a number, 'stage', or null for the variant's"
     )
-    fusion: str = setting("pooled", "how the branches are weighted", choices=FUSIONS)
-    drop_path: float | None = setting(None, "stochastic depth of the last block; null = the variant's ImageNet rate")
+    fusion: str | None = setting("pooled", "how the branches are weighted", choices=FUSIONS)
+    drop_path: float | None = setting(
+        None, "stochastic depth of the last block; null = the variant's ImageNet rate, or timm's default"
+    )
 
 
 @dataclass
@@ -78,7 +83,7 @@ class Data:
     train_images: int | None = setting(None, "images per epoch; null = all there are")
     eval_images: int | None = setting(None, "images judged; null = all there are")
     bad_image_tolerance: float = setting(0.001, "share of unreadable training images replaced before the run fails")
-    workers: int = setting(4, "loader processes; 0 loads in the training process", scientific=False)
+    workers: int = setting(4, "loader processes; 0 loads in the training process", least=0, scientific=False)
 
 
 @dataclass
@@ -93,27 +98,51 @@ class Augment:
     cutmix: float = setting(0.0, "alpha of cutmix, 0 = off")
     mix_switch: float = setting(0.5, "probability of cutmix rather than mixup where both are on")
     smoothing: float = setting(0.0, "label smoothing")
-    repeats: int = setting(1, "repeated augmentation: views of each image within an epoch's sample")
+    repeats: int = setting(1, "repeated augmentation: views of each image within an epoch's sample", least=1)
     crop_pct: float = setting(0.875, "evaluation: share of the resized image that the centre crop keeps")
 
 
 @dataclass
 class Train:
-    epochs: int = setting(300, "passes over the training set")
-    batch_size: int = setting(1024, "effective batch over all devices")
+    """The schedule counts in epochs or in steps; where a length is set in steps, the one in epochs is null."""
+
+    epochs: int | None = setting(300, "passes over the training set", least=1)
+    steps: int | None = setting(None, "optimizer steps of the run, instead of epochs", least=1, neutral=None)
+    batch_size: int = setting(1024, "effective batch over all devices", least=1)
     optimizer: str = setting("adamw", "timm optimizer name")
-    lr: float = setting(1e-3, "peak learning rate, stated for lr_batch")
+    lr: float = setting(1e-3, "peak learning rate, stated for lr_batch", least=0)
     lr_batch: int | None = setting(None, "batch that lr is stated for, scaled linearly; null = lr as it is")
-    min_lr: float = setting(1e-5, "learning rate at the end of the cosine")
+    min_lr: float = setting(1e-5, "learning rate at the end of the cosine or polynomial schedule")
     weight_decay: float = setting(0.05, "none on biases, norms and PEG")
-    warmup_epochs: float = setting(5.0, "linear warm-up")
+    warmup_epochs: float | None = setting(5.0, "linear warm-up", least=0)
+    warmup_steps: int | None = setting(None, "linear warm-up, instead of warmup_epochs", least=0, neutral=None)
     warmup_lr: float = setting(1e-6, "learning rate warm-up starts from")
-    schedule_on: str = setting("epoch", "when the learning rate moves", choices=("epoch", "step"))
+    schedule: str = setting("cosine", "course of the learning rate", choices=SCHEDULES, neutral="cosine")
+    schedule_on: str = setting(
+        "epoch", "when the learning rate moves; always at each step where train.steps is set", choices=("epoch", "step")
+    )
+    power: float = setting(1.0, "exponent of the polynomial schedule", least=0, neutral=1.0)
+    milestones: list[float] = setting(
+        [], "when a multistep schedule lowers the rate: in steps where train.steps is set, else in epochs", neutral=[]
+    )
+    decay_factor: float = setting(0.1, "what a multistep schedule multiplies the rate by", least=0, neutral=0.1)
     clip_grad: float | None = setting(None, "gradient norm bound; null = off")
     ema_decay: float | None = setting(None, "decay of the averaged weights; null = no average")
     precision: str = setting("float32", "autocast type", choices=("float32", "bfloat16", "float16"))
-    eval_every: int = setting(1, "epochs between evaluations; the last epoch is always judged")
+    eval_every: int | None = setting(1, "epochs between evaluations; the end of the run is always judged", least=1)
+    eval_every_steps: int | None = setting(
+        None, "steps between evaluations, instead of eval_every", least=1, neutral=None
+    )
     deterministic: bool = setting(False, "PyTorch's deterministic algorithms only (GPU)", scientific=False)
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Optimizer steps of the whole run."""
+        return self.steps if self.steps is not None else (self.epochs or 0) * steps_per_epoch
+
+    def steps_between_evaluations(self, steps_per_epoch: int) -> int:
+        if self.eval_every_steps is not None:
+            return self.eval_every_steps
+        return (self.eval_every or 1) * steps_per_epoch
 
 
 @dataclass
@@ -121,21 +150,26 @@ class Machine:
     """Where and how a run is executed. Never part of its identity."""
 
     device: str = setting("auto", "auto, cpu, cuda, cuda:1", scientific=False)
-    threads: int | None = setting(None, "CPU threads; null = torch's choice", scientific=False)
+    threads: int | None = setting(None, "CPU threads; null = torch's choice", least=1, scientific=False)
     compile: bool = setting(False, "torch.compile the model", scientific=False)
     sampler: str = setting(
         "auto", "what reads tokens at their offsets; auto = the fastest there is", choices=SAMPLERS, scientific=False
     )
     channels_last: bool = setting(False, "channels-last images and convolutions", scientific=False)
-    devices: int = setting(1, "processes that train one run together, one per device", scientific=False)
+    devices: int = setting(1, "processes that train one run together, one per device", least=1, scientific=False)
     batch_per_device: int | None = setting(
-        None, "images a device takes at once; a larger share of the batch is accumulated; null = all", scientific=False
+        None,
+        "images a device takes at once; a larger share of the batch is accumulated; null = all",
+        least=1,
+        scientific=False,
     )
-    timeout_minutes: float = setting(10.0, "wait for a device that does not answer", scientific=False)
-    checkpoint_minutes: float = setting(10.0, "minutes between checkpoints within an epoch", scientific=False)
-    keep_checkpoints: int = setting(3, "newest checkpoints kept", scientific=False)
-    keep_every_epochs: int = setting(100, "the checkpoint after every so many epochs is kept, too", scientific=False)
-    failed_saves: int = setting(5, "checkpoints in a row that may fail to be written", scientific=False)
+    timeout_minutes: float = setting(10.0, "wait for a device that does not answer", least=0, scientific=False)
+    checkpoint_minutes: float = setting(10.0, "minutes between checkpoints within an epoch", least=0, scientific=False)
+    keep_checkpoints: int = setting(3, "newest checkpoints kept", least=2, scientific=False)
+    keep_every_epochs: int = setting(
+        100, "the checkpoint after every so many epochs is kept, too", least=1, scientific=False
+    )
+    failed_saves: int = setting(5, "checkpoints in a row that may fail to be written", least=1, scientific=False)
 
 
 @dataclass
@@ -146,19 +180,26 @@ class Slurm:
     account: str | None = setting(None, "account that is charged", scientific=False)
     qos: str | None = setting(None, "quality of service", scientific=False)
     constraint: str | None = setting(None, "features that nodes must have, e.g. a100|h100", scientific=False)
-    nodes: int = setting(1, "nodes per run; machine.devices are dealt out to them equally", scientific=False)
+    nodes: int = setting(1, "nodes per run; machine.devices are dealt out to them equally", least=1, scientific=False)
     gpus_per_node: int | None = setting(
-        None, "GPUs per node; null = one per process, none where machine.device=cpu", scientific=False
+        None, "GPUs per node; null = one per process, none where machine.device=cpu", least=0, scientific=False
     )
     cpus_per_task: int | None = setting(
-        None, "CPUs per process; null = machine.threads (or 1) and one for each loader process", scientific=False
+        None,
+        "CPUs per process; null = machine.threads (or 1) and one for each loader process",
+        least=1,
+        scientific=False,
     )
     mem_gb: float | None = setting(
-        None, "memory per node, 0 = all of it; null = what the cluster gives", scientific=False
+        None, "memory per node, 0 = all of it; null = what the cluster gives", least=0, scientific=False
     )
-    time_minutes: int = setting(1440, "time limit of a job; a run takes as many jobs as it needs", scientific=False)
-    signal_seconds: int = setting(120, "Slurm says so long before the limit that it nears", scientific=False)
-    max_timeouts: int = setting(20, "times a job may reach its time limit and be queued again", scientific=False)
+    time_minutes: int = setting(
+        1440, "time limit of a job; a run takes as many jobs as it needs", least=1, scientific=False
+    )
+    signal_seconds: int = setting(120, "Slurm says so long before the limit that it nears", least=1, scientific=False)
+    max_timeouts: int = setting(
+        20, "times a job may reach its time limit and be queued again", least=0, scientific=False
+    )
     setup: list[str] = setting([], "shell lines before the run, e.g. module load cuda", scientific=False)
     options: list[str] = setting([], "further sbatch options, e.g. --exclude=node7", scientific=False)
     shared: bool = setting(
@@ -168,12 +209,12 @@ class Slurm:
 
 @dataclass
 class Basics:
-    """What stands in no section."""
+    """The settings that belong to no section."""
 
     experiment: str = setting("", "recipe")
     protocol: str = setting("paper", "data, resolution, schedule, batch", choices=("paper", "tiny", "smoke"))
-    task: str = setting("classification", "what is learned", choices=("classification", "token_labelling"))
-    seed: int = setting(0, "seed of every random choice")
+    task: str = setting("classification", "what is learned: a task of experiments/tasks/registry.py or of a package")
+    seed: int = setting(0, "seed of every random choice", least=0)
     init: str | None = setting(None, "weights to start from: a run id, or a checkpoint file")
 
 

@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from errors import RunFolderError, unknown
 from experiments.folder.run_folder import RunFolder
 from sweeps.slurm.submissions import known
 
 LINES = 40
 POLL_SECONDS = 1.0
-
-
-def run_named(runs_dir: Path, name: str, others: Sequence[str] = ()) -> RunFolder:
-    """The folder of a run by its id, or by a part of it that only one id holds.
-
-    others: what else could have been meant. Raises RunFolderError.
-    """
-    ids = [path.parent.name for path in runs_dir.glob("*/config.yaml")]
-    matches = [run for run in ids if name in run]
-    if name in ids or len(matches) == 1:
-        return RunFolder(runs_dir / (name if name in ids else matches[0]))
-    if matches:
-        raise RunFolderError(f"{name!r} is a part of {len(matches)} run ids, e.g. {', '.join(sorted(matches)[:3])}")
-    raise RunFolderError(f"{unknown('run', name, [*ids, *others])}; looked in {runs_dir}")
 
 
 def files(folder: RunFolder) -> list[Path]:

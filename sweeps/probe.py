@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -29,7 +28,7 @@ from experiments.schema import Config
 if TYPE_CHECKING:
     import torch
 
-    from experiments.training.engine import Training
+    from experiments.training.loop import Training
 
 WARM_UP = 3  # units of work before the clock starts, or as many as the loader has in stock
 ROUNDS = 30  # the median of which is taken
@@ -59,7 +58,7 @@ def probe(config: Config, seconds: float) -> dict[str, Any]:
     Raises SuiteError for whatever would keep the run from starting, Interrupted when asked to stop.
     """
     from experiments.training.devices import Alone
-    from experiments.training.engine import Training
+    from experiments.training.loop import Training
     from experiments.training.outcome import one_line
 
     config = replace(config, init=None)  # other weights are no faster, and their run may not have been trained yet
@@ -87,7 +86,7 @@ def _time(training: Training, seconds: float) -> dict[str, Any]:
         "hardware": _hardware(training.device),
         "train_images_per_s": train_rate,
         "eval_images_per_s": eval_rate,
-        "steps_per_epoch": training.steps_per_epoch,
+        "steps_per_epoch": training.timetable.steps_per_epoch,
         "eval_images": len(training.task.eval_set),  # type: ignore[arg-type]
         "steps_timed": steps,
     }
@@ -116,10 +115,9 @@ def pace(work: Iterator[float], each: int, seconds: float) -> tuple[float, int]:
 
 
 def _train(training: Training) -> Iterator[float]:
-    for epoch in count():
-        for _ in training.train_steps(epoch):
-            _stop_if_asked(training)
-            yield training.config.train.batch_size / training.group.size
+    for _ in training.train_steps(0, sys.maxsize):
+        _stop_if_asked(training)
+        yield training.config.train.batch_size / training.group.size
 
 
 def _judge(training: Training) -> Iterator[float]:

@@ -64,8 +64,8 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         (["experiment=scenes", "data.image_size=[65,64]"], "multiple"),
         (["experiment=scenes", "runs_dir=/dev/null"], "cannot write"),
         (["experiment=scenes", "devices=0"], "machine.devices=0: must be at least 1"),
-        (["experiment=scenes", "devices=5"], "a batch of 8 is enough for at most 4"),
-        (["experiment=scenes", "machine.batch_per_device=1"], "must be at least 2"),
+        (["experiment=scenes", "devices=9"], "a batch of 8 images is enough for at most 8"),
+        (["experiment=scenes", "machine.batch_per_device=0"], "must be at least 1"),
         (["experiment=scenes", "device=2"], "did you mean 'devices'"),
         (["experiment=scenes", "--forse"], "'--force'"),
     ],
@@ -133,7 +133,7 @@ def test_one_run_from_the_command_line(tmp_path):
 
 def test_complexity_prints_every_row_and_the_committed_counts_are_those_of_the_models(tmp_path, monkeypatch, capsys):
     """Both commands count every model, which takes ten seconds, so here the second takes the counts of the first."""
-    count, known = counting.count, {}
+    count, known = counting.count_classifier, {}
 
     def counted_once(model, arguments, size):
         key = json.dumps([model, arguments, size])
@@ -141,7 +141,7 @@ def test_complexity_prints_every_row_and_the_committed_counts_are_those_of_the_m
             known[key] = count(model, arguments, size)
         return known[key]
 
-    monkeypatch.setattr(counting, "count", counted_once)
+    monkeypatch.setattr(counting, "count_classifier", counted_once)
     assert main(["complexity", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert len(rows) == len(known) >= 15

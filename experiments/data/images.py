@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from PIL import Image
-from timm.data import auto_augment, create_dataset, create_transform
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, auto_augment, create_dataset, create_transform
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from errors import DataError
+from experiments.data.batch import READABLE, ImageBatch, unreadable
 from experiments.data.order import SampleKey, seed_generators, stream
 from experiments.folder.provenance import listing_fingerprint
 from experiments.schema import Config
 
 Transform = Callable[[Image.Image], Tensor]
-READABLE = -1
+
+
+@dataclass(frozen=True)
+class LabelledImages(ImageBatch):
+    """classes: int64 [B], or after mixing float [B, num_classes]."""
+
+    classes: Tensor
+
+
+def collate(samples: Sequence[tuple[Tensor, int, int]]) -> LabelledImages:
+    """One batch of (image [3, H, W], class, READABLE or the index of an unreadable image)."""
+    images, classes, indices = zip(*samples)
+    return LabelledImages(torch.stack(images), unreadable(indices), torch.tensor(classes))
 
 
 def posterize(image: Image.Image, bits_to_keep: int, **_: Any) -> Image.Image:
-    """timm's, but an image of which no bits are kept is black, as DeiT's recipe had it; Pillow 13 refuses that."""
+    """timm's operation, but keeping no bits gives a black image, as in DeiT's recipe; Pillow 13 refuses that case."""
     return auto_augment.posterize(image, bits_to_keep) if bits_to_keep else image.point(lambda value: 0)  # type: ignore[no-any-return]
 
 
@@ -32,8 +48,8 @@ auto_augment.NAME_TO_OP.update({name: posterize for name in auto_augment.NAME_TO
 class Images(Dataset[tuple[Tensor, int, int]]):
     """Random access to images by ``SampleKey``: (image [3, H, W], class, index of an unreadable image or -1).
 
-    An unreadable image is replaced by the next readable one and its index reported; whoever reads decides
-    whether that is tolerable. timm's own data set replaces silently, in evaluation too.
+    An unreadable image is replaced by the next readable one and its index is reported; training tolerates some,
+    evaluation none. timm's own data set replaces images silently, also in evaluation.
     """
 
     def __init__(self, reader: Any, transform: Transform, seed: int, length: int | None, split: str):
@@ -41,6 +57,7 @@ class Images(Dataset[tuple[Tensor, int, int]]):
         available = len(reader)
         # a part of a split is spread over it evenly: listings are sorted by class
         self.indices = np.linspace(0, available - 1, min(length or available, available)).round().astype(int)
+        self.collate = collate
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -71,6 +88,13 @@ class Images(Dataset[tuple[Tensor, int, int]]):
     def name(self, index: int) -> str:
         return str(self.reader.filename(int(self.indices[index]), absolute=False))
 
+    def problem(self, index: int) -> str:
+        try:
+            self.read(index)
+        except DataError as error:
+            return str(error)
+        return f"{self.name(index)}: unreadable once, readable now"
+
     def fingerprint(self) -> str:
         return listing_fingerprint([self.name(i) for i in range(len(self))])
 
@@ -84,9 +108,16 @@ class StreamedImages(IterableDataset[tuple[Tensor, int, int]]):
     def __init__(self, source: Any, transform: Transform, seed: int, split: str):
         self.source, self.transform, self.seed, self.split = source, transform, seed, split
         self.epoch = 0
+        self.collate = collate
 
     def __len__(self) -> int:
         return len(self.source)
+
+    def name(self, index: int) -> str:
+        return f"image {index} of the stream"
+
+    def problem(self, index: int) -> str:
+        return f"{self.name(index)}: unreadable"
 
     def at(self, epoch: int) -> StreamedImages:
         self.epoch = epoch
@@ -164,3 +195,10 @@ def eval_transform(config: Config) -> Transform:
     return create_transform(  # type: ignore[no-any-return]
         (3, *config.data.image_size), interpolation=interpolation, crop_pct=config.augment.crop_pct
     )
+
+
+def pixels(images: Tensor) -> NDArray[np.uint8]:
+    """The inverse of the transforms' normalisation: float32 [B, 3, H, W] to uint8 [B, H, W, 3]."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+    levels = ((images.float().cpu() * std + mean) * 255).round().clamp(0, 255)
+    return levels.byte().permute(0, 2, 3, 1).contiguous().numpy()

@@ -1,4 +1,4 @@
-"""What can be said about a data root without decoding an image or importing torch."""
+"""Checks a folder of labelled images without decoding an image or importing torch."""
 
 from __future__ import annotations
 
@@ -14,17 +14,11 @@ SPLIT_FOLDERS = {"train": ("train", "training"), "validation": ("validation", "v
 NEEDS_NOTHING = "experiment=scenes and protocol=smoke need no data"
 
 
-def needs_root(config: Config) -> bool:
-    return config.data.dataset != "scenes"
+def check_class_folders(config: Config) -> None:
+    """Refuses a missing, empty or inconsistent root of labelled images, and counts the classes where they are not set.
 
-
-def check_root(config: Config) -> None:
-    """Refuses a missing, empty or inconsistent data root, and fills in the number of classes where it is to be counted.
-
-    Raises DataError. Folder layouts are checked in full; tar files, shards and hub data sets when they are opened.
+    Raises DataError. Folders are checked in full; tar files, shards and hub data sets when they are opened.
     """
-    if not needs_root(config):
-        return
     data = config.data
     if data.root is None and not data.reader.lower().startswith(("hfds/", "hfids/")):
         raise DataError(

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from errors import DataError
+from experiments.data.batch import Batch
 from experiments.data.order import EpochOrder, Share
 from experiments.interrupts import ignore_in_worker
-
-Batch = tuple[Tensor, ...]
 
 
 class Batches:
@@ -33,10 +31,12 @@ class Batches:
         device: torch.device,
         repeats: int = 1,
         share: Share | None = None,
+        memory_format: torch.memory_format = torch.contiguous_format,
     ):
         self.dataset, self.device, self.streamed = dataset, device, isinstance(dataset, IterableDataset)
+        self.memory_format = memory_format
         share = share or Share()
-        if self.streamed and share != Share():
+        if self.streamed and (share.devices > 1 or share.at_once is not None):
             raise DataError(
                 "shards and streams are read by one device with the whole batch at once: "
                 "use class folders or a tar file for machine.devices or machine.batch_per_device"
@@ -50,6 +50,7 @@ class Batches:
         self.loader: DataLoader[Batch] = DataLoader(
             dataset,
             **(layout if self.streamed else {"batch_sampler": self.order}),
+            collate_fn=dataset.collate,
             num_workers=workers,
             worker_init_fn=ignore_in_worker,
             pin_memory=device.type == "cuda",
@@ -62,7 +63,7 @@ class Batches:
     def __len__(self) -> int:
         return self.order.batches
 
-    def steps(self, epoch: int, first: int = 0) -> Iterator[list[Batch]]:
+    def steps(self, epoch: int, first: int = 0) -> Generator[list[Batch], None, None]:
         """The micro-batches of each step of an epoch, from step ``first`` of it on."""
         batches = self._load(epoch, first)
         for _ in range(first, len(self)):
@@ -88,4 +89,4 @@ class Batches:
             self.order.at(epoch, first)
         self._iterator = iter(self.loader)
         for batch in islice(self._iterator, first, None) if self.streamed else self._iterator:
-            yield tuple(part.to(self.device, non_blocking=True) for part in batch)
+            yield batch.to(self.device, self.memory_format)

@@ -1,4 +1,4 @@
-"""The order of samples, and every random choice made for one, as a pure function of (seed, epoch, index)."""
+"""The order of samples and all random choices made for them, as pure functions of (seed, epoch, index)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 
 class SampleKey(NamedTuple):
-    """What a data set is asked for: which image, in which epoch, and the how-manieth repeat of it."""
+    """Names one sample: which image, in which epoch, and its repeat number within the epoch."""
 
     epoch: int
-    index: int  # type: ignore[assignment]  # a tuple's own `index` is not missed
+    index: int  # type: ignore[assignment]  # hides the tuple's own `index`, which nobody calls
     repeat: int = 0
 
 
@@ -31,8 +31,8 @@ def stream(*key: int, purpose: str = "") -> np.random.Generator:
 def seed_generators(*key: int, purpose: str) -> None:
     """Seeds Python's, numpy's and torch's global generators from one stream.
 
-    What is not ours (timm's transforms, Mixup, dropout) draws from these, so they are set anew before every use;
-    none of their states has to be saved.
+    Libraries (timm's transforms, Mixup, dropout) draw from these. They are seeded anew before every use, so none of
+    their states has to be saved.
     """
     import torch
 
@@ -43,27 +43,31 @@ def seed_generators(*key: int, purpose: str) -> None:
 
 
 class Share(NamedTuple):
-    """What one of several devices has of every training batch, cut into micro-batches of at most ``at_once`` images.
+    """The part of every training batch that one of several devices has, cut into micro-batches of ``at_once`` images.
 
-    A place ``p`` of a batch of ``n`` stays together with ``n - 1 - p``, its partner in mixup and cutmix, so that
-    however the batch is dealt out, the same images are mixed.
+    pairs: keep place ``p`` of a batch of ``n`` together with ``n - 1 - p``, its partner in mixup and cutmix, so that
+    the same images are mixed on any number of devices.
     """
 
     rank: int = 0
     devices: int = 1
     at_once: int | None = None
+    pairs: bool = True
 
     def places(self, batch_size: int) -> list[NDArray[np.int64]]:
-        """Of each micro-batch of this device, its places in the whole batch; partners mirror each other."""
-        own = np.array_split(np.arange(-(-batch_size // 2)), self.devices)[self.rank]
-        micro_batches = 1 if self.at_once is None else -(-len(own) // (self.at_once // 2))
-        parts = np.array_split(own, micro_batches)
-        # sorted, as partners mirror each other then; the middle of an odd batch is its own partner
-        return [np.unique(np.concatenate([part, batch_size - 1 - part])) for part in parts]
+        """The places in the whole batch of each micro-batch of this device, in ascending order."""
+        units = -(-batch_size // 2) if self.pairs else batch_size  # what is dealt out: pairs, or single images
+        own = np.array_split(np.arange(units), self.devices)[self.rank]
+        units_at_once = len(own) if self.at_once is None else self.at_once // (2 if self.pairs else 1)
+        micro_batches = np.array_split(own, max(1, -(-len(own) // max(1, units_at_once))))
+        if not self.pairs:
+            return micro_batches
+        # ascending, so that partners mirror each other; the middle of an odd batch is its own partner
+        return [np.unique(np.concatenate([part, batch_size - 1 - part])) for part in micro_batches]
 
 
 class EpochOrder:
-    """Batches of sample keys of one epoch; picks up in the middle of it when asked to.
+    """Batches of sample keys of one epoch, from any batch of it on.
 
     A shuffled epoch drops its last incomplete batch and yields each batch as the micro-batches of ``share``; an
     evaluation (``shuffle=False``) drops nothing and gives each device a run of neighbouring images.
@@ -85,7 +89,7 @@ class EpochOrder:
 
     @property
     def batches(self) -> int:
-        """Whole batches of an epoch, whatever part of them this device has."""
+        """Number of whole batches in an epoch, the same on every device."""
         return self.length // self.batch_size if self.shuffle else -(-self.length // self.batch_size)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:

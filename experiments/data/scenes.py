@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from errors import ConfigError, unknown
+from experiments.data.batch import ImageBatch, unreadable
 from experiments.data.order import SampleKey, stream
 
 VERSION = 1  # of the generator: raise it with any change that changes a pixel or a label
@@ -58,6 +61,16 @@ class Scene(NamedTuple):
     direction: int  # of that distance, an index into DIRECTIONS
 
 
+@dataclass(frozen=True)
+class LabelledScenes(ImageBatch):
+    """labels: int64 [B, h/16, w/16], IGNORED outside the bars; of evaluation scenes also distance in px, float32, and
+    direction, int64, both [B, h/16, w/16]."""
+
+    labels: Tensor
+    distance: Tensor | None = None
+    direction: Tensor | None = None
+
+
 class Scenes(Dataset[tuple[Tensor, ...]]):
     """``length`` scenes of ``size`` (height, width).
 
@@ -84,6 +97,16 @@ class Scenes(Dataset[tuple[Tensor, ...]]):
         if self.split == "train":
             return image, labels
         return image, labels, torch.from_numpy(scene.distance), torch.full_like(labels, scene.direction)
+
+    def collate(self, samples: Sequence[tuple[Tensor, ...]]) -> LabelledScenes:
+        images, labels, *rest = (torch.stack(part) for part in zip(*samples))
+        return LabelledScenes(images, unreadable(()), labels, *rest)
+
+    def name(self, index: int) -> str:
+        return f"{self.split} scene {index}"
+
+    def problem(self, index: int) -> str:
+        return f"{self.name(index)}: drawn, never read"
 
     def scene(self, key: SampleKey) -> Scene:
         seed, epoch = (self.seed, key.epoch) if self.split == "train" else (EVAL_SEED, 0)
@@ -123,7 +146,7 @@ def pixels(images: Tensor) -> NDArray[np.uint8]:
 
 
 def draw_layout(random: np.random.Generator, size: tuple[int, int]) -> Layout:
-    """One bar per lane. Heading, thickness and colours are the image's, so no trait tells one bar from another."""
+    """One bar per lane. All bars of an image share heading, thickness and colours, so only marks tell them apart."""
     heading = int(random.integers(4))
     across, along = size if heading < 2 else size[::-1]
     lanes = max(2, across // LANE)
@@ -142,7 +165,7 @@ def draw_layout(random: np.random.Generator, size: tuple[int, int]) -> Layout:
 
 
 def draw_classes(random: np.random.Generator, bars: int) -> NDArray[np.int64]:
-    """Classes dealt like cards, each once before any comes again: what an image holds tells little of a bar."""
+    """Draws classes like cards, each once before any comes again, so that the other bars tell little about a bar."""
     decks = -(-bars // len(CLASSES))
     return np.argsort(random.random((decks, len(CLASSES))), axis=1, kind="stable").reshape(-1)[:bars]
 

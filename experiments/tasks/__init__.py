@@ -1,19 +1,21 @@
-"""What a run learns and how it is judged; the engine knows tasks only through this interface."""
+"""What a run learns and how it is judged; training knows tasks only through this interface."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
-    from torch.utils.data import Dataset
+
+    from experiments.data.batch import Batch, Samples
 
 
 @dataclass
 class Evaluation:
-    """What one pass over the evaluation set says.
+    """The result of one pass over the evaluation set.
 
     metrics: name → value, accuracies in per cent; curves: name → tidy rows (a list of flat dicts);
     examples: arrays for a picture of inputs, labels and predictions, saved as ``examples.npz``.
@@ -27,8 +29,8 @@ class Evaluation:
 class Judge(Protocol):
     """Counts over evaluation batches. Those of several devices are pickled and merged, first images first."""
 
-    def add(self, output: Any, batch: tuple[Tensor, ...]) -> None:
-        """Takes ``model(batch[0])`` into account."""
+    def add(self, prediction: Any, batch: Any) -> None:
+        """Takes ``Task.predict(model, batch)`` into account."""
         ...
 
     def merge(self, other: Any) -> None:
@@ -39,23 +41,49 @@ class Judge(Protocol):
 
 
 class Task(Protocol):
-    """Built from a resolved config. Data sets are indexed with a ``SampleKey`` and return tuples of tensors."""
+    """Built from a resolved config. Every method is a pure function of its arguments and that config.
 
-    train_set: Dataset[Any]
-    eval_set: Dataset[Any]
+    A new task is one module with such a class and one entry in ``experiments.tasks.registry``.
+    """
+
+    @property
+    def train_set(self) -> Samples: ...
+
+    @property
+    def eval_set(self) -> Samples: ...
+
+    @property
+    def pairs(self) -> bool:
+        """Whether ``prepare`` mixes the images at places p and n - 1 - p of a batch of n, which must stay together."""
+        ...
 
     def build_model(self) -> nn.Module: ...
 
-    def prepare(self, batch: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
+    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """The optimizer's groups: ``params`` with their ``weight_decay``, and ``lr_scale`` where the rate is scaled.
+
+        ``experiments.training.optimization.decay_groups`` is right for most tasks.
+        """
+        ...
+
+    def prepare(self, batch: Any, seed: int) -> Batch:
         """Whole-batch augmentation of a training batch (mixup, cutmix), a pure function of batch and seed."""
         ...
 
-    def loss(self, output: Any, batch: tuple[Tensor, ...]) -> Tensor:
-        """The training loss from ``model(batch[0])``, a mean over ``count(batch)`` things."""
+    def weight(self, batch: Any) -> float:
+        """How many items (images, labelled tokens) the loss of a batch is a mean over."""
         ...
 
-    def count(self, batch: tuple[Tensor, ...]) -> int:
-        """Over how many things (images, labelled tokens) the loss of a batch is a mean."""
+    def loss(self, forward: Callable[..., Any], batch: Any) -> Tensor:
+        """The training loss, a mean over ``weight(batch)`` items. Calls ``forward``, the model as trained, once."""
+        ...
+
+    def predict(self, model: nn.Module, batch: Any) -> Any:
+        """What the judge takes, by one or several calls of the model (windows, scales)."""
         ...
 
     def judge(self) -> Judge: ...
+
+    def example(self) -> Batch:
+        """A made-up training batch of at least two samples of the size that FLOPs are stated for."""
+        ...

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import timm
+import torch
 from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import atm  # noqa: F401  (registers the models with timm)
-from experiments.data.images import Images, StreamedImages, open_images
+from experiments.data.batch import unreadable
+from experiments.data.images import Images, LabelledImages, StreamedImages, open_images
 from experiments.schema import Config
 from experiments.tasks import Evaluation
 from experiments.tasks.network import backbone
+from experiments.training.optimization import decay_groups
 
 
 class Classification:
-    """Batches are (images [B, 3, H, W], classes [B], unreadable [B])."""
+    """Batches are ``LabelledImages``; one linear head over all classes."""
 
     def __init__(self, config: Config):
         self.config = config
@@ -45,26 +51,39 @@ class Classification:
     def eval_set(self) -> Images | StreamedImages:
         return open_images(self.config, training=False)
 
+    @property
+    def pairs(self) -> bool:
+        return self.mixup is not None
+
     def build_model(self) -> nn.Module:
         name, arguments = backbone(self.config.model)
         return timm.create_model(name, num_classes=self.config.data.num_classes, **arguments)  # type: ignore[no-any-return]
 
-    def prepare(self, batch: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
+    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        return decay_groups(model, self.config.train.weight_decay)
+
+    def prepare(self, batch: LabelledImages, seed: int) -> LabelledImages:
         if self.mixup is None:
             return batch
-        images, classes, *rest = batch
         np.random.seed(seed)  # timm's Mixup draws from numpy's global generator
-        images, mixed = self.mixup(images, classes)
-        return images, mixed, *rest
+        images, classes = self.mixup(batch.images, batch.classes)
+        return replace(batch, images=images, classes=classes)
 
-    def loss(self, output: Tensor, batch: tuple[Tensor, ...]) -> Tensor:
-        return self.criterion(output, batch[1])  # type: ignore[no-any-return]
+    def weight(self, batch: LabelledImages) -> float:
+        return batch.size
 
-    def count(self, batch: tuple[Tensor, ...]) -> int:
-        return len(batch[0])
+    def loss(self, forward: Callable[..., Any], batch: LabelledImages) -> Tensor:
+        return self.criterion(forward(batch.images), batch.classes)  # type: ignore[no-any-return]
+
+    def predict(self, model: nn.Module, batch: LabelledImages) -> Tensor:
+        return model(batch.images)  # type: ignore[no-any-return]
 
     def judge(self) -> Accuracy:
         return Accuracy()
+
+    def example(self) -> LabelledImages:
+        images = torch.zeros(2, 3, *self.config.data.image_size)
+        return LabelledImages(images, unreadable(()), torch.zeros(2, dtype=torch.int64))
 
 
 class Accuracy:
@@ -74,9 +93,9 @@ class Accuracy:
         self.count = self.top1 = self.top5 = 0
         self.loss = 0.0
 
-    def add(self, output: Tensor, batch: tuple[Tensor, ...]) -> None:
-        """output: [B, classes]"""
-        output, classes = output.float(), batch[1]
+    def add(self, prediction: Tensor, batch: LabelledImages) -> None:
+        """prediction: logits [B, classes]"""
+        output, classes = prediction.float(), batch.classes
         hits = output.topk(min(5, output.shape[1])).indices == classes[:, None]
         self.count += len(classes)
         self.top1 += int(hits[:, 0].sum())

@@ -1,14 +1,26 @@
-"""From the model section of a config to timm's keyword arguments, for every task alike."""
+"""From the model section of a config to a timm network, for every task alike."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import timm
+import torch
+from torch import nn
+
+import atm  # noqa: F401  (registers the models with timm)
+from errors import ConfigError
 from experiments.schema import Model
+
+FOREIGN = "timm/"  # before the name of a network that is not ours
 
 
 def backbone(model: Model) -> tuple[str, dict[str, Any]]:
-    """timm's name of the variant and the arguments that make it the arm."""
+    """timm's name of the network and the arguments that make it the arm."""
+    drop_path = {} if model.drop_path is None else {"drop_path_rate": model.drop_path}
+    if model.name.startswith(FOREIGN):
+        return model.name.removeprefix(FOREIGN), drop_path
     return f"atmnet_{model.name}", {
         "offsets": model.offsets,
         "samples": model.samples,
@@ -16,5 +28,26 @@ def backbone(model: Model) -> tuple[str, dict[str, Any]]:
         "offset_sharing": model.offset_sharing,
         "offset_interval": model.offset_interval,
         "fusion": model.fusion,
-        "drop_path_rate": model.drop_path,
+        **drop_path,
     }
+
+
+def dense_backbone(model: Model, strides: Sequence[int]) -> nn.Module:
+    """The network without its head; calling it gives its maps [B, C, H/stride, W/stride] at these strides.
+
+    Its parameters are called ``model.<name in the classifier>``. Raises ConfigError for a network that lacks a stride.
+    """
+    name, arguments = backbone(model)
+    arguments |= {"features_only": True, "feature_cls": "getter"}
+    try:
+        with torch.device("meta"):
+            offered = timm.create_model(name, **arguments).feature_info.reduction()
+    except (AttributeError, AssertionError, RuntimeError, NotImplementedError) as error:
+        raise ConfigError(f"model={model.name} cannot serve as a dense backbone: {error}") from None
+    missing = [stride for stride in strides if stride not in offered]
+    if missing:
+        raise ConfigError(f"model={model.name} has maps at strides {offered}, none at {missing[0]}")
+    # of several maps at one stride, the last has seen most
+    indices = tuple(max(i for i, own in enumerate(offered) if own == stride) for stride in strides)
+    network: nn.Module = timm.create_model(name, out_indices=indices, **arguments)
+    return network

@@ -1,19 +1,83 @@
-"""The tasks a recipe can name."""
+"""The tasks that a recipe can name, and what planning and reports know of them. Must not import torch.
+
+A task of another package joins by an entry point of group ``atm.tasks``: its name → ``package.module:ENTRY``, a
+``TaskEntry``.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
-from typing import cast
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, cast
 
-from experiments.schema import Config
-from experiments.tasks import Task
+from errors import ConfigError, unknown
 
-TASKS = {
-    "classification": "experiments.tasks.classification:Classification",
-    "token_labelling": "experiments.tasks.token_labelling:TokenLabelling",
+if TYPE_CHECKING:
+    from experiments.schema import Config
+    from experiments.tasks import Task
+
+GROUP = "atm.tasks"
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """module: ``package.module:Class``, called with a config; metric: the one that reports show unless told otherwise.
+
+    metric is its name in an ``Evaluation``; label, unit, decimals and chance level say how reports print it. sections:
+    of the config schema, those that no other task reads.
+    """
+
+    module: str
+    metric: str
+    label: str
+    unit: str = "%"
+    decimals: int = 2
+    chance: float | None = None
+    sections: tuple[str, ...] = ()
+
+
+TASKS: dict[str, TaskEntry] = {
+    "classification": TaskEntry(
+        "experiments.tasks.classification:Classification", metric="top1", label="Top-1", sections=("augment",)
+    ),
+    "token_labelling": TaskEntry(
+        "experiments.tasks.token_labelling:TokenLabelling",
+        metric="token_accuracy",
+        label="Object-token accuracy",
+        chance=25.0,
+    ),
 }
 
 
+def task_names() -> list[str]:
+    """Built-in tasks first, then those of other packages."""
+    return [*TASKS, *(name for name in _installed() if name not in TASKS)]
+
+
+def task_entry(name: str) -> TaskEntry:
+    """Raises ConfigError with the nearest name for a task that nobody registered."""
+    if name in TASKS:
+        return TASKS[name]
+    if name not in _installed():
+        raise ConfigError(unknown("task", name, task_names()))
+    module, _, attribute = _installed()[name].partition(":")
+    try:
+        entry = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"task {name!r} cannot be loaded: {error}") from None
+    if not isinstance(entry, TaskEntry):
+        raise ConfigError(f"task {name!r}: {_installed()[name]} is no TaskEntry")
+    return entry
+
+
 def build_task(config: Config) -> Task:
-    module, name = TASKS[config.task].split(":")
-    return cast(Task, getattr(import_module(module), name)(config))
+    """The task of a resolved config. Imports torch."""
+    module, _, name = task_entry(config.task).module.partition(":")
+    return cast("Task", getattr(import_module(module), name)(config))
+
+
+@cache
+def _installed() -> dict[str, str]:
+    return {point.name: point.value for point in entry_points(group=GROUP)}

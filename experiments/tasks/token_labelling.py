@@ -2,48 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import atm  # noqa: F401  registers the models with timm
-from experiments.data.scenes import CLASSES, DIRECTIONS, IGNORED, PALETTE, TOKEN, Scenes, pixels
+from errors import ConfigError
+from experiments.data.batch import unreadable
+from experiments.data.scenes import CLASSES, DIRECTIONS, IGNORED, PALETTE, TOKEN, LabelledScenes, Scenes, pixels
+from experiments.schema import Config
 from experiments.tasks import Evaluation
-from experiments.tasks.network import backbone
+from experiments.tasks.network import dense_backbone
+from experiments.training.optimization import decay_groups
 
 DEEP = 4 * TOKEN  # px: convolutions alone see no mark from 54 px on (stage 4, seen from a token in its cell's corner)
+STRIDES = (16, 32)  # of the maps that are read: the last two stages of ATMNet
 EXAMPLES = 6
 
 
 class TokenLabelling:
     """Scenes, a backbone with a linear head, and accuracy over the tokens of bars against the distance to the mark."""
 
-    def __init__(self, config: Any):
+    pairs = False
+
+    def __init__(self, config: Config):
         self.config = config
         height, width = config.data.image_size
-        self.train_set = Scenes((height, width), config.seed, config.data.train_images, "train")
-        self.eval_set = Scenes((height, width), config.seed, config.data.eval_images, "eval")
+        self.train_set = Scenes((height, width), config.seed, _number(config, "train_images"), "train")
+        self.eval_set = Scenes((height, width), config.seed, _number(config, "eval_images"), "eval")
 
     def build_model(self) -> nn.Module:
-        name, arguments = backbone(self.config.model)
-        return TokenLabeller(name, len(CLASSES), **arguments)
+        return TokenLabeller(dense_backbone(self.config.model, STRIDES), len(CLASSES))
 
-    def prepare(self, batch: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
+    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        return decay_groups(model, self.config.train.weight_decay)
+
+    def prepare(self, batch: LabelledScenes, seed: int) -> LabelledScenes:
         return batch
 
-    def loss(self, output: Tensor, batch: tuple[Tensor, ...]) -> Tensor:
-        total = F.cross_entropy(output.float(), batch[1], ignore_index=IGNORED, reduction="sum")
-        return total / max(1, self.count(batch))
+    def weight(self, batch: LabelledScenes) -> float:
+        return int((batch.labels != IGNORED).sum())
 
-    def count(self, batch: tuple[Tensor, ...]) -> int:
-        return int((batch[1] != IGNORED).sum())
+    def loss(self, forward: Callable[..., Any], batch: LabelledScenes) -> Tensor:
+        logits = forward(batch.images)
+        total = F.cross_entropy(logits.float(), batch.labels, ignore_index=IGNORED, reduction="sum")
+        return total / max(1.0, self.weight(batch))
+
+    def predict(self, model: nn.Module, batch: LabelledScenes) -> Tensor:
+        return model(batch.images)  # type: ignore[no-any-return]
 
     def judge(self) -> Labels:
         return Labels()
+
+    def example(self) -> LabelledScenes:
+        height, width = self.config.data.image_size
+        labels = torch.zeros(2, height // TOKEN, width // TOKEN, dtype=torch.int64)
+        return LabelledScenes(torch.zeros(2, 3, height, width), unreadable(()), labels)
+
+
+def _number(config: Config, key: str) -> int:
+    """How many scenes to draw, which no folder can say."""
+    number = getattr(config.data, key)
+    if number is None:
+        raise ConfigError(f"data.{key}: scenes are drawn, so say how many")
+    return int(number)
 
 
 class Labels:
@@ -53,15 +78,15 @@ class Labels:
         self.loss, self.tokens = 0.0, 0
         self.reach, self.examples = Reach(), Examples()
 
-    def add(self, output: Tensor, batch: tuple[Tensor, ...]) -> None:
-        """output: logits [B, classes, H/16, W/16]"""
-        logits = output.float().cpu()
-        images, labels, distance, direction = (part.cpu() for part in batch)
+    def add(self, prediction: Tensor, batch: LabelledScenes) -> None:
+        """prediction: logits [B, classes, H/16, W/16]"""
+        assert batch.distance is not None and batch.direction is not None
+        logits, labels = prediction.float().cpu(), batch.labels.cpu()
         self.loss += F.cross_entropy(logits.double(), labels, ignore_index=IGNORED, reduction="sum").item()
         self.tokens += int((labels != IGNORED).sum())
         predictions = logits.argmax(1)
-        self.reach.add(predictions, labels, distance, direction)
-        self.examples.add(images, labels, predictions)
+        self.reach.add(predictions, labels, batch.distance.cpu(), batch.direction.cpu())
+        self.examples.add(batch.images.cpu(), labels, predictions)
 
     def merge(self, other: Labels) -> None:
         self.loss += other.loss
@@ -80,12 +105,12 @@ class Labels:
 
 
 class TokenLabeller(nn.Module):
-    """A backbone whose stages 3 and 4 are read by one linear layer each: the head moves nothing between tokens."""
+    """A backbone and one linear layer on each of its maps at strides 16 and 32; the head mixes no tokens."""
 
-    def __init__(self, name: str, classes: int, **arguments: Any):
+    def __init__(self, backbone: nn.Module, classes: int):
         super().__init__()
-        self.backbone = timm.create_model(name, features_only=True, out_indices=(2, 3), **arguments)
-        heads = [nn.Conv2d(width, classes, 1) for width in self.backbone.feature_info.channels()]
+        self.backbone = backbone
+        heads = [nn.Conv2d(width, classes, 1) for width in backbone.feature_info.channels()]  # type: ignore[union-attr, operator]
         for head in heads:
             nn.init.trunc_normal_(head.weight, std=0.02)
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
@@ -99,7 +124,7 @@ class TokenLabeller(nn.Module):
 
 
 class Reach:
-    """Counts of right and of all object tokens per direction and distance, in bins of one token."""
+    """Counts correct and all object tokens per direction and distance, in bins of one token."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[int, int], np.ndarray] = {}

@@ -15,10 +15,10 @@ from reports.content.values import (
     NOTHING,
     Count,
     Judged,
-    Measurement,
     PairedDifference,
     Printed,
     PrintedDifference,
+    SeedMean,
     State,
     Text,
     Value,
@@ -135,7 +135,7 @@ def configs(ablation: Ablation, plan: Plan) -> dict[str, str]:
 def result(row: ArmRow, decimals: int) -> Value:
     """The mean over seeds, or the state of runs that have none."""
     if row.interval is not None:
-        return Measurement(row.interval, row.planned, decimals)
+        return SeedMean(row.interval, row.planned, decimals)
     return State(row.state) if row.planned else NOTHING
 
 

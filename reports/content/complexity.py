@@ -86,6 +86,11 @@ def rows(only: str | None = None) -> list[CountableModel]:
     return chosen
 
 
+def unpublished(label: str, model: str, size: int) -> list[CountableModel]:
+    """A model of timm that the papers print nothing about, as ``rows`` gives those of the specification."""
+    return [CountableModel(label=label, model=model, size=size)]
+
+
 @cache
 def counted_at() -> dict[tuple[TableRow, str], float]:
     """(source, table, row), metric → the committed count of the model that is printed there."""
@@ -161,6 +166,8 @@ def to_json(counted: Sequence[CountedModel]) -> str:
 
 def summary(counted: Sequence[CountedModel]) -> str:
     judged = [c for item in counted for c in item.comparisons if c.agrees is not None]
+    if not judged:
+        return "The papers print no number to compare with."
     return f"{sum(bool(c.agrees) for c in judged)} of {len(judged)} printed numbers agree at their printed precision."
 
 

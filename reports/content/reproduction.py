@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reports.content import complexity
 from reports.content.table import ArmRow, TaskTable
-from reports.content.values import WAITING, Count, Measurement, Reproduced, State, Value
+from reports.content.values import WAITING, Count, Reproduced, SeedMean, State, Value
 from results.papers import Number
 from results.statistics import Comparison, Interval, Verdict, judge
 from run_format import NOT_RUN
@@ -86,7 +86,7 @@ class Counterpart:
         if self.interval is None or self.row is None:
             return State(self.state)
         to_printed = None if self.number.value is None else self.interval.mean - self.number.value
-        return Reproduced(Measurement(self.interval, self.row.planned, self.decimals), to_printed, self.verdict)
+        return Reproduced(SeedMean(self.interval, self.row.planned, self.decimals), to_printed, self.verdict)
 
 
 def counterparts(

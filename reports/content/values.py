@@ -109,7 +109,7 @@ class Span(Value):
 
 
 @dataclass(frozen=True)
-class Measurement(Value):
+class SeedMean(Value):
     """``72.10 ± 0.21 (n = 3)``: a mean ± half of its interval; ``(1 of 3)`` where planned seeds are missing."""
 
     interval: Interval
@@ -210,7 +210,7 @@ class Judged(Value):
 class Reproduced(Value):
     """Our mean beneath a printed number: the mean, its difference to that number, and the verdict on it."""
 
-    measurement: Measurement
+    measurement: SeedMean
     to_printed: float | None
     verdict: Verdict
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.folder.run_folder import RunFolder
+from run_format import ATTEMPTS
 
-FILE = "attempts.jsonl"
 PREEMPTED, TIMED_OUT, LOST_CONTACT = "preempted", "timed out", "lost contact"
 RESTARTED = "restarted"  # Slurm started the job again after an end that it did not announce: preemption, a dead node
-CANCELLED, FAILED, DONE = "cancelled", "failed", "done"
 COUNTED = (PREEMPTED, TIMED_OUT, LOST_CONTACT, RESTARTED)
 
 
@@ -66,13 +65,13 @@ def seconds(folder: RunFolder) -> float:
 
 
 def _append(folder: RunFolder, row: dict[str, Any]) -> None:
-    with suppress(OSError), (folder.path / FILE).open("a") as file:  # a full disk must not end the run
+    with suppress(OSError), (folder.path / ATTEMPTS).open("a") as file:  # a full disk must not end the run
         file.write(json.dumps({**row, "time": round(time.time(), 1)}) + "\n")
 
 
 def _rows(folder: RunFolder) -> list[dict[str, Any]]:
     try:
-        lines = (folder.path / FILE).read_text(errors="replace").splitlines()
+        lines = (folder.path / ATTEMPTS).read_text(errors="replace").splitlines()
     except OSError:
         return []
     rows = []

@@ -28,12 +28,13 @@ NEVER = 10**9  # time-outs after which submitit gives up: the job itself counts 
 
 
 @dataclass(frozen=True)
-class Batch:
+class JobBatch:
     """What one call of sbatch submits: an array of runs, or a single one."""
 
     name: str
     resources: Resources
     runs: tuple[str, ...]  # ids, by array index
+    code: Path  # the copy of the code that they run
     at_once: int | None = None  # of an array's tasks; None = all
     after: tuple[str, ...] = ()  # names of batches that must have ended, whatever became of them
     parents: tuple[str, ...] = ()  # runs that must be done
@@ -44,27 +45,33 @@ class Batch:
 
 
 def deal(
-    runs: Sequence[PlannedRun], waits: Mapping[str, str], largest: int, max_parallel: int | None, prefix: str
-) -> list[Batch]:
+    runs: Sequence[PlannedRun],
+    copies: Mapping[str, Path],
+    waits: Mapping[str, str],
+    largest: int,
+    max_parallel: int | None,
+    prefix: str,
+) -> list[JobBatch]:
     """Batches in the order in which they are to be submitted.
 
-    One array for all runs with the same resources, split at ``largest`` tasks. ``waits``: runs that wait for another
-    run, which Slurm can say of a job only, so each of these is a batch of its own. At most ``max_parallel`` runs at a
-    time: what cannot share an array's own limit is put one behind the other.
+    One array for all runs with the same resources and the same copy of the code, split at ``largest`` tasks. waits:
+    runs that wait for another run; Slurm knows dependencies between jobs only, so each of these runs is a batch of its
+    own. At most ``max_parallel`` runs at a time: batches that cannot share the limit of an array wait for one another.
     """
-    groups: list[list[Batch]] = []
-    for resources in dict.fromkeys(Resources.of(run.config) for run in runs):
-        alike = [run.id for run in runs if run.id not in waits and Resources.of(run.config) == resources]
+    groups: list[list[JobBatch]] = []
+    kinds = {run.id: (Resources.of(run.config), copies[run.id]) for run in runs}
+    for resources, code in dict.fromkeys(kinds.values()):
+        alike = [run.id for run in runs if run.id not in waits and kinds[run.id] == (resources, code)]
         parts = [tuple(alike[start : start + largest]) for start in range(0, len(alike), largest)]
-        groups.append([Batch("", resources, part) for part in parts])
-    late = [run for run in runs if run.id in waits]
-    groups.append([Batch("", Resources.of(run.config), (run.id,), parents=(waits[run.id],)) for run in late])
+        groups.append([JobBatch("", resources, part, code) for part in parts])
+    late = [run.id for run in runs if run.id in waits]
+    groups.append([JobBatch("", kinds[run][0], (run,), kinds[run][1], parents=(waits[run],)) for run in late])
     number = itertools.count()
     named = [[replace(batch, name=f"{prefix}.{next(number)}") for batch in group] for group in groups if group]
     return _throttled(named, max_parallel) if max_parallel else list(itertools.chain(*named))
 
 
-def _throttled(groups: list[list[Batch]], max_parallel: int) -> list[Batch]:
+def _throttled(groups: list[list[JobBatch]], max_parallel: int) -> list[JobBatch]:
     """The groups' batches, with limits and an order by which all together run ``max_parallel`` at a time.
 
     Think of as many slots, divided among the groups: an array takes all slots of its group and fills them by its own
@@ -99,12 +106,12 @@ class Executor(SlurmExecutor):  # type: ignore[misc]
         return str(self._make_submission_file_text(self._submitit_command_str, "text"))
 
 
-def executor(batch: Batch, folder: Path, code: Path, jobs: Mapping[str, str], run_jobs: Mapping[str, str]) -> Executor:
-    """What submits a batch. jobs: batch names to job ids; run_jobs: run ids to job ids, for what it waits for."""
+def executor(batch: JobBatch, folder: Path, jobs: Mapping[str, str], run_jobs: Mapping[str, str]) -> Executor:
+    """Submits a batch. jobs: batch names to job ids; run_jobs: run ids to job ids, for its dependencies."""
     parameters = batch.resources.parameters()
     waits = [f"afterany:{jobs[name]}" for name in batch.after]
     waits += [f"afterok:{run_jobs[run]}" for run in batch.parents]
-    extra = {**parameters.pop("additional_parameters"), "chdir": str(code)}
+    extra = {**parameters.pop("additional_parameters"), "chdir": str(batch.code)}
     if batch.parents:
         extra["kill-on-invalid-dep"] = "yes"  # else it would wait for a failed parent for ever
     made = Executor(folder, max_num_timeout=NEVER, python=PYTHON)

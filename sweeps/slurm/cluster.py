@@ -178,7 +178,7 @@ def _ask(*command: str) -> tuple[bool, str]:
 def refusal(said: str) -> str:
     """The part of a complaint that says what is wrong, without the program's name."""
     said = re.sub(
-        r"\b(sbatch|squeue|sacct|scontrol|scancel|allocation failure|error|fatal|Batch job submission failed):\s*",
+        r"\b(sbatch|squeue|sacct|scontrol|scancel|allocation failure|error|fatal|JobBatch job submission failed):\s*",
         "",
         said,
     )

@@ -21,6 +21,7 @@ from experiments.folder.claim import EXPIRES_SECONDS
 from experiments.folder.run_folder import RunFolder
 from experiments.interrupts import Interrupted, Interrupts
 from experiments.schema import Config
+from run_format import CANCELLED, DONE, FAILED, INTERRUPTED
 from sweeps.slurm import attempts
 from sweeps.slurm.cluster import Situation, requeue, situation
 
@@ -55,7 +56,7 @@ class TrainRun(Checkpointable):  # type: ignore[misc]
                 attempts.ended(folder, job.job_id, how)
                 if how in (attempts.PREEMPTED, attempts.TIMED_OUT, attempts.LOST_CONTACT):
                     _go_on(folder, config, job.job_id, how)
-            elif how != attempts.FAILED:
+            elif how != FAILED:
                 return  # where Slurm kills a job for a process that ends badly, the first one must still act
         if code:
             sys.exit(code)
@@ -63,7 +64,7 @@ class TrainRun(Checkpointable):  # type: ignore[misc]
     def _train(self, folder: RunFolder, config: Config, job: JobEnvironment, interrupts: Interrupts) -> tuple[str, int]:
         """How the run, or this attempt at it, ended, and the exit code that says so."""
         from experiments.training.devices import LostContact
-        from experiments.training.engine import run
+        from experiments.training.loop import run
 
         try:
             if job.global_rank == 0:
@@ -77,8 +78,8 @@ class TrainRun(Checkpointable):  # type: ignore[misc]
             return attempts.LOST_CONTACT, error.exit_code
         except SuiteError as error:
             print(error, file=sys.stderr, flush=True)
-            return attempts.FAILED, error.exit_code
-        return attempts.DONE, 0
+            return FAILED, error.exit_code
+        return DONE, 0
 
 
 class TimeRun(Checkpointable):  # type: ignore[misc]
@@ -107,7 +108,7 @@ def why_interrupted(signal: str, found: Situation | None, restarts: int, signal_
     if found is not None and found.preempted:
         return attempts.PREEMPTED
     if signal not in ("SIGUSR1", "SIGUSR2"):
-        return attempts.CANCELLED
+        return CANCELLED
     far = found is not None and found.seconds_left is not None and found.seconds_left > signal_seconds + SLACK_SECONDS
     return attempts.PREEMPTED if far else attempts.TIMED_OUT  # where it is not known, what has a cap
 
@@ -137,7 +138,7 @@ def _go_on(folder: RunFolder, config: Config, job: str, how: str) -> None:
     times = spent[attempts.TIMED_OUT] + spent[attempts.LOST_CONTACT]
     if how != attempts.PREEMPTED and times > config.slurm.max_timeouts:
         with suppress(SuiteError):
-            folder.set_state("interrupted", cause=f"{how}: job {job} has been requeued {times - 1} times for that")
+            folder.set_state(INTERRUPTED, cause=f"{how}: job {job} has been requeued {times - 1} times for that")
         return
     for _ in range(ASK_TIMES):
         worked, complaint = requeue(job)

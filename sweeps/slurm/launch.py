@@ -10,23 +10,23 @@ from pathlib import Path
 
 import atomic_file
 from errors import RunFolderError, WriteError
-from experiments.data.layout import check_root
+from experiments.data.registry import check_root
 from experiments.folder.claim import holder_of, take
-from experiments.folder.provenance import code_fingerprint
 from experiments.folder.run_folder import RunFolder
-from sweeps import snapshot
+from run_format import DONE, FAILED, RUNNING
+from sweeps import run_code, snapshot
 from sweeps.plan import Plan, PlannedRun
 from sweeps.slurm import shared
-from sweeps.slurm.batches import Batch, deal, executor, submit, unbroken
+from sweeps.slurm.batches import JobBatch, deal, executor, submit, unbroken
 from sweeps.slurm.cluster import USUAL_ARRAY_SIZE, Cluster, Limits, SlurmError
 from sweeps.slurm.job import TrainRun
 from sweeps.slurm.resources import Resources
 from sweeps.slurm.submissions import FOLDER, Submission, SubmittedRun, find, known
-from sweeps.status import DONE, FAILED, RUNNING, describe
+from sweeps.status import describe
 
 
 @dataclass
-class Outcome:
+class SubmissionOutcome:
     """Run ids by what this launch did about them."""
 
     done: list[str] = field(default_factory=list)
@@ -49,12 +49,15 @@ def launch(
     retry_failed: bool = False,
     force: bool = False,
     say: Callable[[str], None] = print,
-) -> Outcome:
+    at: str | None = None,
+    new_code: bool = False,
+) -> SubmissionOutcome:
     """Submits every run of the plan that is not finished, queued or running, and returns.
 
-    max_parallel: runs at a time, of those submitted now. force: go on with checkpoints that other code wrote.
-    Raises SuiteError for whatever is wrong before anything is submitted. Where Slurm refuses in the middle, what was
-    submitted stays, and the outcome says so.
+    max_parallel: runs at a time, of those submitted now. force: go on with checkpoints that other code wrote. at,
+    new_code: which code, as ``sweeps.run_code.choose`` takes them.
+    Raises SuiteError for every cause known before anything is submitted. Where Slurm refuses a later batch, the
+    submitted ones stay, and the outcome names the problem.
     """
     with _alone(runs_dir):
         found = find(runs_dir, plan.distinct(), cluster)
@@ -63,27 +66,30 @@ def launch(
             return outcome
         limits = cluster.limits()
         refuse_unfit(missing, runs_dir, limits)
+        code = run_code.choose(plan, missing, runs_dir, at, new_code, force)
         if not force:
-            refuse_other_code(missing, runs_dir)
-        submission = Submission(runs_dir, plan.sweep, snapshot.take(runs_dir / FOLDER / "code"))
+            code.refuse_other_code(runs_dir)
+        submission = Submission(runs_dir, plan.sweep)
         waits = _waits(missing, runs_dir)
-        batches = deal(missing, waits, limits.max_array_size, max_parallel, _prefix(plan, submission))
+        batches = deal(missing, code.copies, waits, limits.max_array_size, max_parallel, _prefix(plan, submission))
         _try(batches, submission, cluster)
         cluster.cancel([found[run.id].id for run in missing if run.id in found and found[run.id].alive])
         for run in missing:
-            RunFolder(runs_dir / run.id).freeze(run.config)
+            code.freeze(RunFolder(runs_dir / run.id), run.config)
+        for line in code.describe():
+            say(line)
         run_jobs = {run: submitted.id for run, submitted in alive.items()}
         _hand_over(batches, submission, runs_dir, run_jobs, force, outcome, say)
     return outcome
 
 
 def _hand_over(
-    batches: list[Batch],
+    batches: list[JobBatch],
     submission: Submission,
     runs_dir: Path,
     run_jobs: dict[str, str],
     force: bool,
-    outcome: Outcome,
+    outcome: SubmissionOutcome,
     say: Callable[[str], None],
 ) -> None:
     """Submits the batches in their order, writing down each number at once; stops where Slurm refuses."""
@@ -93,7 +99,7 @@ def _hand_over(
         calls = [TrainRun(runs_dir / run, Path.cwd(), force) for run in batch.runs]
         try:
             with unbroken():
-                number = submit(executor(batch, submission.folder, submission.code, jobs, run_jobs), calls)
+                number = submit(executor(batch, submission.folder, jobs, run_jobs), calls)
                 jobs[batch.name] = number
                 submission.write(batches, jobs)
         except (SlurmError, WriteError) as error:
@@ -108,29 +114,29 @@ def _hand_over(
 
 def scripts(
     plan: Plan, runs_dir: Path, cluster: Cluster | None, max_parallel: int | None, retry_failed: bool
-) -> list[tuple[Batch, str]]:
+) -> list[tuple[JobBatch, str]]:
     """What ``launch`` would submit, as batch scripts; nothing is written. cluster: None where there is no Slurm."""
     found = find(runs_dir, plan.distinct(), cluster) if cluster else known(runs_dir, plan.distinct())[0]
     _, missing, alive = choose(plan, runs_dir, found, retry_failed)
     limits = cluster.limits() if cluster else None
     if limits:
         refuse_unfit(missing, runs_dir, limits)
-    submission = Submission(runs_dir, plan.sweep, runs_dir / FOLDER / "code" / "SNAPSHOT")
+    submission = Submission(runs_dir, plan.sweep)
     largest = limits.max_array_size if limits else USUAL_ARRAY_SIZE
-    batches = deal(missing, _waits(missing, runs_dir), largest, max_parallel, _prefix(plan, submission))
+    copies = {run.id: runs_dir / snapshot.COPIES / "COPY" for run in missing}
+    batches = deal(missing, copies, _waits(missing, runs_dir), largest, max_parallel, _prefix(plan, submission))
     numbers = {batch.name: f"JOB_{batch.name}" for batch in batches}
     run_jobs = {run: submitted.id for run, submitted in alive.items()}
     run_jobs |= {run: batch.job_of(run, numbers[batch.name]) for batch in batches for run in batch.runs}
-    made = [executor(batch, submission.folder, submission.code, numbers, run_jobs) for batch in batches]
-    return [(batch, one.text(len(batch.runs))) for batch, one in zip(batches, made)]
+    return [(batch, executor(batch, submission.folder, numbers, run_jobs).text(len(batch.runs))) for batch in batches]
 
 
 def choose(
     plan: Plan, runs_dir: Path, found: Mapping[str, SubmittedRun], retry_failed: bool
-) -> tuple[Outcome, list[PlannedRun], dict[str, SubmittedRun]]:
+) -> tuple[SubmissionOutcome, list[PlannedRun], dict[str, SubmittedRun]]:
     """What is to be submitted, what is not and why, and the jobs that live and know what to run."""
     alive = {run: submitted for run, submitted in found.items() if submitted.alive and submitted.has_call}
-    outcome = Outcome()
+    outcome = SubmissionOutcome()
     missing: dict[str, PlannedRun] = {}
     rows = {row.run: row for row in describe(plan, runs_dir, found)}
     for run in plan.distinct().values():
@@ -164,22 +170,7 @@ def refuse_unfit(runs: list[PlannedRun], runs_dir: Path, limits: Limits) -> None
             shared.check(Path(sys.prefix), "the Python environment", limits)
 
 
-def refuse_other_code(runs: list[PlannedRun], runs_dir: Path) -> None:
-    """Raises RunFolderError for runs that would refuse to go on, which they would say only when their turn comes."""
-    now = code_fingerprint()
-    other = []
-    for folder in (RunFolder(runs_dir / run.id) for run in runs):
-        began_with = folder.read_json("provenance.json").get("code_fingerprint", now)
-        if now not in began_with.split("+") and any(folder.checkpoints.glob("step-*")):
-            other.append(folder.id)
-    if other:
-        raise RunFolderError(
-            f"{len(other)} runs began with other code (atm/ or experiments/ changed since), e.g. {other[0]}; go back "
-            "to that code, or go on with --force, which marks them and keeps them out of averages"
-        )
-
-
-def described(batch: Batch, number: str) -> str:
+def described(batch: JobBatch, number: str) -> str:
     if len(batch.runs) == 1:
         return f"job {number}: {batch.runs[0]}" + (f", after {batch.parents[0]}" if batch.parents else "")
     limit = f", at most {batch.at_once} at a time" if batch.at_once else ""
@@ -196,12 +187,12 @@ def _prefix(plan: Plan, submission: Submission) -> str:
     return f"{plan.sweep}.{submission.id}"
 
 
-def _try(batches: list[Batch], submission: Submission, cluster: Cluster) -> None:
+def _try(batches: list[JobBatch], submission: Submission, cluster: Cluster) -> None:
     """Asks Slurm whether it would ever run each kind of batch. Raises SlurmError."""
     for resources in dict.fromkeys(batch.resources for batch in batches):
-        batch = Batch("try", resources, ("try",))
+        batch = JobBatch("try", resources, ("try",), submission.folder)
         script = submission.folder / "try.sh"
-        atomic_file.write(script, executor(batch, submission.folder, submission.folder, {}, {}).text(1) + "\n")
+        atomic_file.write(script, executor(batch, submission.folder, {}, {}).text(1) + "\n")
         try:
             cluster.check(script)
         except SlurmError:

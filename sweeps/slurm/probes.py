@@ -18,12 +18,12 @@ from sweeps import snapshot
 from sweeps.plan import Plan, PlannedRun
 from sweeps.price import Price, known
 from sweeps.rates import ON_SLURM, PRICES, Rates, Setup
-from sweeps.slurm.batches import Batch, executor, submit, unbroken
+from sweeps.slurm.batches import JobBatch, executor, submit, unbroken
 from sweeps.slurm.cluster import Cluster, SlurmError
 from sweeps.slurm.job import TimeRun
 from sweeps.slurm.launch import refuse_unfit
 from sweeps.slurm.resources import Resources
-from sweeps.slurm.submissions import FOLDER, Submission
+from sweeps.slurm.submissions import Submission
 
 MINUTES = 30  # at most, of a job that takes one or two
 POLL_SECONDS = 1.0  # between looks at the files
@@ -49,8 +49,7 @@ def estimate_on_slurm(
     missing = rates.missing(list(plan.distinct().values()), ON_SLURM, fresh)
     if missing:
         refuse_unfit([run for _, run in missing], runs_dir, cluster.limits())
-        submission = Submission(runs_dir, plan.sweep, snapshot.take(runs_dir / FOLDER / "code"))
-        _measure(missing, rates, submission, cluster, max_parallel, say)
+        _measure(missing, rates, snapshot.take(runs_dir), Submission(runs_dir, plan.sweep), cluster, max_parallel, say)
     price = known(plan, runs_dir, ON_SLURM)
     assert price is not None
     return price
@@ -59,6 +58,7 @@ def estimate_on_slurm(
 def _measure(
     missing: list[tuple[Setup, PlannedRun]],
     rates: Rates,
+    code: Path,
     submission: Submission,
     cluster: Cluster,
     max_parallel: int | None,
@@ -72,10 +72,11 @@ def _measure(
             for number, (_, run) in enumerate(missing):
                 config, out = submission.folder / f"{run.id}.yaml", submission.folder / f"{run.id}.json"
                 atomic_file.write(config, write_yaml(run.config.as_dict()))
-                batch = Batch(f"price.{submission.id}.{number}", _one_device(Resources.of(run.config)), (run.id,))
+                resources = _one_device(Resources.of(run.config))
+                batch = JobBatch(f"price.{submission.id}.{number}", resources, (run.id,), code)
                 if max_parallel and number >= max_parallel:
                     batch = replace(batch, after=(f"price.{submission.id}.{number - max_parallel}",))
-                made = executor(batch, submission.folder, submission.code, by_name, {})
+                made = executor(batch, submission.folder, by_name, {})
                 with unbroken():
                     by_name[batch.name] = jobs[run.id] = submit(made, [TimeRun(config, out, Path.cwd())])
                 say(f"job {jobs[run.id]} times {run.arm}")

@@ -15,7 +15,7 @@ from errors import RunFolderError
 from sweeps.slurm.cluster import Cluster, Job, SlurmError
 
 if TYPE_CHECKING:  # it imports submitit, which only a launch needs
-    from sweeps.slurm.batches import Batch
+    from sweeps.slurm.batches import JobBatch
 
 FOLDER = "slurm"
 FILE = "submission.json"
@@ -48,14 +48,17 @@ class SubmittedRun:
 class Submission:
     """A launch: written before anything is submitted, so that jobs are found again if it dies half-way."""
 
-    def __init__(self, runs_dir: Path, sweep: str, code: Path):
+    def __init__(self, runs_dir: Path, sweep: str):
         self.id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"  # sorts by time
         self.folder = runs_dir / FOLDER / self.id
-        self.sweep, self.code = sweep, code
+        self.sweep = sweep
 
-    def write(self, batches: Iterable[Batch], jobs: Mapping[str, str]) -> None:
-        described = [{"name": batch.name, "job": jobs.get(batch.name), "runs": list(batch.runs)} for batch in batches]
-        content = {"sweep": self.sweep, "code": str(self.code), "batches": described}
+    def write(self, batches: Iterable[JobBatch], jobs: Mapping[str, str]) -> None:
+        described = [
+            {"name": batch.name, "job": jobs.get(batch.name), "runs": list(batch.runs), "code": str(batch.code)}
+            for batch in batches
+        ]
+        content = {"sweep": self.sweep, "batches": described}
         atomic_file.write(self.folder / FILE, json.dumps(content, indent=1) + "\n")
 
 
@@ -67,6 +70,11 @@ def find(runs_dir: Path, runs: Collection[str], cluster: Cluster) -> dict[str, S
     """
     rows = list(_rows(runs_dir, set(runs), strict=True))
     return _matched(rows, runs, cluster) if rows else {}
+
+
+def exist(runs_dir: Path, runs: Collection[str]) -> bool:
+    """Whether any of the runs was ever submitted. Raises RunFolderError for a record that cannot be read."""
+    return any(True for _ in _rows(runs_dir, set(runs), strict=True))
 
 
 def known(runs_dir: Path, runs: Collection[str]) -> tuple[dict[str, SubmittedRun], str | None]:

@@ -25,7 +25,7 @@ NO_SITE = Path("/no/site.yaml")
 
 
 def asked(runs_dir: object, site: Path = NO_SITE, *words: str) -> Asked:
-    return examination.understand([*words, f"runs_dir={runs_dir}"], run.runs_folder, site)
+    return examination.understand([*words, f"runs_dir={runs_dir}"], site)
 
 
 def found(check, question: Asked) -> dict[str, tuple[str, str]]:
@@ -99,7 +99,7 @@ def test_torch_is_not_imported_before_the_check_of_the_gpu(tmp_path):
         "light = not {'torch', 'yaml', 'omegaconf'} & set(sys.modules)\n"
         "names = [check.__name__ for check in examination.CHECKS]\n"
         "examination.CHECKS = examination.CHECKS[:names.index('gpu')]\n"
-        f"findings = examination.examine(['experiment=scenes', 'runs_dir={tmp_path}'], run.runs_folder)\n"
+        f"findings = examination.examine(['experiment=scenes', 'runs_dir={tmp_path}'])\n"
         "print(light, len(findings) > 9, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -280,7 +280,7 @@ def test_a_run_folder_that_can_be_made_is_not_made(tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "SLOW_SYNC_SECONDS", 60)
     site = tmp_path / "site.yaml"
     site.write_text(f"runs_dir: {tmp_path / 'of the site'}\n")
-    question = examination.understand([], run.runs_folder, site)
+    question = examination.understand([], site)
     expect(found(storage.run_folder, question)["run folder"], OK, f"{tmp_path / 'of the site'}, to be made")
     assert list(tmp_path.iterdir()) == [site]
 

@@ -103,7 +103,7 @@ def assert_equal_runs(folder: RunFolder, reference: RunFolder) -> None:
     for name in ("metrics.jsonl", "weights.safetensors"):
         assert (folder.path / name).read_bytes() == (reference.path / name).read_bytes(), name
     ours, theirs = (checkpoint.read(checkpoint.newest_valid(f.checkpoints).path) for f in (folder, reference))
-    for part in ("model", "ema", "optimizer", "scaler", "step", "epochs_logged", "loss_sum", "last", "rows", "ledger"):
+    for part in ("model", "ema", "optimizer", "scaler", "step", "rows", "loss_sum", "last", "log", "ledger"):
         assert same(ours[part], theirs[part]), part
     for part in ("metrics", "curves"):
         assert folder.finished()[part] == reference.finished()[part]

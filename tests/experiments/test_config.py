@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from errors import ConfigError
-from experiments.config import ROOT, from_dict, get, parse_overrides, read_yaml, recipe_names, resolve, site_settings
+from experiments.backbones import timm_names
+from experiments.config import ROOT, from_dict, parse_overrides, read_yaml, recipe_names, resolve, site_settings
 from experiments.identity import run_id
-from experiments.schema import FIELDS
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,28 @@ from experiments.schema import FIELDS
         ({"model.offset_interval": "stages"}, "stage"),
         ({"data.image_size": [64]}, "height and width"),
         ({"model.offsets": "zero", "model.samples": 3}, "model.samples=3"),
+        ({"task": "classificatoin"}, "'classification'"),
+        ({"model.mixer": "identiy"}, "'identity'"),
+        ({"train.steps": 9, "train.epochs": 2}, "set one of them"),
+        ({"train.warmup_steps": 9, "train.warmup_epochs": 2}, "set one of them"),
+        ({"train.steps": 9, "train.warmup_steps": 9}, "less than train.steps=9"),
+        ({"train.steps": 9, "train.schedule_on": "epoch"}, "train.schedule_on=epoch"),
+        ({"train.epochs": None}, "both null"),
+        ({"train.schedule": "multi_step"}, "'multistep'"),
+        ({"train.schedule": "multistep"}, "train.milestones"),
+        ({"train.schedule": "multistep", "train.milestones": [2, 1]}, "rising"),
+        ({"train.schedule": "multistep", "train.milestones": [1, 3]}, "train.epochs=3"),
+        ({"train.schedule": "multistep", "train.milestones": [9], "train.steps": 9}, "train.steps=9"),
+        ({"train.milestones": [1]}, "only train.schedule=multistep"),
+        ({"train.power": 0.9}, "only train.schedule=polynomial"),
+        ({"model": "timm/convnext_tyny"}, "'timm/convnext_tiny'"),
+        ({"model": "convnext_tiny"}, "timm/NAME"),
+        ({"model": "timm/resnet10t", "model.offsets": "axial"}, "model.offsets=axial"),
+        ({"model": "timm/resnet10t", "model.mixer": "identity"}, "model.mixer=identity"),
+        ({"devices": 9}, "a batch of 8 images is enough for at most 8 devices"),
+        ({"devices": 5, "augment.cutmix": 1.0}, "at most 4 devices, a pair"),
+        ({"machine.batch_per_device": 1, "augment.mixup": 0.8}, "in pairs"),
+        ({"machine.batch_per_device": 0}, "at least 1"),
     ],
 )
 def test_bad_settings_are_refused_in_one_line_that_names_the_valid_choice(overrides, names):
@@ -75,6 +97,43 @@ def test_nulls_become_the_variants_values():
     assert (zero.offset_sharing, zero.offset_interval, zero.peg) == (None, None, False)
 
 
+def test_a_run_counts_in_the_unit_that_was_set_last():
+    train = resolve("scenes", {"train.steps": 40, "train.eval_every_steps": 10, "train.warmup_steps": 4}).train
+    assert (train.epochs, train.eval_every, train.warmup_epochs) == (None, None, None)
+    assert (train.total_steps(7), train.steps_between_evaluations(7), train.schedule_on) == (40, 10, "step")
+    train = resolve("scenes", {"train.steps": 40}, {"train.epochs": 2}).train
+    assert (train.epochs, train.steps, train.total_steps(7), train.steps_between_evaluations(7)) == (2, None, 14, 7)
+    assert resolve("imagenet", {"train.steps": 40}).train.schedule_on == "step"
+
+
+def test_a_backbone_of_timm_has_no_switch_of_atm():
+    model = resolve("imagenet", {"model": "timm/resnet10t"}, {"model.offsets": None}).model
+    assert {name: value for name, value in vars(model).items() if value is not None} == {"name": "timm/resnet10t"}
+    config = resolve("scenes", {"model": "timm/resnet10t"})
+    assert config.model.drop_path == 0.0, "the recipe's"
+    assert from_dict(config.as_dict()) == config
+
+
+def test_every_model_of_timm_is_known_without_importing_it():
+    import timm
+
+    ours = set(timm.list_models("atmnet_*"))
+    assert timm_names() == set(timm.list_models()) - ours
+    code = "import sys; from experiments.config import resolve; resolve('scenes', {'model': 'timm/resnet10t'}); print('timm' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_mixers_of_installed_packages_are_valid(monkeypatch):
+    monkeypatch.setattr("experiments.config.plugin_names", lambda group: ("pool",) if group == "atm.mixers" else ())
+    assert resolve("scenes", {"model.mixer": "pool"}).model.mixer == "pool"
+
+
+def test_one_image_per_device_is_valid_where_nothing_is_mixed():
+    config = resolve("scenes", {"devices": 8, "machine.batch_per_device": 1})
+    assert (config.machine.devices, config.machine.batch_per_device) == (8, 1)
+
+
 def test_values_of_the_command_line_are_typed():
     given = parse_overrides(["train.lr=1e-3", "model.peg=false", "seeds=[0,1]", "data.root=/a b=c"])
     assert given == {"train.lr": 1e-3, "model.peg": False, "seeds": [0, 1], "data.root": "/a b=c"}
@@ -97,45 +156,6 @@ def test_a_frozen_config_comes_back_as_it_was(name):
     assert run_id(again) == run_id(config)
 
 
-OTHER = {"init": "parent-run", "model.name": "xt", "model.peg": False, "model.offset_sharing": 1, "model.offset_interval": 1,
-         "augment.auto_augment": "rand-m5", "train.clip_grad": 1.0, "train.ema_decay": 0.9, "train.lr_batch": 512,
-         "data.train_images": 77, "data.eval_images": 77, "data.num_classes": 9, "data.image_size": [96, 96],
-         "augment.scale": [0.5, 1.0], "model.samples": 3, "protocol": "tiny", "task": "classification",
-         "model.offsets": "joint", "model.fusion": "mean", "train.precision": "bfloat16", "train.schedule_on": "epoch",
-         "augment.interpolation": "bilinear", "data.root": "/elsewhere", "machine.threads": 2}  # fmt: skip
-
-
-@pytest.mark.parametrize("key", sorted(FIELDS))
-def test_identity_is_every_scientific_setting_and_no_other(key):
-    base = resolve("scenes")
-    before = get(base, key)
-    changed = OTHER.get(key, before + 1 if isinstance(before, int | float) and not isinstance(before, bool) else None)
-    if changed is None:
-        changed = (not before) if isinstance(before, bool) else f"{before}x"
-    other = from_dict(base.as_dict())
-    section, _, name = key.rpartition(".")
-    setattr(getattr(other, section) if section else other, name, changed)
-    assert (run_id(other)[-8:] != run_id(base)[-8:]) == FIELDS[key].metadata["scientific"]
-
-
-def test_identity_of_a_weights_file_is_its_content(tmp_path):
-    one, two = tmp_path / "one.pth", tmp_path / "two.pth"
-    one.write_bytes(b"weights")
-    two.write_bytes(b"weights")
-    first, second = (run_id(resolve("imagenet_384", {"init": str(path)})) for path in (one, two))
-    assert first == second
-    two.write_bytes(b"other weights")
-    assert run_id(resolve("imagenet_384", {"init": str(two)})) != first
-
-
 def test_fine_tuning_needs_weights_to_start_from():
     with pytest.raises(ConfigError, match="init="):
         resolve("imagenet_384")
-
-
-def test_ids_do_not_drift():
-    """A change of a default or of the hash would orphan every run folder there is: it must be meant."""
-    assert run_id(resolve("imagenet", {"model": "t", "seed": 1})) == "imagenet-t-s1-" + GOLDEN
-
-
-GOLDEN = "7c1fed0a"

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.experiments.conftest import write_images
 from timm.layers import DropPath
 from torch import nn
 
 from experiments.config import ROOT, resolve
 from experiments.folder.run_folder import RunFolder
-from experiments.training import engine
+from experiments.training import loop
 from experiments.training.drop_path import place_drop_paths
+from tests.conftest import write_images
 from tests.experiments.processes import (
     EVERYTHING_RANDOM,
     assert_equal_runs,
@@ -45,7 +45,7 @@ def images(tmp_path_factory) -> Path:
 def alone(tmp_path_factory, images) -> RunFolder:
     """The run on one device."""
     folder = frozen(tmp_path_factory.mktemp("alone"), {**SETTINGS, "data.root": str(images)}, "tiny_imagenet")
-    engine.run(folder)
+    loop.run(folder)
     return folder
 
 
@@ -69,7 +69,7 @@ def assert_same_curves(folder: RunFolder, other: RunFolder) -> None:
 def test_micro_batches_change_nothing_but_the_rounding(tmp_path, images, alone):
     folder = together(tmp_path, images, batch_per_device=3)
     assert folder.id == alone.id, "how a batch is split is no part of a run's identity"
-    engine.run(folder)
+    loop.run(folder)
     assert_same_curves(folder, alone)
 
 
@@ -100,7 +100,7 @@ def test_several_devices_give_the_same_curve_as_one(alone, pair, trio, devices):
 
 def test_a_task_whose_loss_counts_tokens_weighs_devices_by_them(tmp_path, small_scenes):
     one, two = (frozen(tmp_path / str(n), {**small_scenes, "machine.devices": n}) for n in (1, 2))
-    engine.run(one)
+    loop.run(one)
     assert finish(two) == (0, "")
     for ours, theirs in zip(rows(one), rows(two), strict=True):
         assert ours == pytest.approx(theirs, rel=2e-4)
@@ -213,7 +213,7 @@ def test_unreadable_training_images_are_listed_for_all_devices(tmp_path):
         (images / "train" / f"class{label}" / "5.jpg").write_bytes(b"no image")
     settings = {**SETTINGS, "data.root": str(images), "data.bad_image_tolerance": 0.1, "augment.repeats": 1}
     one, two = (frozen(tmp_path / str(n), {**settings, "machine.devices": n}, "tiny_imagenet") for n in (1, 2))
-    engine.run(one)
+    loop.run(one)
     assert finish(two)[0] == 0
     assert sorted(two.finished()["bad_images"]) == sorted(one.finished()["bad_images"])
     assert [f"class{label}/5.jpg" in name for label, name in enumerate(sorted(two.finished()["bad_images"]))] == [

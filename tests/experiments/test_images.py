@@ -15,10 +15,10 @@ from PIL import Image
 from errors import DataError, RunFailed
 from experiments.config import resolve
 from experiments.data.images import READABLE, open_images, train_transform
-from experiments.data.layout import check_root
 from experiments.data.ledger import Ledger
 from experiments.data.loading import Batches
 from experiments.data.order import SampleKey
+from experiments.data.registry import check_root
 
 TEST = {"data.image_size": [32, 32], "data.workers": 0, "train.batch_size": 6}
 
@@ -47,7 +47,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(images):
     epochs = []
     for workers in (0, 2):
         batches = Batches(open_images(config, training=True), 6, 0, True, workers, torch.device("cpu"))
-        epochs.append([batch[0] for (batch,) in batches.steps(1, first=1)])
+        epochs.append([batch.images for (batch,) in batches.steps(1, first=1)])
     assert len(epochs[0]) == 3
     assert all(torch.equal(one, other) for one, other in zip(*epochs, strict=True))
 
@@ -217,11 +217,11 @@ def test_webdataset_shards_are_read_and_judged_completely(images, tmp_path):
     (root / "_info.json").write_text(json.dumps({"splits": splits}))
     config = config_of(root, data__num_classes=3, data__reader="wds/any")
     judged = Batches(open_images(config, training=False), 5, 0, False, 0, torch.device("cpu"))
-    classes = torch.cat([batch[1] for batch in judged.evaluation()])
+    classes = torch.cat([batch.classes for batch in judged.evaluation()])
     assert sorted(classes.tolist()) == [0] * 4 + [1] * 4 + [2] * 4
     for workers in (0, 1):
         trained = Batches(open_images(config, training=True), 6, 0, True, workers, torch.device("cpu"))
-        epochs = [torch.cat([batch[0] for (batch,) in trained.steps(number)]) for number in (0, 0, 1)]
+        epochs = [torch.cat([batch.images for (batch,) in trained.steps(number)]) for number in (0, 0, 1)]
         assert len(epochs[0]) == 24
         assert torch.equal(epochs[0], epochs[1])
         assert not torch.equal(epochs[0], epochs[2])

@@ -9,13 +9,16 @@ from torch import nn
 
 import atm  # noqa: F401
 from experiments.config import RECIPES, read_recipe, recipe_names, resolve
-from experiments.data.layout import check_root, needs_root
+from experiments.data.batch import unreadable
+from experiments.data.images import LabelledImages
+from experiments.data.registry import check_root, needs_root
 from experiments.folder.run_folder import RunFolder
 from experiments.identity import run_id
 from experiments.tasks.classification import Classification
 from experiments.tasks.registry import build_task
-from experiments.training import engine
-from experiments.training.optimization import build_ema, build_optimizer, build_schedule, set_lr
+from experiments.training import loop
+from experiments.training.optimization import build_ema, build_optimizer
+from experiments.training.schedules import Schedule
 
 BRIEF = {"model": "nano", "train.epochs": 2, "train.batch_size": 8, "train.warmup_epochs": 1, "train.precision": "float32",
          "data.workers": 0, "machine.threads": 1, "data.image_size": [64, 64]}  # fmt: skip
@@ -37,7 +40,7 @@ def test_every_recipe_trains(name, tmp_path, shared_images):
     check_root(config)
     folder = RunFolder(tmp_path / run_id(config))
     folder.freeze(config)
-    summary = engine.run(folder)
+    summary = loop.run(folder)
     assert summary["protocol"] == recipe.protocol
     assert summary["step"] == (4 if not needs_root(recipe) else 6)
     if recipe.train.ema_decay:
@@ -57,10 +60,10 @@ def test_the_papers_recipe_in_figures():
     config = resolve("imagenet")
     train = config.train
     model = nn.Linear(3, 3)
-    schedule = build_schedule(build_optimizer(model, train), train, steps_per_epoch=10)
+    schedule = Schedule(build_optimizer(model, train), train, steps_per_epoch=10)
     rates = []
     for epoch in (0, 1, 5, 150, 299):
-        set_lr(schedule, train, epoch * 10 + 3, steps_per_epoch=10)
+        schedule.set(epoch * 10 + 3)
         rates.append(schedule.optimizer.param_groups[0]["lr"])
     cosine = [
         1e-5 + (1e-3 - 1e-5) * (1 + torch.cos(torch.tensor(torch.pi * e / 300)).item()) / 2 for e in (5, 150, 299)
@@ -82,20 +85,21 @@ def test_weight_decay_spares_vectors_and_peg():
 def test_mixing_is_a_function_of_batch_and_seed(shared_images):
     config = resolve("imagenet", {"data.root": str(shared_images), "data.num_classes": 3})
     task = Classification(config)
-    batch = (torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 0]), torch.full((4,), -1))
-    first, second, other = (task.prepare(tuple(part.clone() for part in batch), seed) for seed in (1, 1, 2))
-    assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
-    assert not torch.equal(first[1], other[1])
-    assert first[1].shape == (4, 3)
-    assert torch.allclose(first[1].sum(1), torch.ones(4))
+    images, classes = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 0])
+    batches = [LabelledImages(images.clone(), unreadable(()), classes.clone()) for _ in range(3)]
+    first, second, third = (task.prepare(batch, seed) for batch, seed in zip(batches, (1, 1, 2)))
+    assert torch.equal(first.images, second.images) and torch.equal(first.classes, second.classes)
+    assert not torch.equal(first.classes, third.classes)
+    assert first.classes.shape == (4, 3)
+    assert torch.allclose(first.classes.sum(1), torch.ones(4))
 
 
 def test_top1_and_top5_count_every_image(shared_images):
     task = Classification(resolve("imagenet", {"data.root": str(shared_images), "data.num_classes": 6}))
     logits = torch.eye(6)[[0, 1, 2, 3]] - torch.eye(6)[[5, 5, 5, 5]]
     judge, other = task.judge(), task.judge()
-    judge.add(logits[:1], (torch.zeros(1, 1), torch.tensor([0])))
-    other.add(logits[1:3], (torch.zeros(2, 1), torch.tensor([1, 5])))
+    judge.add(logits[:1], LabelledImages(torch.zeros(1, 1), unreadable(()), torch.tensor([0])))
+    other.add(logits[1:3], LabelledImages(torch.zeros(2, 1), unreadable(()), torch.tensor([1, 5])))
     judge.merge(other)
     judged = judge.evaluation()
     assert judged.metrics["top1"] == pytest.approx(200 / 3)

@@ -24,7 +24,7 @@ from experiments.config import ROOT, resolve
 from experiments.folder import checkpoint
 from experiments.folder.run_folder import MetricsLog, RunFolder
 from experiments.interrupts import Interrupted
-from experiments.training import engine
+from experiments.training import loop
 from tests.experiments.processes import (
     EVERYTHING_RANDOM,
     assert_equal_runs,
@@ -111,20 +111,20 @@ def test_a_signal_while_an_epoch_is_judged_is_heard_at_once_and_its_row_is_not_l
 
 def test_a_stop_at_any_step_even_the_last_of_an_epoch_loses_nothing(tmp_path, small_scenes, monkeypatch):
     undisturbed = frozen(tmp_path / "undisturbed", small_scenes)
-    engine.run(undisturbed)
+    loop.run(undisturbed)
     folder = frozen(tmp_path / "runs", small_scenes)
-    train_step = engine.Training._train_step
+    train_step = loop.Training._train_step
 
     def stopping(self, micro_batches):
         self.interrupts.received = signal.SIGTERM
         return train_step(self, micro_batches)
 
-    monkeypatch.setattr(engine.Training, "_train_step", stopping)
+    monkeypatch.setattr(loop.Training, "_train_step", stopping)
     for step in range(1, 13):  # three epochs of four steps
         with pytest.raises(Interrupted):
-            engine.run(folder)
+            loop.run(folder)
         assert saved_steps(folder)[-1] == step
-    engine.run(folder)
+    loop.run(folder)
     assert_equal_runs(folder, undisturbed)
 
 
@@ -169,14 +169,14 @@ def test_stale_temporaries_are_swept_and_a_first_checkpoint_that_was_not_complet
     folder = frozen(tmp_path / "runs", small_scenes)
     (folder.checkpoints / ".step-000000004-epoch-0001.pt.0abc.tmp").write_bytes(b"half")
     (folder.checkpoints / "step-000000004-epoch-0001.pt").write_bytes(b"no checksum yet")
-    assert engine.run(folder)["step"] == 12
+    assert loop.run(folder)["step"] == 12
     assert not list(folder.checkpoints.glob(".*"))
 
 
 def test_checkpoints_are_kept_as_asked(tmp_path, small_scenes):
     settings = {**small_scenes, "train.epochs": 7, "machine.keep_checkpoints": 2, "machine.keep_every_epochs": 3}
     folder = frozen(tmp_path / "runs", settings)
-    engine.run(folder)
+    loop.run(folder)
     assert saved_steps(folder) == [3 * 4, 6 * 4, 7 * 4]
     assert {path.suffix for path in folder.checkpoints.iterdir()} == {".pt", ".json"}
 
@@ -208,22 +208,22 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path, small_scenes):
 )
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, small_scenes, other, says):
     foreign = frozen(tmp_path / "runs", {**small_scenes, "train.epochs": 1, **other})
-    engine.run(foreign)
+    loop.run(foreign)
     folder = frozen(tmp_path / "runs", {**small_scenes, "train.epochs": 1})
     shutil.copytree(foreign.checkpoints, folder.checkpoints, dirs_exist_ok=True)
     with pytest.raises(RunFolderError, match=says):
-        engine.run(folder)
+        loop.run(folder)
     assert not folder.finished()
 
 
 def test_a_checkpoint_of_other_code_is_refused_unless_forced(tmp_path, small_scenes, monkeypatch):
     folder = killed(frozen(tmp_path / "runs", {**small_scenes, "train.epochs": 20}), 4)
     before = sorted(folder.checkpoints.iterdir())
-    monkeypatch.setattr(engine.provenance, "code_fingerprint", lambda: "another")
-    with pytest.raises(RunFolderError, match=r"was written by other code .* --force"):
-        engine.run(folder)
+    monkeypatch.setattr(loop, "run_fingerprint", lambda config: "another")
+    with pytest.raises(RunFolderError, match=r"was written by other code.* --force"):
+        loop.run(folder)
     assert sorted(folder.checkpoints.iterdir()) == before
-    assert engine.run(folder, force=True)["notes"] == ["resumed with other code than it started with"]
+    assert loop.run(folder, force=True)["notes"] == ["resumed with other code than it started with"]
     assert folder.read_json("provenance.json")["code_fingerprint"].endswith("+another")
 
 
@@ -232,14 +232,14 @@ def test_other_packages_are_noted_when_a_run_is_resumed(tmp_path, small_scenes):
     provenance = folder.read_json("provenance.json")
     provenance["packages"]["pillow"] = "1.0"
     folder.write_json("provenance.json", provenance)
-    note = engine.run(folder)["notes"][0]
+    note = loop.run(folder)["notes"][0]
     assert note.startswith("resumed with pillow ") and note.endswith("before 1.0")
 
 
 def test_the_final_weights_are_loaded_by_timm(tmp_path, shared_images):
     settings = {**EVERYTHING_RANDOM, "data.root": str(shared_images), "train.epochs": 1, "train.warmup_epochs": 0}
     folder = frozen(tmp_path / "runs", settings, "tiny_imagenet")
-    engine.run(folder)
+    loop.run(folder)
     weights = folder.path / "weights.safetensors"
     model = timm.create_model("atmnet_nano", num_classes=3, checkpoint_path=str(weights))
     averaged = checkpoint.read(checkpoint.newest_valid(folder.checkpoints).path)["ema"]
@@ -271,7 +271,7 @@ def test_one_run_is_held_by_one_process(tmp_path, small_scenes):
 # forks, because only processes that have all been imported before start at the same instant
 RACE = """
 import os, sys, time
-import experiments.training.engine
+import experiments.training.loop
 from experiments.__main__ import main
 
 for folder in sys.argv[1:]:
@@ -320,7 +320,7 @@ def test_an_unwritable_run_folder_is_refused(tmp_path, small_scenes):
 def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(small_disk, small_scenes, tmp_path):
     settings = {**small_scenes, "train.epochs": 40, "machine.failed_saves": 1000}
     undisturbed = frozen(tmp_path / "runs", settings)
-    engine.run(undisturbed)
+    loop.run(undisturbed)
     folder = frozen(small_disk / "runs", settings)
     process = start(folder)
     wait_for_step(folder, 4, process)
@@ -356,7 +356,7 @@ def test_a_run_folder_of_another_user_is_refused(small_scenes):
         before = sorted(folder.path.rglob("*"))
         # all is imported before the user changes: who starts the tests may have a Python of their own
         as_nobody = (
-            "import os, sys, experiments.training.engine; from experiments.__main__ import main\n"
+            "import os, sys, experiments.training.loop; from experiments.__main__ import main\n"
             "os.setgroups([]), os.setgid(65534), os.setuid(65534)\n"
             "sys.exit(main(sys.argv[1:]))"
         )
@@ -401,11 +401,11 @@ def test_a_log_gets_back_what_it_lost_and_loses_what_is_too_much(tmp_path):
 def test_weights_of_one_run_start_another(tmp_path, reference, small_scenes):
     parent, _ = reference
     child = frozen(parent.path.parent, small_scenes | {"init": parent.id})
-    assert engine.run(child)["step"] == 12
+    assert loop.run(child)["step"] == 12
     other = frozen(parent.path.parent, small_scenes | {"init": parent.id, "model.offsets": "token"})
     with pytest.raises(ConfigError, match="does not fit this model"):
-        engine.run(other)
+        loop.run(other)
     rubbish = tmp_path / "weights.pth"
     rubbish.write_bytes(b"no weights")
     with pytest.raises(ConfigError, match="not a checkpoint that can be read safely"):
-        engine.run(frozen(tmp_path / "runs", small_scenes | {"init": str(rubbish)}))
+        loop.run(frozen(tmp_path / "runs", small_scenes | {"init": str(rubbish)}))

@@ -10,7 +10,7 @@ from errors import ConfigError
 from experiments.config import resolve
 from experiments.identity import run_id
 from experiments.schema import SAMPLERS
-from experiments.training import devices, engine
+from experiments.training import devices, loop
 from tests.experiments.processes import finish, frozen, start, wait_for_step
 
 MISSING = "no C++ compiler (g++, clang++) was found"
@@ -81,13 +81,13 @@ def test_a_sampler_that_cannot_run_here_is_refused_in_one_line(tmp_path, small_s
 def test_what_was_refused_for_its_sampler_is_started_with_another(tmp_path, small_scenes):
     settings = {**small_scenes, "train.epochs": 1}
     with pytest.raises(ConfigError):
-        engine.run(frozen(tmp_path, {**settings, "machine.sampler": "triton", "machine.device": "cpu"}))
-    assert engine.run(frozen(tmp_path, settings))["step"] == 4
+        loop.run(frozen(tmp_path, {**settings, "machine.sampler": "triton", "machine.device": "cpu"}))
+    assert loop.run(frozen(tmp_path, settings))["step"] == 4
 
 
 def test_a_slower_one_in_its_place_is_one_line_for_the_whole_run(tmp_path, small_scenes, no_compiler, recwarn):
     folder = frozen(tmp_path, {**small_scenes, "train.epochs": 2})
-    engine.run(folder)
+    loop.run(folder)
     lines = [line.partition(" ")[2].partition(" ")[2] for line in folder.log.read_text().splitlines()]
     assert [line for line in lines if "sampl" in line] == [
         f"WARNING sampling falls back to the slower backend 'eager' on cpu: {MISSING}",
@@ -100,7 +100,7 @@ def test_a_slower_one_in_its_place_is_one_line_for_the_whole_run(tmp_path, small
 def test_a_sampler_that_was_asked_for_is_not_replaced(tmp_path, small_scenes, no_compiler):
     folder = frozen(tmp_path, {**small_scenes, "machine.sampler": "native"})
     with pytest.raises(ConfigError) as caught:
-        engine.run(folder)
+        loop.run(folder)
     assert str(caught.value) == f"machine.sampler=native cannot run here: {MISSING}"
 
 
@@ -112,5 +112,5 @@ def test_going_on_with_another_sampler_is_noted(tmp_path, small_scenes):
     process.kill()
     process.communicate()
     folder = frozen(tmp_path, {**settings, "machine.sampler": "reference"})
-    assert engine.run(folder)["notes"] == ["resumed with sampler reference, before eager"]
+    assert loop.run(folder)["notes"] == ["resumed with sampler reference, before eager"]
     assert folder.read_json("provenance.json")["sampler"] == "reference"

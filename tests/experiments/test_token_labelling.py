@@ -1,14 +1,15 @@
 """The token-labelling task: what it counts, and that depth measures mixing."""
 
-from types import SimpleNamespace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import default_collate
 
+from experiments.config import resolve
+from experiments.data.batch import unreadable
 from experiments.data.order import EpochOrder, stream
-from experiments.data.scenes import CLASSES, IGNORED, TOKEN, draw_layout, normalise, render
+from experiments.data.scenes import CLASSES, IGNORED, TOKEN, LabelledScenes, draw_layout, normalise, render
 from experiments.tasks.token_labelling import DEEP, EXAMPLES, TokenLabelling
 
 CHANCE = 100 / len(CLASSES)
@@ -23,43 +24,36 @@ def one_thread():
 
 
 def config(seed=0, **model):
-    defaults = {
-        "name": "nano",
-        "offsets": "axial",
-        "samples": 1,
-        "peg": None,
-        "offset_sharing": None,
-        "offset_interval": None,
-        "fusion": "pooled",
-        "drop_path": 0.0,
-    }
-    data = SimpleNamespace(image_size=[160, 160], train_images=16, eval_images=40)
-    return SimpleNamespace(model=SimpleNamespace(**{**defaults, **model}), data=data, seed=seed)
+    settings = {f"model.{switch}": value for switch, value in model.items()}
+    return resolve("scenes", settings, {"seed": seed, "data.train_images": 16, "data.eval_images": 40})
 
 
 def batches(task: TokenLabelling, size: int = 16):
     for keys in EpochOrder(len(task.eval_set), size, 0, shuffle=False):
-        yield tuple(default_collate([task.eval_set[key] for key in keys]))
+        yield task.eval_set.collate([task.eval_set[key] for key in keys])
 
 
 def oracle(task: TokenLabelling, right=lambda labels, distance: torch.ones_like(labels, dtype=torch.bool)):
     """Batches, and a predictor that knows their answers and gives them where ``right`` says so."""
     judged = list(batches(task))
-    answers = {id(batch[0]): batch for batch in judged}
 
-    def predict(images):
-        _, labels, distance, _ = answers[id(images)]
-        shown = torch.where(right(labels, distance), labels, labels + 1) % len(CLASSES)
+    def predict(batch):
+        labels = batch.labels
+        shown = torch.where(right(labels, batch.distance), labels, labels + 1) % len(CLASSES)
         return 20.0 * torch.nn.functional.one_hot(shown, len(CLASSES)).permute(0, 3, 1, 2)
 
     return predict, judged
+
+
+def scenes(labels) -> LabelledScenes:
+    return LabelledScenes(torch.empty(len(labels), 0), unreadable(()), labels)
 
 
 def evaluate(task: TokenLabelling, predict, judged):
     judge = task.judge()
     with torch.no_grad():
         for batch in judged:
-            judge.add(predict(batch[0]), batch)
+            judge.add(predict(batch), batch)
     return judge.evaluation()
 
 
@@ -94,7 +88,7 @@ def test_reach_rows_add_up_to_the_accuracy():
     task = TokenLabelling(config())
     torch.manual_seed(0)
     model = task.build_model().eval()
-    evaluation = evaluate(task, model, batches(task))
+    evaluation = evaluate(task, partial(task.predict, model), batches(task))
     rows = evaluation.curves["reach"]
     total = 100 * sum(row["correct"] for row in rows) / sum(row["count"] for row in rows)
     assert evaluation.metrics["token_accuracy"] == pytest.approx(total)
@@ -105,7 +99,7 @@ def test_the_size_of_the_batches_changes_nothing():
     task = TokenLabelling(config())
     torch.manual_seed(0)
     model = task.build_model().eval()
-    one, other = (evaluate(task, model, batches(task, size)) for size in (4, 40))
+    one, other = (evaluate(task, partial(task.predict, model), batches(task, size)) for size in (4, 40))
     assert one.curves == other.curves
     assert one.metrics == pytest.approx(other.metrics, rel=1e-5)
     assert all(np.array_equal(one.examples[name], other.examples[name]) for name in one.examples)
@@ -130,8 +124,8 @@ def test_judges_of_several_devices_merge_into_that_of_one():
     predict, judged = oracle(task, lambda labels, distance: distance < 56)
     alone, first, second = task.judge(), task.judge(), task.judge()
     for number, batch in enumerate(judged):
-        alone.add(predict(batch[0]), batch)
-        (second if number else first).add(predict(batch[0]), batch)
+        alone.add(predict(batch), batch)
+        (second if number else first).add(predict(batch), batch)
     first.merge(second)
     one, other = alone.evaluation(), first.evaluation()
     assert one.curves == other.curves
@@ -142,9 +136,9 @@ def test_judges_of_several_devices_merge_into_that_of_one():
 def test_a_batch_without_a_bar_teaches_nothing():
     task = TokenLabelling(config())
     logits = torch.randn(1, len(CLASSES), 2, 2, requires_grad=True)
-    batch = (torch.empty(0), torch.full((1, 2, 2), IGNORED))
-    task.loss(logits, batch).backward()
-    assert task.count(batch) == 0
+    batch = scenes(torch.full((1, 2, 2), IGNORED))
+    task.loss(lambda images: logits, batch).backward()
+    assert task.weight(batch) == 0
     assert logits.grad.abs().sum() == 0
 
 
@@ -153,11 +147,11 @@ def test_the_loss_leaves_out_all_but_the_bars():
     logits = torch.randn(1, len(CLASSES), 2, 2)
     labels = torch.tensor([[[1, IGNORED], [IGNORED, 3]]])
     by_hand = -(logits.log_softmax(1)[0, 1, 0, 0] + logits.log_softmax(1)[0, 3, 1, 1]) / 2
-    assert task.loss(logits, (torch.empty(0), labels)).item() == pytest.approx(by_hand.item())
+    assert task.loss(lambda images: logits, scenes(labels)).item() == pytest.approx(by_hand.item())
 
 
 def test_preparing_changes_nothing():
-    batch = (torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 1))
+    batch = scenes(torch.zeros(2, 1, 1))
     assert TokenLabelling(config()).prepare(batch, 7) is batch
 
 
@@ -177,10 +171,9 @@ def test_every_arm_labels_tokens_and_every_parameter_learns(arm):
     task = TokenLabelling(config(**arm))
     torch.manual_seed(0)
     model = task.build_model()
-    batch = default_collate([task.train_set[key] for key in next(iter(EpochOrder(16, 4, 0, shuffle=True)))])
-    output = model(batch[0])
-    assert output.shape == (4, len(CLASSES), 10, 10)
-    task.loss(output, batch).backward()
+    batch = task.train_set.collate([task.train_set[key] for key in next(iter(EpochOrder(16, 4, 0, shuffle=True)))])
+    assert task.predict(model, batch).shape == (4, len(CLASSES), 10, 10)
+    task.loss(model, batch).backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert idle == []
 

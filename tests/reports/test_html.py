@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from reports.content.page import Cell, Grid, Page, RunLine, Section, SourceFile
 from reports.content.text import text
-from reports.content.values import Count, Measurement, Numeral, PairedDifference, Text, Value
+from reports.content.values import Count, Numeral, PairedDifference, SeedMean, Text, Value
 from reports.formats import alignment, files, html
 from results.statistics import Difference, Interval
 from tests.reports import tricky
@@ -33,7 +33,7 @@ def test_numbers_with_the_same_words_around_them_meet():
         PairedDifference(Difference(40.97, 32.74, 149.2, 12, 1.0, (), ()), 1),
         Text("baseline"),
         Text("2 × not run"),  # words that begin with a digit are no number
-        Measurement(Interval(5.0, None, None, 2, None), 3, 0),
+        SeedMean(Interval(5.0, None, None, 2, None), 3, 0),
     ]
     assert spaced(column) == [
         " +0.72 [ −1.51,   +2.95] (n =  3)",

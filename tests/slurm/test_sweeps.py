@@ -16,14 +16,14 @@ import pytest
 
 from experiments.config import ROOT
 from experiments.folder.run_folder import RunFolder
-from sweeps import plan as planning
+from run_format import CANCELLED, DONE, FAILED, INTERRUPTED, QUEUED, RUNNING
 from sweeps.plan import Plan, PlannedRun, load
 from sweeps.slurm import attempts
 from sweeps.slurm import cluster as our_cluster
 from sweeps.slurm.cancel import cancel
 from sweeps.slurm.launch import launch
 from sweeps.slurm.submissions import known
-from sweeps.status import CANCELLED, DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, RunStatus, describe
+from sweeps.status import RunStatus, describe
 from tests.experiments.processes import assert_equal_runs, saved_steps, start
 from tests.slurm.cluster import Cluster
 
@@ -197,7 +197,7 @@ def test_a_failing_arm_takes_no_other_down(cluster, tmp_path) -> None:
 
 
 def test_a_child_waits_for_its_parent_and_does_not_outlive_its_failure(cluster, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(planning, "SWEEPS", tmp_path)
+    monkeypatch.setattr("sweeps.sweep_file.SWEEPS", tmp_path)
     (tmp_path / "family.yaml").write_text(
         "recipes: {smoke: scenes}\nseeds: [0]\nbaseline: parent\narms:\n  parent: {}\n"
         "  child: {start_from: parent, train.lr: 1.0e-4}\n"
@@ -271,7 +271,7 @@ def test_code_that_is_edited_after_a_launch_does_not_reach_its_jobs(cluster, tmp
     )
     assert done.returncode == 0, done.stderr
     for path in (
-        copy / "experiments" / "engine.py",
+        copy / "experiments" / "training" / "loop.py",
         copy / "atm" / "backbone.py",
         copy / "sweeps" / "slurm" / "job.py",
     ):
@@ -281,10 +281,12 @@ def test_code_that_is_edited_after_a_launch_does_not_reach_its_jobs(cluster, tmp
     cluster.run("scontrol", "release", job)
     wait(folder.finished, lambda: folder.log.read_text())
     (snapshot,) = (tmp_path / "runs" / "slurm" / "code").iterdir()
-    assert (snapshot / "experiments" / "engine.py").read_text() == (ROOT / "experiments" / "engine.py").read_text()
-    from experiments.folder.provenance import code_fingerprint
+    assert (snapshot / "experiments" / "training" / "loop.py").read_text() == (
+        ROOT / "experiments" / "training" / "loop.py"
+    ).read_text()
+    from experiments.folder.fingerprint import run_fingerprint
 
-    assert folder.read_json("provenance.json")["code_fingerprint"] == code_fingerprint(ROOT)
+    assert folder.read_json("provenance.json")["code_fingerprint"] == run_fingerprint(folder.config())
 
 
 def test_the_price_is_measured_where_the_runs_will_be(cluster, tmp_path) -> None:

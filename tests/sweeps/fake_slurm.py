@@ -102,11 +102,11 @@ def sbatch(content: dict[str, Any], *words: str) -> int:
     text = Path(words[-1]).read_text()
     option = dict(re.findall(r"^#SBATCH --([\w-]+)=(.*)$", text, re.MULTILINE))
     if option.get("account") == "nobody":
-        return refuse("Batch job submission failed: Invalid account or account/partition combination specified")
+        return refuse("JobBatch job submission failed: Invalid account or account/partition combination specified")
     if "--test-only" in words:
         return 0
     if content["refuse_after"] is not None and len(content["scripts"]) >= content["refuse_after"]:
-        return refuse("Batch job submission failed: Job violates accounting/QOS policy (job submit limit)")
+        return refuse("JobBatch job submission failed: Job violates accounting/QOS policy (job submit limit)")
     number = str(content["next"])
     content["next"] += 1
     content["scripts"].append(text)

@@ -19,6 +19,7 @@ from errors import SuiteError
 from experiments.config import ROOT
 from experiments.folder.claim import take
 from experiments.folder.run_folder import RunFolder
+from run_format import CANCELLED, DONE, FAILED, INTERRUPTED, NOT_RUN, QUEUED, RUNNING, UNKNOWN
 from sweeps import show
 from sweeps.plan import load
 from sweeps.slurm import attempts, probes
@@ -27,7 +28,7 @@ from sweeps.slurm.cancel import cancel
 from sweeps.slurm.cluster import Cluster
 from sweeps.slurm.launch import launch, scripts
 from sweeps.slurm.submissions import known
-from sweeps.status import CANCELLED, DONE, FAILED, INTERRUPTED, NOT_RUN, QUEUED, RUNNING, UNKNOWN, describe
+from sweeps.status import describe
 from tests.sweeps.conftest import SMALL
 
 
@@ -122,7 +123,7 @@ def test_a_run_whose_process_was_killed_is_resumed_without_being_asked(plan, slu
 def test_a_state_that_is_not_known_is_shown_and_not_submitted_twice(plan, slurm, tmp_path):
     launch(plan, tmp_path, Cluster())
     slurm.end("100_0", "BEWITCHED")
-    assert states(plan, tmp_path)[0]["zero"] == (UNKNOWN, "Slurm says BEWITCHED of job 100_0")
+    assert states(plan, tmp_path)[0]["zero"] == (UNKNOWN, "Slurm reports state BEWITCHED for job 100_0")
     assert not launch(plan, tmp_path, Cluster()).submitted
 
 
@@ -363,7 +364,7 @@ def test_cancel_takes_back_what_is_alive(plan, slurm, tmp_path):
         ({"slurm.options": ["--array=1"]}, "is set by the suite itself"),
         ({"slurm.options": ["--mem=1"]}, "set slurm.mem_gb"),
         ({"slurm.options": ["exclude=node1"]}, "not of the form"),
-        ({"slurm.nodes": 2}, "machine.devices=1 cannot be dealt out"),
+        ({"slurm.nodes": 2}, "machine.devices=1 cannot be"),
         ({"slurm.signal_seconds": 1200, "slurm.time_minutes": 20}, "must be less than slurm.time_minutes"),
     ],
 )

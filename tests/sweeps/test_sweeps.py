@@ -14,9 +14,10 @@ import pytest
 from errors import ConfigError
 from experiments.config import ROOT
 from experiments.folder.run_folder import RunFolder
+from run_format import DONE, FAILED, INTERRUPTED, NOT_RUN, REFUSED
 from sweeps import local
 from sweeps.plan import load, read_sweep, sweep_names
-from sweeps.status import DONE, FAILED, INTERRUPTED, NOT_RUN, REFUSED, describe, state_of
+from sweeps.status import describe, state_of
 
 TINY = {
     "data.image_size": [64, 64],
@@ -151,7 +152,7 @@ def test_ctrl_c_saves_every_run_and_the_same_command_goes_on(tmp_path):
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     folders = []
     for _ in range(2000):
-        folders = [RunFolder(path) for path in tmp_path.iterdir()]
+        folders = [RunFolder(path.parent) for path in tmp_path.glob("*/config.yaml")]
         if len(folders) == 2 and all(any(f.checkpoints.glob("step-*.json")) for f in folders):
             break
         assert process.poll() is None

@@ -1,0 +1,90 @@
+"""What a task trains on: data sets that know their samples, and batches that know their size and unreadable samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from experiments.data.order import SampleKey
+
+READABLE = -1  # in place of the index of a sample that could not be read
+Own = TypeVar("Own", bound="ImageBatch")
+
+
+class Batch(Protocol):
+    """Samples of one step, or a part of them, in the order of their places in the whole batch."""
+
+    @property
+    def size(self) -> int:
+        """Number of samples."""
+        ...
+
+    @property
+    def bad(self) -> Tensor:
+        """int64 [n], indices of the samples that could not be read and were replaced."""
+        ...
+
+    def to(self, device: torch.device, memory_format: torch.memory_format = torch.contiguous_format) -> Batch:
+        """The batch on a device; image tensors in this memory format."""
+        ...
+
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory, which a GPU can copy from while it computes."""
+        ...
+
+
+class Samples(Protocol):
+    """A data set with random access. A sample is a function of its key and of nothing else."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: SampleKey) -> Any: ...
+
+    def collate(self, samples: Sequence[Any]) -> Batch:
+        """One batch of what indexing returned."""
+        ...
+
+    def name(self, index: int) -> str:
+        """What a person calls a sample, e.g. its file below the root."""
+        ...
+
+    def problem(self, index: int) -> str:
+        """In one line, which sample it is and why it cannot be read."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Hash of what the samples are made from, without reading them all."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Images of equal size [B, 3, H, W]; a subclass adds a task's tensors, with B rows each."""
+
+    images: Tensor
+    bad: Tensor
+
+    @property
+    def size(self) -> int:
+        return len(self.images)
+
+    def to(self: Own, device: torch.device, memory_format: torch.memory_format = torch.contiguous_format) -> Own:
+        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in self._tensors().items()}
+        return replace(self, **moved | {"images": moved["images"].contiguous(memory_format=memory_format)})
+
+    def pin_memory(self: Own) -> Own:
+        return replace(self, **{name: tensor.pin_memory() for name, tensor in self._tensors().items()})
+
+    def _tensors(self) -> dict[str, Tensor]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def unreadable(indices: Sequence[int]) -> Tensor:
+    """``Batch.bad`` from one entry per sample, READABLE or the index of a sample that was replaced."""
+    return torch.tensor([index for index in indices if index != READABLE], dtype=torch.int64)

@@ -1,0 +1,103 @@
+"""The commands ``offsets=``, ``complexity`` and ``collect=complexity``.
+
+What they draw and print belongs to reports and what a sweep consists of to sweeps; the caller passes both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from errors import ConfigError
+from experiments.backbones import TIMM, check_name, is_timm
+
+
+def offsets(
+    name: str,
+    given: dict[str, Any],
+    options: argparse.Namespace,
+    sweep_names: Callable[[], list[str]],
+    planned: Callable[[str, dict[str, Any]], tuple[Any, Path]],
+    page: ModuleType,
+    terminal: ModuleType,
+) -> int:
+    """Measures and draws the offsets of a run, of a weights file, or of all finished runs of a sweep."""
+    from experiments.commands import run_named, runs_folder
+    from experiments.config import read_site
+    from experiments.identity import is_file
+    from measurements.offsets import source
+    from measurements.offsets.measure import measure, measure_all
+
+    request = source.OffsetRequest.taken_from(given)
+    if name in sweep_names():
+        plan, runs_dir = planned(name, given)
+        configs = {run: planned_run.config for run, planned_run in plan.distinct().items()}
+        folders = measure_all(source.of_sweep(configs, runs_dir), request, options.fresh)
+        out = runs_dir / "reports" / f"offsets-{name}-{plan.protocol}"
+        summary, files = page.compare(plan.as_dict(), folders, out, options.mixed)
+        if options.json:
+            print(terminal.comparison_to_json(plan.as_dict(), summary, folders, files))
+        else:
+            terminal.show_comparison(plan.as_dict(), summary, folders)
+    else:
+        site = read_site()
+        runs_dir = runs_folder(given, site)
+        if is_file(name):
+            model = source.of_file(name, runs_dir, given, site)
+        else:
+            model = source.of_run(run_named(runs_dir, name, sweep_names()), given, site)
+        measured, files = page.write(measure(model, request, options.fresh))
+        print(terminal.to_json(measured, files)) if options.json else terminal.show(measured)
+    if not options.json:
+        print(f"{len(files)} files, first of all {files[0]}")
+    return 0
+
+
+def complexity(
+    name: str,
+    given: dict[str, Any],
+    options: argparse.Namespace,
+    table: ModuleType,
+    print_section: Callable[[Any], None],
+) -> int:
+    """Counts parameters and FLOPs of every classification model and arm, beside those that the papers print.
+
+    name: a variant of ATMNet, or ``timm/NAME`` for any other model of timm.
+    """
+    if options.words[1:]:
+        raise ConfigError(f"complexity takes no {options.words[1]!r}")
+    if is_timm(name):
+        check_name(name)
+        from measurements.complexity import image_size
+
+        models = table.unpublished(name, name.removeprefix(TIMM), image_size(name.removeprefix(TIMM)))
+    else:
+        models = table.rows(name or None)
+    from measurements.complexity import count_classifier
+
+    comparison = table.compare(count_classifier, models)
+    if options.json:
+        print(table.to_json(comparison))
+    else:
+        print_section(table.section(comparison))
+    return 0
+
+
+def collect_complexity(options: argparse.Namespace, table: ModuleType) -> int:
+    """Writes the counts of every model of the complexity table, for reports to show."""
+    from measurements.complexity import architecture, count_classifier
+    from results import counts
+
+    counted: dict[tuple[str, int, str], float] = {}
+    for row in table.rows():
+        numbers = zip(table.METRICS, count_classifier(row.model, row.kwargs, row.size))
+        counted |= {(row.label, 0, metric): number for metric, number in numbers}
+        for stage, entry in enumerate(architecture(row.model, row.kwargs) if row.stages else [], 1):
+            counted |= {(row.label, stage, metric): number for metric, number in entry.items()}
+    file = str(counts.write(counted))
+    print(json.dumps({"files": [file]}) if options.json else file)
+    return 0

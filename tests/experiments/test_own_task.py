@@ -1,0 +1,142 @@
+"""A task of one's own needs its file and a registration, and nothing else: everything that holds for runs holds for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from atm.complexity import count
+from experiments.config import ROOT
+from experiments.data import registry as data_registry
+from experiments.folder.run_folder import RunFolder
+from experiments.tasks import registry as task_registry
+from experiments.tasks.network import dense_backbone
+from experiments.training import loop
+from results.collect import collect
+from tests.experiments.processes import assert_equal_runs, finish, frozen, saved_steps, start, wait_for_step
+
+SETTINGS = {
+    "task": "box_counting",
+    "data.dataset": "boxes",
+    "model": "nano",
+    "data.train_images": 24,
+    "data.eval_images": 9,
+    "train.batch_size": 4,
+    "train.epochs": None,
+    "train.steps": 16,
+    "train.eval_every_steps": 5,
+    "train.warmup_epochs": None,
+    "train.warmup_steps": 2,
+    "train.schedule": "polynomial",
+    "train.power": 0.9,
+    "train.ema_decay": 0.9,
+    "machine.threads": 1,
+}
+POINTS = """[atm.tasks]
+box_counting = tests.experiments.box_counting:TASK
+[atm.datasets]
+boxes = tests.experiments.box_counting:DATASET
+"""
+
+
+@pytest.fixture(autouse=True)
+def installed(tmp_path_factory, monkeypatch) -> None:
+    """The registration that installing a package would bring, for this process and those that it starts."""
+    site = tmp_path_factory.mktemp("site")
+    package = site / "box_counting-1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: box-counting\nVersion: 1\n")
+    (package / "entry_points.txt").write_text(POINTS)
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    for registry in (task_registry, data_registry):
+        registry._installed.cache_clear()
+    yield
+    for registry in (task_registry, data_registry):
+        registry._installed.cache_clear()
+
+
+@pytest.fixture
+def undisturbed(tmp_path) -> RunFolder:
+    folder = frozen(tmp_path / "undisturbed", SETTINGS)
+    assert finish(folder) == (0, "")
+    return folder
+
+
+def rows(folder: RunFolder) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_it_trains_in_steps_and_leaves_everything_that_a_run_leaves(undisturbed):
+    summary = undisturbed.finished()
+    assert (summary["step"], summary["epochs"], summary["task"]) == (16, None, "box_counting")
+    assert [row["step"] for row in rows(undisturbed)] == [5, 10, 15, 16]
+    assert all("eval_ema/within_one" in row and "epoch" not in row for row in rows(undisturbed))
+    assert summary["metrics"].keys() == {
+        f"{kind}/{name}" for kind in ("eval", "eval_ema") for name in ("within_one", "error")
+    }
+    # images of 64 x 64 and 64 x 96 px, each at its own size and at twice the side
+    small = count(dense_backbone(undisturbed.config().model, (16,)), (3, 64, 64)).flops_g
+    assert summary["flops_g"] == pytest.approx(small * (1 + 1.5) / 2 * (1 + 4), rel=1e-3)
+    state = undisturbed.read_json("state.json")
+    assert (state["state"], state["step"], state["steps"]) == ("done", 16, 16)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_it_is_killed_and_resumes_bit_by_bit(tmp_path, undisturbed, number):
+    folder = frozen(tmp_path / "runs", {**SETTINGS, "machine.checkpoint_minutes": 0.0})
+    process = start(folder)
+    wait_for_step(folder, 7, process)
+    process.send_signal(number)
+    process.communicate()
+    assert not folder.finished() and saved_steps(folder)[-1] < 16
+    assert finish(folder)[0] == 0
+    assert_equal_runs(folder, undisturbed)
+
+
+def test_it_runs_on_two_devices_one_image_each_if_need_be(tmp_path, undisturbed):
+    folder = frozen(tmp_path / "runs", {**SETTINGS, "machine.devices": 2, "machine.batch_per_device": 1})
+    assert finish(folder) == (0, "")
+    for ours, alone in zip(rows(folder), rows(undisturbed), strict=True):
+        assert ours == pytest.approx(alone, rel=2e-4)
+    four = frozen(tmp_path / "four", {**SETTINGS, "train.steps": 3, "machine.devices": 4})
+    assert finish(four) == (0, ""), "as many devices as images"
+
+
+def test_it_is_collected(tmp_path, undisturbed):
+    plan = {
+        "sweep": "boxes", "protocol": "smoke", "experiment": "scenes", "baseline": "axial",
+        "arms": [{"name": "axial", "label": "axial", "model": "nano", "config": {}}],
+        "runs": [{"run": undisturbed.id, "arm": "axial", "seed": 0, "task": "box_counting", "parent": None}],
+    }  # fmt: skip
+    collected = collect(plan, undisturbed.path.parent)
+    assert collected.warnings == []
+    (value,) = collected.finals("eval_ema/within_one")["value"]
+    assert value == pytest.approx(undisturbed.finished()["metrics"]["eval_ema/within_one"], rel=1e-5)
+    assert set(collected.metrics["step"]) == {5, 10, 15, 16}
+
+
+def test_its_optimizer_groups_scale_rates_and_spare_peg_within_the_backbone(tmp_path):
+    training = loop.Training(*_parts(tmp_path))
+    try:
+        groups = training.learner.optimizer.param_groups
+        names = {id(parameter): name for name, parameter in training.learner.model.named_parameters()}
+        decayed = {names[id(p)] for group in groups if group["weight_decay"] for p in group["params"]}
+        assert decayed and not any("peg" in name or name.endswith("bias") or "norm" in name for name in decayed)
+        training.learner.schedule.set(2)
+        assert [group["lr"] / groups[0]["lr"] for group in groups] == pytest.approx([1.0, 1.0, 10.0])
+        assert sum(len(group["params"]) for group in groups) == len(names)
+    finally:
+        training.close()
+
+
+def _parts(tmp_path: Path):
+    from experiments.interrupts import Interrupts
+    from experiments.training.devices import Group
+
+    folder = frozen(tmp_path / "runs", SETTINGS)
+    return folder.config(), folder, Group(), [], Interrupts(), False

@@ -1,0 +1,65 @@
+"""When things happen in a run: learning rates, rows and evaluations, in epochs and in steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from torch import nn
+
+from experiments.schema import Train
+from experiments.training.optimization import build_optimizer, decay_groups
+from experiments.training.schedules import Schedule, Timetable
+
+BASE = Train(optimizer="sgd", lr=1.0, min_lr=0.0, warmup_lr=0.0, warmup_epochs=0.0, schedule_on="step")
+
+
+def rates(train: Train, steps: list[int], steps_per_epoch: int = 10, scale: float = 1.0) -> list[float]:
+    model = nn.Linear(2, 2)
+    groups = [group | {"lr_scale": scale} for group in decay_groups(model, 0.0)]
+    schedule = Schedule(build_optimizer(model, train, groups), train, steps_per_epoch)
+    found = []
+    for step in steps:
+        schedule.set(step)
+        found.append(max(group["lr"] for group in schedule.optimizer.param_groups))
+    return found
+
+
+def test_polynomial_decay_is_one_minus_progress_to_the_power():
+    train = replace(BASE, epochs=None, steps=100, schedule="polynomial", power=0.9, min_lr=0.1)
+    assert rates(train, [0, 50, 99]) == pytest.approx([0.1 + 0.9 * (1 - t / 100) ** 0.9 for t in (0, 50, 99)])
+
+
+def test_multistep_decay_counts_in_the_unit_of_the_recipe():
+    in_steps = replace(BASE, epochs=None, steps=100, schedule="multistep", milestones=[50, 80], decay_factor=0.1)
+    assert rates(in_steps, [49, 50, 79, 80]) == pytest.approx([1.0, 0.1, 0.1, 0.01])
+    in_epochs = replace(BASE, epochs=12, schedule="multistep", milestones=[8, 11])
+    assert rates(in_epochs, [79, 80, 109, 110]) == pytest.approx([1.0, 0.1, 0.1, 0.01])
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "polynomial", "multistep"])
+def test_warm_up_is_linear_whether_it_counts_steps_or_epochs(schedule):
+    common = replace(BASE, schedule=schedule, milestones=[9], warmup_epochs=2.0)
+    lengths = [{"epochs": 10}, {"epochs": None, "steps": 100}]
+    for length in lengths:
+        assert rates(replace(common, **length), [0, 5, 10]) == pytest.approx([0.0, 0.25, 0.5])
+        in_steps = replace(common, **length, warmup_epochs=None, warmup_steps=20)
+        assert rates(in_steps, [0, 5, 10]) == pytest.approx([0.0, 0.25, 0.5])
+
+
+def test_a_groups_scale_multiplies_its_rate():
+    train = replace(BASE, epochs=None, steps=100, schedule="polynomial")
+    assert rates(train, [0, 50], scale=0.1) == pytest.approx([0.1, 0.05])
+
+
+def test_rows_in_epochs_and_in_steps():
+    epochs = Timetable.of(replace(BASE, epochs=3, eval_every=2), 10)
+    assert (epochs.steps, epochs.rows, epochs.row_steps) == (30, 3, 10)
+    assert [epochs.is_judged(row) for row in range(3)] == [False, True, True]
+    assert epochs.describe(1) == "epoch 2/3"
+    steps = Timetable.of(replace(BASE, epochs=None, steps=25, eval_every_steps=10), 7)
+    assert [steps.end_of_row(row) for row in range(steps.rows)] == [10, 20, 25], "the last row is a short one"
+    assert all(steps.is_judged(row) for row in range(3))
+    assert steps.describe(2) == "step 25/25"
+    once = Timetable.of(replace(BASE, epochs=None, steps=25, eval_every=None, eval_every_steps=25), 7)
+    assert once.rows == 1
