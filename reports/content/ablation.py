@@ -163,12 +163,14 @@ def grid(ablation: Ablation, letters: Mapping[str, Contradiction]) -> Grid:
     groups: list[list[Cell]] = [
         [Cell(Text(row.label)), Cell(_count(row.params_m)), Cell(_count(row.flops_g))] for row in ablation.first.rows
     ]
+    parts = []
     for table in ablation.tables:
+        parts.append(len(header))
         header += _header(table, f"{table.metric.label}, " if ablation.several else "")
         sides += "rrrrl" if table.papers else "rr"
         for cells, row in zip(groups, table.rows):
             cells += _cells(table, row, letters)
-    return Grid(tuple(header), sides, tuple((tuple(cells),) for cells in groups))
+    return Grid(tuple(header), sides, tuple((tuple(cells),) for cells in groups), tuple(parts[1:]))
 
 
 def _header(table: TaskTable, task: str) -> list[str]:

@@ -26,11 +26,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table. sides: ``l`` or ``r`` per column; groups: rows that stay together when the table is sorted."""
+    """A table. sides: ``l`` or ``r`` per column; groups: rows that stay together when the table is sorted.
+
+    parts: where columns begin that a narrow terminal may set as a further table, beside the first column.
+    """
 
     header: tuple[str, ...]
     sides: str
     groups: tuple[tuple[tuple[Cell, ...], ...], ...]
+    parts: tuple[int, ...] = ()
 
     @property
     def rows(self) -> list[tuple[Cell, ...]]:

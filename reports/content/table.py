@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from errors import unknown
 from reports.specification import Arm, Metric, Papers, Published, Specification, SpecificationError, check_arms
 from results import fingerprints, papers
-from results.collect import Collected, Plan, check_plan
+from results.collect import Collected, Plan
 from results.statistics import (
     Comparison,
     Difference,
@@ -160,7 +160,6 @@ def build(spec: Specification, collected: Collected, plan: Plan, *, mixed: bool 
     Raises SuiteError for unknown arms, protocols, metrics or published rows, and for runs of different code or data
     unless ``mixed``.
     """
-    check_plan(plan)
     planned = {arm["name"]: arm for arm in plan["arms"]}
     left_out = plan.get("left_out") or []
     check_arms(spec, [*planned, *left_out])

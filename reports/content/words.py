@@ -44,15 +44,20 @@ def about(ablation: Ablation, date: str = "") -> str:
 
 def legend(ablation: Ablation) -> list[str]:
     """How to read the table, one sentence or two per line."""
-    table, base = ablation.first, ablation.first.label_of[ablation.first.baseline]
-    lines = []
-    for each in ablation.tables:
-        line = f"{each.metric.label}: `{each.metric.metric}` after the last epoch, never the best one"
-        lines.append(line + (f" (task {each.task})" if ablation.several else ""))
-    lines[-1] += (
-        f"; mean over finished seeds ± half of its {100 * LEVEL:.0f} % t-interval. “2 of 3” means that the third seed "
+    base = ablation.first.label_of[ablation.first.baseline]
+    lines = [
+        f"{each.metric.label}: `{each.metric.metric}` after the last epoch, never the best one"
+        for each in ablation.tables
+    ]
+    mean = (
+        f"mean over finished seeds ± half of its {100 * LEVEL:.0f} % t-interval. “2 of 3” means that the third seed "
         "has no result yet. An arm without any result shows the state of its runs."
     )
+    if ablation.several:
+        of_tasks = "; ".join(f"{line} (task {each.task})" for line, each in zip(lines, ablation.tables))
+        lines = [f"{of_tasks}.", f"Results: {mean}"]
+    else:
+        lines = [f"{lines[0]}; {mean}"]
     lines += [
         f"Δ: difference to {base} in points, paired by seed, with a {100 * LEVEL:.0f} % t-interval over n pairs of "
         "runs. A single pair, or pairs that all differ by the same amount, give no interval and are not judged.",
@@ -62,8 +67,8 @@ def legend(ablation: Ablation) -> list[str]:
     if any(row.other_model and row.difference is not None for each in ablation.tables for row in each.rows):
         lines.append(f"†: this arm's model is another one than that of {base}; the difference is not the arm's alone.")
     sizes = "Parameters and FLOPs are counted on our models at the resolution of this protocol"
-    if table.papers:
-        sizes += f"; the papers' columns are of {table.papers.label}, with their model in brackets"
+    if labels := dict.fromkeys(each.papers.label for each in ablation.tables if each.papers):
+        sizes += f"; the papers' columns are of {'; '.join(labels)}, with their model in brackets"
     return [*lines, f"{sizes}."]
 
 

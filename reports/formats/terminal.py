@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from itertools import pairwise
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from reports.content import words
 from reports.content.ablation import record
-from reports.content.page import Cell, Page, Section
+from reports.content.page import Cell, Grid, Page, Section
 from reports.content.table import Ablation, status
 from reports.content.text import line_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-WIDTH = 140  # columns of output that goes to no terminal
+WIDTH, HEADER_WIDTH = 140, 9  # columns of output that goes to no terminal, and of a header in a narrow one
 LONGEST_NUMBER = 18  # characters of a line of numbers that is kept whole, such as an interval
 
 
@@ -29,13 +31,8 @@ def print_section(section: Section, console: Console | None = None) -> None:
     if section.about:
         console.print(_plain(section.about), style="dim", markup=False)
     if section.grid:
-        header, sides = section.grid.header, section.grid.sides
-        table = grid(header, [[_cell(cell, " ") for cell in row] for row in section.grid.rows], sides)
-        unlimited = console.options.update(max_width=10 * WIDTH)
-        if console.measure(table, options=unlimited).maximum > console.width:
-            rows = [[_cell(cell, "\n") for cell in row] for row in section.grid.rows]
-            table = grid([name.replace(" ", "\n") for name in header], rows, sides, padding=0)
-        console.print(table)
+        for table in _tables(section.grid, console):
+            console.print(table)
     remarks = [f"[{letter}] {remark}" for letter, remark in section.remarks.items()]
     for line in (*map(_plain, (*section.cautions, *section.legend)), *remarks):
         console.print(line, style="dim", markup=False)
@@ -93,7 +90,7 @@ def wide_console() -> Console:
     return console if console.is_terminal else Console(width=WIDTH)
 
 
-def grid(header: Sequence[str], body: Sequence[Sequence[str]], sides: str, padding: int = 1) -> Any:
+def rich_table(header: Sequence[str], body: Sequence[Sequence[str]], sides: str, padding: int = 1) -> Any:
     """A rich table; ``sides`` holds ``l`` or ``r`` per column. Short lines of numbers are never wrapped."""
     from rich import box
     from rich.table import Table
@@ -101,7 +98,7 @@ def grid(header: Sequence[str], body: Sequence[Sequence[str]], sides: str, paddi
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, padding))
     for number, (name, side) in enumerate(zip(header, sides)):
-        title = Text(name.replace(" [", "\n[").replace(" (", "\n(", 1))
+        title = Text(name if "\n" in name else name.replace(" [", "\n[").replace(" (", "\n(", 1))
         longest = max((len(line) for row in body for line in row[number].split("\n")), default=0)
         whole = side == "r" and longest <= LONGEST_NUMBER
         table.add_column(title, justify="left" if side == "l" else "right", overflow="fold", no_wrap=whole)
@@ -110,9 +107,36 @@ def grid(header: Sequence[str], body: Sequence[Sequence[str]], sides: str, paddi
     return table
 
 
-def _cell(cell: Cell, break_: str) -> str:
-    """A cell's text with the letters of its remarks; break_: what stands between its lines."""
-    lines = break_.join(map(line_text, cell.value.lines()))
+def _tables(grid: Grid, console: Console) -> list[Any]:
+    """The whole grid if it fits, if need be with cells of several lines; else its parts one below the other."""
+    columns = range(len(grid.header))
+    parts = [[*([0] if start else []), *columns[start:end]] for start, end in pairwise([0, *grid.parts, len(columns)])]
+    unlimited = console.options.update(max_width=10 * WIDTH)
+    tables = []
+    for chosen, separator in (([columns], " "), ([columns], "\n"), (parts, " "), (parts, "\n")):
+        tables = [_table(grid, part, separator) for part in chosen]
+        widths = [console.measure(table, options=unlimited) for table in tables]
+        if all((w.maximum if separator == " " else w.minimum) <= console.width for w in widths):
+            break
+    return tables
+
+
+def _table(grid: Grid, columns: Sequence[int], separator: str) -> Any:
+    """Some columns of a grid; separator: what stands between the lines of a cell."""
+    rows = [[_cell(row[n], separator) for n in columns] for row in grid.rows]
+    header, sides = [grid.header[n] for n in columns], "".join(grid.sides[n] for n in columns)
+    if separator == " ":
+        return rich_table(header, rows, sides)
+    widths = [max((len(line) for cell in column for line in cell.split("\n")), default=0) for column in zip(*rows)]
+    header = [
+        "\n".join(wrap(name, max(width, HEADER_WIDTH), break_long_words=False)) for name, width in zip(header, widths)
+    ]
+    return rich_table(header, rows, sides, padding=0)
+
+
+def _cell(cell: Cell, separator: str) -> str:
+    """A cell's text with the letters of its remarks; separator: what stands between its lines."""
+    lines = separator.join(map(line_text, cell.value.lines()))
     return lines + "".join(f" [{letter}]" for letter in cell.marks)
 
 

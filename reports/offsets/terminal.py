@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reports.content.text import text
-from reports.formats.terminal import grid, wide_console
+from reports.formats.terminal import rich_table, wide_console
 from reports.offsets.measured import Measured
 from reports.offsets.page import COMPARED, COMPARED_SIDES, HEADER, SIDES, compared, rows, sentence
 
@@ -16,7 +16,7 @@ from reports.offsets.page import COMPARED, COMPARED_SIDES, HEADER, SIDES, compar
 def show(measured: Measured) -> None:
     console = wide_console()
     console.print(sentence(measured).replace("`", ""), style="dim", markup=False)
-    console.print(grid(HEADER, [list(map(text, row)) for row in rows(measured)], SIDES))
+    console.print(rich_table(HEADER, [list(map(text, row)) for row in rows(measured)], SIDES))
 
 
 def to_json(measured: Measured, files: list[Path]) -> str:
@@ -29,7 +29,7 @@ def show_comparison(plan: Mapping[str, Any], summary: Any, folders: Mapping[str,
     console = wide_console()
     labels = {arm["name"]: arm["label"] for arm in plan["arms"]}
     cells = compared(summary, labels, ranges=False)
-    console.print(grid(COMPARED, [list(map(text, row)) for row in cells], COMPARED_SIDES))
+    console.print(rich_table(COMPARED, [list(map(text, row)) for row in cells], COMPARED_SIDES))
     for run, folder in folders.items():
         if not isinstance(folder, Path):
             console.print(f"{run}: {folder}", style="dim", markup=False)
