@@ -11,6 +11,7 @@ import torch
 from errors import ConfigError
 from experiments.config import resolve
 from experiments.tasks.network import dense_backbone
+from experiments.tasks.registry import build_task
 from experiments.training import loop
 from reports.commands import report
 from sweeps import plan as plans
@@ -79,3 +80,18 @@ def frozen_run(runs_dir, run):
     folder = RunFolder(runs_dir / run.id)
     folder.freeze(run.config)
     return folder
+
+
+def test_another_mixer_in_atmnets_frame_has_no_offset_switches():
+    config = resolve("scenes", {"model.mixer": "identity"})
+    switches = {name: getattr(config.model, name) for name in ("offsets", "samples", "offset_sharing", "fusion")}
+    assert set(switches.values()) == {None} and config.model.peg is False
+    model = timm.create_model("atmnet_nano", mixer="identity")
+    assert not any("atm" in name or "offsets" in name for name, _ in model.named_parameters())
+    torch.manual_seed(0)
+    built = build_task(config).build_model().backbone
+    assert set(dict(built.model.stages.named_parameters())) == set(dict(model.stages.named_parameters()))
+    with pytest.raises(ConfigError, match=r"model.offsets=zero: model.mixer=identity has no such switch"):
+        resolve("scenes", {"model.mixer": "identity", "model.offsets": "zero"})
+    with pytest.raises(ConfigError, match=r"did you mean 'identity'"):
+        resolve("scenes", {"model.mixer": "identiy"})
