@@ -232,32 +232,28 @@ def _kind(name: str) -> str:
 
 def _published(name: str) -> PublishedTable:
     content, where = _content(name), f"report {name}"
-    columns = tuple(_make(Column, column, f"{where}, columns") for column in content.get("columns") or [])
-    figures = tuple(_figure(value, where, PUBLISHED_FIGURES) for value in content.get("figures") or [])
-    content |= {"columns": columns, "figures": figures}
-    if "models" in content:
-        content["models"] = tuple(content["models"])
-    return _make(PublishedTable, content, where)
+    columns = [_make(Column, column, f"{where}, columns") for column in content.get("columns") or []]
+    figures = [_figure(value, where, PUBLISHED_FIGURES) for value in content.get("figures") or []]
+    return _make(PublishedTable, {**content, "columns": columns, "figures": figures}, where)
 
 
 def _collection(name: str) -> Collection:
-    content = _content(name)
-    for report in content.get("reports") or []:
+    made = _make(Collection, _content(name), f"report {name}")
+    for report in made.reports:
         if report not in names_in_folder():
             raise SpecificationError(f"report {name}: {unknown('report', report, names_in_folder())}")
-    return _make(Collection, {**content, "reports": tuple(content.get("reports") or ())}, f"report {name}")
+    return made
 
 
 def _offsets(name: str) -> LearnedOffsets:
-    content = _content(name)
-    return _make(LearnedOffsets, {**content, "sweeps": tuple(content.get("sweeps") or ())}, f"report {name}")
+    return _make(LearnedOffsets, _content(name), f"report {name}")
 
 
 def _sweep(name: str) -> Specification:
     content = _content(name)
     where = f"report {name}"
     arms = {key: _arm(value, f"{where}, arm {key}") for key, value in _section(content, "arms")}
-    figures = tuple(_figure(value, where) for value in content.get("figures") or [])
+    figures = [_figure(value, where) for value in content.get("figures") or []]
     tasks = {
         key: _make(TaskReport, {**value, **_task_parts(value, f"{where}, task {key}")}, f"{where}, task {key}")
         for key, value in _section(content, "tasks")
@@ -318,19 +314,19 @@ def _section(content: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
 
 
 def _arm(content: Mapping[str, Any], where: str) -> Arm:
-    published = tuple(_make(Published, place, where) for place in content.get("published") or [])
+    published = [_make(Published, place, where) for place in content.get("published") or []]
     return _make(Arm, {**content, "published": published}, where)
 
 
 def _figure(content: Mapping[str, Any], where: str, kinds: tuple[str, ...] = FIGURES) -> Figure:
-    figure = _make(Figure, {key: tuple(v) if isinstance(v, list) else v for key, v in content.items()}, where)
+    figure = _make(Figure, content, where)
     if figure.kind not in kinds:
         raise SpecificationError(f"{where}: {unknown('figure', figure.kind, kinds)}")
     return figure
 
 
 def _make(cls: type[Made], content: Any, where: str) -> Made:
-    """A dataclass from a mapping; unknown and missing keys are named."""
+    """A dataclass from a mapping, lists as tuples; unknown and missing keys are named."""
     if not isinstance(content, Mapping):
         raise SpecificationError(f"{where}: expected keys and values")
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
@@ -341,12 +337,9 @@ def _make(cls: type[Made], content: Any, where: str) -> Made:
     missing = [key for key in required if content.get(key) is None]
     if missing:
         raise SpecificationError(f"{where}: {', '.join(missing)} missing")
-    return cls(**content)
+    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})
 
 
 KINDS: dict[str, Callable[[str], Report]] = {
-    SWEEP: _sweep,
-    PUBLISHED: _published,
-    OFFSETS: _offsets,
-    COLLECTION: _collection,
-}
+    SWEEP: _sweep, PUBLISHED: _published, OFFSETS: _offsets, COLLECTION: _collection,
+}  # fmt: skip

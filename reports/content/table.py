@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -170,13 +170,11 @@ def build(spec: Specification, collected: Collected, plan: Plan, *, mixed: bool 
     tasks = plan.get("tasks") or [{"name": ""}]
     order = {name: position for position, name in enumerate(names)}
     runs = collected.runs.sort_values("arm", key=lambda arms: arms.map(order), kind="stable").reset_index(drop=True)
-    ordered = replace(collected, runs=runs)
-    tables = [
-        _table(
-            spec, of_task(ordered, task["name"]) if len(tasks) > 1 else ordered, plan, task, arms, models, mixed, n > 0
-        )
-        for n, task in enumerate(tasks)
-    ]
+    collected = replace(collected, runs=runs)
+    tables = []
+    for number, task in enumerate(tasks):
+        of_this = of_task(collected, task["name"]) if len(tasks) > 1 else collected
+        tables.append(_TaskBuilder(spec, plan, task, number > 0, arms, models, of_this).table(mixed))
     judgements = iter(judge([_comparison(row) for table in tables for row in table.rows]))
     tables = [
         replace(table, rows=tuple(replace(row, judgement=next(judgements)) for row in table.rows)) for table in tables
@@ -225,80 +223,78 @@ def variant(model: str) -> str:
     return name
 
 
-def _table(
-    spec: Specification,
-    collected: Collected,
-    plan: Plan,
-    task: Mapping[str, Any],
-    arms: Mapping[str, Arm],
-    models: Mapping[str, str],
-    mixed: bool,
-    downstream: bool,
-) -> TaskTable:
-    """One task's table, not judged yet."""
-    metric = spec.metric(plan["protocol"], task, downstream=downstream)
-    printed = spec.of_task(str(task["name"]), downstream=downstream).papers
-    mixture = fingerprints.check(collected.runs, mixed=mixed)
-    finals, missing = _finals(collected, metric.metric)
-    rows = []
-    for name, arm in arms.items():
-        places = [p for p in arm.published if _holds(p, str(task["name"]), printed, downstream)] if printed else []
-        rows.append(_row(name, arm.label, places, printed, plan, collected.runs, finals, models))
-    if downstream and printed and arms and not any(row.references for row in rows) and spec.arms:
-        raise SpecificationError(
-            f"report {spec.name}, task {task['name']}: no arm's published row prints {printed.metric} of {printed.head}"
+@dataclass(frozen=True)
+class _TaskBuilder:
+    """Builds the table of one task. models: of every arm, also of those that are not planned."""
+
+    spec: Specification
+    plan: Plan
+    task: Mapping[str, Any]
+    downstream: bool
+    arms: Mapping[str, Arm]
+    models: Mapping[str, str]
+    collected: Collected
+
+    def table(self, mixed: bool) -> TaskTable:
+        """The table, not judged yet."""
+        protocol, name = self.plan["protocol"], str(self.task["name"])
+        metric = self.spec.metric(protocol, self.task, downstream=self.downstream)
+        printed = self.spec.of_task(name, downstream=self.downstream).papers
+        mixture = fingerprints.check(self.collected.runs, mixed=mixed)
+        finals, missing = _finals(self.collected, metric.metric)
+        rows = tuple(self.row(arm, printed, finals) for arm in self.arms)
+        if self.downstream and printed and not any(row.references for row in rows):
+            raise SpecificationError(
+                f"report {self.spec.name}, task {name}: "
+                f"no arm's published row prints {printed.metric} of {printed.head}"
+            )
+        changed = dict(self.plan.get("changed") or {})
+        return TaskTable(
+            self.spec, name, self.downstream, protocol, metric, printed, self.plan["baseline"], rows, self.collected,
+            tuple(missing), tuple(mixture), changed,
+        )  # fmt: skip
+
+    def row(self, arm: str, printed: Papers | None, finals: Finals) -> ArmRow:
+        runs = self.collected.runs[self.collected.runs["arm"] == arm]
+        values, baseline, model = finals.get(arm, {}), self.plan["baseline"], self.models[arm]
+        places = [place for place in self.arms[arm].published if printed and self.holds(place, printed)]
+        return ArmRow(
+            arm=arm,
+            label=self.arms[arm].label,
+            model=model,
+            planned=len(runs),
+            state=_states(runs, values),
+            params_m=_first_known(runs, "params_m"),
+            flops_g=_first_known(runs, "flops_g"),
+            values=values,
+            interval=mean_interval(values) if values else None,
+            difference=None if arm == baseline else paired_difference(values, finals.get(baseline, {})),
+            references=tuple(self.reference(arm, place, printed, finals) for place in places if printed),
+            is_baseline=arm == baseline,
+            other_model=bool(model) and variant(model) != variant(self.models[baseline]),
+            judgement=Judgement(Verdict.NO_NUMBER),
         )
-    return TaskTable(
-        spec=spec,
-        task=str(task["name"]),
-        downstream=downstream,
-        protocol=plan["protocol"],
-        metric=metric,
-        papers=printed,
-        baseline=plan["baseline"],
-        rows=tuple(rows),
-        collected=collected,
-        warnings=tuple(missing),
-        mixed=tuple(mixture),
-        changed=dict(plan.get("changed") or {}),
-    )
 
+    def holds(self, place: Published, printed: Papers) -> bool:
+        """Whether a published row stands beside its arm in this task; the first task's rows must print its metric."""
+        if place.task is not None or not self.downstream:
+            return place.task in (None, self.task["name"])
+        return printed.metric in papers.metrics(place.source, place.table, place.row, printed.head)
 
-def _holds(place: Published, task: str, printed: Papers, downstream: bool) -> bool:
-    """Whether a published row is to stand beside an arm in a task; the first task's rows must print its metric."""
-    if place.task is not None or not downstream:
-        return place.task in (None, task)
-    return printed.metric in papers.metrics(place.source, place.table, place.row, printed.head)
-
-
-def _row(
-    name: str,
-    label: str,
-    places: Sequence[Published],
-    printed: Papers | None,
-    plan: Plan,
-    runs: pd.DataFrame,
-    finals: Finals,
-    models: Mapping[str, str],
-) -> ArmRow:
-    of_arm = runs[runs["arm"] == name]
-    values, baseline = finals.get(name, {}), plan["baseline"]
-    return ArmRow(
-        arm=name,
-        label=label,
-        model=models[name],
-        planned=len(of_arm),
-        state=_states(of_arm, values),
-        params_m=_first_known(of_arm, "params_m"),
-        flops_g=_first_known(of_arm, "flops_g"),
-        values=values,
-        interval=mean_interval(values) if values else None,
-        difference=None if name == baseline else paired_difference(values, finals.get(baseline, {})),
-        references=tuple(_reference(printed, plan, name, place, finals, models) for place in places if printed),
-        is_baseline=name == baseline,
-        other_model=bool(models[name]) and variant(models[name]) != variant(models[baseline]),
-        judgement=Judgement(Verdict.NO_NUMBER),
-    )
+    def reference(self, arm: str, place: Published, printed: Papers, finals: Finals) -> PrintedReference:
+        kind = (printed.metric, printed.head, printed.training)
+        number = papers.number(place.source, place.table, place.row, *kind)
+        against = place.against or self.plan["baseline"]
+        base, difference = None, None
+        if place.baseline:
+            base = papers.number(place.source, place.table, place.baseline, *kind)
+            if number.value is not None and base.value is not None:
+                difference = round(number.value - base.value, max(number.decimals, base.decimals))
+        same_model = place.same_model and variant(self.models[arm]) == variant(number.model)
+        same_base = variant(self.models[against]) == variant((base or number).model)
+        same_protocol = is_papers(printed, self.plan) and same_model and same_base
+        ours = None if arm == against else paired_difference(finals.get(arm, {}), finals.get(against, {}))
+        return PrintedReference(place, number, difference, base, against, ours, same_model, same_protocol)
 
 
 def _comparison(row: ArmRow) -> Comparison:
@@ -306,22 +302,6 @@ def _comparison(row: ArmRow) -> Comparison:
     if row.judged is None:
         return Comparison(row.difference, None, same_protocol=False)
     return Comparison(row.judged.ours, row.judged.difference, row.judged.same_protocol, row.judged.rounding)
-
-
-def _reference(
-    printed: Papers, plan: Plan, name: str, place: Published, finals: Finals, models: Mapping[str, str]
-) -> PrintedReference:
-    number = papers.number(place.source, place.table, place.row, printed.metric, printed.head, printed.training)
-    against = place.against or plan["baseline"]
-    base, difference = None, None
-    if place.baseline:
-        base = papers.number(place.source, place.table, place.baseline, printed.metric, printed.head, printed.training)
-        if number.value is not None and base.value is not None:
-            difference = round(number.value - base.value, max(number.decimals, base.decimals))
-    same_model = place.same_model and variant(models[name]) == variant(number.model)
-    same = is_papers(printed, plan) and same_model and variant(models[against]) == variant((base or number).model)
-    ours = None if name == against else paired_difference(finals.get(name, {}), finals.get(against, {}))
-    return PrintedReference(place, number, difference, base, against, ours, same_model, same)
 
 
 def _finals(collected: Collected, metric: str) -> tuple[dict[str, dict[int, float]], list[str]]:

@@ -29,10 +29,15 @@ Line = tuple[str | Numeral, ...]
 
 
 class Value:
-    """One cell's content. order: what its column is sorted by; tone: a word that a style can be tied to."""
+    """One cell's content."""
 
-    order: float | None = None
-    tone: str = ""
+    tone: str = ""  # a word that a style can be tied to
+
+    @property
+    def order(self) -> float | None:
+        """What a column is sorted by: the number that the value begins with."""
+        first = self.lines()[0][0]
+        return first.value if isinstance(first, Numeral) else None
 
     def lines(self) -> tuple[Line, ...]:
         raise NotImplementedError
@@ -76,10 +81,6 @@ class Count(Value):
     agrees: bool | None = None
 
     @property
-    def order(self) -> float:  # type: ignore[override]
-        return self.value
-
-    @property
     def tone(self) -> str:  # type: ignore[override]
         return {True: "agrees", False: "differs", None: ""}[self.agrees]
 
@@ -97,10 +98,6 @@ class Span(Value):
     decimals: int
     mean: float | None = None
 
-    @property
-    def order(self) -> float:  # type: ignore[override]
-        return self.low if self.mean is None else self.mean
-
     def lines(self) -> tuple[Line, ...]:
         low, high = Numeral(self.low, self.decimals), Numeral(self.high, self.decimals)
         if self.mean is None:
@@ -115,10 +112,6 @@ class SeedMean(Value):
     interval: Interval
     planned: int
     decimals: int
-
-    @property
-    def order(self) -> float:  # type: ignore[override]
-        return self.interval.mean
 
     def lines(self) -> tuple[Line, ...]:
         mean, half, n = self.interval.mean, self.interval.half, Numeral(self.interval.n)
@@ -136,10 +129,6 @@ class PairedDifference(Value):
     difference: Difference
     decimals: int
     mark: str = ""
-
-    @property
-    def order(self) -> float:  # type: ignore[override]
-        return self.difference.mean
 
     def lines(self) -> tuple[Line, ...]:
         mean, low, high = self.difference.mean, self.difference.low, self.difference.high
@@ -161,10 +150,6 @@ class Printed(Value):
     gain: Number | None = None
     with_models: bool = False
 
-    @property
-    def order(self) -> float | None:  # type: ignore[override]
-        return self.numbers[0].value
-
     def lines(self) -> tuple[Line, ...]:
         gain: Line = () if self.gain is None else (" (↑", *_printed(self.gain), ")")
         lines = [
@@ -182,10 +167,6 @@ class PrintedDifference(Value):
     difference: float
     decimals: int
     against: str = ""
-
-    @property
-    def order(self) -> float:  # type: ignore[override]
-        return self.difference
 
     def lines(self) -> tuple[Line, ...]:
         first: Line = (Numeral(self.difference, self.decimals, signed=True),)
@@ -213,10 +194,6 @@ class Reproduced(Value):
     measurement: SeedMean
     to_printed: float | None
     verdict: Verdict
-
-    @property
-    def order(self) -> float:  # type: ignore[override]
-        return self.measurement.order
 
     @property
     def tone(self) -> str:  # type: ignore[override]

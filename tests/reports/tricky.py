@@ -30,7 +30,6 @@ class Shown(Value):
     """A cell of any content."""
 
     content: Line
-    order: float | None = None
     tone: str = ""
 
     def lines(self) -> tuple[Line, ...]:
@@ -47,9 +46,9 @@ def verdicts(folder: Path) -> Section:
         words: Line = ("failed: " + HOSTILE,)
         if value is not None:
             words = (Numeral(value, 2), " ± ", Numeral(0.5, 1), " (n = ", Numeral(3), ")")
-        shown = Cell(Shown(words, value), mine)
+        shown = Cell(Shown(words), mine)
         change: Line = (Numeral(value, 1, signed=True),) if value else ("–",)
-        more = Cell(Shown(change, value), (*mine, runs[0].id), ("a",) if n % 2 else ("a", "b"))
+        more = Cell(Shown(change), (*mine, runs[0].id), ("a",) if n % 2 else ("a", "b"))
         label = Cell(Text(f"Arm {'cab'[n % 3]}{n} {HOSTILE if n == 6 else ''}"))
         rows.append(((label, shown, more, Cell(Text(tone, tone=tone))),))
     return Section(
@@ -76,7 +75,7 @@ def pairs(folder: Path) -> Section:
     one = run(folder, 99, "ours")
     groups = []
     for n, name in enumerate(("delta", "Alpha", "charlie", "bravo", "alpha 10", "alpha 9")):
-        number = Shown((Numeral(n + 0.5, 1),), n + 0.5, "waiting" if n == 3 else "")
+        number = Shown((Numeral(n + 0.5, 1),), "waiting" if n == 3 else "")
         printed = Text("–") if n == 2 else Count(10.0 * (3 - n), 1)
         groups.append((
             (Cell(Text(name)), *[Cell(printed)] * 12), (Cell(Text("ours")), *[Cell(number, (one.id,))] * 12),
