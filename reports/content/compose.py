@@ -1,4 +1,4 @@
-"""From a report's name and what its runs came back with to the page that shows it."""
+"""From a report and the results of its runs to the page that shows them."""
 
 from __future__ import annotations
 

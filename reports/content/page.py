@@ -82,10 +82,10 @@ class RunLine:
 class Section:
     """One table or figure with all that its reader has to know.
 
-    name: letters, digits, ``_`` and ``-``, unique on a page; cautions: what makes its numbers doubtful, shown first;
+    name: letters, digits, ``_`` and ``-``, unique on a page; cautions: reasons to doubt its numbers, shown first;
     legend: how to read it; places: where the papers' numbers stand; remarks: letter → what contradicts a number;
     configs: arm's label → its settings as YAML; macros: numbers for running text;
-    records: the table as plain numbers, one mapping per row of the CSV file; warnings: what was left out, and why.
+    records: the table as plain numbers, one mapping per row of the CSV file; warnings: missing runs and figures.
     """
 
     name: str

@@ -151,7 +151,7 @@ def _legend(spec: PublishedTable, ours: Mapping[Number, Counterpart]) -> Iterato
     if not ours:
         return
     yield (
-        f"*{OURS.words}*, beneath a row that is to be repeated here: the mean of the last epoch over seeds ± half of "
+        f"*{OURS.words}*, beneath each row that this suite reproduces: the mean of the last epoch over seeds ± half of "
         f"its {100 * LEVEL:.0f} % t-interval (n seeds), Δ to the printed number, and a verdict: *contradicts* where a "
         f"t-test at {1 - LEVEL:.2g}, with Holm's correction over this table, excludes the printed number, known to its "
         f"last digit only; else *agrees*, or *within noise* where the interval reaches further than ±{MARGIN}. "

@@ -1,4 +1,4 @@
-"""The sentences around a table: what was run, how to read it, where the papers' numbers stand."""
+"""The sentences around a table: which runs it shows, how to read it, where the papers' numbers stand."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def legend(ablation: Ablation) -> list[str]:
         *_protocol_lines(ablation),
     ]
     if any(row.other_model and row.difference is not None for each in ablation.tables for row in each.rows):
-        lines.append(f"†: this arm's model is another one than that of {base}; the difference is not the arm's alone.")
+        lines.append(f"†: this arm's model is not that of {base}, so the difference is not due to the arm alone.")
     sizes = "Parameters and FLOPs are counted on our models at the resolution of this protocol"
     if labels := dict.fromkeys(each.papers.label for each in ablation.tables if each.papers):
         sizes += f"; the papers' columns are of {'; '.join(labels)}, with their model in brackets"

@@ -36,10 +36,10 @@ def draw(
     canvas = bubbles(unlabelled, figure.axis, highlight=figure.highlight, bottom=figure.bottom)
     data = pd.DataFrame([{**vars(point), "source": "ours" if point.ours else "papers"} for point in points])
     data = data.drop(columns="ours").rename(columns={"accuracy": figure.metric}).round(4)
-    said = [f"{figure.axis} against FLOPs at {figure.protocol}, as printed (hollow)"]
+    clauses = [f"{figure.axis} against FLOPs at {figure.protocol}, as printed (hollow)"]
     if any(point.ours for point in points):
-        said.append("and as measured here (filled, error bars: one standard deviation over seeds)")
-    caption = " ".join(said) + ". Areas of circles: parameters; lines join models of one family."
+        clauses.append("and as measured here (filled, error bars: one standard deviation over seeds)")
+    caption = " ".join(clauses) + ". Areas of circles: parameters; lines join models of one family."
     if len(shown) < len(points):
         below = ", ".join(f"{point.label} ({point.accuracy:g})" for point in points if point not in shown)
         caption += f" Below the axis: {below}."

@@ -124,7 +124,7 @@ def data(groups: Sequence[ArmGroup]) -> pd.DataFrame:
 def caption(groups: Sequence[ArmGroup]) -> str:
     sentences = [
         f"Differences in points, paired by seed, with the {100 * LEVEL:.0f} % t-interval, not corrected for the number "
-        "of rows; n pairs of runs at the right. Without an interval: one pair, or pairs that all differ by the same."
+        "of rows; n pairs of runs at the right. Without an interval: one pair, or pairs that differ by the same amount."
     ]
     if any(_is_apart(group) for group in groups):
         sentences.append("The papers' differences are of another protocol and have their own scale.")
@@ -148,9 +148,9 @@ def _ours(axes: Axes, group: ArmGroup) -> None:
             axes.plot(ours.mean, y, "o", color=COLOUR, markersize=5.5, markeredgecolor="white", mew=0.6, zorder=4)
         if entry.papers is not None and group.papers_label is None:
             _diamond(axes, entry.papers, y, style.GREY if entry.other_model else style.INK)
-        said = "not run" if ours is None else f"n = {ours.n}"
+        count = "not run" if ours is None else f"n = {ours.n}"
         axes.annotate(
-            said, (1, y), xycoords=("axes fraction", "data"), xytext=(5, 0), textcoords="offset points",
+            count, (1, y), xycoords=("axes fraction", "data"), xytext=(5, 0), textcoords="offset points",
             fontsize=7.5, color=style.GREY, va="center",
         )  # fmt: skip
     _widen(axes)

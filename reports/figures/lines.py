@@ -1,4 +1,4 @@
-"""One line per arm with a band over seeds, labelled at its end: what reach and learning curves are drawn with."""
+"""One line per arm with a band over seeds, labelled at its end, for reach and learning curves."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def lines(axes: Axes, summary: pd.DataFrame, x: str, table: TaskTable) -> list[t
     """Draws ``summary`` and returns the ends of the lines for ``finish``."""
     styles, ends = style.arm_styles(table), []
     for order, row in enumerate(table.rows):
-        mine = summary[summary["arm"] == row.arm]
-        if mine.empty:
+        of_arm = summary[summary["arm"] == row.arm]
+        if of_arm.empty:
             continue
         look = styles[row.arm]
-        xs, ys = mine[x].to_numpy(float), mine["mean"].to_numpy(float)
-        band = (mine["low"].to_numpy(float), mine["high"].to_numpy(float))
+        xs, ys = of_arm[x].to_numpy(float), of_arm["mean"].to_numpy(float)
+        band = (of_arm["low"].to_numpy(float), of_arm["high"].to_numpy(float))
         axes.fill_between(xs, *band, color=look.colour, alpha=0.16, lw=0)
         every = max(1, round(len(xs) / MARKED))
         axes.plot(

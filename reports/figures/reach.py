@@ -1,4 +1,4 @@
-"""Accuracy against how far away the evidence lies, along rows and along columns."""
+"""Accuracy against the distance of the evidence, along rows and along columns."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def draw(table: TaskTable, figure: Figure) -> tuple[Any, Any, str, str] | None:
     canvas.subplots_adjust(left=0, right=1 - gutter / width, wspace=gutter / PANEL)
     lines.finish(canvas, panels)
     caption = (
-        "Accuracy of the tokens at each distance from what tells their class, by direction: mean over finished seeds; "
-        f"the band spans the lowest and highest seed. Distances of fewer than {DRAWN:.0%} of the tokens are not drawn."
+        "Accuracy of the tokens at each distance from the evidence for their class, by direction: mean over finished "
+        "seeds; the band spans the lowest and highest seed. Distances of fewer than "
+        f"{DRAWN:.0%} of the tokens are not drawn."
     )
     return canvas, summary.round(4), "Reach", caption

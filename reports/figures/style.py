@@ -93,12 +93,12 @@ def percent_axis(axes: Axes, unit: str) -> None:
 
 def files(figure: Figure, data: pd.DataFrame, name: str) -> dict[str, bytes]:
     """PNG, PDF and CSV; the same figure gives the same bytes."""
-    made, silent = {}, {"png": ["Software"], "pdf": ["CreationDate", "Creator", "Producer"]}
+    contents, silent = {}, {"png": ["Software"], "pdf": ["CreationDate", "Creator", "Producer"]}
     for suffix, keys in silent.items():
         buffer = io.BytesIO()
         figure.savefig(
             buffer, format=suffix, dpi=DPI, metadata=dict.fromkeys(keys), bbox_inches="tight", pad_inches=0.06
         )
-        made[f"{name}.{suffix}"] = buffer.getvalue()
-    made[f"{name}.csv"] = data.to_csv(index=False, lineterminator="\n").encode()
-    return made
+        contents[f"{name}.{suffix}"] = buffer.getvalue()
+    contents[f"{name}.csv"] = data.to_csv(index=False, lineterminator="\n").encode()
+    return contents

@@ -20,7 +20,7 @@ from reports.formats.markup import TEMPLATES, environment
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-PIXELS_PER_INCH = 2  # of a picture per one of the page: figures are drawn for sharp screens
+PIXELS_PER_INCH = 2  # pixels of a picture per pixel of the page: figures are drawn for sharp screens
 
 
 @dataclass(frozen=True)

@@ -32,11 +32,11 @@ LEGEND = (
     "Offsets are in tokens of the layer's own map; positive is right and down. Every offset counts once for each "
     "channel that reads with it. px and per cent of the map's width (horizontal) or height (vertical) compare layers.",
     "Spread: standard deviation over what one token reads (its channels and samples), averaged over tokens and images. "
-    "0 means that all channels read at one place.",
+    "0: all channels read at the same place.",
     "Variation: standard deviation of one channel's offset over images (and tokens, where all are counted), averaged "
-    "over channels. 0 means that it reads at the same offset whatever is there: a fixed pattern.",
+    "over channels. 0: the channel always reads at the same offset, a fixed pattern.",
     "Outside: the position lies beyond the first or last token, so that zero padding is read at least in part. Reads "
-    "nothing: a token or more beyond, so that zero padding is all there is.",
+    "nothing: a token or more beyond, so that only zero padding is read.",
     "Centre: the token of index size // 2; of an even map it has one token more on its left and upper side.",
 )
 
