@@ -36,7 +36,7 @@ COMMANDS = {
     }),
     "complexity": Command("measurements.commands:complexity", {
         "complexity[=MODEL]": "prints parameters and FLOPs beside those that the papers print",
-    }, needs=("reports.complexity",), named=False, settings=False),
+    }, needs=("reports.content.complexity", "reports.formats.terminal:print_section"), named=False, settings=False),
     "offsets": Command("measurements.commands:offsets", {
         "offsets=RUN|FILE|SWEEP [key=value …]": "measures and draws learned offsets: statistics, histograms, overlays",
     }, needs=("sweeps.plan:sweep_names", "sweeps.commands:planned",
