@@ -78,6 +78,10 @@ def prepare(
     for line in [*code.describe(), sentence(plan, runs_dir)]:
         say(line)
     launch.write()
+    for earlier in launches.recorded(runs_dir, plan.distinct()):
+        held = [run.id for run in earlier.runs if RunFolder(runs_dir / run.id).holder()]
+        if not earlier.launcher and earlier.folder != launch.folder and set(held) <= set(launch.adopted):
+            earlier.forget()  # its launcher was killed, and this launch takes its place
     return launch
 
 
