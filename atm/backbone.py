@@ -1,36 +1,35 @@
-"""ATMNet: blocks of Active Token Mixer and MLP in four stages, and its timm entry points (AAAI Sec. 3.3, Table 10)."""
+"""ATMNet: blocks of token mixer and MLP in four stages, with a linear classifier (AAAI Sec. 3.3, Table 10)."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
-import yaml
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import trunc_normal_
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices  # timm exports it nowhere else
 from torch import Tensor, nn
 
 from atm.block import Stage
 from atm.mixer import check_modes
-
-VARIANTS: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("variants.yaml").read_text("utf-8"))
-"""Arguments of ``ATMNet`` per model size, and the published drop path rate."""
+from atm.mixers import MixerOptions, find_mixer, refuse_offset_switches, takes_offsets
 
 
 class ATMNet(nn.Module):
     """The backbone with a linear classifier. Everything between stem and head is channels-last, [B, H, W, C].
 
-    dims, depths, mlp_ratios: per stage. offset_sharing: S, the channels that share one offset, one number or one per
-    stage; None means 1, or all channels where ``offsets="token"``, which takes no other value; unused in mode zero.
-    offset_interval: K, a stage predicts offsets at every K-th block except its last; "stage" for one set per stage.
+    dims, depths, mlp_ratios: one value per stage.
+    mixer: a name of ``atm.mixers.MIXERS``. One that takes no offsets makes a network like mode zero's, and refuses
+    values for offsets, samples, fusion and offset_sharing.
     offsets, samples, fusion: see ``ActiveTokenMixer``.
-    peg: whether each stage's PEG precedes the blocks that predict; None means True except in mode zero, the papers'
-    baseline. With True, mode zero has it before the blocks that would have predicted.
-    drop_path_rate: grows linearly from 0 at the first block to this at the last. drop_rate: dropout before the head.
-    global_pool: "avg", or "" to classify every token. stage_norms: as a dense backbone, a LayerNorm on every stage's
-    output in place of final norm and head. Raises ValueError for values that do not fit.
+    offset_sharing: S, how many channels share one offset, one number or one per stage; None means 1, or all channels
+    where ``offsets="token"``, which accepts no other value. Mode zero ignores it.
+    offset_interval: K, a stage predicts offsets at every K-th block except its last; "stage" for one set per stage.
+    peg: whether each stage's PEG precedes the blocks that predict; None means True, except without offsets, as in the
+    papers' baseline. True without offsets puts it before the blocks that would have predicted.
+    drop_path_rate: grows linearly from 0 at the first block to this value at the last.
+    drop_rate: dropout before the head. global_pool: "avg", or "" to classify every token.
+    stage_norms: for dense prediction, a LayerNorm on every stage's output in place of the final norm and the head.
+    Raises ValueError for values that do not fit.
     """
 
     output_fmt = "NHWC"
@@ -46,6 +45,7 @@ class ATMNet(nn.Module):
         samples: int = 1,
         peg: bool | None = None,
         fusion: str = "pooled",
+        mixer: str = "atm",
         num_classes: int = 1000,
         in_chans: int = 3,
         global_pool: str = "avg",
@@ -56,7 +56,14 @@ class ATMNet(nn.Module):
         super().__init__()
         if not len(dims) == len(depths) == len(mlp_ratios):
             raise ValueError("dims, depths and mlp_ratios must have one entry per stage")
-        check_modes(offsets, samples, fusion)
+        if takes_offsets(mixer):
+            check_modes(offsets, samples, fusion)
+        else:
+            refuse_offset_switches(
+                mixer, offsets=offsets, samples=samples, fusion=fusion, offset_sharing=offset_sharing
+            )
+            offsets = "zero"
+        options = MixerOptions(offsets, samples, fusion)
         groups = _groups_per_stage(offsets, offset_sharing, dims)
         intervals = _interval_per_stage(offset_interval, depths)
         peg = offsets != "zero" if peg is None else peg
@@ -80,10 +87,9 @@ class ATMNet(nn.Module):
                     drop_paths=drop_paths[sum(depths[:i]) :],
                     interval=intervals[i],
                     groups=groups[i],
-                    offsets=offsets,
-                    samples=samples,
-                    fusion=fusion,
                     peg=peg,
+                    mixer=find_mixer(mixer),
+                    options=replace(options, stage=i),
                 )
                 for i in range(len(dims))
             )
@@ -98,7 +104,7 @@ class ATMNet(nn.Module):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
-        """The PEG parameters; biases and norms are one-dimensional, which optimizers leave out by themselves."""
+        """The PEGs' parameters. Biases and norms are one-dimensional, and optimizers exempt those themselves."""
         return {name for name, _ in self.named_parameters() if ".peg." in name}
 
     @torch.jit.ignore
@@ -124,11 +130,11 @@ class ATMNet(nn.Module):
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
-        """The linear classifier, an Identity without classes."""
+        """The linear classifier, or an Identity where ``num_classes`` is 0."""
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh classifier; ``num_classes`` 0 removes it, ``global_pool`` "avg" or "" changes the pooling."""
+        """Initialises a new classifier; ``num_classes`` 0 removes it. ``global_pool`` "avg" or "" sets the pooling."""
         if global_pool is not None:
             if global_pool not in ("", "avg"):
                 raise ValueError(f"unknown global_pool {global_pool!r} (valid: avg, '')")
@@ -155,8 +161,8 @@ class ATMNet(nn.Module):
         """Stage outputs, taken before the next downsampling, under timm's interface.
 
         x: [B, in_chans, H, W]; indices: the last n stages, or a list of stages, None for all; norm: apply the final
-        norm to the last stage's output; stop_early: stop after the last stage asked for; output_fmt: "NCHW" or "NHWC".
-        With ``stage_norms`` every output has passed its own LayerNorm.
+        norm to the last stage's output; stop_early: do not compute later stages; output_fmt: "NCHW" or "NHWC".
+        With ``stage_norms`` every output is normalised by its own LayerNorm.
         Returns the outputs, preceded by the final features (NHWC) unless ``intermediates_only``.
         """
         if output_fmt not in ("NCHW", "NHWC"):
@@ -178,13 +184,13 @@ class ATMNet(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drops what the given stages' outputs do not need. Returns their absolute indices."""
+        """Removes modules that the outputs of these stages do not need. Returns the stages' absolute indices."""
         take, last = feature_take_indices(len(self.stages), indices)
         cut = last < len(self.stages) - 1
         self.stages = self.stages[: last + 1]
         self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
         if self.stage_norms is not None:
-            # A norm nobody reads would have no gradient, which distributed training refuses.
+            # A norm whose output is not used would get no gradient, which distributed training refuses.
             self.stage_norms = nn.ModuleList(n if i in take else nn.Identity() for i, n in enumerate(self.stage_norms))
         if prune_norm or cut:
             self.norm = nn.Identity()
@@ -197,7 +203,7 @@ class ATMNet(nn.Module):
         return self.norm(self.stages(self._embed(x)))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """x: [B, H, W, C]. Returns logits [B, num_classes], or with ``pre_logits`` what the classifier would read."""
+        """x: [B, H, W, C]. Returns logits [B, num_classes], or with ``pre_logits`` the classifier's input."""
         if self.global_pool == "avg":
             x = x.mean(dim=(1, 2))
         x = self.head_drop(x)
@@ -212,19 +218,18 @@ class ATMNet(nn.Module):
 
 
 def _groups_per_stage(offsets: str, sharing: int | Sequence[int] | None, dims: Sequence[int]) -> list[int]:
-    """|O| per stage: offsets per token, direction and sample."""
+    """|O| per stage: the number of offsets per token, direction and sample."""
     if offsets == "zero":
         return [0] * len(dims)
     if offsets == "token":
         if sharing is not None:
             raise ValueError("offsets='token' shares one offset among all channels: leave offset_sharing unset")
         return [1] * len(dims)
-    shared = (
-        [1] * len(dims) if sharing is None else [sharing] * len(dims) if isinstance(sharing, int) else list(sharing)
-    )
-    if len(shared) != len(dims) or any(s < 1 or dim % s for s, dim in zip(shared, dims)):
+    sharing = 1 if sharing is None else sharing
+    per_stage = [sharing] * len(dims) if isinstance(sharing, int) else list(sharing)
+    if len(per_stage) != len(dims) or any(s < 1 or dim % s for s, dim in zip(per_stage, dims)):
         raise ValueError(f"offset_sharing {sharing} must be a divisor of {list(dims)}, or one divisor per stage")
-    return [dim // s for s, dim in zip(shared, dims)]
+    return [dim // s for s, dim in zip(per_stage, dims)]
 
 
 def _interval_per_stage(interval: int | str, depths: Sequence[int]) -> list[int]:
@@ -236,7 +241,7 @@ def _interval_per_stage(interval: int | str, depths: Sequence[int]) -> list[int]
 
 
 def _init_weights(module: nn.Module) -> None:
-    """Released model: Linear trunc-normal 0.02, convolutions normal over fan-out per group, biases 0, LN 1 and 0."""
+    """As in the released model: Linear trunc-normal 0.02, Conv2d normal over the fan-out per group, biases 0."""
     if isinstance(module, nn.Linear):
         trunc_normal_(module.weight, std=0.02)
     elif isinstance(module, nn.Conv2d):
@@ -244,84 +249,3 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.normal_(module.weight, 0.0, (2.0 / fan_out) ** 0.5)
     if isinstance(module, (nn.Linear, nn.Conv2d)) and module.bias is not None:
         nn.init.zeros_(module.bias)
-
-
-def _filter_checkpoint(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Lets timm's own loading read released checkpoints."""
-    from atm.released import convert, is_released
-
-    return convert(state_dict) if is_released(state_dict) else state_dict
-
-
-def _create_atmnet(variant: str, pretrained: bool = False, **kwargs: Any) -> ATMNet:
-    given = {key: value for key, value in kwargs.items() if value is not None}
-    model_args = {key: value for key, value in VARIANTS[variant].items() if key != "drop_path"}
-    if given.get("offsets") == "token":
-        del model_args["offset_sharing"]
-    if given.get("features_only"):
-        given.setdefault("stage_norms", True)
-    return build_model_with_cfg(
-        ATMNet,
-        f"atmnet_{variant}",
-        pretrained,
-        pretrained_filter_fn=_filter_checkpoint,
-        feature_cfg={"out_indices": tuple(range(len(model_args["dims"]))), "feature_cls": "getter"},
-        **{**model_args, **given},
-    )
-
-
-def _cfg(**kwargs: Any) -> dict[str, Any]:
-    return {
-        "url": "",
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "pool_size": (7, 7),
-        "crop_pct": 0.875,
-        "interpolation": "bicubic",
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "stem",
-        "classifier": "head",
-        "paper_ids": "arXiv:2203.06108",
-        "paper_name": "Active Token Mixer",
-        **kwargs,
-    }
-
-
-default_cfgs = generate_default_cfgs({f"atmnet_{variant}": _cfg() for variant in VARIANTS})
-
-
-@register_model
-def atmnet_nano(pretrained: bool = False, **kwargs: Any) -> ATMNet:
-    """A quarter-width model for tests and short runs; not in the papers."""
-    return _create_atmnet("nano", pretrained, **kwargs)
-
-
-@register_model
-def atmnet_xt(pretrained: bool = False, **kwargs: Any) -> ATMNet:
-    """ATMNet-xT: 15.3 M parameters, 2.2 G FLOPs, 79.7 % on ImageNet-1K (AAAI Table 1)."""
-    return _create_atmnet("xt", pretrained, **kwargs)
-
-
-@register_model
-def atmnet_t(pretrained: bool = False, **kwargs: Any) -> ATMNet:
-    """ATMNet-T: 27.2 M parameters, 4.0 G FLOPs, 82.0 % on ImageNet-1K (AAAI Table 1)."""
-    return _create_atmnet("t", pretrained, **kwargs)
-
-
-@register_model
-def atmnet_s(pretrained: bool = False, **kwargs: Any) -> ATMNet:
-    """ATMNet-S: 38.6 M parameters, 6.9 G FLOPs, 83.1 % on ImageNet-1K (AAAI Table 1)."""
-    return _create_atmnet("s", pretrained, **kwargs)
-
-
-@register_model
-def atmnet_b(pretrained: bool = False, **kwargs: Any) -> ATMNet:
-    """ATMNet-B: 52.2 M parameters, 10.1 G FLOPs, 83.5 % on ImageNet-1K (AAAI Table 1)."""
-    return _create_atmnet("b", pretrained, **kwargs)
-
-
-@register_model
-def atmnet_l(pretrained: bool = False, **kwargs: Any) -> ATMNet:
-    """ATMNet-L: 76.2 M parameters, 12.4 G FLOPs, 83.8 % on ImageNet-1K (AAAI Table 1)."""
-    return _create_atmnet("l", pretrained, **kwargs)

@@ -1,6 +1,7 @@
-"""A block of Active Token Mixer and MLP, and a stage of blocks that share their positional encoding and offsets."""
+"""A block of token mixer and MLP, and a stage of blocks that share their positional encoding and offsets."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from timm.layers import DropPath
@@ -8,23 +9,23 @@ from timm.models import checkpoint
 from torch import Tensor, nn
 from torch.nn import functional
 
-from atm.mixer import ActiveTokenMixer
+from atm.mixers import MixerOptions, TokenMixer
 from atm.mlp import Mlp
 from atm.offsets import OffsetPredictor, PositionalEncodingGenerator, opens_set
-from atm.recompute import forgetting, remade
+from atm.recompute import recomputable, recomputation
 
 
 class Block(nn.Module):
     """``x + mixer(LN(x), offsets)``, then ``x + MLP(LN(x))`` (AAAI Eq. 5, 6).
 
-    offsets: the block's own predictor, where it has one; the stage calls it, since later blocks reuse what it predicts.
+    offsets: the block's own predictor, or None. The stage calls it, because later blocks reuse its offsets.
     """
 
     def __init__(
-        self, dim: int, mlp_ratio: float, mixer: ActiveTokenMixer, offsets: OffsetPredictor | None, drop_path: float
+        self, dim: int, mlp_ratio: float, mixer: TokenMixer, offsets: OffsetPredictor | None, drop_path: float
     ) -> None:
         super().__init__()
-        self.forgets = True  # until the backward pass, what that can cheaply make again
+        self.recomputes = True  # cheap tensors in the backward pass, in place of keeping them
         self.predicts = offsets is not None
         self.offsets = nn.Identity() if offsets is None else offsets
         self.norm1 = nn.LayerNorm(dim)
@@ -35,30 +36,34 @@ class Block(nn.Module):
         self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, x: Tensor, offsets: Tensor | None) -> Tensor:
-        """x: [B, H, W, C]; offsets: [B, H, W, O] in tokens, None in mode zero. Returns [B, H, W, C]."""
-        if torch.jit.is_scripting() or not self.forgets:
+        """x: [B, H, W, C]; offsets: [B, H, W, O] in tokens, None without. Returns [B, H, W, C]."""
+        if torch.jit.is_scripting() or not self.recomputes:
             x = x + self.drop_path1(self.mixer(self.norm1(x), offsets))
             return x + self.drop_path2(self.mlp(self.norm2(x)))
         else:
-            return self._forgetful(x, offsets)
+            return self._forward_with_recomputation(x, offsets)
 
     @torch.jit.unused
-    def _forgetful(self, x: Tensor, offsets: Tensor | None) -> Tensor:
-        with forgetting():
+    def _forward_with_recomputation(self, x: Tensor, offsets: Tensor | None) -> Tensor:
+        with recomputation():
             x = x + self.drop_path1(self.mixer(_normed(self.norm1, x), offsets))
             return x + self.drop_path2(self.mlp(_normed(self.norm2, x)))
 
 
 def _normed(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    """``norm(x)``; of a plain LayerNorm, remade in the backward pass from the tensors that were used here."""
+    """``norm(x)``. The output of a plain LayerNorm is recomputed in the backward pass from the tensors used here."""
     normed = norm(x)
     if type(norm) is nn.LayerNorm and not norm._forward_hooks and not norm._forward_pre_hooks:
-        remade(normed, functional.layer_norm, x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        recomputable(normed, functional.layer_norm, x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
     return normed
 
 
 class Stage(nn.Module):
-    """An optional downsampling convolution, then blocks that share one PEG and pass their offsets on."""
+    """An optional downsampling convolution, then blocks that share one PEG and pass their offsets on.
+
+    groups: offsets per token, direction and sample; 0 for none. interval: blocks from one prediction to the next.
+    mixer: called with ``dim`` and ``options`` for each block, see ``atm.mixers.MIXERS``.
+    """
 
     def __init__(
         self,
@@ -69,25 +74,21 @@ class Stage(nn.Module):
         drop_paths: Sequence[float],
         interval: int,
         groups: int,
-        offsets: str,
-        samples: int,
-        fusion: str,
         peg: bool,
+        mixer: Callable[[int, MixerOptions], TokenMixer],
+        options: MixerOptions,
     ) -> None:
         super().__init__()
         self.grad_checkpointing = False
-        # The released model keeps this convolution in the previous stage's last block. Here a stage ends
-        # where dense prediction taps it, before the next downsampling.
+        # The released model has this convolution in the previous stage's last block. Here a stage ends before the next
+        # downsampling, where dense prediction takes its output.
         self.downsample = nn.Identity() if in_dim == 0 else nn.Conv2d(in_dim, dim, 3, stride=2, padding=1)
         self.opens_set = [opens_set(j, depth, interval) for j in range(depth)]
         self.peg = PositionalEncodingGenerator(dim) if peg else nn.Identity()
         blocks = []
         for j in range(depth):
-            predictor = None
-            if self.opens_set[j] and offsets != "zero":
-                predictor = OffsetPredictor(dim, groups, samples)
-            mixer = ActiveTokenMixer(dim, offsets=offsets, samples=samples, fusion=fusion)
-            blocks.append(Block(dim, mlp_ratio, mixer, predictor, drop_paths[j]))
+            predictor = OffsetPredictor(dim, groups, options.samples) if groups and self.opens_set[j] else None
+            blocks.append(Block(dim, mlp_ratio, mixer(dim, replace(options, block=j)), predictor, drop_paths[j]))
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor) -> Tensor:

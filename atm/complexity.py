@@ -40,10 +40,10 @@ class Complexity:
 def count(
     model: nn.Module, input_size: Sequence[int] = (3, 224, 224), inputs: tuple[Any, ...] | None = None
 ) -> Complexity:
-    """Counts one evaluation-mode forward pass of ``model``, on the meta device: nothing is computed.
+    """Counts one forward pass of ``model`` in evaluation mode, on the meta device: nothing is computed.
 
-    input_size: (channels, height, width) of the single image passed in; inputs: instead of it, the call's arguments,
-    tensors on the meta device. The model itself may be on any device and is left as it was.
+    input_size: (channels, height, width) of the single image passed in. inputs: the call's arguments in place of that
+    image, tensors on the meta device. The model may be on any device and is not changed.
     """
     if inputs is None:
         inputs = (torch.empty(1, *input_size, device="meta"),)
@@ -63,17 +63,17 @@ def count(
 
 def architecture(model: ATMNet) -> list[dict[str, float]]:
     """Per stage: channels, blocks, MLP ratio (``expansion``), offsets per token and direction (AAAI Table 10)."""
-    found = []
+    stages = []
     for info, stage in zip(model.feature_info, model.stages):
         mlp = stage.blocks[0].mlp
         predictors = [block.offsets for block in stage.blocks if block.predicts]
-        found.append({
+        stages.append({
             "channels": info["num_chs"],
             "blocks": len(stage.blocks),
             "expansion": mlp.fc1.out_features / mlp.fc1.in_features,
             "offsets": predictors[0].groups * predictors[0].samples if predictors else 0,
         })  # fmt: skip
-    return found
+    return stages
 
 
 def _per_input_element(cost: int) -> Callable[..., int]:
@@ -85,12 +85,12 @@ def _bilinear(shape: torch.Size, *args: Any, out_shape: torch.Size, **kwargs: An
 
 
 def _mean(shape: torch.Size, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> int:
-    # Adaptive pooling to one cell reaches the dispatcher as exactly this mean. Other means are free.
+    # Adaptive pooling to one cell is dispatched as exactly this mean. Other means cost nothing.
     pools = keepdim and dim is not None and list(dim) == [-1, -2]
     return 2 * prod(shape) if pools else 0
 
 
-# The counter hands over shapes in place of tensors, and takes a multiply-accumulate for two operations: hence the 2.
+# The counter passes shapes in place of tensors and counts a multiply-accumulate as two operations, hence the factor 2.
 _ELEMENTWISE = {
     aten.native_layer_norm: _per_input_element(5),
     aten.native_batch_norm: _per_input_element(2),

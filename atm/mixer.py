@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from atm.recompute import remade
+from atm.recompute import recomputable
 from atm.sampling import recompose
 from atm.sampling.reference import mean as mean_token
 
@@ -14,20 +14,20 @@ OFFSET_MODES = ("zero", "token", "joint", "axial")
 FUSIONS = ("pooled", "token", "mean")
 SAMPLES = (1, 3)
 FOLD = 3.0
-"""Tokens per channel from which on one matrix per image is less work than the FCs and ``proj`` one by one."""
+"""From this many tokens per channel, multiplying by one matrix per image is less work than the FCs and ``proj``."""
 
 
 class ActiveTokenMixer(nn.Module):
     """One ATM layer: ``proj(fuse(FC_w(sample_W(x)), FC_h(sample_H(x)), FC_c(x)))``.
 
     dim, out_dim: channels in and out (equal in the backbone).
-    offsets: "axial" and "token" recompose along each axis ("token" with one offset for all channels: a matter of the
-    predictor, not of the mixer), "joint" recomposes once with two-dimensional offsets (two-way fusion with the
-    identity), "zero" keeps the FCs and reads every token at its own place.
+    offsets: "axial" and "token" recompose along each axis ("token" has one offset for all channels, which concerns the
+    predictor only), "joint" recomposes once with two-dimensional offsets (two-way fusion with the identity), "zero"
+    keeps the FCs and reads every token at its own position.
     samples: tokens read per channel and direction, each with its own FC, summed into the branch with one bias
-    (AAAI Fig. 2, the construction inferred from the printed cost).
+    (AAAI Fig. 2; the construction is inferred from the printed cost).
     fusion: "pooled" (released model), "token" (AAAI Eq. 4, no ``proj``) or "mean" (equal weights, no learned fusion).
-    Raises ValueError for a name or combination outside these.
+    Raises ValueError for any other name or combination.
     """
 
     joint: Final[bool]  # TorchScript then compiles only the branches that exist
@@ -57,20 +57,22 @@ class ActiveTokenMixer(nn.Module):
         self.proj = nn.Identity() if fusion == "token" else nn.Linear(out_dim, out_dim)
 
     def forward(self, x: Tensor, offsets: Tensor | None = None) -> Tensor:
-        """x: [B, H, W, C]; offsets: [B, H, W, 2 * samples * G], horizontal half first, or None to stay in place.
+        """x: [B, H, W, C]; offsets: [B, H, W, 2 * samples * G], horizontal half first, or None for none.
 
         Returns [B, H, W, out_dim].
         """
-        if torch.jit.is_scripting() or x.is_meta:  # what is counted, and what needs no operators of ours
+        if (
+            torch.jit.is_scripting() or x.is_meta
+        ):  # FLOPs are counted on the formula, and TorchScript does not know our operator
             return self.proj(self.fusion(self._branches(x, offsets)))
         else:
             return self._mix(x, offsets)
 
     def _branches(self, x: Tensor, offsets: Tensor | None) -> list[Tensor]:
-        """What the fusion weighs, as the paper puts it: an FC of its own on the tokens of each branch."""
+        """The branches of the paper's formula: each FC applied to the tokens of its branch."""
         if offsets is None:
-            read = torch.cat([x] * self.samples, dim=-1)
-            tokens = [read, read, x]
+            repeated = torch.cat([x] * self.samples, dim=-1)
+            tokens = [repeated, repeated, x]
         else:
             tokens = list(recompose(x, offsets, self.joint, self.samples)[0].split(self.widths, dim=-1))
         if self.joint:
@@ -80,41 +82,42 @@ class ActiveTokenMixer(nn.Module):
 
     @torch.jit.unused
     def _mix(self, x: Tensor, offsets: Tensor | None) -> Tensor:
-        """The same function of the same parameters with less work.
+        """Computes the formula with less work.
 
-        A fusion that weighs whole branches needs no more than their means, and the mean of an FC is the FC of the mean,
-        so the weights are known before any branch is computed. On a large map they weigh the FCs in place of the
-        branches, and the FCs and ``proj`` become one matrix per image.
+        The weights of a fusion of whole branches depend on the branches' means only, and the mean of an FC's outputs is
+        the FC of the inputs' mean. So the weights are known before any branch is computed. On a large map they multiply
+        the FCs' weights in place of the branches, and FCs and ``proj`` become one matrix per image.
         """
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
-            x = remade(x.to(dtype), Tensor.to, x, dtype) if x.dtype != dtype else x  # once, not for every FC
+            x = recomputable(x.to(dtype), Tensor.to, x, dtype) if x.dtype != dtype else x  # once for all FCs
         fcs = [self.fc_j, self.fc_c] if self.joint else [self.fc_w, self.fc_h, self.fc_c]
-        if (offsets is None and self.samples > 1) or not self._as_made(fcs):
+        if (offsets is None and self.samples > 1) or not self._is_plain(fcs):
             return self.proj(self.fusion(self._branches(x, offsets)))
         if offsets is None:
             tokens, means = x, mean_token(x).repeat(1, len(self.widths))
         else:
             tokens, means = recompose(x, offsets, self.joint, self.samples)
-            remade(tokens, recompose, x, offsets, self.joint, self.samples)
+            recomputable(tokens, recompose, x, offsets, self.joint, self.samples)
         weight, bias = torch.cat([fc.weight for fc in fcs], dim=1), _total([fc.bias for fc in fcs[:-1]])
         shares = self.fusion.weights(functional.linear(means.to(weight.dtype), weight, bias)).unbind(-1)
 
         batch, height, width, channels = x.shape
         if height * width < FOLD * channels:
-            rows = tokens.flatten(0, 2)  # of two axes: an FC would copy a part of four
+            rows = tokens.flatten(0, 2)  # an FC copies a slice of a four-dimensional tensor, but not of a matrix
             parts = [rows] * len(fcs) if tokens is x else rows.split(self.widths, dim=-1)
             branches = [fc(part).unflatten(0, (batch, height, width)) for fc, part in zip(fcs, parts)]
-            return self.proj(_weighed(branches, shares))
-        weighed = [share.unsqueeze(-1) * fc.weight for share, fc in zip(shares, fcs)]
-        weight = self.proj.weight @ (_total(weighed) if tokens is x else torch.cat(weighed, dim=-1))
+            return self.proj(_weighted_sum(branches, shares))
+        scaled = [share.unsqueeze(-1) * fc.weight for share, fc in zip(shares, fcs)]
+        weight = self.proj.weight @ (_total(scaled) if tokens is x else torch.cat(scaled, dim=-1))
         bias = self.proj(_total([share * fc.bias for share, fc in zip(shares, fcs[:-1])]))
         mixed = torch.baddbmm(bias.unsqueeze(1), tokens.flatten(1, 2), weight.transpose(1, 2))
         return mixed.unflatten(1, (height, width))
 
     @torch.jit.unused
-    def _as_made(self, fcs: list[nn.Linear]) -> bool:
-        """Whether only the layers' weights count: one that was replaced, parametrised or hooked must be called."""
+    def _is_plain(self, fcs: list[nn.Linear]) -> bool:
+        """Whether using the layers' weights equals calling the layers, which replacements, parametrisations and hooks
+        prevent."""
         plain = all(type(layer) is nn.Linear for layer in (*fcs, self.proj))
         hooked = any(m._forward_hooks or m._forward_pre_hooks for m in (*fcs, self.proj, self.fusion))
         return plain and not hooked and type(self.fusion) in (PooledFusion, MeanFusion)
@@ -133,10 +136,10 @@ class PooledFusion(nn.Module):
     def forward(self, branches: list[Tensor]) -> Tensor:
         """branches: [B, H, W, C] each. Returns [B, H, W, C]."""
         pooled = _total(branches).mean(dim=(1, 2))
-        return _weighed(branches, self.weights(pooled).unbind(-1))
+        return _weighted_sum(branches, self.weights(pooled).unbind(-1))
 
     def weights(self, pooled: Tensor) -> Tensor:
-        """pooled: [B, C], the map's mean of the sum of the branches. Returns [B, C, branches], which sum to 1."""
+        """pooled: [B, C], the mean over the map of the branches' sum. Returns [B, C, branches], which sum to 1."""
         scores = self.fc2(self.act(self.fc1(pooled)))
         return scores.reshape(pooled.shape[0], pooled.shape[1], self.branches).softmax(dim=-1)
 
@@ -159,7 +162,7 @@ class TokenFusion(nn.Module):
 
 
 class MeanFusion(nn.Module):
-    """The same weight for every branch: the control without the fusion's global summary of the image."""
+    """The same weight for every branch: the control for the pooled fusion, which sees a global mean of the image."""
 
     def __init__(self, dim: int, branches: int) -> None:
         super().__init__()
@@ -178,7 +181,7 @@ _FUSION_MODULES = {"pooled": PooledFusion, "token": TokenFusion, "mean": MeanFus
 
 
 def check_modes(offsets: str, samples: int, fusion: str) -> None:
-    """Refuses unknown offset modes, sample counts and fusions, naming the valid ones. Raises ValueError."""
+    """Raises ValueError, which lists the valid choices, for an unknown offset mode, sample count or fusion."""
     for name, value, valid in (
         ("offsets", offsets, OFFSET_MODES),
         ("samples", samples, SAMPLES),
@@ -187,11 +190,11 @@ def check_modes(offsets: str, samples: int, fusion: str) -> None:
         if value not in valid:
             raise ValueError(f"unknown {name} {value!r} (valid: {', '.join(map(str, valid))})")
     if offsets == "zero" and samples != 1:
-        raise ValueError(f"offsets='zero' reads one token, not {samples} (samples=3 goes with: axial, token, joint)")
+        raise ValueError(f"offsets='zero' reads one token, not {samples} (samples=3 is valid for: axial, token, joint)")
 
 
-def _weighed(branches: list[Tensor], weights: list[Tensor]) -> Tensor:
-    """The sum of the branches [B, H, W, C], each times its weights [B, C]."""
+def _weighted_sum(branches: list[Tensor], weights: list[Tensor]) -> Tensor:
+    """The sum of the branches [B, H, W, C], each multiplied by its weights [B, C]."""
     return _total([b * w.unsqueeze(1).unsqueeze(1).to(b.dtype) for b, w in zip(branches, weights)])
 
 

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from atm.recompute import remade
+from atm.recompute import recomputable
 
 
 class Mlp(nn.Module):
-    """``fc2(GELU(fc1(x)))`` (AAAI Eq. 6). The GELU's output is remade in the backward pass."""
+    """``fc2(GELU(fc1(x)))`` (AAAI Eq. 6). The backward pass recomputes the GELU's output."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -21,4 +21,4 @@ class Mlp(nn.Module):
             return self.fc2(functional.gelu(self.fc1(x)))
         else:
             hidden = self.fc1(x)
-            return self.fc2(remade(functional.gelu(hidden), functional.gelu, hidden))
+            return self.fc2(recomputable(functional.gelu(hidden), functional.gelu, hidden))

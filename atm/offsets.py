@@ -1,4 +1,4 @@
-"""Where the mixer looks: the offset predictor, the positional encoding before it, and who predicts when."""
+"""The offset predictor, the positional encoding before it, and the rule that says which blocks predict."""
 
 import torch
 from torch import Tensor, nn
@@ -7,8 +7,8 @@ from torch import Tensor, nn
 class OffsetPredictor(nn.Module):
     """Predicts every token's offsets from the token alone: LN, then Linear (released model).
 
-    ``groups`` offsets per direction and sample; the Linear is *not* zero-initialised. A forward hook on these modules
-    (``stages.I.blocks.J.offsets`` in the backbone) sees all offsets a model uses, in tokens.
+    groups: offsets per direction and sample. The Linear is *not* zero-initialised. Forward hooks on these modules
+    (``stages.I.blocks.J.offsets`` in the backbone) see all offsets that a model uses, in tokens.
     """
 
     def __init__(self, dim: int, groups: int, samples: int = 1) -> None:
@@ -23,7 +23,7 @@ class OffsetPredictor(nn.Module):
 
         The last axis reads as [direction, sample, group]: the first half is horizontal (W), the second vertical (H).
         """
-        if torch.jit.is_scripting() or x.is_meta:  # neither knows autocast
+        if torch.jit.is_scripting() or x.is_meta:  # neither has autocast
             return self.proj(self.norm(x))
         # Autocast would round offsets to 8 bits: 1/8 of a token at a distance of 20.
         with torch.autocast(device_type=x.device.type, enabled=False):
@@ -31,7 +31,7 @@ class OffsetPredictor(nn.Module):
 
 
 class PositionalEncodingGenerator(nn.Module):
-    """PEG: a 3x3 depthwise convolution with bias plus residual, so that offsets can depend on the position."""
+    """PEG: a 3x3 depthwise convolution with bias plus residual, which lets offsets depend on the position."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -43,8 +43,8 @@ class PositionalEncodingGenerator(nn.Module):
 
 
 def opens_set(block: int, depth: int, interval: int) -> bool:
-    """Whether a stage's ``block`` predicts new offsets: every ``interval``-th does, except the last (released model).
+    """Whether a stage's ``block`` predicts new offsets: every ``interval``-th one except the last (released model).
 
-    A stage of one block has nothing to reuse, so its only block predicts.
+    The only block of a stage predicts, since it has no earlier offsets to reuse.
     """
     return block % interval == 0 and (block < depth - 1 or depth == 1)

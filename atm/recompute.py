@@ -1,4 +1,4 @@
-"""Forgetting between forward and backward pass what is cheaper to compute again than to keep."""
+"""Selective recomputation: tensors that are cheap to compute are not kept for the backward pass, but computed again."""
 
 from __future__ import annotations
 
@@ -13,88 +13,88 @@ from torch import Tensor
 
 
 @contextmanager
-def forgetting() -> Iterator[None]:
-    """Within it, operations keep nothing of what was ``remade`` for their backward pass.
+def recomputation() -> Iterator[None]:
+    """Within this context, operations do not keep ``recomputable`` tensors for their backward pass.
 
-    It changes nothing without gradients, where a compiler decides what to keep, within ``torch.func``'s transforms, and
-    where somebody else's hooks on saved tensors are at work already, as those of activation checkpointing.
+    The context has no effect without gradients, under a compiler (which decides itself what to keep), within the
+    transforms of ``torch.func``, and inside other hooks on saved tensors, such as those of activation checkpointing.
     """
     if not torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed() or _hooked():
         yield
         return
-    made: list[_Forgotten] = []
+    registered: list[_Recomputable] = []
 
-    def pack(saved: Tensor) -> _Kept | _View:
+    def pack(saved: Tensor) -> _Saved | _View:
         memory = saved.untyped_storage().data_ptr()
-        for forgotten in made:
-            if forgotten.occupies(memory):
-                forgotten.wanted += 1
-                return _View(forgotten, saved.shape, saved.stride(), saved.storage_offset())
-        return _Kept(saved, saved._version)
+        for tensor in registered:
+            if tensor.occupies(memory):
+                tensor.views += 1
+                return _View(tensor, saved.shape, saved.stride(), saved.storage_offset())
+        return _Saved(saved, saved._version)
 
-    token = _made.set(made)
+    token = _registered.set(registered)
     try:
         with torch.autograd.graph.saved_tensors_hooks(pack, _unpack):
             yield
     finally:
-        _made.reset(token)
+        _registered.reset(token)
 
 
-def remade(result: Tensor, function: Callable[..., Any], *args: Any) -> Tensor:
-    """Returns ``result``; within ``forgetting``, the backward pass calls ``function(*args)`` for it, once for all.
+def recomputable(result: Tensor, function: Callable[..., Any], *args: Any) -> Tensor:
+    """Returns ``result``; within ``recomputation``, the backward pass calls ``function(*args)`` to obtain it again.
 
-    function: returns the same values in the same layout, in memory of its own, or a tuple of which that is the first.
-    Tensors it reads must be among the arguments, which may themselves have been ``remade``: if one is changed in place
-    before the backward pass, that raises RuntimeError.
+    function: returns the same values in the same layout and in new memory, or a tuple whose first item is that tensor.
+    It is called once for all operations that need the result. Every tensor that it reads must be among the arguments,
+    which may be ``recomputable`` themselves. The backward pass raises RuntimeError if an argument was changed in place.
     """
-    made = _made.get()
-    if made is not None and not result.is_meta:
-        forgotten = {id(f.result()): f for f in made}
-        made.append(_Forgotten(result, function, tuple(forgotten.get(id(arg), arg) for arg in args)))
+    registered = _registered.get()
+    if registered is not None and not result.is_meta:
+        earlier = {id(tensor.result()): tensor for tensor in registered}
+        registered.append(_Recomputable(result, function, tuple(earlier.get(id(arg), arg) for arg in args)))
     return result
 
 
 @torch.jit.unused
 def transformed() -> bool:
-    """Whether a transform of ``torch.func`` is at work, which knows neither hooks on saved tensors nor our operator."""
+    """Whether a transform of ``torch.func`` is active; it supports neither hooks on saved tensors nor our operator."""
     return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
 
 
-_made: ContextVar[list[_Forgotten] | None] = ContextVar("made", default=None)
+_registered: ContextVar[list[_Recomputable] | None] = ContextVar("registered", default=None)
 
 
-class _Forgotten:
-    """A tensor that is not kept, and how to make it again."""
+class _Recomputable:
+    """A tensor that is not kept, and the call that computes it again."""
 
     def __init__(self, result: Tensor, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        # Memory is given to other tensors once the result is gone: it may stand for the result only until then,
-        # and only as long as the result is what was computed.
+        # The allocator gives the memory to other tensors once the result is freed, so an address identifies the result
+        # only while that is alive and unchanged.
         self.result, self.version = weakref.ref(result), result._version
         self.memory = result.untyped_storage().data_ptr()
         self.function = function
-        self.args = tuple(_Kept(arg, arg._version) if isinstance(arg, Tensor) else arg for arg in args)
+        self.args = tuple(_Saved(arg, arg._version) if isinstance(arg, Tensor) else arg for arg in args)
         self.device = result.device.type
         self.autocast = torch.is_autocast_enabled(self.device), torch.get_autocast_dtype(self.device)
-        self.again: Tensor | None = None
-        self.wanted = self.fetched = 0
+        self.recomputed: Tensor | None = None
+        self.views = self.fetched_views = 0
 
     def occupies(self, memory: int) -> bool:
         result = self.result()
         return memory == self.memory and result is not None and result._version == self.version
 
     def fetch(self) -> Tensor:
-        """The tensor made again, kept until everybody who wants it has had it."""
-        if self.again is None:
-            args = [arg.fetch() if isinstance(arg, (_Forgotten, _Kept)) else arg for arg in self.args]
+        """The recomputed tensor, held until every operation that needs it has fetched its view."""
+        if self.recomputed is None:
+            args = [arg.fetch() if isinstance(arg, (_Recomputable, _Saved)) else arg for arg in self.args]
             enabled, dtype = self.autocast
             with torch.no_grad(), torch.autocast(self.device, dtype, enabled=enabled):
-                made = self.function(*args)
-            self.again = made[0] if isinstance(made, tuple) else made
-        return self.again
+                output = self.function(*args)
+            self.recomputed = output[0] if isinstance(output, tuple) else output
+        return self.recomputed
 
 
-class _Kept(NamedTuple):
-    """A tensor that is kept. Autograd leaves it to whoever packs a tensor to see that it does not change."""
+class _Saved(NamedTuple):
+    """A tensor that is kept. With hooks on saved tensors, autograd no longer checks that it stays unchanged."""
 
     tensor: Tensor
     version: int
@@ -109,25 +109,25 @@ class _Kept(NamedTuple):
 
 
 class _View(NamedTuple):
-    """What is kept instead: enough to cut a saved tensor out of the one made again."""
+    """Kept in place of a tensor: which part of a recomputed tensor it is."""
 
-    of: _Forgotten
+    source: _Recomputable
     shape: torch.Size
     stride: tuple[int, ...]
     start: int
 
 
-def _unpack(kept: _Kept | _View) -> Tensor:
-    if isinstance(kept, _Kept):
-        return kept.fetch()
-    forgotten = kept.of
-    view = forgotten.fetch().as_strided(kept.shape, kept.stride, kept.start)
-    forgotten.fetched += 1
-    if forgotten.fetched % forgotten.wanted == 0:
-        forgotten.again = None
+def _unpack(packed: _Saved | _View) -> Tensor:
+    if isinstance(packed, _Saved):
+        return packed.fetch()
+    source = packed.source
+    view = source.fetch().as_strided(packed.shape, packed.stride, packed.start)
+    source.fetched_views += 1
+    if source.fetched_views % source.views == 0:
+        source.recomputed = None
     return view
 
 
 def _hooked() -> bool:
-    """Whether saved tensors go through hooks already; only the innermost ones would be called."""
+    """Whether hooks on saved tensors are active already; autograd calls only the innermost ones."""
     return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None

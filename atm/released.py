@@ -1,8 +1,8 @@
 """Weights of the authors' released classification checkpoints, under this project's names.
 
-The two models compute the same function; they differ in names, in 1x1 kernels stored for linear layers, and in where
-the downsampling convolutions live. Raw weights are under ``model``, the averaged ones, whose accuracy the papers
-print, under ``model_ema``.
+The two models compute the same function. They differ in names, in the shape of linear layers (stored as 1x1 kernels)
+and in the place of the downsampling convolutions. A checkpoint has the raw weights under ``model`` and the averaged
+weights, whose accuracy the papers print, under ``model_ema``.
 """
 
 import argparse
@@ -20,12 +20,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from atm.backbone import VARIANTS, ATMNet
+from atm.backbone import ATMNet
+from atm.variants import VARIANTS
 
 _AVERAGED = ("model_ema", "state_dict_ema")
 _RAW = ("model", "state_dict")
 
-_RENAMES = (  # ours to theirs, in this order
+_RENAMES = (  # our names to released ones, in this order
     (r"^stem\.", "patch_embed.proj."),
     (r"^stages\.(\d+)\.peg\.conv\.", r"pos_blocks.\1.proj."),
     (r"^stages\.(\d+)\.blocks\.(\d+)\.", r"blocks.\1.\2."),
@@ -37,14 +38,14 @@ _RENAMES = (  # ours to theirs, in this order
 
 
 class CheckpointError(ValueError):
-    """A file that is not a complete released checkpoint. The message is one line and names what is wrong."""
+    """The file is not a complete released checkpoint. The message is one line and names the fault."""
 
 
 def load(path: str | Path, ema: bool = True) -> ATMNet:
-    """The model of a released checkpoint file (``.pth`` or ``.safetensors``), in evaluation mode, with its weights.
+    """The model of a released checkpoint file (``.pth`` or ``.safetensors``) with its weights, in evaluation mode.
 
-    Recognises variant, classes and input channels from the shapes. ema: as in ``convert``.
-    Raises CheckpointError for a file that is unreadable or no released checkpoint.
+    Variant, number of classes and input channels follow from the shapes. ema: as in ``convert``.
+    Raises CheckpointError for a file that is unreadable or not a released checkpoint.
     """
     state, variant = _convert(_read(Path(path)), ema)
     model = timm.create_model(
@@ -59,7 +60,7 @@ def convert(checkpoint: Mapping[str, Any], ema: bool = True) -> dict[str, Tensor
 
     checkpoint: a state dict, or a training checkpoint that holds state dicts under ``model`` and ``model_ema`` (or
     ``state_dict``, ``state_dict_ema``), with or without the ``module.`` prefixes of distributed training.
-    ema: take the averaged weights of a training checkpoint; one without them gives the raw weights and a warning.
+    ema: use the averaged weights of a training checkpoint; if it has none, its raw weights, with a warning.
     Raises CheckpointError if weights are missing, unexpected or of the wrong shape.
     """
     return _convert(checkpoint, ema)[0]
@@ -77,18 +78,18 @@ def _convert(checkpoint: Mapping[str, Any], ema: bool) -> tuple[dict[str, Tensor
     variant = min(VARIANTS, key=lambda name: sum(map(len, _faults(released, name).values())))
     faults = {fault: keys for fault, keys in _faults(released, variant).items() if keys}
     if faults:
-        found = "; ".join(f"{len(keys)} {fault}: {_some(keys)}" for fault, keys in faults.items())
-        raise CheckpointError(f"not a complete released atmnet_{variant}: {found}")
+        details = "; ".join(f"{len(keys)} {fault}: {_some(keys)}" for fault, keys in faults.items())
+        raise CheckpointError(f"not a complete released atmnet_{variant}: {details}")
     # Linear layers may be stored as 1x1 convolutions.
     state = {
-        ours: released[theirs].flatten(1) if len(shape) == 2 else released[theirs]
-        for theirs, (ours, shape) in _layout(variant).items()
+        name: released[key].flatten(1) if len(shape) == 2 else released[key]
+        for key, (name, shape) in _layout(variant).items()
     }
     return state, variant
 
 
 def _faults(released: Mapping[str, Any], variant: str) -> dict[str, list[str]]:
-    """What keeps ``released`` from being the given variant, as released keys by kind of fault."""
+    """The differences of ``released`` from this variant: released keys by kind of fault."""
     layout = _layout(variant)
     return {
         "missing": [key for key in layout if key not in released],
@@ -101,7 +102,7 @@ def _faults(released: Mapping[str, Any], variant: str) -> dict[str, list[str]]:
 
 @cache
 def _layout(variant: str) -> dict[str, tuple[str, torch.Size]]:
-    """Released key to our name and shape, for every weight of a variant."""
+    """Our name and shape by released key, for every weight of a variant."""
     with torch.device("meta"):
         model = timm.create_model(f"atmnet_{variant}")
     depths = [len(stage.blocks) for stage in model.stages]
@@ -118,18 +119,18 @@ def _released_name(name: str, depths: Sequence[int]) -> str:
 
 
 def _fits(key: str, weight: Any, expected: torch.Size) -> bool:
-    """Equal shapes, but for the numbers of classes and of input channels, which are the checkpoint's own."""
+    """Whether the shapes are equal, apart from the number of classes and of input channels."""
     if not isinstance(weight, Tensor):
         return False
     shape = list(weight.shape)
     if len(expected) == 2 and shape[2:] == [1, 1]:
         shape = shape[:2]
-    own = {"head.weight": 0, "head.bias": 0, "patch_embed.proj.weight": 1}.get(key)
-    return len(shape) == len(expected) and all(a == b or i == own for i, (a, b) in enumerate(zip(shape, expected)))
+    free = {"head.weight": 0, "head.bias": 0, "patch_embed.proj.weight": 1}.get(key)
+    return len(shape) == len(expected) and all(a == b or i == free for i, (a, b) in enumerate(zip(shape, expected)))
 
 
 def _weights(checkpoint: Mapping[str, Any], ema: bool) -> Mapping[str, Any]:
-    """The state dict inside a checkpoint: averaged or raw, or the checkpoint itself."""
+    """The state dict in a checkpoint, averaged or raw, or the checkpoint itself if that is a state dict."""
     if not isinstance(checkpoint, Mapping):
         raise CheckpointError(f"a checkpoint is a dict of weights, not {type(checkpoint).__name__}")
     averaged = next((checkpoint[key] for key in _AVERAGED if isinstance(checkpoint.get(key), Mapping)), None)
@@ -149,7 +150,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        # Training checkpoints carry their command line, the only thing in them that is not a tensor or a number.
+        # Training checkpoints contain their command line, the only object that is not a tensor or a number.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

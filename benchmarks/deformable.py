@@ -26,7 +26,7 @@ def on_deform_conv2d(model: ATMNet) -> ATMNet:
     for stage in copied.stages:
         for block in stage.blocks:
             block.mixer = DeformableMixer(block.mixer)
-            block.forgets = False  # it keeps everything for its backward pass
+            block.recomputes = False  # it keeps everything for its backward pass
     return copied
 
 

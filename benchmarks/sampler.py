@@ -11,8 +11,8 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
-from atm.backbone import VARIANTS
 from atm.sampling import sample_axis, sample_joint
+from atm.variants import VARIANTS
 from benchmarks.deformable import deformed_fc
 from benchmarks.timing import DTYPES, Circumstances, add_inputs, add_machine, circumstances, interleave, require_same
 

@@ -88,6 +88,11 @@ def rows(only: str | None = None) -> list[Model]:
     return chosen
 
 
+def unpublished(label: str, model: str, size: int) -> list[Model]:
+    """A model of timm that the papers print nothing about, as ``rows`` gives those of the specification."""
+    return [Model(label=label, model=model, size=size)]
+
+
 @cache
 def counted_at() -> dict[tuple[Place, str], float]:
     """(source, table, row), metric → what was counted there, from the committed counts."""
@@ -171,6 +176,8 @@ def to_json(counted: Sequence[Counted]) -> str:
 
 def summary(counted: Sequence[Counted]) -> str:
     judged = [c for item in counted for c in item.comparisons if c.agrees is not None]
+    if not judged:
+        return "The papers print no number to compare with."
     return f"{sum(bool(c.agrees) for c in judged)} of {len(judged)} printed numbers agree at their printed precision."
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import atomic_file
 from errors import ConfigError, RunFolderError
 from experiments.config import get
-from experiments.folder.provenance import checkout, code_fingerprint
+from experiments.folder.fingerprint import code_fingerprint
+from experiments.folder.provenance import checkout
 from experiments.folder.run_folder import RunFolder
 from experiments.schema import FIELDS, Config
 from run_format import CODE, PROVENANCE
@@ -67,7 +68,11 @@ class Choice:
             folder = RunFolder(runs_dir / run)
             before = folder.read_json(PROVENANCE)
             fingerprint = before.get("code_fingerprint")
-            if fingerprint and has_begun(folder) and _fingerprint(copy) not in fingerprint.split("+"):
+            if (
+                fingerprint
+                and has_begun(folder)
+                and _fingerprint(copy, folder.config().task) not in fingerprint.split("+")
+            ):
                 refusing.append(run)
                 commit = commit or before.get("commit")
         if refusing:
@@ -100,7 +105,11 @@ def choose(
         folder = RunFolder(runs_dir / run.id)
         begun = has_begun(folder) or folder.holder() is not None
         earlier = None if new_code and not begun else recorded[run.id] or (None if begun else newest)
-        if earlier is None or earlier[1] == present or _fingerprint(earlier[1]) == _fingerprint(present):
+        if (
+            earlier is None
+            or earlier[1] == present
+            or _fingerprint(earlier[1], run.config.task) == _fingerprint(present, run.config.task)
+        ):
             return present
         return earlier[1]
 
@@ -144,5 +153,5 @@ def _known_settings(copy: Path) -> frozenset[str]:
 
 
 @cache
-def _fingerprint(copy: Path) -> str:
-    return code_fingerprint(copy)
+def _fingerprint(copy: Path, task: str) -> str:
+    return code_fingerprint(task, copy)

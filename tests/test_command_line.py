@@ -133,7 +133,7 @@ def test_one_run_from_the_command_line(tmp_path):
 
 def test_complexity_prints_every_row_and_the_committed_counts_are_those_of_the_models(tmp_path, monkeypatch, capsys):
     """Both commands count every model, which takes ten seconds, so here the second takes the counts of the first."""
-    count, known = counting.count, {}
+    count, known = counting.count_classifier, {}
 
     def counted_once(model, arguments, size):
         key = json.dumps([model, arguments, size])
@@ -141,7 +141,7 @@ def test_complexity_prints_every_row_and_the_committed_counts_are_those_of_the_m
             known[key] = count(model, arguments, size)
         return known[key]
 
-    monkeypatch.setattr(counting, "count", counted_once)
+    monkeypatch.setattr(counting, "count_classifier", counted_once)
     assert main(["complexity", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert len(rows) == len(known) >= 15

@@ -1,16 +1,16 @@
-"""Reading every channel of a map at its own real-valued position: the heart of Active Token Mixing.
+"""Sampling: reading every channel of a map at its own real-valued position, the core of Active Token Mixing.
 
-The mixer knows sampling through ``recompose``, everybody else through ``sample_axis`` and ``sample_joint``. What
-computes them is a backend, chosen in ``atm.sampling.backends`` and nowhere else:
+The mixer calls ``recompose``; ``sample_axis`` and ``sample_joint`` are for all other callers. They are computed by a
+backend, which ``atm.sampling.backends`` chooses:
 
-reference   the formula in PyTorch operations, differentiated by autograd; what the others are tested against
-eager       the same operations, their indices found again in the backward pass instead of kept; runs everywhere
+reference   the formula in PyTorch operations, differentiated by autograd; the other backends are tested against it
+eager       the same operations, which recompute their indices in the backward pass; runs on every device
 native      C++ for the CPU, compiled when first used
 triton      Triton kernels for CUDA
 
-All agree with deformable convolution's bilinear read, forward and backward, and all but ``eager`` on CUDA give
-the same bits every time. All but ``reference`` are one PyTorch operator, ``torch.ops.atm.read``, which compiles and
-exports without a graph break and finds its backend when it runs.
+All agree with the bilinear read of deformable convolution, forward and backward, and all except ``eager`` on CUDA give
+the same bits every time. All except ``reference`` are one PyTorch operator, ``torch.ops.atm.read``, which compiles and
+exports without a graph break and looks up its backend when it runs.
 """
 
 import torch
@@ -30,7 +30,7 @@ def sample_axis(x: Tensor, offsets: Tensor, dim: int) -> Tensor:
     x: [B, H, W, C] channels-last; offsets: [B, H, W, G] in tokens, G divides C, C/G neighbouring
     channels share one offset; dim: 1 for vertical, 2 for horizontal.
     Linear interpolation between the two nearest tokens, zero outside the map. Returns [B, H, W, C] in ``x``'s dtype.
-    Offsets of any size are safe: far outside reads 0 with gradient 0, and a NaN offset gives NaN.
+    Offsets may have any size: positions far outside read 0 with gradient 0, and a NaN offset gives NaN.
     Raises ValueError if ``dim`` or a shape does not fit.
     """
     reference.check_axis(x, offsets, dim)
@@ -41,11 +41,11 @@ def sample_axis(x: Tensor, offsets: Tensor, dim: int) -> Tensor:
 
 
 def sample_joint(x: Tensor, dy: Tensor, dx: Tensor) -> Tensor:
-    """Reads each channel of ``x`` at its own two-dimensional offset (AAAI Fig. 2, the joint arm).
+    """Reads each channel of ``x`` at its own two-dimensional offset (AAAI Fig. 2, joint).
 
     x: [B, H, W, C] channels-last; dy, dx: [B, H, W, G] in tokens (down, right), G divides C.
     Bilinear interpolation between the four nearest tokens, zero outside the map. Returns [B, H, W, C] in ``x``'s dtype.
-    Offsets of any size are safe, as in ``sample_axis``. Raises ValueError if a shape does not fit.
+    Offsets may have any size, as in ``sample_axis``. Raises ValueError if a shape does not fit.
     """
     reference.check_joint(x, dy, dx)
     if torch.jit.is_scripting() or by_formula():
@@ -55,12 +55,12 @@ def sample_joint(x: Tensor, dy: Tensor, dx: Tensor) -> Tensor:
 
 
 def recompose(x: Tensor, offsets: Tensor, joint: bool, samples: int) -> tuple[Tensor, Tensor]:
-    """All tokens that a mixer reads, side by side, and their means over the map.
+    """All tokens that a mixer reads, concatenated along channels, and their means over the map.
 
     x: [B, H, W, C]; offsets: [B, H, W, 2 * samples * G] in tokens, the horizontal half first.
-    Returns tokens [B, H, W, R * C] in ``x``'s dtype and means [B, R * C] in at least float32. Along the last axis come
-    ``samples`` horizontal and as many vertical reads (where ``joint``, ``samples`` two-dimensional ones instead), then
-    ``x`` itself. Raises ValueError if a shape does not fit.
+    Returns tokens [B, H, W, R * C] in ``x``'s dtype and means [B, R * C] in at least float32. The last axis holds
+    ``samples`` horizontal and as many vertical reads (with ``joint``, ``samples`` two-dimensional reads), then ``x``
+    itself. Raises ValueError if a shape does not fit.
     """
     reference.check_recompose(x, offsets, samples)
     if torch.jit.is_scripting() or by_formula():
@@ -71,5 +71,5 @@ def recompose(x: Tensor, offsets: Tensor, joint: bool, samples: int) -> tuple[Te
 
 @torch.jit.unused
 def by_formula() -> bool:
-    """Whether maps are sampled by the reference formula rather than the operator."""
+    """Whether the reference formula samples, in place of the operator."""
     return backends.chosen() == "reference" or transformed()

@@ -1,4 +1,4 @@
-"""Which backend samples: chosen by device, or by whoever calls ``use``."""
+"""The choice of the sampling backend: by device, or by a call of ``use``."""
 
 import functools
 import warnings
@@ -9,9 +9,9 @@ _chosen = "auto"
 
 
 def use(name: str) -> None:
-    """Makes every sampling from now on use this backend, on the devices it knows; "auto" chooses by device.
+    """Sets the backend of all later sampling on the devices it supports; "auto" chooses by device.
 
-    A model that was compiled or exported keeps to the operator or to the formula, whichever it was traced with.
+    A compiled or exported model keeps the operator or the formula that it was traced with.
     Raises ValueError for an unknown name, or for a backend that cannot run on this machine.
     """
     global _chosen
@@ -19,21 +19,21 @@ def use(name: str) -> None:
         raise ValueError(f"unknown sampling backend {name!r} (valid: {', '.join(BACKENDS)})")
     reasons = {device: unavailable(name, device) for device in _FASTEST}
     if all(reasons.values()):
-        own = next(device for device, fastest in _FASTEST.items() if fastest == name)
-        raise ValueError(f"the sampling backend {name!r} cannot run here: {reasons[own]}")
+        device = next(device for device, fastest in _FASTEST.items() if fastest == name)
+        raise ValueError(f"the sampling backend {name!r} cannot run here: {reasons[device]}")
     _chosen = name
 
 
 def chosen() -> str:
-    """What was last given to ``use``, at first "auto"."""
+    """The name last passed to ``use``; "auto" at first."""
     return _chosen
 
 
 def backend_for(device: str) -> str:
-    """The backend that samples tensors of a device type ("cpu", "cuda", ...): one of BACKENDS but "auto".
+    """The backend that samples tensors of a device type ("cpu", "cuda", ...): one of BACKENDS except "auto".
 
-    Without another choice native on the CPU and triton on CUDA; eager elsewhere, and where those cannot run, which is
-    warned of once.
+    By default native on the CPU, triton on CUDA and eager on other devices. Where native or triton cannot run, eager
+    takes their place and one warning says why.
     """
     if _chosen != "auto" and unavailable(_chosen, device) is None:
         return _chosen
@@ -46,7 +46,7 @@ def backend_for(device: str) -> str:
 
 
 def describe(device: str) -> str:
-    """The backend for a device type as a log tells it: its name, and what it was built with or is missing."""
+    """The backend for a device type, for logs: its name, and its compiler or why a faster backend cannot run."""
     backend = backend_for(device)
     if backend == "native":
         from atm.sampling import native
@@ -58,11 +58,11 @@ def describe(device: str) -> str:
 
 @functools.cache
 def unavailable(backend: str, device: str) -> str | None:
-    """Why a backend cannot sample on a device type of this machine, None where it can."""
+    """The reason why a backend cannot sample on a device type of this machine, or None if it can."""
     if backend == "native":
         from atm.sampling import native
 
-        return native.unavailable() if device == "cpu" else f"it knows the CPU, not {device}"
+        return native.unavailable() if device == "cpu" else f"it runs on the CPU, not on {device}"
     if backend == "triton":
         try:
             from atm.sampling import triton_backend

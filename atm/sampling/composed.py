@@ -1,4 +1,4 @@
-"""``torch.ops.atm.read`` out of kernels that know one axis or one joint read at a time."""
+"""``torch.ops.atm.read`` composed of kernels that each compute one axial or joint read."""
 
 from dataclasses import dataclass
 from types import ModuleType
@@ -12,14 +12,14 @@ from atm.sampling.patterns import groups_per_read, wide_dtype
 
 @dataclass(frozen=True)
 class Composed:
-    """A backend made of a module with four functions, which write where they are told to:
+    """A backend that calls the four functions of a module, which write to the tensors passed to them:
 
     axis_forward(x, offsets, dim, out), joint_forward(x, dy, dx, out),
     axis_backward(grad, x, offsets, dim, grad_x, grad_offsets, grad_mean) and
     joint_backward(grad, x, dy, dx, grad_x, grad_dy, grad_dx, grad_mean).
 
-    Maps are [B, H, W, C] or slices of wider ones; ``grad_x`` (at least float32) is added to, the other gradients are
-    written; ``grad_mean`` [B, C], or None, is added to the gradient of every token.
+    Maps are [B, H, W, C] or slices of wider maps. The functions add to ``grad_x`` (at least float32) and overwrite the
+    other gradients. ``grad_mean`` [B, C], or None, is added to the gradient of every token.
     """
 
     kernels: ModuleType
@@ -29,15 +29,15 @@ class Composed:
         reads = _reads(pattern, samples)
         channels = x.shape[-1]
         tokens = x.new_empty(*x.shape[:3], (len(reads) + keep) * channels)
-        moves, places = offsets.split(groups_per_read(offsets, pattern, samples), -1), tokens.split(channels, -1)
-        for (dim, first, second), place in zip(reads, places):
+        parts, outputs = offsets.split(groups_per_read(offsets, pattern, samples), -1), tokens.split(channels, -1)
+        for (dim, first, second), output in zip(reads, outputs):
             if dim:
-                self.kernels.axis_forward(x, moves[first], dim, place)
+                self.kernels.axis_forward(x, parts[first], dim, output)
             else:
-                self.kernels.joint_forward(x, moves[second], moves[first], place)
+                self.kernels.joint_forward(x, parts[second], parts[first], output)
         if not keep:
             return tokens, x.new_empty(0, dtype=wide_dtype(x))
-        places[-1].copy_(x)
+        outputs[-1].copy_(x)
         return tokens, reference.mean(tokens)
 
     def backward(
@@ -49,27 +49,27 @@ class Composed:
         grad_x = torch.zeros(x.shape, dtype=wide_dtype(x), device=x.device)
         grad_offsets = torch.empty(offsets.shape, dtype=offsets.dtype, device=x.device)
         groups = groups_per_read(offsets, pattern, samples)
-        moves, owed = offsets.split(groups, -1), grad_offsets.split(groups, -1)
+        parts, grad_parts = offsets.split(groups, -1), grad_offsets.split(groups, -1)
         grads = grad.split(channels, -1)
-        shares: list[Tensor | None] = [None] * len(grads)
+        grad_means: list[Tensor | None] = [None] * len(grads)
         if grad_mean is not None:
-            shares = [*(grad_mean / (x.shape[1] * x.shape[2])).to(grad_x.dtype).split(channels, -1)]
+            grad_means = [*(grad_mean / (x.shape[1] * x.shape[2])).to(grad_x.dtype).split(channels, -1)]
         if keep:
             grad_x += grads[-1]
-            if shares[-1] is not None:
-                grad_x += shares[-1][:, None, None]
-        for (dim, first, second), part, share in zip(reads, grads, shares):
+            if grad_means[-1] is not None:
+                grad_x += grad_means[-1][:, None, None]
+        for (dim, first, second), grad_read, mean in zip(reads, grads, grad_means):
             if dim:
-                self.kernels.axis_backward(part, x, moves[first], dim, grad_x, owed[first], share)
+                self.kernels.axis_backward(grad_read, x, parts[first], dim, grad_x, grad_parts[first], mean)
             else:
                 self.kernels.joint_backward(
-                    part, x, moves[second], moves[first], grad_x, owed[second], owed[first], share
+                    grad_read, x, parts[second], parts[first], grad_x, grad_parts[second], grad_parts[first], mean
                 )
         return grad_x.to(x.dtype), grad_offsets
 
 
 def _reads(pattern: str, samples: int) -> list[tuple[int, int, int]]:
-    """Every read's axis (0: joint) and which of the offsets move it, to the right or along its axis first."""
+    """The axis of every read (0: joint) and the indices of its offsets: horizontal and vertical, or only the first."""
     if pattern == "joint":
         return [(0, i, samples + i) for i in range(samples)]
     dims = {"row": (2,), "column": (1,), "cross": (2, 1)}[pattern]

@@ -1,11 +1,11 @@
-// The sampler's CPU kernels. Compiled on first use and called through ctypes (native.py), so this file needs neither
-// PyTorch's headers nor its ABI: plain pointers and strides in elements.
+// The sampler's CPU kernels. They are compiled on first use and called through ctypes (native.py), with plain pointers
+// and strides in elements, so this file depends neither on PyTorch's headers nor on its ABI.
 //
-// Maps are [B, H, W, C] with adjacent channels. A token's C channels are `groups` runs of `share` neighbours, and every
-// run is read at one position. Positions are found again in the backward pass rather than kept.
+// Maps are [B, H, W, C] with adjacent channels. A token's C channels are `groups` groups of `share` neighbours, and each
+// group is read at one position. The backward pass computes the positions again; they are not stored.
 //
-// Backward, one thread owns a block of channels of an image and adds to the gradient of x token after token: no atomics,
-// and an order of summation that does not depend on the number of threads.
+// In the backward pass, one thread owns a block of channels of an image and adds to the gradient of x one token after
+// the other. There are no atomics, and the order of summation does not depend on the number of threads.
 
 #include <cstdint>
 #include <cstring>
@@ -17,11 +17,11 @@ struct bfloat16 {
     uint16_t bits;
 };
 
-// What positions and sums are computed in: anything narrower would lose fractions and tokens.
+// The type of positions and sums. A narrower type could not represent fractions of large positions.
 template <typename T>
 using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
-// N neighbouring channels, the unit in which maps are read and written.
+// N neighbouring channels, the unit of loads and stores.
 template <typename R, int N>
 struct LanesOf {
     typedef R type __attribute__((vector_size(sizeof(R) * N)));
@@ -63,7 +63,7 @@ template <int N>
 inline void store(bfloat16* to, Lanes<float, N> lanes) {
     Lanes<uint32_t, N> bits;
     std::memcpy(&bits, &lanes, sizeof bits);
-    // To nearest, ties to even; a NaN must not be rounded into an infinity.
+    // Rounds to nearest, ties to even. A NaN must not be rounded to an infinity.
     const auto rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
     const auto is_number = (Lanes<uint32_t, N>)(lanes == lanes);
     const auto narrow = __builtin_convertvector((rounded & is_number) | (0x7fc0 & ~is_number), Lanes<uint16_t, N>);
@@ -71,18 +71,19 @@ inline void store(bfloat16* to, Lanes<float, N> lanes) {
 }
 
 template <typename R, int N>
-inline R total(Lanes<R, N> lanes) {
+inline R sum_lanes(Lanes<R, N> lanes) {
     R sum = 0;
     for (int i = 0; i < N; ++i) sum += lanes[i];
     return sum;
 }
 
-// As many runs as are located at a time; their places stay in the first-level cache.
+// The number of groups that are located at a time; their positions stay in the first-level cache.
 constexpr int64_t BLOCK = 64;
 
 enum Pattern { ROW, COLUMN, CROSS, JOINT };
 
-// One call. Strides of images, rows and tokens; outputs and gradients of outputs may be slices of wider tokens.
+// The arguments of one call. Strides are those of images, rows and tokens; outputs and their gradients may be slices of
+// wider maps.
 struct Call {
     int64_t batch, height, width, groups, share, samples, pattern, keep, threads, tile_height, tile_width;
     int64_t x[3], offsets[3], out[3];
@@ -93,43 +94,43 @@ struct Call {
         return (height + tile_height - 1) / tile_height * ((width + tile_width - 1) / tile_width);
     }
     int64_t reads() const { return directions() * samples + keep; }
-    // Runs that a thread takes at a time, backward: at least a cache line of channels.
-    int64_t block() const {
-        return share == 1 ? 32 : 16;
-    }
+    // Groups of a thread's block in the backward pass: at least one cache line of channels.
+    int64_t block() const { return share == 1 ? 32 : 16; }
 };
 
-// Where `count` runs point on an axis of `size` tokens, `stride` elements apart, seen from token `here`: two neighbours
-// each, as distances from the axis's first token, with their weights and the weights' derivatives. A neighbour outside
-// the map has weight and derivative 0, and the distance of the nearest token, which may be read.
+// The reads of `count` groups of one token along one axis: for each group its two neighbours, as distances in elements
+// from the axis's first token, with their weights and the derivatives of the weights. A neighbour outside the map has
+// weight and derivative 0, and the distance of the nearest token, which is safe to load.
 template <typename R>
-struct Places {
-    int32_t at_low[BLOCK], at_high[BLOCK];
+struct AxisReads {
+    int32_t low_at[BLOCK], high_at[BLOCK];
     R low[BLOCK], high[BLOCK], d_low[BLOCK], d_high[BLOCK];
 
-    static Lanes<R, 16> load_some(const R* from, int64_t count) {
+    static Lanes<R, 16> load_padded(const R* from, int64_t count) {
         R padded[16] = {};
         for (int64_t i = 0; i < count; ++i) padded[i] = from[i];
         return load<16>(padded);
     }
 
-    // Where NAN_IS_FAR, as backward, a NaN is taken for a position outside: it owes nothing to x.
-    template <bool NAN_IS_FAR>
-    void find(const R* offsets, int64_t count, int64_t here, int64_t size, int64_t stride) {
-        constexpr int N = 16;  // by hand: compilers see too many branches here to make vectors of
+    // Locates the reads of the token at position `here` on an axis of `size` tokens that are `stride` elements apart.
+    // NAN_IS_OUTSIDE, used in the backward pass, treats a NaN as a position outside: it gives x no gradient.
+    template <bool NAN_IS_OUTSIDE>
+    void locate(const R* offsets, int64_t count, int64_t here, int64_t size, int64_t stride) {
+        constexpr int N = 16;  // explicit vectors, because compilers do not vectorise this many conditions
         using Real = Lanes<R, N>;
         using Whole = Lanes<int32_t, N>;
         const Real zeros = {}, first = zeros - 2, end = zeros + R(size), ones = zeros + 1;
         const Whole none = {}, last = none + int32_t(size - 1), step = none + int32_t(stride);
         for (int64_t g = 0; g < count; g += N) {
-            Real position = (count - g < N ? load_some(offsets + g, count - g) : load<N>(offsets + g)) + R(here);
-            // Comparisons are false for NaN. Forward it becomes some integer but stays in the fraction, and from there
-            // in both weights: 0 * NaN is NaN.
-            if constexpr (NAN_IS_FAR) position = position >= first ? position : first;
+            Real position = (count - g < N ? load_padded(offsets + g, count - g) : load<N>(offsets + g)) + R(here);
+            // Comparisons with NaN are false. In the forward pass the NaN becomes an arbitrary integer but stays in the
+            // fraction, and so in both weights: 0 * NaN is NaN.
+            if constexpr (NAN_IS_OUTSIDE) position = position >= first ? position : first;
             else position = position < first ? first : position;
             position = position > end ? end : position;
-            const Real cut = __builtin_convertvector(__builtin_convertvector(position, Whole), Real);
-            const Real lower = position < cut ? cut - ones : cut, upper = lower + ones, fraction = position - lower;
+            const Real truncated = __builtin_convertvector(__builtin_convertvector(position, Whole), Real);
+            const Real lower = position < truncated ? truncated - ones : truncated;
+            const Real upper = lower + ones, fraction = position - lower;
             const Real low_inside = (lower >= zeros) & (lower < end) ? ones : zeros;
             const Real high_inside = (upper >= zeros) & (upper < end) ? ones : zeros;
             store<N>(low + g, low_inside * (ones - fraction));
@@ -137,24 +138,25 @@ struct Places {
             store<N>(d_low + g, -low_inside);
             store<N>(d_high + g, high_inside);
             const Whole before = __builtin_convertvector(lower, Whole), after = before + 1;
-            const Whole near = before < none ? none : before > last ? last : before;
-            const Whole far = after < none ? none : after > last ? last : after;
-            const Whole low_at = near * step, high_at = far * step;
-            std::memcpy(at_low + g, &low_at, sizeof low_at);
-            std::memcpy(at_high + g, &high_at, sizeof high_at);
+            const Whole low_token = before < none ? none : before > last ? last : before;
+            const Whole high_token = after < none ? none : after > last ? last : after;
+            const Whole low_distance = low_token * step, high_distance = high_token * step;
+            std::memcpy(low_at + g, &low_distance, sizeof low_distance);
+            std::memcpy(high_at + g, &high_distance, sizeof high_distance);
         }
     }
 };
 
-// How a run is made up of lanes. WHOLE: one of them is the whole run, and a loop less.
+// The division of a group into vectors of LANES channels. WHOLE: one vector is the whole group, which saves a loop.
 template <int LANES, bool WHOLE>
 struct Split {
     static constexpr int N = LANES;
-    int64_t any_share;
-    int64_t share() const { return WHOLE ? LANES : any_share; }
+    int64_t variable_share;
+    int64_t share() const { return WHOLE ? LANES : variable_share; }
 };
 
-// The published sharings have kernels of their own; of others there are few, as each takes the compiler seconds.
+// The published sharings have their own kernels. Other sharings use general kernels, because each kernel adds seconds of
+// compilation.
 template <typename T, typename F>
 inline void with_lanes(int64_t share, F call) {
     if constexpr (!std::is_same_v<T, double>) {
@@ -169,22 +171,23 @@ inline void with_lanes(int64_t share, F call) {
 }
 
 template <typename L, typename T, typename R>
-inline void read_axis(const T* x, const Places<R>& at, int64_t count, L lanes, T* __restrict out) {
+inline void read_axis(const T* x, const AxisReads<R>& reads, int64_t count, L lanes, T* __restrict out) {
     constexpr int N = L::N;
     const int64_t share = lanes.share();
     for (int64_t g = 0; g < count; ++g)
         for (int64_t c = g * share; c < (g + 1) * share; c += N)
-            store<N>(out + c, at.low[g] * load<N>(x + at.at_low[g] + c) + at.high[g] * load<N>(x + at.at_high[g] + c));
+            store<N>(out + c, reads.low[g] * load<N>(x + reads.low_at[g] + c) +
+                                  reads.high[g] * load<N>(x + reads.high_at[g] + c));
 }
 
 template <typename L, typename T, typename R>
-inline void read_joint(const T* x, const Places<R>& row, const Places<R>& column, int64_t count, L lanes,
+inline void read_joint(const T* x, const AxisReads<R>& row, const AxisReads<R>& column, int64_t count, L lanes,
                        T* __restrict out) {
     constexpr int N = L::N;
     const int64_t share = lanes.share();
     for (int64_t g = 0; g < count; ++g) {
-        const T *low = x + row.at_low[g], *high = x + row.at_high[g];
-        const int64_t left = column.at_low[g], right = column.at_high[g];
+        const T *low = x + row.low_at[g], *high = x + row.high_at[g];
+        const int64_t left = column.low_at[g], right = column.high_at[g];
         const R a = column.low[g], b = column.high[g];
         for (int64_t c = g * share; c < (g + 1) * share; c += N)
             store<N>(out + c, row.low[g] * (a * load<N>(low + left + c) + b * load<N>(low + right + c)) +
@@ -192,57 +195,57 @@ inline void read_joint(const T* x, const Places<R>& row, const Places<R>& column
     }
 }
 
-// What a read with the gradient `grad` owes to x (added) and to its offsets (written).
+// The gradients of one token's reads, from the gradient `grad` of their outputs: added to grad_x, written to grad_offsets.
 template <typename L, typename T, typename R>
-inline void owe_axis(const T* grad, const R* grad_mean, const T* x, const Places<R>& at, int64_t count, L lanes,
-                     R* grad_x, R* grad_offsets) {
+inline void backward_axis(const T* grad, const R* grad_mean, const T* x, const AxisReads<R>& reads, int64_t count,
+                          L lanes, R* grad_x, R* grad_offsets) {
     constexpr int N = L::N;
     const int64_t share = lanes.share();
     for (int64_t g = 0; g < count; ++g) {
-        const int64_t low = at.at_low[g], high = at.at_high[g];
+        const int64_t low = reads.low_at[g], high = reads.high_at[g];
         Lanes<R, N> slope = {};
         for (int64_t c = g * share; c < (g + 1) * share; c += N) {
-            Lanes<R, N> owed = load<N>(grad + c);
-            if (grad_mean) owed += load<N>(grad_mean + c);
-            slope += owed * (at.d_low[g] * load<N>(x + low + c) + at.d_high[g] * load<N>(x + high + c));
-            // One after the other: both are the same token at the map's edges.
-            store<N>(grad_x + low + c, load<N>(grad_x + low + c) + at.low[g] * owed);
-            store<N>(grad_x + high + c, load<N>(grad_x + high + c) + at.high[g] * owed);
+            Lanes<R, N> total = load<N>(grad + c);
+            if (grad_mean) total += load<N>(grad_mean + c);
+            slope += total * (reads.d_low[g] * load<N>(x + low + c) + reads.d_high[g] * load<N>(x + high + c));
+            // One after the other, because at the map's edges both neighbours may be the same token.
+            store<N>(grad_x + low + c, load<N>(grad_x + low + c) + reads.low[g] * total);
+            store<N>(grad_x + high + c, load<N>(grad_x + high + c) + reads.high[g] * total);
         }
-        grad_offsets[g] = total<R, N>(slope);
+        grad_offsets[g] = sum_lanes<R, N>(slope);
     }
 }
 
 template <typename L, typename T, typename R>
-inline void owe_joint(const T* grad, const R* grad_mean, const T* x, const Places<R>& row, const Places<R>& column,
-                      int64_t count, L lanes, R* grad_x, R* grad_dx, R* grad_dy) {
+inline void backward_joint(const T* grad, const R* grad_mean, const T* x, const AxisReads<R>& row,
+                           const AxisReads<R>& column, int64_t count, L lanes, R* grad_x, R* grad_dx, R* grad_dy) {
     constexpr int N = L::N;
     const int64_t share = lanes.share();
     for (int64_t g = 0; g < count; ++g) {
-        const int64_t corners[2][2] = {{row.at_low[g] + column.at_low[g], row.at_low[g] + column.at_high[g]},
-                                       {row.at_high[g] + column.at_low[g], row.at_high[g] + column.at_high[g]}};
+        const int64_t corners[2][2] = {{row.low_at[g] + column.low_at[g], row.low_at[g] + column.high_at[g]},
+                                       {row.high_at[g] + column.low_at[g], row.high_at[g] + column.high_at[g]}};
         const R down[2] = {row.low[g], row.high[g]}, d_down[2] = {row.d_low[g], row.d_high[g]};
         const R right[2] = {column.low[g], column.high[g]}, d_right[2] = {column.d_low[g], column.d_high[g]};
         Lanes<R, N> slope_x = {}, slope_y = {};
         for (int64_t c = g * share; c < (g + 1) * share; c += N) {
-            Lanes<R, N> owed = load<N>(grad + c);
-            if (grad_mean) owed += load<N>(grad_mean + c);
+            Lanes<R, N> total = load<N>(grad + c);
+            if (grad_mean) total += load<N>(grad_mean + c);
             for (int i = 0; i < 2; ++i)
                 for (int j = 0; j < 2; ++j) {
                     const int64_t corner = corners[i][j] + c;
-                    const Lanes<R, N> value = owed * load<N>(x + corner);
+                    const Lanes<R, N> value = total * load<N>(x + corner);
                     slope_x += (down[i] * d_right[j]) * value;
                     slope_y += (d_down[i] * right[j]) * value;
-                    store<N>(grad_x + corner, load<N>(grad_x + corner) + (down[i] * right[j]) * owed);
+                    store<N>(grad_x + corner, load<N>(grad_x + corner) + (down[i] * right[j]) * total);
                 }
         }
-        grad_dx[g] = total<R, N>(slope_x);
-        grad_dy[g] = total<R, N>(slope_y);
+        grad_dx[g] = sum_lanes<R, N>(slope_x);
+        grad_dy[g] = sum_lanes<R, N>(slope_y);
     }
 }
 
-// out: [B, H, W, reads * C]. sums: [B, tiles, reads * C], each tile's sum over its tokens, or null. A thread takes the map
-// tile by tile, so that what neighbours read is still in the first-level cache.
+// out: [B, H, W, reads * C]. sums: [B, tiles, reads * C], the sum over the tokens of each tile, or null. A thread reads
+// the map tile by tile, so that tokens read by neighbours are still in the first-level cache.
 template <typename T>
 void forward(const T* x, const Wide<T>* offsets, T* out, Wide<T>* sums, const Call& call) {
     using R = Wide<T>;
@@ -259,7 +262,7 @@ void forward(const T* x, const Wide<T>* offsets, T* out, Wide<T>* sums, const Ca
             const T* image_x = x + image * call.x[0];
             R* sum = sums ? sums + tile * width : nullptr;
             if (sum) std::memset(sum, 0, width * sizeof(R));
-            Places<R> places, others;
+            AxisReads<R> reads, column_reads;
             for (int64_t t = 0; t < rows * columns; ++t) {
                 const int64_t h = top + t / columns, w = left + t % columns;
                 const T *row_x = image_x + h * call.x[1], *column_x = image_x + w * call.x[2];
@@ -269,17 +272,17 @@ void forward(const T* x, const Wide<T>* offsets, T* out, Wide<T>* sums, const Ca
                 for (int64_t k = 0; k < call.directions() * call.samples; ++k, to += channels)
                     for (int64_t g = 0; g < call.groups; g += BLOCK) {
                         const int64_t count = call.groups - g < BLOCK ? call.groups - g : BLOCK, c = g * call.share;
-                        const R* moved = token_offsets + k * call.groups + g;
+                        const R* group_offsets = token_offsets + k * call.groups + g;
                         if (call.pattern == JOINT) {
-                            others.template find<false>(moved, count, w, call.width, call.x[2]);
-                            places.template find<false>(moved + half, count, h, call.height, call.x[1]);
-                            read_joint(image_x + c, places, others, count, lanes, to + c);
+                            column_reads.template locate<false>(group_offsets, count, w, call.width, call.x[2]);
+                            reads.template locate<false>(group_offsets + half, count, h, call.height, call.x[1]);
+                            read_joint(image_x + c, reads, column_reads, count, lanes, to + c);
                         } else if (call.pattern == COLUMN || k >= call.samples) {
-                            places.template find<false>(moved, count, h, call.height, call.x[1]);
-                            read_axis(column_x + c, places, count, lanes, to + c);
+                            reads.template locate<false>(group_offsets, count, h, call.height, call.x[1]);
+                            read_axis(column_x + c, reads, count, lanes, to + c);
                         } else {
-                            places.template find<false>(moved, count, w, call.width, call.x[2]);
-                            read_axis(row_x + c, places, count, lanes, to + c);
+                            reads.template locate<false>(group_offsets, count, w, call.width, call.x[2]);
+                            read_axis(row_x + c, reads, count, lanes, to + c);
                         }
                     }
                 if (call.keep) std::memcpy(to, row_x + w * call.x[2], channels * sizeof(T));
@@ -290,22 +293,22 @@ void forward(const T* x, const Wide<T>* offsets, T* out, Wide<T>* sums, const Ca
     });
 }
 
-// grad: of out, as laid out there; grad_mean: [B, reads * C], added to the gradient of every token, or null.
-// grad_x: [B, H, W, C] contiguous, written. grad_offsets: contiguous, as many as offsets, written.
+// grad: the gradient of out, with its layout; grad_mean: [B, reads * C], added to the gradient of every token, or null.
+// Written are grad_x, [B, H, W, C] contiguous, and grad_offsets, contiguous with the size of offsets.
 template <typename T>
 void backward(const T* grad, const Wide<T>* grad_mean, const T* x, const Wide<T>* offsets, Wide<T>* grad_x,
               Wide<T>* grad_offsets, const Call& call) {
     using R = Wide<T>;
     const int64_t channels = call.channels(), width = call.reads() * channels, half = call.samples * call.groups;
-    const int64_t moves = call.directions() * call.samples, tokens = call.height * call.width;
+    const int64_t positions = call.directions() * call.samples, tokens = call.height * call.width;
     const int64_t offset_width = (call.pattern == JOINT ? 2 : call.directions()) * half;
     const int64_t block = call.block(), blocks = (call.groups + block - 1) / block;
     with_lanes<T>(call.share, [&](auto lanes) {
         constexpr int N = decltype(lanes)::N;
 #pragma omp parallel for num_threads(call.threads) schedule(static) collapse(2)
         for (int64_t image = 0; image < call.batch; ++image)
-            for (int64_t piece = 0; piece < blocks; ++piece) {
-                const int64_t g = piece * block, c = g * call.share;
+            for (int64_t b = 0; b < blocks; ++b) {
+                const int64_t g = b * block, c = g * call.share;
                 const int64_t count = call.groups - g < block ? call.groups - g : block, owned = count * call.share;
                 const T* image_x = x + image * call.x[0] + c;
                 R* image_grad = grad_x + image * tokens * channels + c;
@@ -313,40 +316,42 @@ void backward(const T* grad, const Wide<T>* grad_mean, const T* x, const Wide<T>
                 for (int64_t t = 0; t < tokens; ++t) {
                     R* to = image_grad + t * channels;
                     if (!call.keep) { std::memset(to, 0, owned * sizeof(R)); continue; }
-                    const T* kept = grad + image * call.out[0] + (t / call.width) * call.out[1] +
-                                    (t % call.width) * call.out[2] + moves * channels + c;
+                    const T* token_grad = grad + image * call.out[0] + (t / call.width) * call.out[1] +
+                                    (t % call.width) * call.out[2] + positions * channels + c;
                     for (int64_t s = 0; s < owned; s += N) {
-                        Lanes<R, N> owed = load<N>(kept + s);
-                        if (mean) owed += load<N>(mean + moves * channels + s);
-                        store<N>(to + s, owed);
+                        Lanes<R, N> total = load<N>(token_grad + s);
+                        if (mean) total += load<N>(mean + positions * channels + s);
+                        store<N>(to + s, total);
                     }
                 }
-                // The distances found are those within x; the gradient's are the same where x is contiguous (native.py).
-                Places<R> places, others;
+                // One distance serves x and its gradient, because native.py passes a contiguous x.
+                AxisReads<R> reads, column_reads;
                 for (int64_t h = 0; h < call.height; ++h)
                     for (int64_t w = 0; w < call.width; ++w) {
                         const R* token_offsets =
                             offsets + image * call.offsets[0] + h * call.offsets[1] + w * call.offsets[2] + g;
-                        R* token_grad_offsets = grad_offsets + ((image * call.height + h) * call.width + w) * offset_width + g;
+                        R* token_grad_offsets =
+                            grad_offsets + ((image * call.height + h) * call.width + w) * offset_width + g;
                         const T* token_grad = grad + image * call.out[0] + h * call.out[1] + w * call.out[2] + c;
-                        for (int64_t k = 0; k < moves; ++k) {
-                            const R* moved = token_offsets + k * call.groups;
-                            R* owed = token_grad_offsets + k * call.groups;
+                        for (int64_t k = 0; k < positions; ++k) {
+                            const R* group_offsets = token_offsets + k * call.groups;
+                            R* group_grads = token_grad_offsets + k * call.groups;
                             const T* read = token_grad + k * channels;
                             const R* read_mean = mean ? mean + k * channels : nullptr;
                             if (call.pattern == JOINT) {
-                                others.template find<true>(moved, count, w, call.width, channels);
-                                places.template find<true>(moved + half, count, h, call.height, call.width * channels);
-                                owe_joint(read, read_mean, image_x, places, others, count, lanes, image_grad,
-                                          owed, owed + half);
+                                column_reads.template locate<true>(group_offsets, count, w, call.width, channels);
+                                reads.template locate<true>(group_offsets + half, count, h, call.height,
+                                                            call.width * channels);
+                                backward_joint(read, read_mean, image_x, reads, column_reads, count, lanes, image_grad,
+                                               group_grads, group_grads + half);
                             } else {
                                 const bool vertical = call.pattern == COLUMN || k >= call.samples;
                                 const int64_t start = (vertical ? w : h * call.width) * channels;
-                                places.template find<true>(moved, count, vertical ? h : w,
-                                                           vertical ? call.height : call.width,
-                                                           vertical ? call.width * channels : channels);
-                                owe_axis(read, read_mean, image_x + start, places, count, lanes,
-                                         image_grad + start, owed);
+                                reads.template locate<true>(group_offsets, count, vertical ? h : w,
+                                                            vertical ? call.height : call.width,
+                                                            vertical ? call.width * channels : channels);
+                                backward_axis(read, read_mean, image_x + start, reads, count, lanes,
+                                              image_grad + start, group_grads);
                             }
                         }
                     }

@@ -1,4 +1,4 @@
-"""The CPU backend: native.cpp, compiled when first used, kept in the user's cache and called through ctypes."""
+"""The CPU backend: native.cpp, compiled when first used, kept in the user's cache folder, called through ctypes."""
 
 import ctypes
 import functools
@@ -22,27 +22,27 @@ from atm.sampling.patterns import PATTERNS, groups_per_read, reads_per_token, wi
 
 SOURCE = Path(__file__).with_name("native.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
-QUIET = ("-Wno-psabi", "-Wno-ignored-attributes")  # GCC's notes on passing vectors, which nothing here exports
-SECONDS = 300.0  # a compiler that takes longer hangs
+WARNINGS = ("-Wno-psabi", "-Wno-ignored-attributes")  # GCC warns of vector arguments, which no exported function has
+TIMEOUT_S = 300.0  # a compiler that takes longer has hung
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
-_SEAL = hashlib.sha256().digest_size  # bytes at a kept library's end that tell whether it is whole
-LARGEST = 2**31 - 1  # elements of one image: distances within it are 32 bits wide
+_DIGEST_BYTES = hashlib.sha256().digest_size  # a kept library ends with its checksum
+LARGEST_IMAGE = 2**31 - 1  # elements: distances within an image are 32-bit integers
 
 
 class Unavailable(RuntimeError):
-    """The kernels cannot be compiled or loaded on this machine; the message says why in one line."""
+    """The kernels cannot be compiled or loaded on this machine; the message is one line with the reason."""
 
 
 @dataclass(frozen=True)
 class Library:
-    """The compiled kernels by name (``forward_float32`` …), and the compiler they were built with."""
+    """The compiled kernels by name (``forward_float32`` …), and the version of the compiler that built them."""
 
     function: Callable[[str], Callable[..., None]]
     built_with: str
 
 
 class _Call(ctypes.Structure):
-    """``Call`` in native.cpp."""
+    """The struct ``Call`` of native.cpp."""
 
     _fields_ = [
         *((n, ctypes.c_int64) for n in ("batch", "height", "width", "groups", "share", "samples")),
@@ -52,7 +52,7 @@ class _Call(ctypes.Structure):
 
 
 def unavailable() -> str | None:
-    """Why this machine cannot run the kernels, None where it can. The first call may compile them."""
+    """The reason why this machine cannot run the kernels, or None if it can. The first call may compile them."""
     try:
         load()
     except Unavailable as error:
@@ -60,16 +60,16 @@ def unavailable() -> str | None:
     return None
 
 
-def takes(x: Tensor) -> bool:
-    """Whether the kernels can sample ``x``: float16, and images beyond 2^31 elements, go to another backend."""
-    return x.dtype in DTYPES and x.shape[1] * x.shape[2] * x.shape[3] <= LARGEST
+def supports(x: Tensor) -> bool:
+    """Whether the kernels can sample ``x``. They cannot sample float16 and images of 2^31 or more elements."""
+    return x.dtype in DTYPES and x.shape[1] * x.shape[2] * x.shape[3] <= LARGEST_IMAGE
 
 
 def forward(x: Tensor, offsets: Tensor, pattern: str, samples: int, keep: bool) -> tuple[Tensor, Tensor]:
     """``torch.ops.atm.read`` (see operator.py)."""
-    # Tokens of one image may be further apart than they are many: in a slice, or with images side by side.
-    spread = sum((size - 1) * stride for size, stride in zip(x.shape[1:], x.stride()[1:]))
-    x, offsets = x.contiguous() if spread > LARGEST else _adjacent(x), _adjacent(offsets.to(wide_dtype(x)))
+    # The tokens of a slice, or of images stored next to each other, extend over more memory than they have elements.
+    extent = sum((size - 1) * stride for size, stride in zip(x.shape[1:], x.stride()[1:]))
+    x, offsets = x.contiguous() if extent > LARGEST_IMAGE else _adjacent(x), _adjacent(offsets.to(wide_dtype(x)))
     batch, height, width, channels = x.shape
     reads = reads_per_token(pattern, samples, keep)
     tokens = x.new_empty(batch, height, width, reads * channels)
@@ -99,41 +99,41 @@ def backward(
 
 @functools.cache
 def load() -> Library:
-    """The kernels, compiled if this compiler has not yet compiled this source for this processor.
+    """Loads the kernels, compiling them if the cache has no library of this source, compiler and processor.
 
-    CXX names another compiler than the usual ones, and may hold arguments ("ccache g++").
-    Raises Unavailable without a C++ compiler, or with the first error of one that fails.
+    The environment variable CXX chooses the compiler and may contain arguments ("ccache g++").
+    Raises Unavailable if there is no C++ compiler, or with the first error of one that fails.
     """
     command = _compiler()
     try:
         version = (_run([*command, "--version"]).splitlines() or command)[0]
-        # A cluster's home folder serves several kinds of processors, and each needs a library of its own.
-        openmp = [Path(path).name for path in _same_openmp()]
-        what = [version, *command[1:], *FLAGS, *openmp, _processor(), SOURCE.read_text("utf-8")]
-        name = f"sampler-{hashlib.sha256(chr(0).join(what).encode()).hexdigest()[:24]}.so"
+        # One home folder may serve several kinds of processors, which need different libraries.
+        openmp = [Path(path).name for path in _torch_openmp()]
+        key = [version, *command[1:], *FLAGS, *openmp, _processor(), SOURCE.read_text("utf-8")]
+        name = f"sampler-{hashlib.sha256(chr(0).join(key).encode()).hexdigest()[:24]}.so"
         folder = cache_folder()
-        library = _kept(folder / name) if folder else None
+        library = _cached(folder / name) if folder else None
         if library is None:
-            library = _compiled(command, name, folder)
-            if folder is None or not (folder.is_dir() and _ours(folder) and (folder / name).exists()):
-                version += f", compiled by every process anew: {folder or 'no home folder'} cannot keep it"
+            library = _compile(command, name, folder)
+            if folder is None or not (folder.is_dir() and _is_trusted(folder) and (folder / name).exists()):
+                version += f", recompiled in every process: {folder or 'no home folder'} cannot keep it"
     except OSError as error:
         raise Unavailable(f"the compiled sampler could not be made or loaded: {error}") from error
     return Library(functools.cache(lambda name: _typed(library, name)), version)
 
 
 def cache_folder() -> Path | None:
-    """Where compiled kernels are kept: ATM_CACHE_DIR, else ``atm`` in the user's cache folder, if there is a home."""
-    if given := os.environ.get("ATM_CACHE_DIR"):
-        return Path(given).expanduser().absolute()
+    """The folder of compiled kernels: ATM_CACHE_DIR, else ``atm`` in the user's cache folder. None without a home."""
+    if folder := os.environ.get("ATM_CACHE_DIR"):
+        return Path(folder).expanduser().absolute()
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atm"
-    except RuntimeError:  # a container's user may be a bare number
+    except RuntimeError:  # a container's user may have a number but no home
         return None
 
 
 def _compiler() -> list[str]:
-    """The command that compiles, without its last arguments. Raises Unavailable where there is none."""
+    """The compiler's command without the arguments added here. Raises Unavailable if there is none."""
     try:
         command = shlex.split(os.environ.get("CXX", ""))
     except ValueError as error:
@@ -144,72 +144,72 @@ def _compiler() -> list[str]:
     return command
 
 
-def _kept(path: Path) -> ctypes.CDLL | None:
-    """A library compiled earlier, None where it is missing or damaged."""
+def _cached(path: Path) -> ctypes.CDLL | None:
+    """A library compiled earlier, or None if it is missing, damaged or not trusted."""
     try:
-        if not (_ours(path) and _ours(path.parent)):
+        if not (_is_trusted(path) and _is_trusted(path.parent)):
             return None
         content = path.read_bytes()
-        # Loading half a library may succeed, and kill the process later.
-        if hashlib.sha256(content[:-_SEAL]).digest() != content[-_SEAL:]:
+        # Loading an incomplete library may succeed and crash the process later.
+        if hashlib.sha256(content[:-_DIGEST_BYTES]).digest() != content[-_DIGEST_BYTES:]:
             return None
         return ctypes.CDLL(str(path))
     except OSError:
         return None
 
 
-def _ours(path: Path) -> bool:
-    """Whether nobody else can have put code there."""
+def _is_trusted(path: Path) -> bool:
+    """Whether only this user (or root) can have written to the path."""
     stat = path.stat()
     return os.name != "posix" or (stat.st_uid in (os.getuid(), 0) and not stat.st_mode & 0o022)
 
 
-def _compiled(command: list[str], name: str, folder: Path | None) -> ctypes.CDLL:
-    """The library compiled now, and kept in ``folder`` if that can be written to."""
+def _compile(command: list[str], name: str, folder: Path | None) -> ctypes.CDLL:
+    """Compiles and loads the library, and keeps it in ``folder`` if that is writable."""
     with ExitStack() as stack:
         try:
             if folder is None:
                 raise FileNotFoundError("no home folder")
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            made = stack.enter_context(tempfile.TemporaryDirectory(dir=folder))
-        except OSError:  # compile for this process alone, which keeps what it has loaded
-            folder, made = None, stack.enter_context(tempfile.TemporaryDirectory(prefix="atm-"))
-        built = Path(made) / name
-        _run([*command, *FLAGS, *QUIET, str(SOURCE), *_same_openmp(), "-o", str(built)])
+            temporary = stack.enter_context(tempfile.TemporaryDirectory(dir=folder))
+        except OSError:  # compile for this process only; a loaded library needs its file no longer
+            folder, temporary = None, stack.enter_context(tempfile.TemporaryDirectory(prefix="atm-"))
+        built = Path(temporary) / name
+        _run([*command, *FLAGS, *WARNINGS, str(SOURCE), *_torch_openmp(), "-o", str(built)])
         with built.open("ab") as file:
             file.write(hashlib.sha256(built.read_bytes()).digest())
         library = ctypes.CDLL(str(built))
         if folder is not None:
-            with suppress(OSError):  # what is loaded serves this process
-                built.replace(folder / name)  # whole or not at all, whoever else compiles at the same time
+            with suppress(OSError):  # the library is loaded already
+                built.replace(folder / name)  # atomic, also if other processes compile at the same time
     return library
 
 
 def _run(command: list[str]) -> str:
-    """What a program prints. Raises Unavailable with its first error line."""
+    """Runs a program and returns its output. Raises Unavailable with its first error line."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:
-        raise Unavailable(f"{command[0]} took longer than {SECONDS:.0f} s") from error
+        raise Unavailable(f"{command[0]} took longer than {TIMEOUT_S:.0f} s") from error
     if done.returncode:
-        said = done.stderr.splitlines() or [f"exit status {done.returncode}"]
-        lines = [line for line in said if "error" in line] or said
-        raise Unavailable(f"{command[0]} failed: {lines[0]}")
+        messages = done.stderr.splitlines() or [f"exit status {done.returncode}"]
+        errors = [line for line in messages if "error" in line] or messages
+        raise Unavailable(f"{command[0]} failed: {errors[0]}")
     return done.stdout
 
 
 def _processor() -> str:
-    """What ``-march=native`` depends on."""
+    """A description of everything that ``-march=native`` depends on."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return f"{platform.machine()} {platform.processor()}"
-    kept = ("model name", "flags", "Features")
-    return "\n".join(dict.fromkeys(line for line in lines if line.split("\t")[0] in kept))
+    keys = ("model name", "flags", "Features")
+    return "\n".join(dict.fromkeys(line for line in lines if line.split("\t")[0] in keys))
 
 
-def _same_openmp() -> list[str]:
-    """Links against the OpenMP library PyTorch brings, so that both share one set of threads."""
+def _torch_openmp() -> list[str]:
+    """The OpenMP library of PyTorch. Linking against it makes both share one set of threads."""
     folder = Path(torch.__file__).parent / "lib"
     return [str(path) for path in sorted(folder.glob("libgomp*.so*"))[:1]]
 
@@ -233,7 +233,7 @@ def _call(x: Tensor, offsets: Tensor, out: Tensor, pattern: str, samples: int, k
 
 
 def _tile(x: Tensor, pattern: str) -> tuple[int, int]:
-    """How many rows and columns a thread reads at a time: as it goes along the offsets, it comes by the same tokens."""
+    """The rows and columns that a thread reads at a time. Reads along the offsets' axis share tokens in the cache."""
     return (1, max(1, x.shape[2])) if pattern == "row" else (max(1, x.shape[1]), 4)
 
 

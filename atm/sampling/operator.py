@@ -1,4 +1,4 @@
-"""The one PyTorch operator behind the sampling: ``torch.ops.atm.read`` and its backward pass."""
+"""The PyTorch operator that samples: ``torch.ops.atm.read`` and its backward pass."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ from atm.sampling.patterns import reads_per_token, wide_dtype
 
 @torch.library.custom_op("atm::read", mutates_args=())
 def read(x: Tensor, offsets: Tensor, pattern: str, samples: int, keep: bool) -> tuple[Tensor, Tensor]:
-    """Reads every channel of a map at ``samples`` positions of its own per direction, side by side.
+    """Reads every channel of a map at its own ``samples`` positions per direction, concatenated along channels.
 
     x: [B, H, W, C]; offsets: [B, H, W, O] in tokens, G of them per direction and sample, G divides C. pattern:
-    "row" (horizontal, O = samples * G), "column" (vertical, the same), "cross" (horizontal reads, then vertical ones,
+    "row" (horizontal, O = samples * G), "column" (vertical, the same O), "cross" (horizontal, then vertical reads,
     O = 2 * samples * G, the horizontal half first) or "joint" (two-dimensional reads, offsets as for "cross").
-    keep: whether the tokens themselves follow the reads, and means are wanted. Shapes are not checked here.
-    Returns the tokens [B, H, W, R * C] in ``x``'s dtype and, with ``keep``, their means over the map [B, R * C] in at
-    least float32, else an empty tensor.
+    keep: append ``x`` to the reads and compute means. Shapes are not checked here.
+    Returns the tokens [B, H, W, R * C] in ``x``'s dtype and their means over the map [B, R * C] in at least float32,
+    or an empty tensor without ``keep``.
     """
     return _implementation(x).forward(x, offsets, pattern, samples, keep)
 
@@ -29,7 +29,7 @@ def read(x: Tensor, offsets: Tensor, pattern: str, samples: int, keep: bool) -> 
 def read_backward(
     grad: Tensor, grad_mean: Tensor | None, x: Tensor, offsets: Tensor, pattern: str, samples: int, keep: bool
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of ``read`` for ``x`` and ``offsets``, from those of its outputs; ``grad_mean`` may be missing."""
+    """Gradients of ``read`` for ``x`` and ``offsets``, from those of its outputs; ``grad_mean`` may be None."""
     return _implementation(x).backward(grad, grad_mean, x, offsets, pattern, samples, keep)
 
 
@@ -48,27 +48,27 @@ def _(
     return x.new_empty(x.shape), offsets.new_empty(offsets.shape)
 
 
-def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, offsets, *ctx.how = inputs
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, offsets, *ctx.options = inputs
     ctx.save_for_backward(x, offsets)
 
 
 def _differentiate(ctx: Any, grad: Tensor, grad_mean: Tensor) -> tuple[Tensor | None, ...]:
-    pattern, samples, keep = ctx.how
+    pattern, samples, keep = ctx.options
     grads = read_backward(grad, grad_mean if keep else None, *ctx.saved_tensors, pattern, samples, keep)
     return *grads, None, None, None
 
 
-read.register_autograd(_differentiate, setup_context=_keep_inputs)
+read.register_autograd(_differentiate, setup_context=_save_inputs)
 
 
 def _implementation(x: Tensor) -> Any:
-    """The module or object whose ``forward`` and ``backward`` sample ``x``."""
+    """The module or object whose ``forward`` and ``backward`` functions sample ``x``."""
     backend = backend_for(x.device.type)
     if backend == "native":
         from atm.sampling import native
 
-        if native.takes(x):
+        if native.supports(x):
             return native
     if backend == "triton":
         from atm.sampling import triton_backend

@@ -1,6 +1,6 @@
-"""The sampler's formula in plain PyTorch operations: what every backend is tested against.
+"""The sampling formula in plain PyTorch operations, against which every backend is tested.
 
-Autograd differentiates it any number of times, TorchScript compiles it. Arguments are those of
+Autograd differentiates it any number of times and TorchScript compiles it. The arguments are those of
 ``atm.sampling``, which checks them.
 """
 
@@ -45,7 +45,7 @@ def sample_joint(x: Tensor, dy: Tensor, dx: Tensor) -> Tensor:
 
 
 def recompose(x: Tensor, offsets: Tensor, joint: bool, samples: int) -> tuple[Tensor, Tensor]:
-    """``atm.sampling.recompose``: one read after the other, put side by side."""
+    """``atm.sampling.recompose``: one read after the other, concatenated."""
     dx, dy = offsets.chunk(2, dim=-1)
     tokens: list[Tensor] = []
     for i in range(samples):
@@ -58,8 +58,8 @@ def recompose(x: Tensor, offsets: Tensor, joint: bool, samples: int) -> tuple[Te
         for i in range(samples):
             tokens.append(sample_axis(x, dy.chunk(samples, dim=-1)[i], 1))
     tokens.append(x)
-    together = torch.cat(tokens, dim=-1)
-    return together, mean(together)
+    recomposed = torch.cat(tokens, dim=-1)
+    return recomposed, mean(recomposed)
 
 
 def mean(tokens: Tensor) -> Tensor:
@@ -68,24 +68,24 @@ def mean(tokens: Tensor) -> Tensor:
 
 
 def locate(offsets: Tensor, dim: int, size: int) -> tuple[Tensor, Tensor]:
-    """Where each offset points on an axis padded by two zeros at both ends.
+    """The position of each read on an axis that is padded by two zeros at both ends.
 
     offsets: [B, H, W, G]; dim: the axis, ``size`` tokens long.
     Returns the padded index of the lower neighbour, [B, H, W, G] int64 within [0, size + 2],
     and the fraction of the way to the next one, [B, H, W, G] in at least float32.
     """
     if offsets.dtype != torch.float64:
-        # In bfloat16 a position beyond 8 would lose its fraction, and beyond 256 its token.
+        # In bfloat16 a position above 8 would lose its fraction, and above 256 its token.
         offsets = offsets.float()
     here = torch.arange(size, dtype=offsets.dtype, device=offsets.device)
     here = here.reshape(1, 1, size, 1) if dim == 2 else here.reshape(1, size, 1, 1)
-    # Clamping before the conversion to integers keeps huge offsets from overflowing and gives them no gradient.
-    # Both neighbours are zeros at -2 and at size, so it
-    # does not matter whether clamp passes a gradient at its very ends. At -1 it would: the upper one is a token.
+    # Clamping before the conversion to integers prevents an overflow by huge offsets and gives them no gradient.
+    # At -2 and at ``size`` both neighbours are zeros, so it does not matter whether clamp passes a gradient at its
+    # ends. At -1 it would matter, because the upper neighbour is a token.
     position = (here + offsets).clamp(-2.0, float(size))
     lower = position.floor()
-    # NaN would become an integer that differs between processors, and owe its gradient to the token found there. Its
-    # fraction keeps the NaN in the output.
+    # NaN would become an integer that differs between processors, and its gradient would go to the token at that index.
+    # The fraction keeps the NaN in the output.
     index = lower.detach().nan_to_num(-2.0).long() + 2
     return index, position - lower
 
@@ -97,14 +97,14 @@ def _lerp(low: Tensor, high: Tensor, fraction: Tensor) -> Tensor:
 
 
 def check_axis(x: Tensor, offsets: Tensor, dim: int) -> None:
-    """Raises ValueError unless ``sample_axis`` can take these."""
+    """Raises ValueError unless these are valid arguments of ``sample_axis``."""
     if dim != 1 and dim != 2:
         raise ValueError(f"dim must be 1 (vertical) or 2 (horizontal), not {dim}")
     _check_shapes(x, offsets)
 
 
 def check_joint(x: Tensor, dy: Tensor, dx: Tensor) -> None:
-    """Raises ValueError unless ``sample_joint`` can take these."""
+    """Raises ValueError unless these are valid arguments of ``sample_joint``."""
     _check_shapes(x, dy)
     _check_shapes(x, dx)
     if dx.shape[-1] != dy.shape[-1]:
@@ -112,7 +112,7 @@ def check_joint(x: Tensor, dy: Tensor, dx: Tensor) -> None:
 
 
 def check_recompose(x: Tensor, offsets: Tensor, samples: int) -> None:
-    """Raises ValueError unless ``recompose`` can take these."""
+    """Raises ValueError unless these are valid arguments of ``recompose``."""
     if offsets.shape[-1] % (2 * samples) != 0:
         raise ValueError(f"{offsets.shape[-1]} offsets per token are not two directions of {samples} samples each")
     _check_shapes(x, offsets[..., : offsets.shape[-1] // (2 * samples)])

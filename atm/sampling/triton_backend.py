@@ -1,8 +1,8 @@
-"""Sampling on CUDA as Triton kernels, forward and backward: what ``atm.sampling`` computes, without its gathers.
+"""The CUDA backend: sampling as Triton kernels, forward and backward.
 
-Positions are recomputed in the backward, so nothing is saved. Nothing is added atomically either: every sum has one
-owner and one order, and the same inputs give the same bits. Tensors may be strided, as slices of wider ones are.
-Importing this module imports Triton, which not every torch comes with.
+The backward pass computes positions again, so nothing is saved for it. There are no atomic additions: every sum has one
+owner and one order, so the same inputs give the same bits. Tensors may be strided, such as slices of wider tensors.
+Importing this module imports Triton, which not every build of torch includes.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -14,23 +14,23 @@ from torch import Tensor
 
 from atm.sampling import triton_kernels
 
-# Elements of a tile of tokens x channels: 8 for each of the 128 threads of 4 warps, enough loads in flight to hide
-# their latency, few enough that a thread's 64-bit addresses stay in registers.
+# Elements of a tile of tokens x channels: 8 for each of the 128 threads of 4 warps. That is enough loads in flight to
+# hide their latency, and few enough that a thread's 64-bit addresses stay in registers.
 TILE = 1024
-# Channels of such a tile: 64 divide every width of the published models (64, 128, 320, 512), and the lanes of a warp
-# still lie side by side on the channels of one or two tokens.
+# Channels of such a tile: 64 divides every width of the published models (64, 128, 320, 512), and the lanes of a warp
+# still read adjacent channels of one or two tokens.
 TILE_CHANNELS = 64
-# Channels of a program that walks over tokens: one for each lane of its only warp.
+# Channels of a program that loops over tokens: one for each lane of its only warp.
 LANES = 32
-# Tokens of a line whose input gradient one such program sums: 32 registers of every lane.
+# Tokens of a line whose input gradient one such program sums, in 32 registers of every lane.
 TARGETS = 32
-# Fused multiply-adds are asked for by name: left to Triton's default, the bits would change with its version.
+# Fused multiply-adds are enabled explicitly, because bits would change with the default of Triton's version.
 TILE_LAUNCH = {"num_warps": 4, "enable_fp_fusion": True}
 LANE_LAUNCH = {"num_warps": 1, "enable_fp_fusion": True}
 
 
 def unavailable(device: torch.device | str) -> str | None:
-    """Why the kernels cannot run on ``device``, or None where they can (everywhere under TRITON_INTERPRET=1)."""
+    """The reason why the kernels cannot run on ``device``, or None if they can (always under TRITON_INTERPRET=1)."""
     device = torch.device(device)
     if not isinstance(triton_kernels.axis_forward_kernel, triton.JITFunction):  # interpreted
         return None
@@ -44,13 +44,13 @@ def unavailable(device: torch.device | str) -> str | None:
         return f"Triton supports compute capability 8.0 and above, not that of {torch.cuda.get_device_name(device)}"
     try:
         triton.runtime.driver.active.get_current_target()
-    except Exception as error:  # it compiles a part of itself at first, for which there may be no compiler
+    except Exception as error:  # Triton first compiles a part of itself, which needs a C compiler
         return f"Triton does not start: {error}"
     return None
 
 
 def axis_forward(x: Tensor, offsets: Tensor, dim: int, out: Tensor) -> None:
-    """Writes what ``sample_axis`` returns into ``out``.
+    """Writes the result of ``sample_axis`` into ``out``.
 
     x, out: [B, H, W, C] in any float dtype; offsets: [B, H, W, G]; dim: 1 for vertical, 2 for horizontal.
     """
@@ -82,7 +82,7 @@ def axis_backward(
     """Adds the gradient with respect to ``x`` to ``grad_x`` and writes that of the offsets into ``grad_offsets``.
 
     grad, x: [B, H, W, C]; offsets, grad_offsets: [B, H, W, G]; dim as in ``axis_forward``.
-    grad_x: [B, H, W, C] initialised by the caller, in float32 (float64 for float64), for it collects several branches.
+    grad_x: [B, H, W, C] initialised by the caller, in float32 (float64 for float64), because it sums several branches.
     grad_mean: [B, C] is added to the gradient of every token of its image.
     """
     grad, x, offsets, grad_x, grad_offsets = _lines(dim, grad, x, offsets, grad_x, grad_offsets)
@@ -119,7 +119,7 @@ def axis_backward(
 
 
 def joint_forward(x: Tensor, dy: Tensor, dx: Tensor, out: Tensor) -> None:
-    """Writes what ``sample_joint`` returns into ``out``.
+    """Writes the result of ``sample_joint`` into ``out``.
 
     x, out: [B, H, W, C] in any float dtype; dy, dx: [B, H, W, G].
     """
@@ -187,7 +187,7 @@ def joint_backward(
 
 
 def _lines(dim: int, *maps: Tensor) -> tuple[Tensor, ...]:
-    """The maps with the axis of the offsets third, so that the kernels know lines of tokens only."""
+    """The maps with the axis of the offsets as the third, so that the kernels only handle lines of tokens."""
     return tuple(m.transpose(1, 2) for m in maps) if dim == 1 else maps
 
 
@@ -196,18 +196,18 @@ def _compute_dtype(*tensors: Tensor) -> tl.dtype:
 
 
 def _mean(grad: Tensor, grad_mean: Tensor | None) -> tuple[Tensor, int, int, bool]:
-    """The kernels' arguments for the mean's gradient; ``grad`` stands for a pointer that is never followed."""
+    """The kernels' arguments for the mean's gradient; without one, ``grad`` is passed as a pointer that is not used."""
     return (grad, 0, 0, False) if grad_mean is None else (grad_mean, *grad_mean.stride(), True)
 
 
 def _tile(size: int, channels: int) -> dict[str, int]:
-    """The sides of a tile of tokens x channels of a line of ``size`` tokens."""
+    """The size of a tile of tokens x channels on a line of ``size`` tokens."""
     block = min(TILE_CHANNELS, triton.next_power_of_2(channels))
     return {"TOKENS": min(TILE // block, triton.next_power_of_2(size)), "CHANNELS": block}
 
 
 def _group_tile(size: int, channels: int, sharing: int) -> dict[str, int]:
-    """The sides of a tile whose channels are summed by group: no group is cut, and each is padded to a power of two."""
+    """The size of a tile whose channels are summed by group: groups are whole and padded to a power of two."""
     padded = triton.next_power_of_2(sharing)
     groups = min(triton.next_power_of_2(channels // sharing), max(1, TILE_CHANNELS // padded))
     tokens = min(max(1, TILE // (groups * padded)), triton.next_power_of_2(size))
@@ -215,10 +215,10 @@ def _group_tile(size: int, channels: int, sharing: int) -> dict[str, int]:
 
 
 def _grid(x: Tensor, tokens: int, channels: int) -> tuple[int, int, int]:
-    """The programs that cover x [B, lines, size, C]. Lines first: only that side of a grid may exceed 65535."""
+    """The programs that cover x [B, lines, size, C]. Lines are first, since only that axis may exceed 65535."""
     return x.shape[0] * x.shape[1], triton.cdiv(x.shape[2], tokens), triton.cdiv(x.shape[3], channels)
 
 
 def _device(x: Tensor) -> AbstractContextManager[object]:
-    """Triton launches on the current device, wherever its arguments are."""
+    """Makes the device of ``x`` current, because Triton launches on the current device."""
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()

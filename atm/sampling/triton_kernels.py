@@ -1,30 +1,30 @@
-"""The Triton kernels behind ``triton_backend``, which says what they compute and launches them."""
+"""The Triton kernels of ``triton_backend``, which launches them and describes their results."""
 
 import triton
 import triton.language as tl
 
 # A map is a pointer and its strides (_b, _h, _w, _c: image, row, column, channel; along an axis _l and
-# _t: line, token). Tokens are counted in 32 bits, elements in 64: a batch may have more than 2^31 of them.
-# Triton is kept from knowing that channels are 1 apart (do_not_specialize): for the few reads that are contiguous it
-# would give each thread 8 neighbours, and a warp's many reads that are not would go to 8 times as many places. The same
-# goes for tokens with a single offset, which are 1 apart there.
+# _t: line, token). Token indices have 32 bits, element indices 64, because a batch may have more than 2^31 elements.
+# do_not_specialize hides from Triton that the stride of channels is 1. Otherwise it would give each thread 8 adjacent
+# channels, for the few reads that are contiguous, and a warp's many other reads would access 8 times as many addresses.
+# The same applies to the stride of tokens with a single offset.
 
 
 @triton.jit
 def _locate(here, offset, size, COMPUTE: tl.constexpr):
     """Lower neighbour, fraction of the way to the next one, and whether the offset has a gradient there."""
     position = offset.to(COMPUTE) + here
-    # Both neighbours are zeros at -2, so that is where all that is out of reach may point: integers never overflow.
+    # Both neighbours are zeros at -2, so every position out of reach is replaced by -2, and integers never overflow.
     reachable = (position >= -2) & (position <= size)
     bounded = tl.where(reachable, position, -2.0)
     low = tl.floor(bounded)
-    fraction = tl.where(position == position, bounded - low, position)  # NaN is out of reach, and stays NaN
+    fraction = tl.where(position == position, bounded - low, position)  # a NaN is out of reach and stays NaN
     return low.to(tl.int32), fraction, reachable
 
 
 @triton.jit
 def _lerp(low, high, fraction):
-    """As torch.lerp, which is exact at both ends."""
+    """The same as torch.lerp, which is exact at both ends."""
     step = high - low
     return tl.where(fraction < 0.5, low + fraction * step, high - (1.0 - fraction) * step)
 
@@ -40,13 +40,13 @@ def _read_pair(line, low, size, stride, mask, COMPUTE: tl.constexpr):
 
 @triton.jit
 def _at(image, row, column, stride_b, stride_h, stride_w):
-    """How far a token is from the first one, in elements."""
+    """The distance of a token from the first one, in elements."""
     return image.to(tl.int64) * stride_b + row.to(tl.int64) * stride_h + column.to(tl.int64) * stride_w
 
 
 @triton.jit
 def _padded_channels(SHARING: tl.constexpr, GROUPS: tl.constexpr, PADDED: tl.constexpr):
-    """The channels of the program's groups, each padded to a power of two, and which are no padding. [1, channels]."""
+    """The channels of the program's groups, which are padded to a power of two, and a mask. [1, channels] each."""
     lane = (tl.program_id(2) * (GROUPS * PADDED) + tl.arange(0, GROUPS * PADDED))[None, :]
     return lane // PADDED * SHARING + lane % PADDED, lane % PADDED < SHARING
 
@@ -131,8 +131,8 @@ def axis_offset_gradient_kernel(
     image = tl.program_id(0) // lines
     line = tl.program_id(0) % lines
     here = (tl.program_id(1) * TOKENS + tl.arange(0, TOKENS))[:, None]
-    channel, known = _padded_channels(SHARING, GROUPS, PADDED)
-    mask = (here < size) & known & (channel < channels)
+    channel, valid = _padded_channels(SHARING, GROUPS, PADDED)
+    mask = (here < size) & valid & (channel < channels)
 
     offset = tl.load(offsets + _at(image, line, here, o_b, o_l, o_t) + channel // SHARING * o_c, mask, other=0.0)
     low, _, reachable = _locate(here, offset, size, COMPUTE)
@@ -163,8 +163,8 @@ def joint_offset_gradient_kernel(
     image = tl.program_id(0) // height
     row = tl.program_id(0) % height
     column = (tl.program_id(1) * TOKENS + tl.arange(0, TOKENS))[:, None]
-    channel, known = _padded_channels(SHARING, GROUPS, PADDED)
-    mask = (column < width) & known & (channel < channels)
+    channel, valid = _padded_channels(SHARING, GROUPS, PADDED)
+    mask = (column < width) & valid & (channel < channels)
 
     group = channel // SHARING
     offset_y = tl.load(dy + _at(image, row, column, dy_b, dy_h, dy_w) + group * dy_c, mask, other=0.0)
@@ -200,10 +200,10 @@ def axis_input_gradient_kernel(
     lines, size, channels,
     COMPUTE: tl.constexpr, SHARING: tl.constexpr, TARGETS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Every program owns some tokens of a line, for some channels, and looks which tokens of the line read them.
+    """Every program owns some tokens of a line, for some channels, and finds the tokens of the line that read them.
 
-    A line is short, so comparing all pairs costs less than writing to scattered addresses, and the sum stays in
-    registers: no store is ever read back, and there is nothing for the compiler or the memory to put out of order.
+    A line is short, so comparing all pairs costs less than writing to scattered addresses. The sum stays in registers:
+    no store is loaded again, so neither compiler nor memory can change the order of the additions.
     """
     image = tl.program_id(0) // lines
     line = tl.program_id(0) % lines
@@ -222,7 +222,8 @@ def axis_input_gradient_kernel(
         cotangent = tl.load(grad, mask, other=0.0).to(COMPUTE)
         if has_mean:
             cotangent += added
-        # With `start` on the left, the right is constants, and the compiler sees that every comparison occurs twice.
+        # With `start` on the left-hand side, the right-hand side is constant, and the compiler finds that every
+        # comparison occurs twice.
         second = tl.where(low - start == target - 1, fraction * cotangent, 0.0)
         total += tl.where(low - start == target, (1.0 - fraction) * cotangent, second)
         offsets += o_t
@@ -243,15 +244,16 @@ def joint_input_gradient_kernel(
     height, width, channels,
     COMPUTE: tl.constexpr, SHARING: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Every program owns some channels of an image and walks its tokens one after the other, a lane per channel.
+    """Every program owns some channels of an image and loops over its tokens, with one lane per channel.
 
-    Two tokens may read the same place, so what is stored for one has to be seen by the next. It is, because
-    - every element of these vectors has a lane of its own (CHANNELS = 32 = one warp), so there is one layout only, and
-      an address is loaded and stored by the same lane, for which memory keeps the order of the program;
+    Two tokens may read the same neighbour, so the loads for one token must see the stores of the token before it. They
+    do, because
+    - every element of these vectors has its own lane (CHANNELS = 32 = one warp), so there is only one layout, and the
+      same lane loads and stores an address, for which memory keeps the order of the program;
     - no other lane or program has that channel of that image;
-    - the four places of one token differ, so all four may be loaded before the first is stored;
-    - the barrier keeps the compiler from moving a load of the next token before the stores of this one. Triton would
-      do that only where it pipelines a loop, which it does for loops over matrix products or on request.
+    - the four neighbours of one token differ, so all four may be loaded before the first is stored;
+    - the barrier prevents the compiler from moving a load of the next token before the stores of this one. Triton would
+      do that only in a pipelined loop, and it pipelines loops over matrix products or on request.
     """
     image = tl.program_id(0).to(tl.int64)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
@@ -275,7 +277,7 @@ def joint_input_gradient_kernel(
             cotangent = next_grad.to(COMPUTE)
             if has_mean:
                 cotangent += added
-            # The next token is on its way while this one is added: few programs run, so waiting is what costs.
+            # The next token is loaded while this one is added: with few programs, latency determines the time.
             dy_here += dy_w
             dx_here += dx_w
             grad_here += g_w

@@ -1,4 +1,4 @@
-"""What several of the model's tests run with."""
+"""Fixtures of the model's tests."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from atm.sampling.backends import unavailable
 
 @pytest.fixture(scope="module")
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Sampling by the backend of that name; a module says in its ``pytestmark`` by which its tests run."""
+    """Makes the named backend sample; a module lists the names in its ``pytestmark``."""
     if reason := unavailable(request.param, "cpu"):
         pytest.skip(reason)
     use(request.param)

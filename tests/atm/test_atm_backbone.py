@@ -1,4 +1,4 @@
-"""ATMNet keeps timm's conventions: what timm's own model tests check, on the smallest variant."""
+"""ATMNet follows timm's conventions: the checks of timm's own model tests, on the smallest variant."""
 
 import warnings
 from pathlib import Path
@@ -12,7 +12,8 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 
 import atm
-from atm.backbone import VARIANTS, ATMNet
+from atm.backbone import ATMNet
+from atm.variants import VARIANTS
 
 ARMS = [
     {},
@@ -39,7 +40,7 @@ def nano(**kwargs) -> ATMNet:
 
 
 def far_reading(**kwargs) -> ATMNet:
-    """A nano model in evaluation mode whose offsets are of the order of a token, as after training."""
+    """A nano model in evaluation mode with offsets of about one token, as after training."""
     model = nano(**kwargs).eval()
     for stage in model.stages:
         for block in stage.blocks:
@@ -76,8 +77,8 @@ def test_every_arm_trains_every_parameter(arm: dict) -> None:
     logits.square().mean().backward()
     untrained = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert not untrained
-    still = [name for name, p in model.named_parameters() if p.grad.count_nonzero() == 0]
-    assert not still
+    without_gradient = [name for name, p in model.named_parameters() if p.grad.count_nonzero() == 0]
+    assert not without_gradient
 
 
 @pytest.mark.parametrize("variant", ["xt", "l"])
@@ -158,7 +159,7 @@ def test_features_only_gives_a_normalised_map_per_stage() -> None:
     assert names == {"stem", "stages", "stage_norms"}  # no final norm, no head
 
 
-def test_features_only_keeps_nothing_unused() -> None:
+def test_features_only_has_no_unused_parameters() -> None:
     backbone = timm.create_model("atmnet_nano", features_only=True, out_indices=(0, 2))
     maps = backbone(image())
     assert [m.shape[1] for m in maps] == backbone.feature_info.channels() == [16, 64]
@@ -230,7 +231,7 @@ def test_no_grad_and_inference_mode_give_the_same_logits() -> None:
         torch.testing.assert_close(model(image()).clone(), expected.detach())
 
 
-def test_images_of_a_batch_do_not_touch() -> None:
+def test_images_of_a_batch_are_independent() -> None:
     model = far_reading()
     torch.testing.assert_close(model(image(3))[1:2], model(image(3)[1:2]), rtol=1e-4, atol=1e-5)
 
@@ -284,10 +285,10 @@ def test_exports_with_a_dynamic_batch(arm: dict) -> None:
 
 
 def test_state_dict_round_trip() -> None:
-    model, other = far_reading(), nano().eval()
-    assert not torch.allclose(other(image()), model(image()))
-    other.load_state_dict(model.state_dict(), strict=True)
-    assert torch.equal(other(image()), model(image()))
+    model, copy = far_reading(), nano().eval()
+    assert not torch.allclose(copy(image()), model(image()))
+    copy.load_state_dict(model.state_dict(), strict=True)
+    assert torch.equal(copy(image()), model(image()))
 
 
 @pytest.mark.parametrize("features_only", [False, True])
@@ -319,6 +320,14 @@ def test_no_weight_decay_names_the_pegs() -> None:
     assert nano(peg=False).no_weight_decay() == set()
 
 
+def test_no_weight_decay_names_parameters_relative_to_the_backbone() -> None:
+    """An optimizer that asks every submodule finds the PEGs of a backbone inside another module, pruned or not."""
+    features = timm.create_model("atmnet_nano", features_only=True, out_indices=(0, 2))
+    parameters = dict(nn.ModuleDict({"backbone": features}).named_parameters())
+    names = {f"backbone.model.{name}" for name in features.model.no_weight_decay()}
+    assert names == {name for name in parameters if ".peg." in name} and len(names) == 6
+
+
 def test_layer_decay_and_weight_decay_through_timm() -> None:
     model = nano()
     optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-3, weight_decay=0.05, layer_decay=0.5)
@@ -335,13 +344,13 @@ def test_layer_decay_and_weight_decay_through_timm() -> None:
     assert scales == sorted(scales) and len(set(scales)) == 4 and scales[-1] == 1.0
 
 
-def test_none_means_the_variants_value() -> None:
-    given = dict.fromkeys(
+def test_none_means_the_default_of_the_variant() -> None:
+    arguments = dict.fromkeys(
         ("offsets", "samples", "peg", "offset_sharing", "offset_interval", "fusion", "drop_path_rate")
     )
-    from atm.backbone import atmnet_nano
+    from atm.variants import atmnet_nano
 
-    assert atmnet_nano(**given).state_dict().keys() == atmnet_nano().state_dict().keys()
+    assert atmnet_nano(**arguments).state_dict().keys() == atmnet_nano().state_dict().keys()
     assert atmnet_nano(offsets="token", offset_sharing=None).stages[0].blocks[0].offsets.groups == 1
 
 
@@ -357,7 +366,7 @@ def test_offset_sharing_sets_the_number_of_offsets() -> None:
         ({"offsets": "axail"}, r"offsets 'axail' \(valid: zero, token, joint, axial\)"),
         ({"samples": 2}, r"samples 2 \(valid: 1, 3\)"),
         ({"fusion": "sum"}, r"fusion 'sum' \(valid: pooled, token, mean\)"),
-        ({"offsets": "zero", "samples": 3}, r"samples=3 goes with: axial, token, joint"),
+        ({"offsets": "zero", "samples": 3}, r"samples=3 is valid for: axial, token, joint"),
         ({"offsets": "token", "offset_sharing": 2}, r"leave offset_sharing unset"),
         ({"offset_sharing": 5}, r"offset_sharing 5 must be a divisor of \[16, 32, 64, 96\]"),
         ({"offset_sharing": 0}, r"must be a divisor"),

@@ -1,4 +1,4 @@
-"""Parameters and FLOPs of every published row, and of each kind of layer the convention names."""
+"""Parameters and FLOPs of every published row, and of each kind of layer in the convention."""
 
 import csv
 import json
@@ -51,7 +51,7 @@ def test_counts_each_layer_by_the_convention(layer: nn.Module, flops: int) -> No
     assert complexity == Complexity(params=sum(p.numel() for p in layer.parameters()), flops=flops)
 
 
-def test_leaves_the_model_as_it_was() -> None:
+def test_does_not_change_the_model() -> None:
     model = timm.create_model("atmnet_nano", num_classes=4)
     model.stages[1].eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -63,7 +63,7 @@ def test_leaves_the_model_as_it_was() -> None:
         assert count(timm.create_model("atmnet_nano", num_classes=4), (3, 64, 64)) == on_cpu
 
 
-def test_takes_the_arguments_of_any_call() -> None:
+def test_accepts_the_arguments_of_any_call() -> None:
     layer = nn.Bilinear(3, 4, 5)
     inputs = (torch.empty(7, 3, device="meta"), torch.empty(7, 4, device="meta"))
     assert count(layer, inputs=inputs).params == 3 * 4 * 5 + 5

@@ -1,4 +1,4 @@
-"""The mixer reads where its offsets say, fuses as specified, and in mode zero mixes no tokens."""
+"""The mixer reads at its offsets, fuses as specified, and in mode zero mixes no tokens."""
 
 import pytest
 import timm
@@ -13,14 +13,14 @@ from atm.sampling import recompose, sample_axis, sample_joint
 
 
 def open_branch(mixer: ActiveTokenMixer, name: str) -> None:
-    """Makes the mixer return three (joint: two) times what one branch read, unembedded."""
+    """Makes the mixer return a third (joint: half) of the tokens that one branch read, without an embedding."""
     with torch.no_grad():
-        for other, layer in mixer.named_children():
-            if other.startswith("fc_"):
+        for child, layer in mixer.named_children():
+            if child.startswith("fc_"):
                 layer.weight.zero_()
                 if layer.bias is not None:
                     layer.bias.zero_()
-                if other == name:
+                if child == name:
                     for sample in layer.weight.chunk(mixer.samples, dim=1):
                         sample.copy_(torch.eye(layer.out_features))
         nn.init.eye_(mixer.proj.weight)
@@ -28,7 +28,7 @@ def open_branch(mixer: ActiveTokenMixer, name: str) -> None:
 
 
 def shifted(x: Tensor, down: int, right: int) -> Tensor:
-    """x [B, H, W, C] read ``down`` and ``right`` of every token, zero outside."""
+    """x [B, H, W, C] read ``down`` tokens below and ``right`` tokens to the right of every token, zero outside."""
     padded = nn.functional.pad(x, (0, 0, 4, 4, 4, 4))
     return padded[:, 4 + down : 4 + down + x.shape[1], 4 + right : 4 + right + x.shape[2]]
 
@@ -39,7 +39,7 @@ def set_offsets(predictor: OffsetPredictor, values: list[float]) -> None:
         predictor.proj.bias.copy_(torch.tensor(values))
 
 
-def test_first_half_of_the_offsets_is_horizontal_second_vertical() -> None:
+def test_the_first_half_of_the_offsets_is_horizontal_and_the_second_vertical() -> None:
     x = torch.randn(2, 5, 6, 4)
     predictor = OffsetPredictor(4, groups=2)
     set_offsets(predictor, [1, -2, 3, 0])
@@ -107,7 +107,7 @@ def test_mixer_computes_the_specified_formula() -> None:
     c = x @ mixer.fc_c.weight.T
     pooled = (w + h + c).mean((1, 2))
     logits = mixer.fusion.fc2(nn.functional.gelu(mixer.fusion.fc1(pooled)))
-    # Channel-major: the three branches of channel 0, then of channel 1, ...
+    # The three branches of channel 0, then those of channel 1, and so on.
     weights = torch.stack([logits[:, 3 * channel : 3 * channel + 3] for channel in range(8)], dim=1).softmax(-1)
     fused = torch.einsum("kbhwc,bck->bhwc", torch.stack([w, h, c]), weights)
     torch.testing.assert_close(mixer(x, offsets), mixer.proj(fused))
@@ -142,12 +142,12 @@ def test_token_fusion_is_equation_4() -> None:
 
 
 def tokens_reached(model: nn.Module, size: int = 9) -> Tensor:
-    """Which of the first stage's outputs, [size, size], change with its central input token."""
+    """The outputs of the first stage that depend on its central input token, as positions relative to it."""
     stage = model.stages[0].double()
     x = torch.randn(1, size, size, 16, dtype=torch.float64)
-    moved = x.clone()
-    moved[0, size // 2, size // 2] += torch.randn(16, dtype=torch.float64)
-    return ((stage(x) - stage(moved)).abs().amax(-1)[0] > 1e-12).nonzero() - size // 2
+    changed = x.clone()
+    changed[0, size // 2, size // 2] += torch.randn(16, dtype=torch.float64)
+    return ((stage(x) - stage(changed)).abs().amax(-1)[0] > 1e-12).nonzero() - size // 2
 
 
 def test_mode_zero_mixes_no_tokens() -> None:
@@ -157,7 +157,7 @@ def test_mode_zero_mixes_no_tokens() -> None:
     assert tokens_reached(model).tolist() == [[0, 0]]
 
 
-def test_pooled_fusion_is_what_still_mixes_in_mode_zero() -> None:
+def test_pooled_fusion_mixes_tokens_even_in_mode_zero() -> None:
     model = timm.create_model("atmnet_nano", offsets="zero", fusion="pooled")
     assert len(tokens_reached(model)) == 81
 
@@ -170,7 +170,7 @@ def test_zero_with_peg_mixes_three_by_three() -> None:
 
 def test_axial_reaches_along_its_axes_only() -> None:
     model = timm.create_model("atmnet_nano", fusion="mean", peg=False)
-    # Everybody reads 2 to the right and 3 down, twice: the centre is read from left and above.
+    # Two blocks read 2 tokens to the right and 3 below: tokens to the left of the centre and above it depend on it.
     set_offsets(model.stages[0].blocks[0].offsets, [2.0] * 8 + [3.0] * 8)
     reached = {tuple(place) for place in tokens_reached(model, 17).tolist()}
     assert reached == {(0, 0), (0, -2), (-3, 0), (0, -4), (-6, 0), (-3, -2)}
@@ -212,7 +212,7 @@ def test_blocks_reuse_the_latest_offsets_and_peg_precedes_each_prediction(interv
         assert offsets is predicted[latest][1]
     assert len(encoded) == len(predicted) == len(opening)
     assert all(x is raw for x, (raw, _) in zip(encoded, predicted))
-    assert model.stages[1].blocks[0].predicts  # a stage of one block has nothing to reuse
+    assert model.stages[1].blocks[0].predicts  # the only block of a stage predicts
 
 
 def test_opens_set_at_every_interval_except_the_last_block() -> None:
@@ -236,12 +236,12 @@ def test_mixer_may_change_the_width() -> None:
     assert mixer(torch.randn(1, 3, 3, 8), torch.zeros(1, 3, 3, 16)).shape == (1, 3, 3, 12)
 
 
-@pytest.mark.parametrize("size", [(3, 5), (9, 11)], ids=["fewer tokens than FOLD asks for", "more"])
+@pytest.mark.parametrize("size", [(3, 5), (9, 11)], ids=["fewer tokens than FOLD", "more"])
 @pytest.mark.parametrize("fusion", ["pooled", "token", "mean"])
 @pytest.mark.parametrize(
     "arm", [{}, {"samples": 3}, {"offsets": "joint"}, {"offsets": "joint", "samples": 3}, {"offsets": "zero"}], ids=str
 )
-def test_less_work_computes_the_same(arm: dict, fusion: str, size: tuple[int, int]) -> None:
+def test_the_fast_path_equals_the_formula(arm: dict, fusion: str, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     mixer = ActiveTokenMixer(8, fusion=fusion, **arm).double()
     for parameter in mixer.parameters():
@@ -254,24 +254,26 @@ def test_less_work_computes_the_same(arm: dict, fusion: str, size: tuple[int, in
     plain = mixer.proj(mixer.fusion(mixer._branches(x, offsets)))
     mixed = mixer(x, offsets)
     torch.testing.assert_close(mixed, plain, rtol=1e-10, atol=1e-10)
-    wanted = [x, *([] if offsets is None else [offsets]), *mixer.parameters()]
+    variables = [x, *([] if offsets is None else [offsets]), *mixer.parameters()]
     cotangent = torch.randn_like(plain)
-    expected = torch.autograd.grad(plain, wanted, cotangent)
-    for ours, theirs in zip(torch.autograd.grad(mixed, wanted, cotangent), expected):
+    expected = torch.autograd.grad(plain, variables, cotangent)
+    for ours, theirs in zip(torch.autograd.grad(mixed, variables, cotangent), expected):
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
 
 
-def test_a_mixer_of_other_width_folds_too() -> None:
+def test_a_mixer_with_another_output_width_folds_too() -> None:
     mixer = ActiveTokenMixer(8, out_dim=4)
     x, offsets = torch.randn(1, 9, 9, 8), torch.randn(1, 9, 9, 16)
     torch.testing.assert_close(mixer(x, offsets), mixer.proj(mixer.fusion(mixer._branches(x, offsets))))
 
 
 @pytest.mark.parametrize("size", [(3, 5), (9, 11)])
-def test_autocast_reads_in_half_precision_and_places_in_single(size: tuple[int, int], monkeypatch) -> None:
+def test_autocast_reads_tokens_in_half_precision_at_float32_positions(size: tuple[int, int], monkeypatch) -> None:
     seen = []
     monkeypatch.setattr(
-        mixer_module, "recompose", lambda x, offsets, *how: seen.append((x, offsets)) or recompose(x, offsets, *how)
+        mixer_module,
+        "recompose",
+        lambda x, offsets, *options: seen.append((x, offsets)) or recompose(x, offsets, *options),
     )
     torch.manual_seed(0)
     mixer, x, offsets = ActiveTokenMixer(8), torch.randn(2, *size, 8), torch.randn(2, *size, 16)
@@ -282,7 +284,7 @@ def test_autocast_reads_in_half_precision_and_places_in_single(size: tuple[int, 
     torch.testing.assert_close(mixed.float(), mixer(x, offsets), rtol=0.05, atol=0.02)
 
 
-def test_layers_that_were_hooked_replaced_or_pruned_are_called() -> None:
+def test_hooked_replaced_and_pruned_layers_are_called() -> None:
     torch.manual_seed(0)
     x, offsets = torch.randn(1, 9, 9, 8), torch.randn(1, 9, 9, 16)
     for name in ("fc_w", "fc_c", "proj", "fusion"):

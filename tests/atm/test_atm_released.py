@@ -1,4 +1,4 @@
-"""Released checkpoints load, by name and by function: checked against an independent model with the released keys."""
+"""Released checkpoints load and compute the same: checked against an independent model with the released keys."""
 
 import argparse
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import deform_conv2d
 
-from atm.backbone import VARIANTS
 from atm.released import CheckpointError, convert, load
+from atm.variants import VARIANTS
 
-# The released model from its specification: channels-first sampling by deformable convolution with one offset group
-# per channel, 1x1 kernels, and the checkpoint's module names. Shares no code with the package under test.
+# The released model, written from its specification: channels-first sampling by deformable convolution with one offset
+# group per channel, 1x1 kernels, and the checkpoint's module names. It shares no code with the package under test.
 CONFIGS = {
     "xt": ((64, 128, 320, 512), (2, 2, 4, 2), (4, 4, 4, 4), (2, 4, 4, 8), 2),
     "t": ((64, 128, 320, 512), (2, 3, 10, 3), (4, 4, 4, 4), (2, 4, 4, 8), 2),
@@ -93,9 +93,9 @@ class Reference(nn.Module):
 
     @staticmethod
     def mix(atm: nn.Module, x: Tensor, offset_w: Tensor, offset_h: Tensor) -> Tensor:
-        image, still = x.permute(0, 3, 1, 2), torch.zeros_like(offset_w)
-        w = atm.atm_w(image, still, offset_w).permute(0, 2, 3, 1)
-        h = atm.atm_h(image, offset_h, still).permute(0, 2, 3, 1)
+        image, zeros = x.permute(0, 3, 1, 2), torch.zeros_like(offset_w)
+        w = atm.atm_w(image, zeros, offset_w).permute(0, 2, 3, 1)
+        h = atm.atm_h(image, offset_h, zeros).permute(0, 2, 3, 1)
         c = atm.atm_c(x)
         summary = (w + h + c).flatten(1, 2).mean(1)
         scores = atm.fusion.fc2(F.gelu(atm.fusion.fc1(summary))).unflatten(1, (-1, 3)).softmax(-1)
@@ -118,7 +118,7 @@ def test_computes_what_the_released_model_computes(variant: str) -> None:
     model.stages[0].blocks[0].offsets.register_forward_hook(lambda *hook: offsets.append(hook[2]))
     with torch.no_grad():
         ours, theirs = model(image), reference(image)
-    assert offsets[0].abs().mean() > 0.3  # something is really read elsewhere
+    assert offsets[0].abs().mean() > 0.3  # tokens read at a distance
     assert theirs.abs().max() > 0.1
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
@@ -175,8 +175,8 @@ def test_timm_loads_released_files_too(xt: dict[str, Tensor], tmp_path) -> None:
     options = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(tmp_path / "raw.pth"), "num_classes": 10}}
     model = timm.create_model("atmnet_xt", num_classes=10, **options)
     assert torch.equal(model.norm.bias, xt["norm.bias"])
-    other = timm.create_model("atmnet_xt", num_classes=3, **options)
-    assert torch.equal(other.norm.bias, xt["norm.bias"]) and other.head.out_features == 3
+    fewer_classes = timm.create_model("atmnet_xt", num_classes=3, **options)
+    assert torch.equal(fewer_classes.norm.bias, xt["norm.bias"]) and fewer_classes.head.out_features == 3
     dense = timm.create_model("atmnet_xt", features_only=True, **options)
     assert torch.equal(dense.model.stem.weight, xt["patch_embed.proj.weight"])
 
@@ -185,7 +185,7 @@ def without(state: dict[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if not key.startswith(prefixes)}
 
 
-def test_says_what_is_wrong(xt: dict[str, Tensor]) -> None:
+def test_the_error_names_the_fault(xt: dict[str, Tensor]) -> None:
     cases = [
         (without(xt, "head."), r"atmnet_xt: 2 missing: head.weight, head.bias$"),
         (without(xt, "patch_embed."), r"atmnet_xt: 2 missing: patch_embed.proj.weight"),

@@ -1,4 +1,4 @@
-"""Sampling is deformable convolution's bilinear read, forward and backward, and safe for any offset."""
+"""Sampling equals the bilinear read of deformable convolution, forward and backward, and accepts any offset."""
 
 import pytest
 import torch
@@ -46,9 +46,9 @@ def read_both(mode: str, x: torch.Tensor, dy: torch.Tensor, dx: torch.Tensor) ->
 def assert_equal_reads(mode: str, x: torch.Tensor, dy: torch.Tensor, dx: torch.Tensor) -> None:
     ours, theirs = read_both(mode, x, dy, dx)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
-    wanted = {"horizontal": [x, dx], "vertical": [x, dy], "joint": [x, dy, dx]}[mode]
+    variables = {"horizontal": [x, dx], "vertical": [x, dy], "joint": [x, dy, dx]}[mode]
     cotangent = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1))
-    for a, b in zip(torch.autograd.grad(ours, wanted, cotangent), torch.autograd.grad(theirs, wanted, cotangent)):
+    for a, b in zip(torch.autograd.grad(ours, variables, cotangent), torch.autograd.grad(theirs, variables, cotangent)):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
@@ -77,9 +77,9 @@ def test_equals_deformable_convolution_for_any_shape(mode, sizes, groups, sharin
 def test_gradients_are_those_of_the_function(mode: str) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 3, 4, 4, generator=generator, dtype=torch.float64, requires_grad=True)
-    # Away from whole numbers, where the interpolation has a kink.
-    near = torch.randint(-3, 4, (2, 2, 3, 4, 2), generator=generator)
-    dy, dx = near + 0.1 + 0.8 * torch.rand(near.shape, generator=generator, dtype=torch.float64)
+    # Not near whole numbers, where the interpolation is not differentiable.
+    whole = torch.randint(-3, 4, (2, 2, 3, 4, 2), generator=generator)
+    dy, dx = whole + 0.1 + 0.8 * torch.rand(whole.shape, generator=generator, dtype=torch.float64)
     dy, dx = dy.clone().requires_grad_(), dx.clone().requires_grad_()
     if mode == "joint":
         assert gradcheck(sample_joint, (x, dy, dx))
@@ -93,10 +93,10 @@ def test_gradients_are_those_of_the_function(mode: str) -> None:
 def test_a_whole_offset_is_a_shift_with_zeros_outside(shift: int, dim: int) -> None:
     x = torch.randn(1, 4, 5, 2)
     read = sample_axis(x, torch.full((1, 4, 5, 1), float(shift)), dim)
-    for here in range(x.shape[dim]):
-        there = here + shift
-        expected = x.select(dim, there) if 0 <= there < x.shape[dim] else torch.zeros_like(x.select(dim, 0))
-        assert torch.equal(read.select(dim, here), expected)
+    for position in range(x.shape[dim]):
+        source = position + shift
+        expected = x.select(dim, source) if 0 <= source < x.shape[dim] else torch.zeros_like(x.select(dim, 0))
+        assert torch.equal(read.select(dim, position), expected)
 
 
 def test_interpolates_partially_at_the_border() -> None:
@@ -116,18 +116,18 @@ def test_far_offsets_read_zero_without_gradient(far: float) -> None:
             assert torch.count_nonzero(gradient) == 0
 
 
-def test_a_nan_offset_spoils_only_its_own_reading() -> None:
+def test_a_nan_offset_affects_only_its_own_read() -> None:
     x, offsets = torch.randn(1, 3, 4, 4), torch.zeros(1, 3, 4, 2)
     offsets[0, 1, 2, 0] = float("nan")
-    spoilt = torch.zeros(1, 3, 4, 4, dtype=torch.bool)
-    spoilt[0, 1, 2, :2] = True
+    affected = torch.zeros(1, 3, 4, 4, dtype=torch.bool)
+    affected[0, 1, 2, :2] = True
     for read in (sample_axis(x, offsets, 1), sample_axis(x, offsets, 2), sample_joint(x, offsets, offsets)):
-        assert torch.equal(read.isnan(), spoilt)
-        assert torch.equal(read[~spoilt], x[~spoilt])
+        assert torch.equal(read.isnan(), affected)
+        assert torch.equal(read[~affected], x[~affected])
 
 
 def test_positions_keep_float32_for_narrow_dtypes() -> None:
-    # 301.25 tokens in, bfloat16 positions would be whole multiples of 2.
+    # At position 301.25, bfloat16 could only hold multiples of 2.
     x = torch.arange(400.0).reshape(1, 1, 400, 1)
     offsets = torch.full((1, 1, 400, 1), 0.25, dtype=torch.bfloat16)
     assert sample_axis(x, offsets, 2)[0, 0, 301, 0] == 301.25
@@ -142,9 +142,9 @@ def test_keeps_the_dtype_of_x(dtype: torch.dtype) -> None:
 
 def test_reads_any_memory_layout() -> None:
     x, offsets = torch.randn(2, 6, 3, 4), torch.randn(2, 2, 3, 4)
-    channels_first, moved = x.permute(0, 2, 3, 1), offsets.permute(0, 2, 3, 1)
+    channels_first, offsets = x.permute(0, 2, 3, 1), offsets.permute(0, 2, 3, 1)
     torch.testing.assert_close(
-        sample_axis(channels_first, moved, 2), sample_axis(channels_first.contiguous(), moved.contiguous(), 2)
+        sample_axis(channels_first, offsets, 2), sample_axis(channels_first.contiguous(), offsets.contiguous(), 2)
     )
 
 
@@ -157,7 +157,7 @@ def test_reads_any_memory_layout() -> None:
         ((1, 2, 3, 4), (1, 2, 3, 4), 3, "dim must be 1"),
     ],
 )
-def test_refuses_what_does_not_fit(x_shape, offset_shape, dim, message) -> None:
+def test_refuses_wrong_shapes(x_shape, offset_shape, dim, message) -> None:
     with pytest.raises(ValueError, match=message):
         sample_axis(torch.zeros(x_shape), torch.zeros(offset_shape), dim)
 
@@ -168,7 +168,7 @@ def test_joint_refuses_unequal_axes() -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 2, 3, 4), (2, 0, 3, 4), (2, 3, 0, 4)])
-def test_reads_nothing_from_an_empty_map(shape: tuple[int, ...]) -> None:
+def test_an_empty_map_gives_an_empty_result(shape: tuple[int, ...]) -> None:
     x, offsets = torch.zeros(shape, requires_grad=True), torch.zeros((*shape[:3], 2), requires_grad=True)
     for read in (sample_axis(x, offsets, 1), sample_axis(x, offsets, 2), sample_joint(x, offsets, offsets)):
         assert read.shape == shape

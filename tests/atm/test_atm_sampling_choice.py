@@ -1,4 +1,4 @@
-"""A backend is chosen by name or by device, and the C++ one is compiled once, wherever that can be done."""
+"""A backend is chosen by name or by device, and the native backend is compiled once where that is possible."""
 
 import multiprocessing
 import os
@@ -21,24 +21,24 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there i
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """Nothing is known of this machine yet, and nothing compiled. Returns the empty folder for compiled kernels."""
+    """Empty caches in memory and on the disk. Returns the folder for compiled kernels, which does not exist yet."""
 
-    def forget() -> None:
-        for known in (native.load, backends.unavailable, backends._warn):
-            known.cache_clear()
+    def clear_caches() -> None:
+        for function in (native.load, backends.unavailable, backends._warn):
+            function.cache_clear()
 
     monkeypatch.setenv("ATM_CACHE_DIR", str(tmp_path / "cache"))
-    forget()
+    clear_caches()
     use("auto")
     yield tmp_path / "cache"
     monkeypatch.undo()
-    forget()
+    clear_caches()
     use("auto")
 
 
 @pytest.fixture
 def small(fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A source that compiles in no time takes the kernels' place."""
+    """Replaces the kernels' source by one that compiles quickly."""
     source = tmp_path / "small.cpp"
     source.write_text('extern "C" int answer() { return 42; }\n')
     monkeypatch.setattr(native, "SOURCE", source)
@@ -52,14 +52,14 @@ def script(path: Path, *lines: str) -> Path:
     return path
 
 
-def kept(folder: Path) -> list[Path]:
-    """The compiled kernels in a folder, which must hold nothing else."""
-    found = sorted(folder.iterdir())
-    assert all(path.name.startswith("sampler-") and path.suffix == ".so" for path in found)
-    return found
+def libraries(folder: Path) -> list[Path]:
+    """The compiled libraries in a folder, which must contain nothing else."""
+    paths = sorted(folder.iterdir())
+    assert all(path.name.startswith("sampler-") and path.suffix == ".so" for path in paths)
+    return paths
 
 
-def test_refuses_a_name_it_does_not_know(fresh: Path) -> None:
+def test_refuses_an_unknown_name(fresh: Path) -> None:
     with pytest.raises(
         ValueError, match=r"unknown sampling backend 'numpy' \(valid: auto, reference, eager, native, triton\)"
     ):
@@ -109,13 +109,15 @@ def test_finds_no_compiler_on_an_empty_path(fresh: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("name", ["reference", "eager"])
-def test_what_was_chosen_is_described_without_excuses(fresh: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_chosen_backend_is_described_by_its_name_alone(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setenv("CXX", "/nonexistent/g++")
     use(name)
     assert describe("cpu") == backend_for("cpu") == name
 
 
-def test_devices_that_no_kernel_knows_are_sampled_by_eager(fresh: Path) -> None:
+def test_eager_samples_on_devices_without_kernels(fresh: Path) -> None:
     assert describe("mps") == backend_for("mps") == "eager"
 
 
@@ -136,15 +138,17 @@ def test_a_compiler_that_fails_is_quoted(small: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("lines", [["exit 0"], ["echo text > ${@: -1}"], ["kill -9 $$"]])
-def test_a_compiler_that_makes_nothing_is_no_compiler(
+def test_a_compiler_without_output_makes_native_unavailable(
     small: Path, fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lines: list[str]
 ) -> None:
     monkeypatch.setenv("CXX", str(script(tmp_path / "odd", *lines)))
     assert native.unavailable() is not None
-    assert not fresh.exists() or kept(fresh) == []
+    assert not fresh.exists() or libraries(fresh) == []
 
 
-def test_a_file_that_is_no_program_is_no_compiler(small: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_compiler_that_is_not_executable_makes_native_unavailable(
+    small: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     path = tmp_path / "data"
     path.write_bytes(b"\x7fELF")
     path.chmod(0o755)
@@ -152,9 +156,11 @@ def test_a_file_that_is_no_program_is_no_compiler(small: Path, monkeypatch: pyte
     assert "could not be made or loaded" in native.unavailable()
 
 
-def test_a_compiler_that_hangs_is_no_compiler(small: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_compiler_that_hangs_makes_native_unavailable(
+    small: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("CXX", str(script(tmp_path / "hangs", "exec sleep 30")))
-    monkeypatch.setattr(native, "SECONDS", 0.2)
+    monkeypatch.setattr(native, "TIMEOUT_S", 0.2)
     started = time.monotonic()
     assert "took longer than 0 s" in native.unavailable()
     assert time.monotonic() - started < 10
@@ -168,7 +174,7 @@ def test_the_compiler_may_have_arguments(
     monkeypatch.setenv("CXX", f"'{launcher}' g++")
     assert native.unavailable() is None
     assert (tmp_path / "calls").read_text().split() == ["g++", "g++"]
-    assert len(kept(fresh)) == 1
+    assert len(libraries(fresh)) == 1
 
 
 def test_an_unfinished_quote_is_reported(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +185,7 @@ def test_an_unfinished_quote_is_reported(small: Path, monkeypatch: pytest.Monkey
 @needs_compiler
 def test_a_source_is_compiled_once(small: Path, fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     native.load()
-    (first,) = kept(fresh)
+    (first,) = libraries(fresh)
     written = first.stat().st_mtime_ns
     native.load.cache_clear()
     native.load()
@@ -187,18 +193,18 @@ def test_a_source_is_compiled_once(small: Path, fresh: Path, monkeypatch: pytest
     small.write_text(small.read_text() + "int other;\n")
     native.load.cache_clear()
     native.load()
-    assert len(kept(fresh)) == 2
+    assert len(libraries(fresh)) == 2
     monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, "-DOTHER"))
     native.load.cache_clear()
     native.load()
-    assert len(kept(fresh)) == 3
+    assert len(libraries(fresh)) == 3
 
 
 @needs_compiler
 @pytest.mark.parametrize("damage", ["empty", "half", "last byte", "first bytes", "a folder"])
-def test_a_damaged_library_is_compiled_anew(small: Path, fresh: Path, damage: str) -> None:
+def test_a_damaged_library_is_compiled_again(small: Path, fresh: Path, damage: str) -> None:
     native.load()
-    (path,) = kept(fresh)
+    (path,) = libraries(fresh)
     whole = path.read_bytes()
     damaged = {
         "empty": b"",
@@ -206,21 +212,21 @@ def test_a_damaged_library_is_compiled_anew(small: Path, fresh: Path, damage: st
         "last byte": whole[:-1],
         "first bytes": b"\0" * 64 + whole[64:],
     }
-    path.unlink()  # not overwritten: this process has it loaded
+    path.unlink()  # overwriting would change the library that this process has loaded
     if damage == "a folder":
         path.mkdir()
     else:
         path.write_bytes(damaged[damage])
-        assert native._kept(path) is None
+        assert native._cached(path) is None
     native.load.cache_clear()
     assert native.unavailable() is None
-    assert kept(fresh) == [path]
-    assert damage == "a folder" or native._kept(path) is not None
+    assert libraries(fresh) == [path]
+    assert damage == "a folder" or native._cached(path) is not None
 
 
 @needs_compiler
 @pytest.mark.parametrize("obstacle", ["a file in its place", "read-only", "no home"])
-def test_compiles_for_itself_where_nothing_can_be_kept(
+def test_compiles_for_one_process_where_the_folder_is_not_writable(
     small: Path, fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, obstacle: str
 ) -> None:
     temporary = tmp_path / "temporary"
@@ -242,7 +248,7 @@ def test_compiles_for_itself_where_nothing_can_be_kept(
 
 
 ROOT = Path(atm.sampling.__file__).parents[2]
-# Compiles the true kernels, but without optimising them, which takes most of the time.
+# Compiles the real kernels without optimisation, which would take most of the time.
 SAMPLE = """
 import torch
 from atm.sampling import native, recompose, reference, use
@@ -267,7 +273,7 @@ def test_two_processes_may_compile_at_once(tmp_path: Path) -> None:
     for process in both:
         out, err = process.communicate(timeout=280)
         assert (process.returncode, out) == (0, "sampled\n"), err
-    assert len(kept(tmp_path / "cache")) == 1
+    assert len(libraries(tmp_path / "cache")) == 1
 
 
 def sample_in_a_worker(results: "multiprocessing.Queue[float]") -> None:
@@ -288,7 +294,7 @@ def test_a_forked_worker_samples_after_its_parent(backend: str) -> None:
     results = context.Queue()
     use(backend)
     try:
-        torch.set_num_threads(2)  # the parent has a pool of threads, which no child inherits
+        torch.set_num_threads(2)  # the parent has a pool of threads, which its children do not inherit
         recompose(torch.ones(4, 8, 8, 32), torch.zeros(4, 8, 8, 64), False, 1)
         worker = context.Process(target=sample_in_a_worker, args=(results,), daemon=True)
         worker.start()

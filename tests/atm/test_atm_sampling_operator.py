@@ -1,4 +1,4 @@
-"""The samplers' operator keeps no more than its inputs, and compiles, exports and runs under autocast."""
+"""The sampling operator saves only its inputs, and compiles, exports and runs under autocast."""
 
 import io
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def maps(*widths: int, batch: int = 2) -> list[Tensor]:
     return [torch.randn(batch, 3, 4, w, generator=generator).requires_grad_() for w in widths]
 
 
-# Every public function, its results in a list, and how wide the maps are that it takes.
+# Every public function with its results in a list, and the widths of its arguments.
 FUNCTIONS: dict[str, tuple[Callable[..., list[Tensor]], list[int]]] = {
     "sample_axis, vertical": (lambda x, offsets: [sample_axis(x, offsets, 1)], [6, 3]),
     "sample_axis, horizontal": (lambda x, offsets: [sample_axis(x, offsets, 2)], [6, 6]),
@@ -33,8 +33,8 @@ FUNCTIONS: dict[str, tuple[Callable[..., list[Tensor]], list[int]]] = {
 
 def with_gradients(function: Callable[..., list[Tensor]], inputs: list[Tensor]) -> list[Tensor]:
     outputs = function(*inputs)
-    owed = [torch.linspace(-1, 1, o.numel(), dtype=o.dtype).reshape(o.shape) for o in outputs]
-    return [*(o.detach() for o in outputs), *torch.autograd.grad(outputs, inputs, owed)]
+    cotangents = [torch.linspace(-1, 1, o.numel(), dtype=o.dtype).reshape(o.shape) for o in outputs]
+    return [*(o.detach() for o in outputs), *torch.autograd.grad(outputs, inputs, cotangents)]
 
 
 def assert_all_close(ours: list[Tensor], expected: list[Tensor], tolerance: float = 1e-6) -> None:
@@ -47,26 +47,26 @@ def assert_all_close(ours: list[Tensor], expected: list[Tensor], tolerance: floa
 @pytest.mark.parametrize("pattern", ["row", "column", "cross", "joint"])
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_operator_keeps_pytorchs_rules(pattern: str, keep: bool, dtype: torch.dtype) -> None:
+def test_the_operator_passes_pytorchs_checks(pattern: str, keep: bool, dtype: torch.dtype) -> None:
     x, offsets = maps(4, 2 if pattern in ("row", "column") else 4)
     x = x.detach().to(dtype).requires_grad_()
     torch.library.opcheck(torch.ops.atm.read.default, (x, offsets, pattern, 1, keep))
     tokens, means = torch.ops.atm.read(x.detach(), offsets.detach(), pattern, 1, keep)
-    owed_means = torch.ones_like(means) if keep else None
-    backward_inputs = (torch.ones_like(tokens), owed_means, x.detach(), offsets.detach(), pattern, 1, keep)
+    cotangent_means = torch.ones_like(means) if keep else None
+    backward_inputs = (torch.ones_like(tokens), cotangent_means, x.detach(), offsets.detach(), pattern, 1, keep)
     torch.library.opcheck(torch.ops.atm.read_backward.default, backward_inputs)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_only_the_inputs_are_kept_for_the_backward_pass(name: str) -> None:
+def test_only_the_inputs_are_saved_for_the_backward_pass(name: str) -> None:
     function, widths = FUNCTIONS[name]
-    inputs, kept = maps(*widths), []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+    inputs, saved = maps(*widths), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
         function(*inputs)
-    offsets = torch.cat(inputs[:0:-1], dim=-1)  # sample_joint gives its two side by side, dx first
-    assert len(kept) == 2
-    assert kept[0].data_ptr() == inputs[0].data_ptr()
-    assert torch.equal(kept[1], offsets)
+    offsets = torch.cat(inputs[:0:-1], dim=-1)  # sample_joint concatenates its two, dx first
+    assert len(saved) == 2
+    assert saved[0].data_ptr() == inputs[0].data_ptr()
+    assert torch.equal(saved[1], offsets)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -74,16 +74,16 @@ def test_compiles_without_a_graph_break(name: str) -> None:
     function, widths = FUNCTIONS[name]
     inputs = maps(*widths)
 
-    def around(*inputs: Tensor) -> list[Tensor]:
+    def function_between_others(*inputs: Tensor) -> list[Tensor]:
         return [2 * result for result in function(*(i.sin() for i in inputs))]
 
     torch._dynamo.reset()
-    compiled = torch.compile(around, fullgraph=True, backend="aot_eager")
-    assert_all_close(with_gradients(compiled, inputs), with_gradients(around, inputs))
+    compiled = torch.compile(function_between_others, fullgraph=True, backend="aot_eager")
+    assert_all_close(with_gradients(compiled, inputs), with_gradients(function_between_others, inputs))
 
 
 class Mixer(nn.Module):
-    """As much of a mixer as there is around the sampling."""
+    """Offsets and sampling of a mixer, without its FCs."""
 
     def __init__(self, joint: bool) -> None:
         super().__init__()
@@ -106,10 +106,10 @@ def test_an_exported_model_samples_any_batch_with_any_backend(joint: bool, backe
     loaded = torch.export.load(file).module()
     (x,) = maps(6, batch=5)
     expected = mixer(x)
-    others = [b for b in ("reference", "eager", "native") if unavailable(b, "cpu") is None]
+    backends = [b for b in ("reference", "eager", "native") if unavailable(b, "cpu") is None]
     try:
-        for other in others:
-            use(other)
+        for name in backends:
+            use(name)
             assert_all_close(list(loaded(x)), list(expected), 1e-5)
     finally:
         use(backend)
@@ -117,7 +117,7 @@ def test_an_exported_model_samples_any_batch_with_any_backend(joint: bool, backe
 
 @pytest.mark.parametrize("joint", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_runs_under_autocast_on_the_dtypes_it_is_given(joint: bool, dtype: torch.dtype) -> None:
+def test_autocast_does_not_change_the_dtypes_of_the_arguments(joint: bool, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     layer = nn.Linear(6, 6)
     (x,) = maps(6)

@@ -1,8 +1,8 @@
-"""The Triton kernels compute what ``atm.sampling`` computes, and compile for a GPU without one.
+"""The Triton kernels equal ``atm.sampling``, and compile for a GPU on a machine without a GPU.
 
-Where there is no GPU, Triton's interpreter runs them on the CPU. It has to be chosen before Triton is imported, which
-torch may have done: the class then runs in a process of its own. What the interpreter cannot show, layouts and the
-order of memory accesses, is read from the compiled kernels.
+Without a GPU, Triton's interpreter runs them on the CPU. It must be chosen before Triton is imported, which torch may
+have done already, so the class runs in its own process. Layouts and the order of memory accesses do not exist in the
+interpreter and are checked in the compiled kernels.
 """
 
 import importlib.util
@@ -40,7 +40,7 @@ def kernels() -> ModuleType:
 
 
 def inputs(shape: tuple[int, ...], dtype: torch.dtype, offset_dtype: torch.dtype, seed: int = 0) -> dict[str, Tensor]:
-    """Random tensors whose values and positions are exact in their dtypes: only the kernels' own rounding is left."""
+    """Random tensors whose values and positions are exact in their dtypes, so that only the kernels round."""
     batch, height, width, channels, groups = shape
     generator = torch.Generator().manual_seed(seed)
     x, grad = torch.randn(2, batch, height, width, channels, generator=generator).to(dtype)
@@ -57,17 +57,17 @@ def inputs(shape: tuple[int, ...], dtype: torch.dtype, offset_dtype: torch.dtype
 def reference(mode: str, x: Tensor, grad: Tensor, dy: Tensor, dx: Tensor, grad_mean: Tensor) -> dict[str, Tensor]:
     """The output and the gradients in float64, by autograd."""
     x, dy, dx = (t.double().requires_grad_() for t in (x, dy, dx))
-    wanted = {"horizontal": [x, dx], "vertical": [x, dy], "joint": [x, dy, dx]}[mode]
+    variables = {"horizontal": [x, dx], "vertical": [x, dy], "joint": [x, dy, dx]}[mode]
     if mode == "joint":
         out = formula.sample_joint(x, dy, dx)
     else:
-        out = formula.sample_axis(*wanted, 1 if mode == "vertical" else 2)
-    gradients = torch.autograd.grad(out, wanted, grad.double() + grad_mean.double()[:, None, None])
+        out = formula.sample_axis(*variables, 1 if mode == "vertical" else 2)
+    gradients = torch.autograd.grad(out, variables, grad.double() + grad_mean.double()[:, None, None])
     return dict(zip(["out", "grad_x", "grad_first", "grad_second"], [out.detach(), *gradients]))
 
 
 def sliced(tensor: Tensor) -> Tensor:
-    """The tensor as the middle of a wider one, on the device."""
+    """A copy of the tensor on the device, as the middle slice of a wider tensor."""
     wide = torch.full((*tensor.shape[:-1], 3 * tensor.shape[-1]), 7.0, dtype=tensor.dtype, device=DEVICE)
     part = wide[..., tensor.shape[-1] : 2 * tensor.shape[-1]]
     part.copy_(tensor)
@@ -75,7 +75,7 @@ def sliced(tensor: Tensor) -> Tensor:
 
 
 def computed(mode: str, x: Tensor, grad: Tensor, dy: Tensor, dx: Tensor, grad_mean: Tensor | None) -> dict[str, Tensor]:
-    """The same by the kernels, every tensor a slice; checks that nothing beside the results is written."""
+    """The same by the kernels, on slices; checks that nothing outside the results is written."""
     x, grad, dy, dx = (sliced(t) for t in (x, grad, dy, dx))
     grad_mean = None if grad_mean is None else sliced(grad_mean)
     compute = torch.float64 if torch.float64 in (x.dtype, dy.dtype) else torch.float32
@@ -93,16 +93,16 @@ def computed(mode: str, x: Tensor, grad: Tensor, dy: Tensor, dx: Tensor, grad_me
         kernels().axis_backward(grad, x, offsets, dim, results["grad_x"], results["grad_first"], grad_mean)
     for result in results.values():
         width = result.shape[-1]
-        beside = result._base[..., :width], result._base[..., 2 * width :]
-        assert all(torch.all(b == 7.0) for b in beside)
+        neighbours = result._base[..., :width], result._base[..., 2 * width :]
+        assert all(torch.all(n == 7.0) for n in neighbours)
     return {name: result.cpu() for name, result in results.items()}
 
 
 def assert_close(ours: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Within float32's rounding of a few terms, and for a narrow result its one rounding at the end.
+    """Within float32's rounding of a few terms, and one rounding to the dtype of a narrow result.
 
     Half a unit in the last of bfloat16's 8 bits is at most 2^-8 of a result, of float16's 11 bits 2^-11.
-    The interpreter cuts to bfloat16 instead of rounding, and is off by a whole unit; the compiled kernels round.
+    The interpreter truncates to bfloat16, with an error of up to one unit; the compiled kernels round.
     """
     bfloat16 = 2.0**-7 if INTERPRETED else 2.0**-8
     assert ours.keys() == expected.keys()
@@ -159,7 +159,7 @@ class TestKernels:
         assert_close(computed(mode, **tensors), reference(mode, **tensors))
 
     @pytest.mark.parametrize("mode", MODES)
-    def test_take_no_mean_for_a_zero_mean(self, mode: str) -> None:
+    def test_no_mean_gradient_equals_a_zero_mean_gradient(self, mode: str) -> None:
         tensors = inputs((2, 2, 3, 6, 3), torch.float32, torch.float32)
         zero = tensors | {"grad_mean": torch.zeros(2, 6)}
         with_zero, without = computed(mode, **zero), computed(mode, **(tensors | {"grad_mean": None}))
@@ -183,22 +183,22 @@ class TestKernels:
         assert_close(computed(mode, **tensors), reference(mode, **tensors))
 
     @pytest.mark.parametrize("mode", MODES)
-    def test_spoil_only_its_own_reading_with_a_nan_offset(self, mode: str) -> None:
+    def test_a_nan_offset_affects_only_its_own_read(self, mode: str) -> None:
         tensors = inputs((1, 3, 4, 4, 2), torch.float32, torch.float32)
         clean = computed(mode, **tensors)
         for name in ("dy", "dx"):
             tensors[name][0, 1, 2, 0] = float("nan")
         ours, expected = computed(mode, **tensors), reference(mode, **tensors)
-        spoilt = torch.zeros(1, 3, 4, 4, dtype=torch.bool)
-        spoilt[0, 1, 2, :2] = True
-        assert torch.equal(ours["out"].isnan(), spoilt)
-        assert torch.equal(ours["out"][~spoilt], clean["out"][~spoilt])
+        affected = torch.zeros(1, 3, 4, 4, dtype=torch.bool)
+        affected[0, 1, 2, :2] = True
+        assert torch.equal(ours["out"].isnan(), affected)
+        assert torch.equal(ours["out"][~affected], clean["out"][~affected])
         for name in ours.keys() - {"out"}:
             torch.testing.assert_close(ours[name].double(), expected[name], rtol=1e-5, atol=1e-5)
 
     @pytest.mark.parametrize("mode", MODES)
     def test_keep_positions_in_float32_for_narrow_dtypes(self, mode: str) -> None:
-        # 301.25 tokens in, bfloat16 positions would be whole multiples of 2.
+        # At position 301.25, bfloat16 could only hold multiples of 2.
         x = torch.arange(400.0).reshape(1, 1, 400, 1).to(DEVICE)
         offsets = torch.full((1, 1, 400, 1), 0.25, dtype=torch.bfloat16, device=DEVICE)
         out = torch.empty_like(x)
@@ -227,7 +227,7 @@ class TestKernels:
 
     @pytest.mark.parametrize("mode", MODES)
     def test_give_the_same_bits_twice(self, mode: str) -> None:
-        # Every token reads one of three places, so that the order of a sum would show.
+        # Every token reads one of three positions, so that another order of summation would change the bits.
         tensors = inputs((1, 2, 9, 8, 4), torch.bfloat16, torch.float32)
         tensors["dx"] = (torch.arange(9).reshape(1, 1, 9, 1) % 3 - torch.arange(9.0).reshape(1, 1, 9, 1)) + 0.3
         tensors["dx"] = tensors["dx"].expand(1, 2, 9, 4)
@@ -238,13 +238,13 @@ class TestKernels:
     def test_sample_a_mixers_tokens_when_chosen(self, joint: bool) -> None:
         generator = torch.Generator().manual_seed(0)
         x, offsets = (torch.randn(2, 3, 4, n, generator=generator) for n in (6, 8))
-        owed_tokens, owed_means = torch.randn(2, 3, 4, 6 * (3 if joint else 5), generator=generator), torch.ones(2, 1)
+        grad_tokens, grad_means = torch.randn(2, 3, 4, 6 * (3 if joint else 5), generator=generator), torch.ones(2, 1)
 
         def read(function, x: Tensor, offsets: Tensor) -> list[Tensor]:
             inputs = [x.detach().requires_grad_(), offsets.detach().requires_grad_()]
             tokens, means = function(*inputs, joint, 2)
-            owed = [owed_tokens.to(tokens), owed_means.to(means).expand_as(means)]
-            return [tokens, means, *torch.autograd.grad([tokens, means], inputs, owed)]
+            grads = [grad_tokens.to(tokens), grad_means.to(means).expand_as(means)]
+            return [tokens, means, *torch.autograd.grad([tokens, means], inputs, grads)]
 
         use("triton")
         try:
@@ -255,8 +255,8 @@ class TestKernels:
         for ours, expected in zip(results, read(formula.recompose, x.double(), offsets.double())):
             torch.testing.assert_close(ours.double().cpu(), expected, rtol=1e-5, atol=1e-5)
 
-    @pytest.mark.skipif(DEVICE == "cpu", reason="an interpreter without 9 GB to spare")
-    def test_address_more_than_31_bits(self) -> None:
+    @pytest.mark.skipif(DEVICE == "cpu", reason="needs 9 GB, too much for the interpreter")
+    def test_use_addresses_beyond_31_bits(self) -> None:
         x, out = (torch.empty(2**31 + 64, dtype=torch.bfloat16, device=DEVICE) for _ in range(2))
         x, out = (t.as_strided((2, 2, 2, 4), (2**31, 8, 4, 1)) for t in (x, out))
         x.copy_(torch.arange(32.0).reshape(2, 2, 2, 4))
@@ -281,7 +281,7 @@ def test_kernels_under_the_interpreter() -> None:
 
 
 class Hopper:
-    """Stands for Triton's driver on a machine without a GPU: names the target, and compiles only."""
+    """Replaces Triton's driver on a machine without a GPU: names a target to compile for."""
 
     def get_current_device(self) -> int:
         return 0
@@ -302,14 +302,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch, cache: Path):
-    """Compiles every kernel with the arguments the module gives it. Returns texts by kernel's name and stage."""
+    """A function that compiles every kernel as the module calls it and returns texts by kernel and stage."""
     if INTERPRETED:
-        pytest.skip("TRITON_INTERPRET=1 takes the compiler's place in this process")
+        pytest.skip("TRITON_INTERPRET=1 replaces the compiler in this process")
     if not (Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas").exists():
-        pytest.skip("this Triton comes without NVIDIA's assembler")
+        pytest.skip("this Triton has no NVIDIA assembler")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(cache))
     monkeypatch.setattr(triton.runtime.driver, "_active", Hopper())
-    # Copies of the kernels, for they remember what they were compiled for.
+    # New copies of the kernels, because a kernel caches its compilation.
     spec = importlib.util.find_spec("atm.sampling.triton_kernels")
     copies = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(copies)
@@ -350,7 +350,7 @@ def test_compile_for_a_gpu(compiled, dtype, size, channels, sharing, with_mean) 
     assert len(texts) == 6
     for name, stages in texts.items():
         assert len(stages["cubin"]) > 0, name
-        # Neither atomic additions, which would sum in any order, nor registers spilt to memory.
+        # No atomic additions, whose order is undefined, and no registers spilled to memory.
         assert not re.search(r"\b(atom|red|ld\.local|st\.local)\b", stages["ptx"]), name
         # Results are rounded to nearest, as torch rounds.
         narrowing = re.findall(r"cvt\.(\w+)\.(?:satfinite\.)?(?:bf16|f16)(?:x2)?\.f32", stages["ptx"])
@@ -358,24 +358,24 @@ def test_compile_for_a_gpu(compiled, dtype, size, channels, sharing, with_mean) 
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_token_of_the_joint_walk_is_stored_before_the_next_is_read(compiled, dtype: torch.dtype) -> None:
-    """Read-add-write is safe where one lane does it for an address, in the order of the program."""
+def test_the_joint_input_gradient_stores_a_token_before_it_loads_the_next(compiled, dtype: torch.dtype) -> None:
+    """Load, add and store are safe if one lane does all of them for an address, in the order of the program."""
     stages = compiled(dtype, 56, 64, 2, True)["joint_input_gradient_kernel"]
-    # One layout for all there is, with one element to a lane and one warp: loads and stores agree on the lane.
+    # There is one layout, with one element per lane and one warp, so loads and stores of an address use the same lane.
     layouts = re.findall(r"^#blocked\d* = (.*)$", stages["ttgir"], re.MULTILINE)
     assert len(layouts) == 1
     assert "sizePerThread = [1], threadsPerWarp = [32], warpsPerCTA = [1]" in layouts[0]
     assert "convert_layout" not in stages["ttgir"]
-    # The next token's three loads, this one's four loads of its places and four stores, the barrier; then the loop begins anew.
+    # Three loads of the next token, four loads and four stores of this token's neighbours, the barrier; then it repeats.
     accesses = re.findall(r"\b(ld\.global|st\.global|bar\.sync|barrier\.sync)\b", stages["ptx"])
     loop = accesses[accesses.index("st.global") - 7 :]
     assert [a.split(".")[0].replace("barrier", "bar") for a in loop] == ["ld"] * 7 + ["st"] * 4 + ["bar"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_walk_along_an_axis_stores_nothing_before_its_end(compiled, dtype: torch.dtype) -> None:
+def test_the_axis_input_gradient_stores_only_after_its_loop(compiled, dtype: torch.dtype) -> None:
     ttgir = compiled(dtype, 56, 64, 2, True)["axis_input_gradient_kernel"]["ttgir"]
-    walk, rest = ttgir[ttgir.index("scf.for") :].split("scf.yield", 1)
-    assert "tt.load" in walk
-    assert "tt.store" not in walk
+    loop, rest = ttgir[ttgir.index("scf.for") :].split("scf.yield", 1)
+    assert "tt.load" in loop
+    assert "tt.store" not in loop
     assert rest.count("tt.store") == rest.count("tt.load") == 1

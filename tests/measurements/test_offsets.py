@@ -27,7 +27,7 @@ from experiments.identity import run_id
 from experiments.tasks.registry import build_task
 from experiments.training import loop
 from measurements.offsets.measure import Measurement, measure
-from measurements.offsets.source import Source, Wanted, of_file, of_run
+from measurements.offsets.source import OffsetRequest, OffsetSource, of_file, of_run
 from results.collect import collect
 from sweeps.plan import load
 from tests.atm.test_atm_released import Reference
@@ -65,7 +65,7 @@ def set_by_hand(model: torch.nn.Module, seed: int = 0) -> dict[str, tuple[list[f
     return given
 
 
-def weights_by_hand(path: Path, **settings: object) -> tuple[Source, dict[str, tuple[list[float], list[float]]]]:
+def weights_by_hand(path: Path, **settings: object) -> tuple[OffsetSource, dict[str, tuple[list[float], list[float]]]]:
     torch.manual_seed(0)
     model = build_task(resolve("scenes", SCENES | settings)).build_model()
     given = set_by_hand(model)
@@ -81,7 +81,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 @pytest.mark.parametrize("mode", MODES)
 def test_every_number_is_what_counting_token_by_token_gives(mode: str, tmp_path: Path) -> None:
     source, given = weights_by_hand(tmp_path, **MODES[mode])
-    rows = read_csv(measure(source, Wanted(images=IMAGES)) / "statistics.csv")
+    rows = read_csv(measure(source, OffsetRequest(images=IMAGES)) / "statistics.csv")
     assert len(rows) == 4 * 2 * 2
     for row in rows:
         stage = int(row["layer"].split("_")[1])
@@ -116,7 +116,7 @@ def test_every_number_is_what_counting_token_by_token_gives(mode: str, tmp_path:
 @pytest.mark.parametrize("mode", MODES)
 def test_histograms_hold_every_read_of_the_centre_token_in_its_bin(mode: str, tmp_path: Path) -> None:
     source, given = weights_by_hand(tmp_path, **MODES[mode])
-    rows = read_csv(measure(source, Wanted(images=IMAGES)) / "histograms.csv")
+    rows = read_csv(measure(source, OffsetRequest(images=IMAGES)) / "histograms.csv")
     for layer, both in given.items():
         stage = int(layer.split("_")[1])
         stride, channels = 2 ** (stage + 1), (16, 32, 64, 96)[stage - 1]
@@ -150,7 +150,7 @@ def test_statistics_of_offsets_that_differ_are_numpys(tmp_path: Path) -> None:
         model(images)
     hook.remove()
     offsets = caught[0].numpy().astype(float)  # [5, 4, 6, 2 * 16]
-    measurement = Measurement(model, Wanted(), 5)
+    measurement = Measurement(model, OffsetRequest(), 5)
     measurement.add(images)
     layer = next(layer for layer in measurement.layers if layer.name == "layer_3_1")
     rows = {(row["direction"], row["scope"]): row for row in layer.statistics()}
@@ -175,7 +175,7 @@ def test_batches_one_by_one_give_what_one_batch_gives() -> None:
     images = torch.randn(6, 3, *SIZE)
     results = []
     for sizes in ((6,), (1, 3, 2)):
-        measurement = Measurement(model, Wanted(), 6)
+        measurement = Measurement(model, OffsetRequest(), 6)
         for batch in images.split(list(sizes)):
             measurement.add(batch)
         results.append(measurement)
@@ -197,7 +197,7 @@ def test_the_positions_kept_are_those_of_the_chosen_layer_image_and_token() -> N
     with torch.no_grad():
         model(images)
     hook.remove()
-    measurement = Measurement(model, Wanted(layer="2_1", queries=((0.99, 0.0), (0.5, 0.26), (1.0, 1.0))), 7)
+    measurement = Measurement(model, OffsetRequest(layer="2_1", queries=((0.99, 0.0), (0.5, 0.26), (1.0, 1.0))), 7)
     for batch in images.split(4):
         measurement.add(batch)
     kept = measurement.overlays()
@@ -215,16 +215,16 @@ def test_unusual_offsets_are_refused_rather_than_counted(tmp_path: Path) -> None
     model = timm.create_model("atmnet_nano", num_classes=0).eval()
     model.stages[0].blocks[0].offsets.proj.bias.data.fill_(float("nan"))
     with pytest.raises(Exception, match="layer_1_1: offsets that are not finite"):
-        Measurement(model, Wanted(), 1).add(torch.randn(1, 3, 64, 64))
+        Measurement(model, OffsetRequest(), 1).add(torch.randn(1, 3, 64, 64))
     with pytest.raises(Exception, match=r"layer '4_7'.*layer_4_1"):
-        Measurement(model, Wanted(layer="4_7"), 1)
+        Measurement(model, OffsetRequest(layer="4_7"), 1)
     with pytest.raises(Exception, match="predicts no offsets"):
-        Measurement(timm.create_model("atmnet_nano", offsets="zero"), Wanted(), 1)
+        Measurement(timm.create_model("atmnet_nano", offsets="zero"), OffsetRequest(), 1)
 
 
 def test_the_same_measurement_gives_the_same_bytes_and_is_made_once(tmp_path: Path) -> None:
     source, _ = weights_by_hand(tmp_path)
-    wanted = Wanted(images=2)
+    wanted = OffsetRequest(images=2)
     out = measure(source, wanted)
     names = ("statistics.csv", "histograms.csv", "overlays.npz")
 
@@ -242,7 +242,7 @@ def test_the_same_measurement_gives_the_same_bytes_and_is_made_once(tmp_path: Pa
     measure(source, wanted)
     assert (out / "histograms.csv").read_bytes() == first["histograms.csv"], "torn files are not believed"
     made = stamps()
-    measure(source, Wanted(images=1))
+    measure(source, OffsetRequest(images=1))
     assert stamps() != made
     assert json.loads((out / "about.json").read_text())["images"] == 1
 
@@ -252,7 +252,7 @@ def test_more_images_than_there_are_means_all_of_them(tmp_path: Path, shared_ima
     export(model.state_dict(), tmp_path / "w.safetensors")
     given = {"experiment": "tiny_imagenet", "model": "nano", "model.offsets": "token", "data.root": str(shared_images),
              "data.num_classes": 3, "data.image_size": [64, 64], "data.workers": 0}  # fmt: skip
-    out = measure(of_file(str(tmp_path / "w.safetensors"), tmp_path, given, {}), Wanted())
+    out = measure(of_file(str(tmp_path / "w.safetensors"), tmp_path, given, {}), OffsetRequest())
     about = json.loads((out / "about.json").read_text())
     assert (about["images"], about["dataset"], about["split"]) == (12, "tiny_imagenet", "validation")
     with np.load(out / "overlays.npz") as kept:
@@ -310,7 +310,7 @@ def test_the_data_of_a_run_may_lie_elsewhere_by_now(tmp_path, shared_images):
     site["data"]["tiny_imagenet"]["root"] = there
     for source in (of_run(folder, {}, site), of_run(folder, {"data.root": there}, {})):
         assert source.config.data.root == there
-        assert measure(source, Wanted(images=2)) == folder.path / "offsets"
+        assert measure(source, OffsetRequest(images=2)) == folder.path / "offsets"
     assert folder.config().data.root == str(gone), "the run's own config stays as it was"
 
 
@@ -383,14 +383,14 @@ def test_wrong_words_get_one_line_that_names_what_is_meant(tmp_path, small_scene
 
 def test_what_is_wanted_is_taken_out_of_the_words_of_a_command_line():
     layers = ["layer_1_1", "layer_2_1", "layer_3_1", "layer_3_13", "layer_4_1"]
-    assert Wanted.taken_from({}).chosen(layers) == "layer_3_13", "the last that predicts in stage 3"
+    assert OffsetRequest.taken_from({}).layer_of(layers) == "layer_3_13", "the last that predicts in stage 3"
     for word, layer in (("layer=2_1", "layer_2_1"), ("layer=layer_2_1", "layer_2_1"), ("layer=3_13", "layer_3_13")):
         given = parse_overrides([word, "images=7", "query=[0,1]", "data.workers=0"])  # 2_1 is the number 21 in YAML
-        wanted = Wanted.taken_from(given)
-        assert (wanted.chosen(layers), wanted.images, wanted.queries) == (layer, 7, ((0.0, 1.0),))
+        wanted = OffsetRequest.taken_from(given)
+        assert (wanted.layer_of(layers), wanted.images, wanted.queries) == (layer, 7, ((0.0, 1.0),))
         assert given == {"data.workers": 0}
     several = parse_overrides(["query=[[0,1],[0.5,0.25]]"])
-    assert Wanted.taken_from(several).queries == ((0.0, 1.0), (0.5, 0.25))
+    assert OffsetRequest.taken_from(several).queries == ((0.0, 1.0), (0.5, 0.25))
 
 
 def test_a_released_checkpoint_from_end_to_end(tmp_path: Path) -> None:

@@ -284,9 +284,9 @@ def test_code_that_is_edited_after_a_launch_does_not_reach_its_jobs(cluster, tmp
     assert (snapshot / "experiments" / "training" / "loop.py").read_text() == (
         ROOT / "experiments" / "training" / "loop.py"
     ).read_text()
-    from experiments.folder.provenance import code_fingerprint
+    from experiments.folder.fingerprint import run_fingerprint
 
-    assert folder.read_json("provenance.json")["code_fingerprint"] == code_fingerprint(ROOT)
+    assert folder.read_json("provenance.json")["code_fingerprint"] == run_fingerprint(folder.config())
 
 
 def test_the_price_is_measured_where_the_runs_will_be(cluster, tmp_path) -> None:
