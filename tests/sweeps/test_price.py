@@ -65,6 +65,28 @@ def test_a_run_costs_its_epochs_and_its_evaluations_of_which_the_last_always_is(
     assert found.hours == found.left_hours == pytest.approx(4 * seconds / 3600)
 
 
+def test_a_run_that_counts_steps_costs_its_steps_and_their_evaluations(tmp_path):
+    by_steps = {"train.steps": 250, "train.eval_every_steps": 100}
+    cost = price.estimate(smoke(**by_steps), tmp_path, Probe())
+    assert [arm.each for arm in cost.arms] == pytest.approx([(250 * 0.8 + 3 * 4) / 3600] * 2)
+    other = {"train.steps": 500, "train.eval_every_steps": 500, "train.schedule": "polynomial", "train.power": 2.0}
+    known = price.known(smoke(**other), tmp_path)
+    assert known.hours == pytest.approx(2 * (500 * 0.8 + 4) / 3600), "any schedule is as fast"
+
+
+def test_the_price_of_every_task_is_shown_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr("sweeps.sweep_file.SWEEPS", tmp_path)
+    (tmp_path / "transfer.yaml").write_text(
+        "recipes: {smoke: scenes}\nseeds: [0, 1]\nbaseline: a\narms: {a: {model.offsets: zero}, b: {tasks: []}}\n"
+        "downstream: {large: {smoke: scenes_256}}\n"
+    )
+    cost = price.estimate(load("transfer", "smoke"), tmp_path, Probe())
+    assert [(arm.arm, arm.task, arm.runs) for arm in cost.arms] == [
+        ("a", "token_labelling", 2), ("a", "large", 2), ("b", "token_labelling", 2)
+    ]  # fmt: skip
+    assert [line.split("  ")[0] for line in cost.table()[1:3]] == ["a, token_labelling", "a, large"]
+
+
 def test_devices_share_the_images_so_device_hours_follow_from_the_rate_of_one(tmp_path):
     found = price.estimate(smoke(devices=2), tmp_path, Probe())
     assert found.hours == pytest.approx(2 * 3 * 84 / 3600)
@@ -203,7 +225,7 @@ def test_what_was_measured_before_a_probe_failed_is_kept(tmp_path):
 
 
 def test_a_measure_that_answers_no_rate_is_refused(tmp_path):
-    with pytest.raises(RunFailed, match="should tell hardware, train_images_per_s"):
+    with pytest.raises(RunFailed, match="must give hardware, train_images_per_s"):
         price.estimate(smoke(), tmp_path, Probe(train_images_per_s=0.0))
     assert not (tmp_path / PRICES).exists()
 
