@@ -68,8 +68,7 @@ class Launch:
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """Marks this process as the launcher. At the end the record is removed: one that is left is of a launcher that
-        was killed."""
+        """Marks this process as the launcher. The record is removed at the end, unless the launcher is killed."""
         claim = take(self.folder)
         try:
             yield

@@ -280,7 +280,7 @@ def test_code_that_is_edited_after_a_launch_does_not_reach_its_jobs(cluster, tmp
     (job,) = cluster.run("squeue", "--noheader", "--format=%i").split()
     cluster.run("scontrol", "release", job)
     wait(folder.finished, lambda: folder.log.read_text())
-    (snapshot,) = (tmp_path / "runs" / "slurm" / "code").iterdir()
+    (snapshot,) = (tmp_path / "runs" / "code").iterdir()
     assert (snapshot / "experiments" / "training" / "loop.py").read_text() == (
         ROOT / "experiments" / "training" / "loop.py"
     ).read_text()
