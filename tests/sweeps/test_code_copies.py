@@ -19,6 +19,8 @@ from experiments.folder.run_folder import RunFolder
 from run_format import CODE, DONE, INTERRUPTED, NOT_RUN, PROVENANCE, RUNNING
 from sweeps import launches, local, run_code, snapshot
 from sweeps.plan import load
+from sweeps.slurm.cluster import Cluster
+from sweeps.slurm.launch import launch as submit
 from sweeps.status import state_of
 from tests.experiments.processes import assert_equal_runs
 from tests.sweeps.test_sweeps import TINY, WORDS
@@ -178,7 +180,7 @@ def present(checkout, monkeypatch):
 
 @pytest.fixture
 def plan():
-    return load("ablation_offsets", "smoke", TINY, [0], ["zero", "token", "axial"])
+    return load("ablation_offsets", "smoke", TINY | {"slurm.gpus_per_node": 0}, [0], ["zero", "token", "axial"])
 
 
 def begin(plan, runs_dir, count: int) -> Path:
@@ -232,6 +234,7 @@ def test_older_code_is_given_no_setting_that_it_does_not_know(plan, checkout, pr
     schema.write_text(without)
     older = begin(plan, tmp_path, 1)
     schema.write_text(text)
+    edit(checkout)
     choice = run_code.choose(plan, plan.runs, tmp_path)
     assert set(choice.copies.values()) == {older}
     for run in plan.runs:
@@ -268,3 +271,21 @@ def test_a_second_launcher_is_refused_unless_it_has_other_gpus(plan, tmp_path, m
         assert len(local.prepare(plan, tmp_path, say=lambda line: None).runs) == 3
     assert not launch.folder.exists(), "a launch without a log leaves nothing behind"
     assert launches.alive(tmp_path, plan.distinct()) == []
+
+
+def test_jobs_of_slurm_go_on_from_the_copy_that_their_sweep_began_with(plan, checkout, present, slurm, tmp_path):
+    first = begin(plan, tmp_path, 1)
+    run = RunFolder(tmp_path / plan.runs[0].id)
+    run.write_json(PROVENANCE, {"code_fingerprint": "as that code makes it", "commit": "0123abc"})
+    edit(checkout)
+    submit(plan, tmp_path, Cluster())
+    assert len(slurm.scripts) == 1 and f"--chdir={first}" in slurm.scripts[0]
+    slurm.end("100", "CANCELLED")
+    assert len(submit(plan, tmp_path, Cluster(), new_code=True).submitted) == 3
+    copies = [text.partition("--chdir=")[2].splitlines()[0] for text in slurm.scripts[1:]]
+    assert sorted(copies) == sorted(map(str, [first, present(tmp_path)]))
+    slurm.end("101", "CANCELLED")
+    slurm.end("102", "CANCELLED")
+    shutil.rmtree(first)
+    with pytest.raises(RunFolderError, match=r"1 runs began with other code, .*--at 0123abc"):
+        submit(plan, tmp_path, Cluster())

@@ -59,13 +59,13 @@ def test_the_sizes_of_run_folders_are_listed_with_their_states(plan, tmp_path):
     fill(plan.runs[0], tmp_path, finished=True)
     fill(plan.runs[1], tmp_path, finished=False, checkpoint_bytes=9000)
     copy_of_code(tmp_path, "aaaa")
-    found = json.loads(command(tmp_path, "list", "runs", "--json"))
-    assert [(row["run"], row["state"]) for row in found["runs"]] == [
+    usage = json.loads(command(tmp_path, "list", "runs", "--json"))
+    assert [(row["run"], row["state"]) for row in usage["runs"]] == [
         (plan.runs[1].id, "not run"),
         (plan.runs[0].id, "done"),
     ]
-    assert [row["checkpoint_bytes"] for row in found["runs"]] == [18004, 6004]
-    assert all(row["other_bytes"] > 1000 for row in found["runs"]) and found["code_bytes"] == 500
+    assert [row["checkpoint_bytes"] for row in usage["runs"]] == [18004, 6004]
+    assert all(row["other_bytes"] > 1000 for row in usage["runs"]) and usage["code_bytes"] == 500
     lines = command(tmp_path, "list", "runs").splitlines()
     assert len(lines) == 1 + 2 + 1 and "6 kB" in lines[2] and "24 kB of it checkpoints" in lines[-1]
     assert "takes runs_dir=PATH" in command(tmp_path, "list", "runs", "seed=1", code=2)
