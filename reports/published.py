@@ -16,8 +16,8 @@ from reports.specification import Column, PublishedTable, SpecificationError
 from reports.table import Row, Table
 from results import fingerprints, papers
 from results.papers import Contradiction, Number
-from results.run_folder import NOT_RUN
 from results.statistics import LEVEL, MARGIN, Comparison, Interval, Judgement, judge
+from run_format import NOT_RUN
 
 Place = tuple[str, str, str, str]  # source, table, row, metric
 OURS = "ours"

@@ -11,7 +11,6 @@ from errors import unknown
 from reports.specification import Arm, Metric, Published, Specification, SpecificationError, check_arms
 from results import fingerprints, papers
 from results.collect import Collected, Plan, check_plan
-from results.run_folder import DONE, NOT_RUN
 from results.statistics import (
     Comparison,
     Difference,
@@ -24,6 +23,7 @@ from results.statistics import (
     paired_difference,
     pooled_sd,
 )
+from run_format import DONE, NOT_RUN
 
 if TYPE_CHECKING:
     import pandas as pd

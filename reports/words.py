@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from reports.cells import difference, signed
 from reports.table import Table, detectable
 from results.papers import SOURCES, Contradiction
-from results.run_folder import DONE
 from results.statistics import LEVEL, POWER
+from run_format import DONE
 
 CORRECTED = (
     f"Excluded: the paired t-test's p is under {1 - LEVEL:.2g} after Holm's correction over this table's rows; the "

@@ -162,9 +162,10 @@ def _why_nothing(folder: RunFolder, config: Config) -> str | None:
 
 
 def _why_no_offsets(config: Config) -> str | None:
-    if config.model.offsets is None:
-        return f"{NO_OFFSETS} (model={config.model.name})"
-    return f"{NO_OFFSETS} (model.offsets=zero)" if config.model.offsets == "zero" else None
+    model = config.model
+    if model.offsets is None:  # a network of timm, or a mixer other than ATM
+        return f"{NO_OFFSETS} ({f'model.mixer={model.mixer}' if model.mixer else f'model={model.name}'})"
+    return f"{NO_OFFSETS} (model.offsets=zero)" if model.offsets == "zero" else None
 
 
 def _is_fraction(number: object) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from reports.figures import lines, style
-from results.run_folder import DONE
+from run_format import DONE
 
 if TYPE_CHECKING:
     from reports.specification import Figure

@@ -13,7 +13,7 @@ from reports.figures import Drawing, drawing, style
 from reports.offsets import DIRECTIONS
 from reports.offsets.measured import Measured, MeasuredError, read
 from results.fingerprints import check
-from results.run_folder import DONE
+from run_format import DONE
 
 HEADER = (
     "Layer", "Direction", "Tokens", "Mean |offset| (tokens)", "(px)", "(% of extent)", "Spread (tokens)",

@@ -346,6 +346,37 @@ def test_a_sweep_compares_its_finished_runs(tmp_path, small_scenes, capsys):
     assert "| 1.50 [1.00, 2.00] |" in page and "predicts no offsets" in page
 
 
+def test_a_sweep_of_several_tasks_compares_the_runs_of_its_own_task(tmp_path, monkeypatch, small_scenes, capsys):
+    monkeypatch.setattr("sweeps.sweep_file.SWEEPS", tmp_path)
+    (tmp_path / "transfer.yaml").write_text(
+        "recipes: {smoke: scenes}\nseeds: [0]\nbaseline: axial\ndownstream: {large: {smoke: scenes_256}}\narms: {axial: {}}\n"
+    )
+    settings = {key: value for key, value in small_scenes.items() if key != "train.epochs"}
+    own, downstream = load("transfer", "smoke", settings).runs
+    trained_by_hand(tmp_path / "runs", own.config, 1.0)
+    trained_by_hand(tmp_path / "runs", downstream.config, 3.0)
+    words = [f"{key}={value}".replace(" ", "") for key, value in settings.items()]
+    words = ["offsets=transfer", "protocol=smoke", *words, "images=2", f"runs_dir={tmp_path / 'runs'}", "--json"]
+    assert run.main(words) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [entry["run"] for entry in document["runs"]] == [own.id]
+    assert {row["mean_abs_mean"] for row in document["statistics"]} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"model": "timm/resnet10t"}, "model=timm/resnet10t"),
+        ({"model.mixer": "identity"}, "model.mixer=identity"),
+        ({"model.offsets": "zero"}, "model.offsets=zero"),
+    ],
+)
+def test_a_network_without_offsets_is_refused_with_the_reason(tmp_path, small_scenes, settings, reason):
+    folder = trained_by_hand(tmp_path, resolve("scenes", small_scenes | settings))
+    with pytest.raises(SuiteError, match=rf"predicts no offsets \({reason}\)"):
+        of_run(folder, {}, {})
+
+
 def test_a_wrong_command_gets_one_line_that_names_the_valid_choice(tmp_path, small_scenes, capsys):
     done = trained_by_hand(tmp_path, resolve("scenes", small_scenes), 1.0)
     zero = trained_by_hand(tmp_path, resolve("scenes", small_scenes | {"model.offsets": "zero"}))
