@@ -68,7 +68,9 @@ class Choice:
             folder = RunFolder(runs_dir / run)
             before = folder.read_json(PROVENANCE)
             accepted = accepted_codes(before)
-            if accepted and has_begun(folder) and run_fingerprint(folder.config(), copy) not in accepted:
+            if not accepted or not has_begun(folder) or folder.read_json(CODE).get("copy") == copy.name:
+                continue  # in its own copy, a run compares fingerprints as that code makes them
+            if run_fingerprint(folder.config(), copy) not in accepted:
                 refusing.append(run)
                 commit = commit or before.get("commit")
         if refusing:

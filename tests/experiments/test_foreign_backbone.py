@@ -11,9 +11,11 @@ import torch
 from errors import ConfigError
 from experiments.config import resolve
 from experiments.tasks.network import dense_backbone
+from experiments.tasks.registry import build_task
 from experiments.training import loop
 from reports.commands import report
 from sweeps import plan as plans
+from sweeps import sweep_file
 from tests.experiments.processes import frozen
 
 NAME = "timm/resnet10t"
@@ -56,7 +58,7 @@ def test_batch_norm_over_a_part_of_the_batch_is_refused(tmp_path, small_scenes, 
 def test_an_arm_of_timms_stands_beside_ours_in_one_report(tmp_path, small_scenes, monkeypatch, capsys):
     (tmp_path / "sweeps").mkdir()
     (tmp_path / "sweeps" / "beside.yaml").write_text(SWEEP)
-    monkeypatch.setattr(plans, "SWEEPS", tmp_path / "sweeps")
+    monkeypatch.setattr(sweep_file, "SWEEPS", tmp_path / "sweeps")
     settings = {key: value for key, value in small_scenes.items() if key != "train.epochs"} | {"train.epochs": 1}
     plan = plans.load("beside", "smoke", settings)
     for run in plan.runs:
@@ -79,3 +81,18 @@ def frozen_run(runs_dir, run):
     folder = RunFolder(runs_dir / run.id)
     folder.freeze(run.config)
     return folder
+
+
+def test_another_mixer_in_atmnets_frame_has_no_offset_switches():
+    config = resolve("scenes", {"model.mixer": "identity"})
+    switches = {name: getattr(config.model, name) for name in ("offsets", "samples", "offset_sharing", "fusion")}
+    assert set(switches.values()) == {None} and config.model.peg is False
+    model = timm.create_model("atmnet_nano", mixer="identity")
+    assert not any("atm" in name or "offsets" in name for name, _ in model.named_parameters())
+    torch.manual_seed(0)
+    built = build_task(config).build_model().backbone
+    assert set(dict(built.model.stages.named_parameters())) == set(dict(model.stages.named_parameters()))
+    with pytest.raises(ConfigError, match=r"model.offsets=zero: model.mixer=identity has no such switch"):
+        resolve("scenes", {"model.mixer": "identity", "model.offsets": "zero"})
+    with pytest.raises(ConfigError, match=r"did you mean 'identity'"):
+        resolve("scenes", {"model.mixer": "identiy"})
