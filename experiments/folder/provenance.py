@@ -1,4 +1,4 @@
-"""Where a number comes from: code, data, packages, hardware."""
+"""Where a run's numbers come from: code, data, packages, hardware."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typing import Any
 from experiments.config import ROOT
 
 CHECKOUT = "checkout.json"
-CODE = (".py", ".yaml", ".cpp")  # what the endings of sources are
+CODE = (".py", ".yaml", ".cpp")  # endings of source files
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "omegaconf", "pillow")
 
 
 def collect(data_fingerprint: str, code: str, sampler: str) -> dict[str, Any]:
-    """What a run's ``provenance.json`` holds.
+    """The content of a run's ``provenance.json``.
 
-    code: the fingerprint of the sources that are running; sampler: what reads tokens, as ``atm.sampling`` describes it.
+    code: fingerprint of the sources that are running; sampler: the sampling backend as ``atm.sampling`` describes it.
     """
     return {
         **checkout(),
@@ -38,14 +38,14 @@ def collect(data_fingerprint: str, code: str, sampler: str) -> dict[str, Any]:
 
 
 def checkout(root: Path | None = None) -> dict[str, Any]:
-    """The commit, and whether the sources that decide a run's numbers differ from it; None where git knows none.
+    """The commit, and whether ``atm/`` and ``experiments/`` differ from it; None where there is no git history.
 
-    A copy of the sources has no history, and says in CHECKOUT what it was taken from.
+    A copy of the sources has no history; the file CHECKOUT in it says what it was taken from.
     """
     root = root or ROOT
     if (root / CHECKOUT).is_file():
-        noted = json.loads((root / CHECKOUT).read_text())
-        return {"commit": noted["commit"], "dirty": noted["dirty"]}
+        origin = json.loads((root / CHECKOUT).read_text())
+        return {"commit": origin["commit"], "dirty": origin["dirty"]}
     commit = _git(root, "rev-parse", "HEAD")
     return {
         "commit": commit,
@@ -78,7 +78,7 @@ def hardware() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The CPU as far as it decides how fast a run is, e.g. ``CPU (AMD EPYC 9654, 8 cores)``. Asks torch nothing."""
+    """The CPU as far as it decides how fast a run is, e.g. ``CPU (AMD EPYC 9654, 8 cores)``. Does not import torch."""
     return f"CPU ({_cpu()}, {len(os.sched_getaffinity(0))} cores)"
 
 

@@ -15,10 +15,12 @@ from experiments.config import scientific
 from experiments.data.ledger import Ledger
 from experiments.folder import checkpoint, provenance
 from experiments.folder.claim import Claim
-from experiments.folder.run_folder import MetricsLog, RunFolder
+from experiments.folder.metrics_log import MetricsLog
+from experiments.folder.run_folder import RunFolder
 from experiments.schema import Config
 from experiments.training.devices import Group
 from experiments.training.learner import Learner
+from run_format import METRICS, PROVENANCE
 
 log = logging.getLogger("experiments")
 
@@ -58,7 +60,7 @@ class RunState:
         self.counters = Counters()
         self.detached = False  # while set, nothing is saved, and rows are added in memory only
         self.replays: list[dict[str, Any]] = []  # of this process; provenance keeps those of earlier ones
-        self.metrics = MetricsLog(folder.path / "metrics.jsonl")
+        self.metrics = MetricsLog(folder.path / METRICS)
         self.saver = checkpoint.Saver(folder.checkpoints, config.machine.keep_checkpoints, config.machine.failed_saves)
         self._saved = self._started = time.monotonic()
 
@@ -119,7 +121,7 @@ class RunState:
     def restore(self, force: bool) -> bool:
         """Goes back to the newest valid checkpoint and returns True; where there has been none, returns False.
 
-        force: also to one that other code wrote, as after a replay. Raises RunFolderError for a checkpoint of another
+        force: also to one that other code wrote. Raises RunFolderError for a checkpoint of another
         run or other code.
         """
         newest = self.group.first_does(lambda: checkpoint.newest_valid(self.folder.checkpoints))
@@ -181,12 +183,12 @@ class RunState:
     def write_provenance(self, data_fingerprint: str, sampler: str) -> None:
         """Records where the run's numbers come from. Raises DataError where the data changed since it started."""
         now = provenance.collect(data_fingerprint, self.code, sampler)
-        before = self.folder.read_json("provenance.json")
+        before = self.folder.read_json(PROVENANCE)
         if before.get("data_fingerprint", data_fingerprint) != data_fingerprint:
             raise DataError(f"{self.folder.id}: the data set's files changed since this run started")
         if self.counters.step:
             self._compare_provenance(now, before)
-        self.folder.write_json("provenance.json", now)
+        self.folder.write_json(PROVENANCE, now)
 
     def _compare_provenance(self, now: dict[str, Any], before: dict[str, Any]) -> None:
         """Keeps the code that the run began with, and notes packages and samplers that changed."""
