@@ -1,14 +1,17 @@
 """The mixer's slot: built-in and foreign token mixers stand in the place of the Active Token Mixer."""
 
 import copy
+import re
 import warnings
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 from torch import Tensor, nn
 
+import atm
 from atm import ATMNet
 from atm.complexity import count
 from atm.mixer import ActiveTokenMixer
@@ -141,6 +144,14 @@ def test_an_own_mixer_trains_a_step(own_mixers: None) -> None:
     weights = [block.mixer.fc for block in blocks_of(model)]
     assert all(0.015 < fc.weight.std() < 0.025 and (fc.bias == 0).all() for fc in weights)  # the model's own rule
     assert_trains_a_step(model)
+
+
+def test_the_mixer_of_the_documentation_trains_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(atm.__file__).parents[1] / "docs" / "sampling.md").read_text("utf-8")
+    (example,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "MIXERS" in block]
+    monkeypatch.setitem(MIXERS, "shift", IdentityMixer)  # restores the registry afterwards
+    exec(example, {})
+    assert_trains_a_step(nano(mixer="shift"))
 
 
 def test_an_own_mixer_may_use_predicted_offsets(own_mixers: None) -> None:
