@@ -12,15 +12,19 @@ COMMANDS = {
     "experiment": Command("experiments.commands:experiment", {
         "experiment=NAME [key=value …]": "runs one experiment in the foreground",
     }, needs=("sweeps.slurm.submissions:known",)),
-    "sweep": Command("sweeps.commands:sweep", {
+    "sweep": Command("sweeps.sweep_command:sweep", {
         "sweep=NAME [key=value …] [--jobs N]": "executes the missing runs of a sweep on this machine",
+        "sweep=NAME [key=value …] --background": "does so in the background, from a frozen copy of the code",
         "sweep=NAME [key=value …] --slurm": "submits the missing runs to Slurm and exits",
     }),
     "price": Command("sweeps.commands:price", {
         "price=NAME [--fresh]": "estimates the device-hours of a sweep from a short probe of each set-up",
     }),
     "status": Command("sweeps.commands:status", {"status=NAME": "shows the state of each run of a sweep"}),
-    "cancel": Command("sweeps.commands:cancel", {"cancel=NAME": "cancels the Slurm jobs of a sweep"}),
+    "cancel": Command("sweeps.commands:cancel", {"cancel=NAME": "stops the runs of a sweep, here and on Slurm"}),
+    "prune": Command("sweeps.commands:prune", {
+        "prune=NAME [--yes]": "removes checkpoints of finished runs and unused copies of the code",
+    }),
     "logs": Command("sweeps.commands:logs", {"logs=RUN": "prints the end of the logs of a run"}),
     "report": Command("reports.commands:report", {
         "report=NAME": "writes the table and figures of a sweep from the results that exist so far",
@@ -32,13 +36,14 @@ COMMANDS = {
     }),
     "complexity": Command("measurements.commands:complexity", {
         "complexity[=MODEL]": "prints parameters and FLOPs beside those that the papers print",
-    }, needs=("reports.complexity",), named=False, settings=False),
+    }, needs=("reports.content.complexity", "reports.formats.terminal:print_section"), named=False, settings=False),
     "offsets": Command("measurements.commands:offsets", {
         "offsets=RUN|FILE|SWEEP [key=value …]": "measures and draws learned offsets: statistics, histograms, overlays",
     }, needs=("sweeps.plan:sweep_names", "sweeps.commands:planned",
               "reports.offsets.page", "reports.offsets.terminal")),
     "list": Command("sweeps.commands:show_list", {
         "list": "lists experiments, sweeps and reports with one line about each",
+        "list runs": "lists the run folders with their states and sizes",
     }, named=False, settings=False),
     "doctor": Command("doctor.commands:doctor", {
         "doctor [experiment=NAME key=value …]": "checks whether this machine is ready and says how to correct problems",
@@ -52,6 +57,11 @@ OPTIONS = {
     "--dry-run": Option(("experiment", "sweep"), "print what would be executed, and execute nothing"),
     "--retry-failed": Option(("sweep",), "also start runs that failed before"),
     "--force": Option(("experiment", "sweep"), "resume runs although the code has changed since, and mark them"),
+    "--background": Option(("sweep",), "start the runs from a process of its own, and return"),
+    "--nice": Option(("sweep",), "execute the runs at low priority"),
+    "--at": Option(("sweep",), "start runs with the code of this commit", "COMMIT"),
+    "--new-code": Option(("sweep",), "start runs that have not begun with the present code, in a sweep that has"),
+    "--yes": Option(("prune",), "remove; without it, only print what would be removed"),
     "--fresh": Option(("price", "offsets"), "measure again what was measured before"),
     "--watch": Option(("status", "sweep", "logs"), "follow until nothing runs any more"),
     "--mixed": Option(("report", "offsets"), "average runs of different code or data, and mark the averages"),
@@ -61,8 +71,8 @@ OPTIONS = {
 
 KEYS = """\
 keys:
-  model=nano|xt|t|s|b|l      the model variant     seed=N, seeds=[0,1,2]   the seeds
-  protocol=paper|tiny|smoke  of a sweep or report  arms=[zero,axial]       some arms of a sweep
+  model=nano|xt|t|s|b|l      or any timm/NAME      seed=N, seeds=[0,1,2]   the seeds
+  protocol=paper|tiny|smoke  of a sweep or report  arms=[…], tasks=[…]     some arms or tasks of a sweep
   devices=N                  processes per run: one per GPU, or sharing the cores of the CPU
   data.root=PATH             folder of the images  runs_dir=PATH           folder of the run folders
   measured=LABEL             report from results/measured/LABEL instead of run folders; measured=all for report=paper

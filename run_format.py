@@ -11,6 +11,7 @@ LOG = "log.txt"  # what the first process said
 CHECKPOINTS = "checkpoints"  # folder
 WEIGHTS = "weights.safetensors"  # final weights, averaged ones where there are any
 EXAMPLES = "examples.npz"  # arrays for pictures, where a task has any
+CODE = "code.json"  # the frozen copy of the code that a sweep starts the run from
 ATTEMPTS = "attempts.jsonl"  # the Slurm jobs that worked on the run
 
 DONE = "done"

@@ -23,7 +23,6 @@ from rich.table import Table
 
 from benchmarks.choices import positive
 from benchmarks.startup import ROOT
-from results.reading.threads import workers
 
 STEPS, IMAGES = 1251, 50_000  # per epoch; of the evaluation set
 ARMS, CHANGED, SAMPLE = 10, 10, 100
@@ -121,13 +120,13 @@ def measure(options: argparse.Namespace) -> CollectorReport:
             _touch_logs(runs_dir, [run["run"] for run in content["runs"]][:: max(1, runs // CHANGED)], turn)
             times["changed"].append(_process(COLLECT, plan, runs_dir, expected))
             times["plain"].append(_process(PLAIN, plan, runs_dir, str(sample)))
-        pages_mb = sum(path.stat().st_size for path in (runs_dir / ".collected").rglob("*.feather")) / 1e6
+        pages_mb = sum(path.stat().st_size for path in (runs_dir / ".collected").rglob("*.arrow")) / 1e6
     plain = [measured["seconds"] * runs / sample for measured in times.pop("plain")]
     titles = {"cold": "first time", "warm": "nothing changed", "changed": f"{min(CHANGED, runs)} runs changed"}
     rows = [_row(titles[case], measured, median(plain)) for case, measured in times.items()]
     peer = CollectionTime("pandas.read_json, extrapolated", median(plain), min(plain), None, None, None, 1.0)
     return CollectorReport(
-        runs, epochs, logs_mb, making_s, pages_mb, sample, repeats, load_average, workers(), [*rows, peer]
+        runs, epochs, logs_mb, making_s, pages_mb, sample, repeats, load_average, os.cpu_count() or 1, [*rows, peer]
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from errors import ConfigError
 from experiments.backbones import check_name, is_timm, read_variants
-from experiments.schema import FIELDS, Config, Model, Train
+from experiments.schema import FIELDS, MIXERS, Config, Model, Train
 from experiments.tasks.registry import task_entry
 
 # only networks of ``atm`` have these switches
@@ -25,6 +25,8 @@ def complete(config: Config, given: Collection[str] = ()) -> Config:
     check_name(config.model.name)
     if is_timm(config.model.name):
         _complete_timm(config.model, given)
+    elif config.model.mixer not in (None, "atm"):
+        _complete_other_mixer(config.model, given)
     else:
         _complete_atm(config.model)
     if config.init == "required":
@@ -61,6 +63,23 @@ def _complete_timm(model: Model, given: Collection[str]) -> None:
         if f"model.{switch}" in given and value is not None:
             raise ConfigError(f"model.{switch}={value}: only variants of ATMNet have it, not model={model.name}")
         setattr(model, switch, None)
+
+
+def _complete_other_mixer(model: Model, given: Collection[str]) -> None:
+    """Another mixer in ATMNet's frame has the frame's switches, and of ATM's those that are given for it."""
+    for switch in ("offsets", "samples", "offset_sharing", "fusion"):
+        if f"model.{switch}" not in given:
+            setattr(model, switch, None)
+        elif model.mixer in MIXERS and getattr(model, switch) is not None:
+            raise ConfigError(f"model.{switch}={getattr(model, switch)}: model.mixer={model.mixer} has no such switch")
+    variant = read_variants()[model.name]
+    model.peg = bool(model.peg)
+    if model.drop_path is None:
+        model.drop_path = float(variant["drop_path"])
+    if not model.peg and model.offsets is None:
+        model.offset_interval = None
+    elif model.offset_interval is None:
+        model.offset_interval = int(variant["offset_interval"])
 
 
 def _complete_atm(model: Model) -> None:

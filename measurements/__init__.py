@@ -1,1 +1,1 @@
-"""What is asked of finished runs and of models: learned offsets, parameters and FLOPs. Trains nothing."""
+"""Measurements of finished runs and of models: learned offsets, parameters and FLOPs. Nothing is trained."""

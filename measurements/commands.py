@@ -1,6 +1,6 @@
 """The commands ``offsets=``, ``complexity`` and ``collect=complexity``.
 
-What they draw and print belongs to reports and what a sweep consists of to sweeps; the caller passes both.
+Pages and tables belong to ``reports`` and plans to ``sweeps``, rooms above this one; run.py passes their functions.
 """
 
 from __future__ import annotations
@@ -8,78 +8,96 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from errors import ConfigError
+from experiments.backbones import TIMM, check_name, is_timm
 
 
 def offsets(
     name: str,
-    given: dict[str, Any],
+    settings: dict[str, Any],
     options: argparse.Namespace,
     sweep_names: Callable[[], list[str]],
     planned: Callable[[str, dict[str, Any]], tuple[Any, Path]],
     page: ModuleType,
     terminal: ModuleType,
 ) -> int:
-    """Measures and draws the offsets of a run, of a weights file, or of all finished runs of a sweep."""
+    """Measures and draws the offsets of a run, of a weights file, or of all finished runs of a sweep's own task."""
     from experiments.commands import run_named, runs_folder
     from experiments.config import read_site
     from experiments.identity import is_file
-    from measurements.offsets import source as offset_source
+    from measurements.offsets import source
     from measurements.offsets.measure import measure, measure_all
 
-    wanted = offset_source.Wanted.taken_from(given)
+    request = source.OffsetRequest.taken_from(settings)
     if name in sweep_names():
-        planning, runs_dir = planned(name, given)
-        configs = {run: each.config for run, each in planning.distinct().items()}
-        sources = offset_source.of_sweep(configs, runs_dir)
-        folders = measure_all(sources, wanted, options.fresh)
-        plan, out = planning.as_dict(), runs_dir / "reports" / f"offsets-{name}-{planning.protocol}"
-        summary, files = page.compare(plan, folders, out, options.mixed)
+        plan, runs_dir = planned(name, settings)
+        # an arm has one place in the comparison: its offsets after the sweep's own task
+        plan = replace(plan, runs=[run for run in plan.runs if run.task == plan.tasks[0].name])
+        configs = {run: planned_run.config for run, planned_run in plan.distinct().items()}
+        folders = measure_all(source.of_sweep(configs, runs_dir), request, options.fresh)
+        out = runs_dir / "reports" / f"offsets-{name}-{plan.protocol}"
+        summary, files = page.compare(plan.as_dict(), folders, out, options.mixed)
         if options.json:
-            print(terminal.comparison_to_json(plan, summary, folders, files))
+            print(terminal.comparison_to_json(plan.as_dict(), summary, folders, files))
         else:
-            terminal.show_comparison(plan, summary, folders)
+            terminal.show_comparison(plan.as_dict(), summary, folders)
     else:
         site = read_site()
-        runs_dir = runs_folder(given, site)
+        runs_dir = runs_folder(settings, site)
         if is_file(name):
-            source = offset_source.of_file(name, runs_dir, given, site)
+            model = source.of_file(name, runs_dir, settings, site)
         else:
-            source = offset_source.of_run(run_named(runs_dir, name, sweep_names()), given, site)
-        measured, files = page.write(measure(source, wanted, options.fresh))
+            model = source.of_run(run_named(runs_dir, name, sweep_names()), settings, site)
+        measured, files = page.write(measure(model, request, options.fresh))
         print(terminal.to_json(measured, files)) if options.json else terminal.show(measured)
     if not options.json:
         print(f"{len(files)} files, first of all {files[0]}")
     return 0
 
 
-def complexity(name: str, given: dict[str, Any], options: argparse.Namespace, table: ModuleType) -> int:
-    """Counts parameters and FLOPs of every classification model and arm, beside those that the papers print."""
+def complexity(
+    name: str,
+    settings: dict[str, Any],
+    options: argparse.Namespace,
+    table: ModuleType,
+    print_section: Callable[[Any], None],
+) -> int:
+    """Counts parameters and FLOPs of every classification model and arm, beside those that the papers print.
+
+    name: a variant of ATMNet, or ``timm/NAME`` for any other model of timm.
+    """
     if options.words[1:]:
         raise ConfigError(f"complexity takes no {options.words[1]!r}")
-    models = table.rows(name or None)
-    from measurements.complexity import count
+    if is_timm(name):
+        check_name(name)
+        from measurements.complexity import image_size
 
-    comparison = table.compare(count, models)
+        models = table.unpublished(name, name.removeprefix(TIMM), image_size(name.removeprefix(TIMM)))
+    else:
+        models = table.rows(name or None)
+    from measurements.complexity import count_classifier
+
+    comparison = table.compare(count_classifier, models)
     if options.json:
         print(table.to_json(comparison))
     else:
-        table.show(comparison)
+        print_section(table.section(comparison))
     return 0
 
 
 def collect_complexity(options: argparse.Namespace, table: ModuleType) -> int:
     """Writes the counts of every model of the complexity table, for reports to show."""
-    from measurements.complexity import architecture, count
+    from measurements.complexity import architecture, count_classifier
     from results import counts
 
     counted: dict[tuple[str, int, str], float] = {}
     for row in table.rows():
-        numbers = zip(table.METRICS, count(row.model, row.kwargs, row.size))
+        numbers = zip(table.METRICS, count_classifier(row.model, row.kwargs, row.size))
         counted |= {(row.label, 0, metric): number for metric, number in numbers}
         for stage, entry in enumerate(architecture(row.model, row.kwargs) if row.stages else [], 1):
             counted |= {(row.label, stage, metric): number for metric, number in entry.items()}

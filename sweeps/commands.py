@@ -1,46 +1,33 @@
-"""The commands about sweeps, ``collect=`` and ``list``, and the plan that a command line describes."""
+"""The commands that look at sweeps and their runs or stop them, and the plan that a command line describes."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from errors import ConfigError
 from experiments.commands import run_named, runs_folder
-from experiments.config import RECIPES, ROOT, read_site
-from experiments.folder.run_folder import RunFolder
+from experiments.config import RECIPES, ROOT, parse_overrides, read_site
 from experiments.interrupts import Interrupted
-from sweeps import logs as said
-from sweeps import show
+from run_format import DEAD_ENDS, UNKNOWN
+from sweeps import disk, launches, show
+from sweeps import logs as run_logs
 from sweeps.plan import SWEEPS, Plan, headline, load
-from sweeps.price import Price, estimate, known, sentence
+from sweeps.price import Price, estimate, known
 from sweeps.rates import ON_SLURM
 from sweeps.slurm import submissions
-from sweeps.slurm.cluster import Cluster, SlurmError
-from sweeps.status import DONE, LOST, UNKNOWN, RunStatus, describe, state_of
+from sweeps.slurm.cluster import Cluster
+from sweeps.status import RunStatus, describe
 
-HERE_SECONDS, SLURM_SECONDS = 5.0, 15.0  # between two looks; a cluster's controller serves others, too
-
-
-def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
-    """Every missing run of a sweep, on this machine or on Slurm."""
-    if options.slurm and options.jobs:
-        raise ConfigError("--jobs limits runs on this machine; with --slurm it is --max-parallel")
-    if options.max_parallel and not options.slurm:
-        raise ConfigError("--max-parallel limits Slurm jobs; on this machine it is --jobs")
-    plan, runs_dir = planned(name, given)
-    if options.dry_run:
-        return _scripts(plan, runs_dir, options) if options.slurm else _preview(plan, runs_dir, options)
-    return _submit(plan, runs_dir, options) if options.slurm else _run_here(plan, runs_dir, options)
+HERE_SECONDS, SLURM_SECONDS = 5.0, 15.0  # between two looks; others use a cluster's controller, too
 
 
 def price(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
-    """What a sweep costs in device-hours; set-ups of unknown speed are timed, here or by Slurm jobs."""
+    """The device-hours of a sweep; set-ups of unknown speed are timed, here or by Slurm jobs."""
     plan, runs_dir = planned(name, given)
 
     def say(line: str) -> None:
@@ -51,70 +38,122 @@ def price(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
         if options.slurm:
             from sweeps.slurm.probes import estimate_on_slurm
 
-            found = estimate_on_slurm(plan, runs_dir, Cluster(), options.max_parallel, options.fresh, say)
+            cost = estimate_on_slurm(plan, runs_dir, Cluster(), options.max_parallel, options.fresh, say)
         else:
-            found = estimate(plan, runs_dir, fresh=options.fresh, say=say)
+            cost = estimate(plan, runs_dir, fresh=options.fresh, say=say)
     except Interrupted as interruption:
         return interruption.exit_code
-    print(json.dumps(found.as_dict()) if options.json else "\n".join(found.table()))
+    print(json.dumps(cost.as_dict()) if options.json else "\n".join(cost.table()))
     return 0
 
 
 def status(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
-    """What has become of each run, from the run folders and from Slurm."""
+    """The state of each run, from the run folders and from Slurm, and the launchers that work on them."""
     plan, runs_dir = planned(name, given)
     if options.watch and not options.json:
-        _watch(plan, runs_dir)
+        watch(plan, runs_dir)
         return 0
-    rows, complaint = _look(plan, runs_dir)
+    rows, complaint = look(plan, runs_dir)
     if complaint:
-        print(f"run.py: {complaint}; this is what the run folders say", file=sys.stderr)
+        print(f"run.py: {complaint}; these are the states in the run folders", file=sys.stderr)
+    working = launches.alive(runs_dir, plan.distinct())
     if options.json:
-        print(_document(plan, runs_dir, rows))
+        described = [{**vars(holder), "log": str(launch.log), "jobs": launch.jobs} for launch, holder in working]
+        print(as_document(plan, runs_dir, rows, launchers=described))
         return 0
     print(*show.lines(rows), show.summary(plan, rows, runs_dir), sep="\n")
+    for launch, holder in working:
+        print(launches.describe(launch, holder))
     if cost := _price(plan, runs_dir):
         print(cost.line())
     return 0
 
 
 def states(plan: Plan, runs_dir: Path) -> dict[str, tuple[str, str]]:
-    """(state, cause) of every planned run, for reports, whose cells say what they wait for."""
-    rows, _ = _look(plan, runs_dir)
-    return {row.run: (row.state, row.detail if row.state in (*LOST, UNKNOWN) else "") for row in rows}
+    """(state, cause) of every planned run, for the cells of reports that have no result yet."""
+    rows, _ = look(plan, runs_dir)
+    return {row.run: (row.state, row.detail if row.state in (*DEAD_ENDS, UNKNOWN) else "") for row in rows}
 
 
 def cancel(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
-    """Takes a sweep's jobs back from Slurm."""
-    from sweeps.slurm.cancel import cancel as take_back
+    """Stops a sweep's runs: its launchers on this machine, and its Slurm jobs."""
+    plan, runs_dir = planned(name, given)
+    from sweeps.local import stop
+    from sweeps.slurm.cancel import cancel as cancel_jobs
 
-    jobs = take_back(*planned(name, given), Cluster())
+    stopped = stop(plan, runs_dir, (lambda line: None) if options.json else print)
+    submitted = submissions.exist(runs_dir, plan.distinct())
+    jobs = cancel_jobs(plan, runs_dir, Cluster()) if submitted else {}
     if options.json:
-        print(json.dumps({"cancelled": jobs}))
+        print(json.dumps({"cancelled": jobs, "stopped": stopped}))
         return 0
     for run, job in jobs.items():
         print(f"cancelled job {job}: {run}")
-    print(f"{len(jobs)} jobs cancelled; what was running saves its state, and the next launch goes on")
+    for run in stopped:
+        print(f"stopped {run}")
+    print(f"{len(jobs)} jobs cancelled, {len(stopped)} runs stopped; running ones save their state first, and the next "
+          "launch resumes them")  # fmt: skip
     return 0
 
 
 def logs(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
-    """The end of what a run has said."""
+    """The end of a run's logs."""
     runs_dir = runs_folder(given, read_site())
     if given:
         raise ConfigError(f"logs=RUN takes runs_dir=PATH and nothing else, no {next(iter(given))!r}")
     folder = run_named(runs_dir, name)
-    tails = {str(path): said.tail(path) for path in said.files(folder)}
+    tails = {str(path): run_logs.tail(path) for path in run_logs.files(folder)}
     if options.json:
         print(json.dumps({"run": folder.id, "logs": tails}))
         return 0
-    for path, lines in reversed(tails.items()):  # the run's own log last, which --watch goes on with
+    for path, lines in reversed(tails.items()):  # the run's own log last, which --watch follows
         print(f"==> {path} <==", *lines, sep="\n", flush=True)
     if not tails:
-        print(f"{folder.id} has not said anything yet")
+        print(f"{folder.id} has no log yet")
     if options.watch and folder.log.is_file():
-        for line in said.follow(folder):
+        for line in run_logs.follow(folder):
             print(line, flush=True)
+    return 0
+
+
+def prune(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
+    """Removes checkpoints of a sweep's finished runs and copies of the code that no run uses; only with --yes."""
+    plan, runs_dir = planned(name, given)
+    removal = disk.removable(plan, runs_dir)
+    if options.yes:
+        removal.act()
+    print(json.dumps(removal.as_dict(options.yes)) if options.json else "\n".join(removal.lines(options.yes)))
+    return 0
+
+
+def show_list(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
+    """Experiments, sweeps and reports, with the first line of their files; with ``runs``, the run folders."""
+    from reports.specification import COMPLEXITY
+
+    if options.words[1:2] == ["runs"]:
+        return _list_runs(options)
+    if options.words[1:]:
+        raise ConfigError(f"list takes no {options.words[1]!r}, only `list runs`")
+    folders = {"experiment": RECIPES, "sweep": SWEEPS, "report": ROOT / "reports" / "specs"}
+    lines = {
+        kind: {path.stem: headline(path) for path in sorted(folder.glob("*.yaml"))} for kind, folder in folders.items()
+    }
+    if options.json:
+        print(json.dumps(lines))
+        return 0
+    for kind, entries in lines.items():
+        for entry, line in entries.items():
+            print(f"{entry if entry == COMPLEXITY else f'{kind}={entry}':<30} {line}")
+    return 0
+
+
+def _list_runs(options: argparse.Namespace) -> int:
+    given = parse_overrides(options.words[2:])
+    runs_dir = runs_folder(given, read_site())
+    if given:
+        raise ConfigError(f"list runs takes runs_dir=PATH and nothing else, no {next(iter(given))!r}")
+    usage = disk.usage(runs_dir)
+    print(json.dumps(usage.as_dict()) if options.json else "\n".join(usage.lines()))
     return 0
 
 
@@ -131,7 +170,7 @@ def collect(name: str, given: dict[str, Any], options: argparse.Namespace) -> in
         if label or given:
             raise ConfigError(f"collect={COMPLEXITY} counts models and takes no other word")
         from measurements.commands import collect_complexity
-        from reports import complexity
+        from reports.content import complexity
 
         return collect_complexity(options, complexity)
     if not label:
@@ -152,25 +191,6 @@ def collect(name: str, given: dict[str, Any], options: argparse.Namespace) -> in
     return 0
 
 
-def show_list(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
-    """Experiments, sweeps and reports, with the first line of their files."""
-    from reports.specification import COMPLEXITY
-
-    if options.words[1:]:
-        raise ConfigError(f"list takes no {options.words[1]!r}")
-    folders = {"experiment": RECIPES, "sweep": SWEEPS, "report": ROOT / "reports" / "specs"}
-    lines = {
-        kind: {path.stem: headline(path) for path in sorted(folder.glob("*.yaml"))} for kind, folder in folders.items()
-    }
-    if options.json:
-        print(json.dumps(lines))
-        return 0
-    for kind, entries in lines.items():
-        for entry, line in entries.items():
-            print(f"{entry if entry == COMPLEXITY else f'{kind}={entry}':<30} {line}")
-    return 0
-
-
 def planned(name: str, given: dict[str, Any]) -> tuple[Plan, Path]:
     """The plan that a sweep's name and the settings of a command line describe, and the folder of its run folders."""
     site = read_site()
@@ -178,11 +198,16 @@ def planned(name: str, given: dict[str, Any]) -> tuple[Plan, Path]:
     seeds = given.pop("seeds", None)
     if "seed" in given:
         seeds = [given.pop("seed")]
-    arms = given.pop("arms", None)
-    arms = [arms] if isinstance(arms, str) else arms
-    if arms is not None and not isinstance(arms, list):
-        raise ConfigError(f"arms={arms}: give a list of names, e.g. arms=[zero,axial]")
-    return load(name, given.pop("protocol", "paper"), given, seeds, arms, site), runs_dir
+    arms, tasks = _names(given, "arms", "zero,axial"), _names(given, "tasks", "classification")
+    return load(name, given.pop("protocol", "paper"), given, seeds, arms, site, tasks), runs_dir
+
+
+def _names(given: dict[str, Any], key: str, example: str) -> list[str] | None:
+    names = given.pop(key, None)
+    names = [names] if isinstance(names, str) else names
+    if names is not None and not isinstance(names, list):
+        raise ConfigError(f"{key}={names}: give a list of names, e.g. {key}=[{example}]")
+    return names
 
 
 def planned_for_reports(
@@ -193,113 +218,24 @@ def planned_for_reports(
     return plan.as_dict(), runs_dir, lambda: states(plan, runs_dir)
 
 
-def _run_here(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
-    from sweeps.local import launch
-
-    with _live(runs_dir) as (say, watch):
-        outcome = launch(plan, runs_dir, options.jobs, options.retry_failed, options.force, say, watch)
-    for run, cause in outcome.failed.items():
-        print(f"run.py: {run} failed: {cause}", file=sys.stderr)
-    for run, detail in outcome.running_elsewhere.items():
-        print(f"run.py: {run} is being run elsewhere: {detail}", file=sys.stderr)
-    for run, why in (outcome.cancelled | outcome.waiting).items():
-        print(f"run.py: {run} {why}; the next launch starts it once that is done", file=sys.stderr)
-    _mention_skipped(outcome.skipped_failed)
-    done = f"{len(outcome.done)} of {len(plan.distinct())} runs done"
-    print(f"{done}; `report={plan.sweep}` with the same words makes the table")
-    return outcome.exit_code
-
-
-def _submit(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
-    """Submits what is missing and is through, unless it is to watch."""
-    from sweeps.slurm.launch import launch
-
-    cluster = Cluster()
-    print(sentence(plan, runs_dir, ON_SLURM))
-    outcome = launch(plan, runs_dir, cluster, options.max_parallel, options.retry_failed, options.force)
-    for run, why in outcome.waiting.items():
-        print(f"run.py: {run} {why}", file=sys.stderr)
-    _mention_skipped(outcome.skipped_failed)
-    if outcome.problem:
-        print(f"run.py: not all could be submitted: {outcome.problem}; the same command goes on", file=sys.stderr)
-    print(
-        f"{len(outcome.submitted)} runs submitted, {len(outcome.left_alone)} queued or running before, "
-        f"{len(outcome.done)} of {len(plan.distinct())} done; `status={plan.sweep}` with the same words follows them"
-    )
-    if options.watch:
-        return 0 if all(row.state == DONE for row in _watch(plan, runs_dir)) else 1
-    return outcome.exit_code
-
-
-def _preview(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
-    rows, _ = _look(plan, runs_dir)
-    if options.json:
-        cost = known(plan, runs_dir)
-        print(_document(plan, runs_dir, rows, price=cost.as_dict() if cost else None))
-        return 0
-    print(*show.lines(rows), show.summary(plan, rows, runs_dir), sentence(plan, runs_dir), sep="\n")
-    return 0
-
-
-def _scripts(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
-    """The batch scripts that would be submitted, where there is no Slurm as well."""
-    from sweeps.slurm.launch import scripts
-
-    cluster = None
-    try:
-        cluster = Cluster()
-    except SlurmError as error:
-        print(f"run.py: {error}; shown as for a cluster of the usual limits", file=sys.stderr)
-    made = scripts(plan, runs_dir, cluster, options.max_parallel, options.retry_failed)
-    if options.json:
-        print(json.dumps([{"name": batch.name, "runs": list(batch.runs), "script": text} for batch, text in made]))
-        return 0
-    for batch, text in made:
-        print(f"# {batch.name}: {', '.join(batch.runs)}\n{text}")
-    runs = sum(len(batch.runs) for batch, _ in made)
-    print(
-        f"# {runs} runs in {len(made)} calls of sbatch; nothing was submitted\n# {sentence(plan, runs_dir, ON_SLURM)}"
-    )
-    return 0
-
-
-def _look(plan: Plan, runs_dir: Path) -> tuple[list[RunStatus], str | None]:
-    """The state of every planned run, and what Slurm complains of where it does not answer."""
+def look(plan: Plan, runs_dir: Path) -> tuple[list[RunStatus], str | None]:
+    """The state of every planned run, and a complaint where Slurm does not answer."""
     submitted, complaint = submissions.known(runs_dir, plan.distinct())
     return describe(plan, runs_dir, submitted), complaint
 
 
-def _watch(plan: Plan, runs_dir: Path) -> Sequence[RunStatus]:
+def watch(plan: Plan, runs_dir: Path) -> Sequence[RunStatus]:
     submitted, _ = submissions.known(runs_dir, plan.distinct())
-    return show.watch(plan, runs_dir, lambda: _look(plan, runs_dir), SLURM_SECONDS if submitted else HERE_SECONDS)
+    seconds = SLURM_SECONDS if submitted else HERE_SECONDS
+    return show.watch(
+        plan, runs_dir, lambda: look(plan, runs_dir), seconds, lambda: bool(launches.alive(runs_dir, plan.distinct()))
+    )
 
 
 def _price(plan: Plan, runs_dir: Path) -> Price | None:
-    """As Slurm's nodes, or this machine, were timed; None where neither was."""
+    """As timed on Slurm's nodes, else on this machine; None where neither was timed."""
     return known(plan, runs_dir, ON_SLURM) or known(plan, runs_dir)
 
 
-def _document(plan: Plan, runs_dir: Path, rows: list[RunStatus], **more: Any) -> str:
+def as_document(plan: Plan, runs_dir: Path, rows: list[RunStatus], **more: Any) -> str:
     return json.dumps({**plan.as_dict(), "runs_dir": str(runs_dir), "runs": [row.as_dict() for row in rows], **more})
-
-
-def _mention_skipped(failed: list[str]) -> None:
-    if failed:
-        print(f"run.py: {len(failed)} runs failed earlier; --retry-failed tries them again", file=sys.stderr)
-
-
-@contextmanager
-def _live(runs_dir: Path) -> Iterator[tuple[Callable[[str], None], Callable[[list[str]], None]]]:
-    """How a launch speaks: lines, and on a terminal below them what each running run is doing."""
-    if not sys.stdout.isatty():
-        yield lambda line: print(line, flush=True), lambda running: None
-        return
-    from rich.console import Console
-
-    console = Console()
-    with console.status("starting") as display:
-
-        def watch(running: list[str]) -> None:
-            display.update("\n".join(f"{run}: {state_of(RunFolder(runs_dir / run))[1]}" for run in running))
-
-        yield lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True), watch

@@ -1,21 +1,22 @@
-"""From a sweep file to its runs: arms x seeds, each with its whole config and id. Never imports torch."""
+"""From a sweep file to its runs: arms x tasks x seeds, each with its whole config and id. Never imports torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from errors import ConfigError, unknown
-from experiments.config import ROOT, SHORT, read_recipe, read_yaml, resolve
+from experiments.config import SHORT, read_recipe, resolve
 from experiments.data.registry import check_root
 from experiments.identity import run_id
-from experiments.schema import FIELDS, Config
+from experiments.schema import FIELDS, Config, Data
+from experiments.tasks.registry import task_entry
+from sweeps.sweep_file import ARM_PARTS, SWEEPS, headline, parents_first, read_sweep, sweep_names
 
-SWEEPS = ROOT / "sweeps"
-ARM_PARTS = ("label", "start_from", "recipes")  # what an arm says besides settings
+__all__ = ["SWEEPS", "Plan", "PlannedRun", "PlannedTask", "headline", "load", "read_sweep", "sweep_names"]
+OF_A_DATA_SET = ("data.root", "data.reader")  # a word of the command line that says where one data set is
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,29 @@ class PlannedRun:
     id: str
     arm: str
     seed: int
+    task: str
     config: Config
     parent: str | None = None  # id of the planned run whose final weights it starts from
+
+
+@dataclass(frozen=True)
+class PlannedTask:
+    """What an arm is trained for: the sweep's own task, or a downstream one, and the metric that reports show."""
+
+    name: str
+    experiment: str
+    metric: str
+    label: str
+    unit: str
+    decimals: int
+    chance: float | None
+
+    @classmethod
+    def of(cls, name: str, config: Config) -> PlannedTask:
+        entry = task_entry(config.task)
+        weights = "eval" if config.train.ema_decay is None else "eval_ema"
+        metric = f"{weights}/{entry.metric}"
+        return cls(name, config.experiment, metric, entry.label, entry.unit, entry.decimals, entry.chance)
 
 
 @dataclass(frozen=True)
@@ -33,20 +55,21 @@ class Plan:
     protocol: str
     experiment: str
     baseline: str
-    labels: dict[str, str]  # arm -> what tables call it
+    labels: dict[str, str]  # arm -> its name in tables
     left_out: list[str]  # arms of the sweep that were not chosen
+    tasks: list[PlannedTask]  # the sweep's own task first, then the downstream tasks, which start from its runs
     runs: list[PlannedRun]  # seed by seed, so that a part of a sweep already compares all arms; parents first
-    changed: dict[str, Any] = field(default_factory=dict)  # what the command line changed of the protocol
+    changed: dict[str, Any] = field(default_factory=dict)  # settings of the protocol that the command line changed
 
     def distinct(self) -> dict[str, PlannedRun]:
-        """Runs by id: arms with one config share a run."""
+        """Runs by id: arms with the same config share a run."""
         first: dict[str, PlannedRun] = {}
         for run in self.runs:
             first.setdefault(run.id, run)
         return first
 
     def as_dict(self) -> dict[str, Any]:
-        """The plan in plain values, as the rooms that only read results take it."""
+        """The plan in plain values, for the rooms that only read results."""
         first = {run.arm: run.config for run in reversed(self.runs)}
         return {
             "sweep": self.sweep,
@@ -55,11 +78,15 @@ class Plan:
             "baseline": self.baseline,
             "left_out": self.left_out,
             "changed": self.changed,
+            "tasks": [asdict(task) for task in self.tasks],
             "arms": [
                 {"name": arm, "label": label, "model": first[arm].model.name, "config": first[arm].as_dict()["model"]}
                 for arm, label in self.labels.items()
             ],
-            "runs": [{"run": run.id, "arm": run.arm, "seed": run.seed, "parent": run.parent} for run in self.runs],
+            "runs": [
+                {"run": run.id, "arm": run.arm, "seed": run.seed, "task": run.task, "parent": run.parent}
+                for run in self.runs
+            ],
         }
 
 
@@ -70,11 +97,12 @@ def load(
     seeds: list[int] | None = None,
     arms: list[str] | None = None,
     site: Mapping[str, Any] | None = None,
+    tasks: list[str] | None = None,
 ) -> Plan:
-    """Plans a sweep. ``overrides`` are dotted keys for every run; ``arms`` chooses some of the sweep's,
-    the baseline and whatever the chosen start from among them.
+    """Plans a sweep. ``overrides`` are dotted keys for every run. ``arms`` chooses some of the sweep's arms, among them
+    the baseline and whatever the chosen arms start from; ``tasks`` chooses some of its tasks.
 
-    Raises ConfigError for an unknown sweep, protocol, arm, key or value, DataError where classes must be counted
+    Raises ConfigError for an unknown sweep, protocol, arm, task, key or value, DataError where classes must be counted
     and the data root is missing.
     """
     sweep = read_sweep(name)
@@ -82,80 +110,159 @@ def load(
         raise ConfigError(unknown(f"protocol of sweep {name}", protocol, sweep["recipes"]))
     seeds = _checked_seeds(sweep["seeds"] if seeds is None else seeds)
     parents = {arm: body.get("start_from") for arm, body in sweep["arms"].items()}
-    chosen = _chosen(name, sweep, arms)
-    configs: dict[str, Config] = {}
-    for arm in (arm for arm in _parents_first(parents) if arm in chosen):
-        configs[arm] = _resolve_arm(name, sweep, arm, protocol, overrides or {}, site)
+    chosen = _chosen_arms(name, sweep, arms)
+    resolving = _Resolving(name, sweep, protocol, overrides or {}, site)
+    first_task = _first_task(sweep, protocol)
+    configs: dict[tuple[str, str], Config] = {}  # by task and arm, in the order in which runs are to be started
+    ordered = [arm for arm in parents_first(parents) if arm in chosen]
+    for arm in ordered:
+        configs[first_task, arm] = config = resolving.own(arm)
         if parent := parents[arm]:
-            _refuse_other_model(name, arm, configs[arm], parent, configs[parent])
+            _refuse_other_model(f"sweep {name}: arm {arm!r}", config, repr(parent), configs[first_task, parent])
+    for task in _chosen_tasks(name, sweep, first_task, tasks):
+        for arm in ordered:
+            if task in _tasks_of_arm(name, sweep, arm, first_task):
+                configs[task, arm] = config = resolving.downstream(arm, task, configs[first_task, arm])
+                where = f"sweep {name}: task {task!r} of arm {arm!r}"
+                _refuse_other_model(where, config, f"the arm's {first_task} run", configs[first_task, arm])
     runs = []
     for seed in seeds:
-        ids: dict[str | None, str] = {}
-        for arm, config in configs.items():
-            parent_id = ids.get(parents[arm])
-            # nothing that was completed or checked depends on seed or parent: resolving again would give the same
+        ids: dict[tuple[str, str], str] = {}
+        for (task, arm), config in configs.items():
+            start = (first_task, parents[arm] or "") if task == first_task else (first_task, arm)
+            parent_id = ids.get(start)
+            # seed and parent decide nothing that was completed or checked, so the config is not resolved again
             config = replace(deepcopy(config), seed=seed, init=parent_id or config.init)
-            ids[arm] = run_id(config)
-            runs.append(PlannedRun(ids[arm], arm, seed, config, parent_id))
+            ids[task, arm] = run_id(config)
+            runs.append(PlannedRun(ids[task, arm], arm, seed, task, config, parent_id))
     labels = {arm: str(sweep["arms"][arm].get("label", arm)) for arm in chosen}
     left_out = [arm for arm in sweep["arms"] if arm not in chosen]
+    planned_tasks: dict[str, PlannedTask] = {}
+    for (task, _), config in configs.items():
+        planned_tasks.setdefault(task, PlannedTask.of(task, config))
     recipe, changed = sweep["recipes"][protocol], _changed(overrides or {})
-    return Plan(name, protocol, recipe, sweep["baseline"], labels, left_out, runs, changed)
+    return Plan(
+        name, protocol, recipe, sweep["baseline"], labels, left_out, list(planned_tasks.values()), runs, changed
+    )
+
+
+@dataclass(frozen=True)
+class _Resolving:
+    """Makes the configs of a sweep's arms for any seed; ``init`` names the parent arm in place of its run."""
+
+    sweep_name: str
+    sweep: Mapping[str, Any]
+    protocol: str
+    overrides: Mapping[str, Any]
+    site: Mapping[str, Any] | None
+
+    def own(self, arm: str) -> Config:
+        """Of an arm's run of the sweep's own task."""
+        body = self.sweep["arms"][arm]
+        recipe = self._recipe(f"arm {arm!r}", body.get("recipes", self.sweep["recipes"]))
+        settings = {key: value for key, value in body.items() if key not in ARM_PARTS}
+        start = {"init": body["start_from"]} if "start_from" in body else {}
+        return self._resolved(recipe, self._common(), settings, self.overrides, start)
+
+    def downstream(self, arm: str, task: str, start: Config) -> Config:
+        """Of an arm's run of a downstream task; of the settings of its own run only those of the model apply.
+
+        start: the config of the arm's own run.
+        """
+        body = self.sweep["arms"][arm]
+        recipe = self._recipe(f"task {task!r}", self.sweep["downstream"][task])
+        model = _model_settings(self._common()) | _model_settings(body)
+        words = dict(self.overrides)
+        if read_recipe(recipe).get("data.dataset", Data.dataset) != start.data.dataset:
+            words = {key: value for key, value in words.items() if key not in OF_A_DATA_SET}
+        return self._resolved(recipe, model, body["downstream"].get(task, {}), words, {"init": arm})
+
+    def _common(self) -> Mapping[str, Any]:
+        settings: Mapping[str, Any] = self.sweep.get("settings", {}).get(self.protocol, {})
+        return settings
+
+    def _recipe(self, who: str, recipes: Mapping[str, str]) -> str:
+        if self.protocol not in recipes:
+            choose = "arms=[…]" if who.startswith("arm") else "tasks=[…]"
+            raise ConfigError(
+                f"sweep {self.sweep_name}: {who} has no recipe for protocol {self.protocol}, only for "
+                f"{', '.join(recipes)}; choose others with {choose}"
+            )
+        recipe = recipes[self.protocol]
+        own = read_recipe(recipe).get("protocol", Config.protocol)
+        if own != self.protocol:
+            raise ConfigError(
+                f"{self.sweep_name}.yaml: {who}: recipe {recipe} is of protocol {own}, not {self.protocol}"
+            )
+        return recipe
+
+    def _resolved(self, recipe: str, *layers: Mapping[str, Any]) -> Config:
+        config = resolve(recipe, *layers, site=self.site)
+        if config.data.num_classes is None:
+            check_root(config)
+        return config
+
+
+def _model_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if SHORT.get(key, key).startswith("model.")}
 
 
 def _changed(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Overrides that make other runs of the protocol's; the variant is no change, reports look at it by themselves."""
+    """Overrides that make other runs than the protocol's; another variant is no such change, reports show it anyway."""
     long = {SHORT.get(key, key): value for key, value in overrides.items()}
     return {key: value for key, value in long.items() if key != "model.name" and FIELDS[key].metadata["scientific"]}
 
 
-def _chosen(name: str, sweep: Mapping[str, Any], arms: list[str] | None) -> list[str]:
+def _chosen_arms(name: str, sweep: Mapping[str, Any], arms: list[str] | None) -> list[str]:
     """Names of the arms to plan, in the order of the sweep file."""
-    wanted = [str(arm) for arm in arms or sweep["arms"]]
-    for arm in wanted:
+    chosen = [str(arm) for arm in arms or sweep["arms"]]
+    for arm in chosen:
         if arm not in sweep["arms"]:
             raise ConfigError(unknown(f"arm of sweep {name}", arm, sweep["arms"]))
-    said = f"arms=[{','.join(wanted)}]"
-    for arm in wanted:
+    word = f"arms=[{','.join(chosen)}]"
+    for arm in chosen:
         parent = sweep["arms"][arm].get("start_from")
-        if parent and parent not in wanted:
-            raise ConfigError(f"{said}: {arm!r} starts from {parent!r}, so {parent!r} must be among them")
-    if sweep["baseline"] not in wanted:
-        raise ConfigError(f"{said}: differences are taken to {sweep['baseline']!r}, so it must be among them")
-    return [arm for arm in sweep["arms"] if arm in wanted]
+        if parent and parent not in chosen:
+            raise ConfigError(f"{word}: {arm!r} starts from {parent!r}, so {parent!r} must be among them")
+    if sweep["baseline"] not in chosen:
+        raise ConfigError(f"{word}: differences are taken to {sweep['baseline']!r}, so it must be among them")
+    return [arm for arm in sweep["arms"] if arm in chosen]
 
 
-def _resolve_arm(
-    name: str, sweep: Mapping[str, Any], arm: str, protocol: str, overrides: Mapping[str, Any], site: Any
-) -> Config:
-    """The config of an arm for any seed; ``init`` names the parent arm in place of its run."""
-    body = sweep["arms"][arm]
-    recipes = body.get("recipes", sweep["recipes"])
-    if protocol not in recipes:
-        raise ConfigError(
-            f"sweep {name}: arm {arm!r} has no recipe for protocol {protocol}, only for {', '.join(recipes)}; "
-            "choose others with arms=[…]"
-        )
-    common = sweep.get("settings", {}).get(protocol, {})
-    settings = {key: value for key, value in body.items() if key not in ARM_PARTS}
-    start = {"init": body["start_from"]} if "start_from" in body else {}
-    own = read_recipe(recipes[protocol]).get("protocol", Config.protocol)
-    if own != protocol:
-        raise ConfigError(f"{name}.yaml: arm {arm!r}: recipe {recipes[protocol]} is of protocol {own}, not {protocol}")
-    config = resolve(recipes[protocol], common, settings, overrides, start, site=site)
-    if config.data.num_classes is None:
-        check_root(config)
-    return config
+def _first_task(sweep: Mapping[str, Any], protocol: str) -> str:
+    """The sweep's own task, which is the one of its recipe."""
+    return str(read_recipe(sweep["recipes"][protocol]).get("task", Config.task))
 
 
-def _refuse_other_model(name: str, arm: str, config: Config, parent: str, start: Config) -> None:
-    """Said when it is planned: that weights do not fit would otherwise be found out after the parent's training."""
+def _chosen_tasks(name: str, sweep: Mapping[str, Any], first_task: str, tasks: list[str] | None) -> list[str]:
+    """Names of the downstream tasks to plan, in the order of the sweep file."""
+    if first_task in sweep["downstream"]:
+        raise ConfigError(f"{name}.yaml: downstream: {first_task!r} is the sweep's own task; choose another name")
+    valid = [first_task, *sweep["downstream"]]
+    for task in tasks or []:
+        if task not in valid:
+            raise ConfigError(unknown(f"task of sweep {name}", task, valid))
+    return [task for task in sweep["downstream"] if tasks is None or task in tasks]
+
+
+def _tasks_of_arm(name: str, sweep: Mapping[str, Any], arm: str, first_task: str) -> list[str]:
+    valid = [first_task, *sweep["downstream"]]
+    tasks = sweep["arms"][arm].get("tasks", valid)
+    tasks = tasks if isinstance(tasks, list) else [tasks]
+    for task in tasks:
+        if task not in valid:
+            raise ConfigError(f"{name}.yaml: arm {arm!r}: tasks: {unknown('task', task, valid)}")
+    return [task for task in valid if task in tasks]
+
+
+def _refuse_other_model(where: str, config: Config, parent: str, start: Config) -> None:
+    """Checked when the sweep is planned: weights that do not fit would otherwise be refused after the parent's
+    training."""
     own, other = asdict(config.model), asdict(start.model)
     for key in own:
         if key != "drop_path" and own[key] != other[key]:
             raise ConfigError(
-                f"sweep {name}: arm {arm!r} has model.{key}={own[key]}, but {parent!r}, whose weights it starts from, "
-                f"has {other[key]}"
+                f"{where} has model.{key}={own[key]}, but {parent}, whose weights it starts from, has {other[key]}"
             )
 
 
@@ -163,72 +270,3 @@ def _checked_seeds(seeds: Any) -> list[int]:
     if not isinstance(seeds, list) or not seeds or any(type(seed) is not int or seed < 0 for seed in seeds):
         raise ConfigError(f"seeds={seeds}: give a list of whole numbers, e.g. seeds=[0,1,2]")
     return seeds
-
-
-def read_sweep(name: str) -> dict[str, Any]:
-    """A sweep file, with the parts every one must have; names of arms are text, also where they look like numbers.
-
-    Raises ConfigError.
-    """
-    path = SWEEPS / f"{name}.yaml"
-    if not path.is_file():
-        raise ConfigError(unknown("sweep", name, sweep_names()))
-    sweep = read_yaml(path)
-    for part in ("recipes", "seeds", "baseline", "arms"):
-        if part not in sweep:
-            raise ConfigError(f"{path.name}: has no {part}")
-    sweep["arms"] = {str(arm): dict(body or {}) for arm, body in sweep["arms"].items()}
-    sweep["baseline"] = str(sweep["baseline"])
-    if sweep["baseline"] not in sweep["arms"]:
-        raise ConfigError(f"{path.name}: baseline: {unknown('arm', sweep['baseline'], sweep['arms'])}")
-    for arm, body in sweep["arms"].items():
-        _check_arm(f"{path.name}: arm {arm!r}", body, sweep)
-    try:
-        _parents_first({arm: body.get("start_from") for arm, body in sweep["arms"].items()})
-    except ConfigError as error:
-        raise ConfigError(f"{path.name}: {error}") from None
-    return sweep
-
-
-def _check_arm(where: str, body: dict[str, Any], sweep: Mapping[str, Any]) -> None:
-    for key in body:
-        if key not in ARM_PARTS and key not in FIELDS and key not in SHORT:
-            raise ConfigError(f"{where}: {unknown('key', key, [*ARM_PARTS, *FIELDS, *SHORT])}")
-    if "start_from" in body:
-        body["start_from"] = str(body["start_from"])
-        if body["start_from"] not in sweep["arms"]:
-            raise ConfigError(f"{where}: start_from: {unknown('arm', body['start_from'], sweep['arms'])}")
-        if "init" in body:
-            raise ConfigError(f"{where}: either init or start_from says what it starts from, not both")
-    recipes = body.get("recipes", {})
-    if not isinstance(recipes, Mapping):
-        raise ConfigError(f"{where}: recipes: give a recipe per protocol, e.g. {{paper: imagenet}}, not {recipes!r}")
-    for protocol in recipes:
-        if protocol not in sweep["recipes"]:
-            raise ConfigError(f"{where}: recipes: {unknown('protocol', protocol, sweep['recipes'])}")
-
-
-def _parents_first(parents: Mapping[str, str | None]) -> list[str]:
-    """Arms in their order, but each after the one it starts from. Raises ConfigError for a circle."""
-    ordered: list[str] = []
-    for first in parents:
-        chain: list[str] = []
-        arm: str | None = first
-        while arm is not None and arm not in ordered:
-            if arm in chain:
-                circle = " from ".join(map(repr, [*chain[chain.index(arm) :], arm]))
-                raise ConfigError(f"start_from goes in a circle: {circle}")
-            chain.append(arm)
-            arm = parents[arm]
-        ordered += reversed(chain)
-    return ordered
-
-
-def sweep_names() -> list[str]:
-    return sorted(path.stem for path in SWEEPS.glob("*.yaml"))
-
-
-def headline(path: Path) -> str:
-    """The first comment line of a recipe, sweep or report file: what it is for, in a sentence."""
-    with path.open() as file:
-        return file.readline().lstrip("# ").strip()

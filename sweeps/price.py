@@ -1,4 +1,4 @@
-"""What a sweep costs: the rate of every distinct set-up times the schedule, beside what has been used. No torch."""
+"""The price of a sweep: the rate of every distinct set-up times the schedule, beside the hours used. No torch."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from sweeps.status import state_of
 
 @dataclass(frozen=True)
 class ArmPrice:
-    """In device-hours. used and ratio are of the runs that are done; ratio: what they used by what was estimated."""
+    """Of an arm's runs of one task, in device-hours. used and ratio: of the runs that are done, used by estimated."""
 
     arm: str
+    task: str
     runs: int
     each: float
     hours: float
@@ -31,7 +32,7 @@ class ArmPrice:
 
 @dataclass(frozen=True)
 class Price:
-    """Of a plan, in device-hours: an hour of four GPUs is four. What is left counts started runs in part."""
+    """Of a plan, in device-hours: an hour of four GPUs is four. left_hours counts started runs in part."""
 
     sweep: str
     protocol: str
@@ -70,12 +71,17 @@ class Price:
 
     def table(self) -> list[str]:
         rows = [("arm", "runs", "h per run", "total h", "done", "used h", "used/estimated")]
+        several = len({arm.task for arm in self.arms}) > 1
         for arm in self.arms:
             ratio = "" if arm.ratio is None else f"{arm.ratio:.2f}"
             used = _hours(arm.used) if arm.done else ""
-            rows.append((arm.arm, str(arm.runs), _hours(arm.each), _hours(arm.hours), str(arm.done), used, ratio))
-        wide = [max(map(len, column)) for column in zip(*rows)]
-        lines = [f"{row[0]:<{wide[0]}}" + "".join(f"  {c:>{w}}" for c, w in zip(row[1:], wide[1:])) for row in rows]
+            name = f"{arm.arm}, {arm.task}" if several else arm.arm
+            rows.append((name, str(arm.runs), _hours(arm.each), _hours(arm.hours), str(arm.done), used, ratio))
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        lines = [
+            f"{row[0]:<{widths[0]}}" + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:]))
+            for row in rows
+        ]
         return [*(line.rstrip() for line in lines), self.line()]
 
     def as_dict(self) -> dict[str, Any]:
@@ -90,11 +96,11 @@ def estimate(
     fresh: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Price:
-    """The price of a plan; set-ups whose rates ``runs_dir/prices.json`` does not know are measured, each once.
+    """The price of a plan; set-ups without a rate in ``runs_dir/prices.json`` are measured, each once.
 
-    hardware: the name that rates are kept under, where ``measure`` does not time this machine's. fresh: measure what
-    is known, too. say: told of every probe before it starts.
-    Raises DataError where the data root is missing, SuiteError where a probe fails; what was measured by then is kept.
+    hardware: the name that rates are kept under, where ``measure`` times other hardware than this machine's. fresh:
+    measure known set-ups again. say: called with a line before every probe.
+    Raises DataError where the data root is missing, SuiteError where a probe fails; rates measured by then are kept.
     """
     rates = Rates(runs_dir / PRICES)
     missing = rates.missing(list(plan.distinct().values()), hardware, fresh)
@@ -109,12 +115,12 @@ def estimate(
 
 
 def known(plan: Plan, runs_dir: Path, hardware: str | None = None) -> Price | None:
-    """The price of a plan where all its set-ups have been measured; measures nothing."""
+    """The price of a plan, None unless all its set-ups have been measured. Measures nothing."""
     return _price(plan, runs_dir, Rates(runs_dir / PRICES), hardware)
 
 
 def sentence(plan: Plan, runs_dir: Path, hardware: str | None = None) -> str:
-    """The price in a line, or how to learn it."""
+    """The price in one line, or the command that measures it."""
     price = known(plan, runs_dir, hardware)
     where = " --slurm" if hardware == ON_SLURM else ""
     return price.line() if price else f"price={plan.sweep}{where} with the same words measures what it will cost"
@@ -123,7 +129,7 @@ def sentence(plan: Plan, runs_dir: Path, hardware: str | None = None) -> str:
 def used(plan: Plan, runs_dir: Path) -> dict[str, float]:
     """Device-hours of the runs of a plan that are done, by run id.
 
-    Of Slurm jobs from start to end, also where their work was lost, but for those that were killed; elsewhere of
+    On Slurm, from the start to the end of every job that was not killed, including work that was lost; elsewhere, of
     training alone.
     """
     spent = {}
@@ -136,7 +142,7 @@ def used(plan: Plan, runs_dir: Path) -> dict[str, float]:
 
 
 def device_hours(config: Config, rate: Rate) -> float:
-    """Of one run: training and evaluations. Not start-up, checkpoints, and what devices wait for one another."""
+    """Of one run: training and evaluations, but not start-up, checkpoints and waiting for other devices."""
     train = config.train
     steps = train.total_steps(rate.steps_per_epoch)
     trained = steps * train.batch_size
@@ -150,20 +156,24 @@ def _price(plan: Plan, runs_dir: Path, rates: Rates, hardware: str | None) -> Pr
     """None where the rate of a run is not known."""
     runs = plan.distinct()
     hours: dict[str, float] = {}
-    found_on: dict[str, None] = {}
+    hardware_names: dict[str, None] = {}
     for run_id, run in runs.items():
         rate = rates.find(setup_of(run.config, hardware or hardware_here(run.config)))
         if rate is None:
             return None
         hours[run_id] = device_hours(run.config, rate)
-        found_on.setdefault(rate.hardware)
+        hardware_names.setdefault(rate.hardware)
     spent = used(plan, runs_dir)
-    arms = [_arm_price(arm, [r.id for r in runs.values() if r.arm == arm], hours, spent) for arm in plan.labels]
+    by_arm: dict[tuple[str, str], list[str]] = {(run.arm, run.task): [] for run in plan.runs}
+    for run in runs.values():
+        by_arm[run.arm, run.task].append(run.id)
+    order = {arm: place for place, arm in enumerate(plan.labels)}
+    arms = [_arm_price(*cell, by_arm[cell], hours, spent) for cell in sorted(by_arm, key=lambda cell: order[cell[0]])]
     left = [run_id for run_id in runs if run_id not in spent]
     return Price(
         plan.sweep,
         plan.protocol,
-        list(found_on),
+        list(hardware_names),
         sorted({run.config.machine.devices for run in runs.values()}),
         arms,
         len(left),
@@ -172,11 +182,11 @@ def _price(plan: Plan, runs_dir: Path, rates: Rates, hardware: str | None) -> Pr
     )
 
 
-def _arm_price(arm: str, runs: list[str], hours: dict[str, float], spent: dict[str, float]) -> ArmPrice:
+def _arm_price(arm: str, task: str, runs: list[str], hours: dict[str, float], spent: dict[str, float]) -> ArmPrice:
     total = sum(hours[run_id] for run_id in runs)
     done = {run_id: spent[run_id] for run_id in runs if run_id in spent}
-    each = total / len(runs) if runs else 0.0  # none: another arm has the same runs
-    return ArmPrice(arm, len(runs), each, total, len(done), sum(done.values()), _ratio(done, hours))
+    each = total / len(runs) if runs else 0.0  # no runs: another arm has the same ones
+    return ArmPrice(arm, task, len(runs), each, total, len(done), sum(done.values()), _ratio(done, hours))
 
 
 def _ratio(spent: dict[str, float], hours: dict[str, float]) -> float | None:

@@ -1,29 +1,39 @@
-"""How the states of a sweep's runs are shown: a line each, or a table that refreshes itself."""
+"""How the states of a sweep's runs are shown: one line per run, or a table that refreshes itself."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.folder.run_folder import RunFolder
+from run_format import CANCELLED, DONE, FAILED, INTERRUPTED, QUEUED, REFUSED, RUNNING, UNKNOWN
 from sweeps.plan import Plan
-from sweeps.status import QUEUED, RUNNING, RunStatus
+from sweeps.status import RunStatus, state_of
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-Look = Callable[[], tuple[Sequence[RunStatus], str | None]]  # the states, and what Slurm complains of
-COLOURS = {"done": "green", "running": "cyan", "failed": "red", "refused": "red", "cancelled": "yellow"}
-COLOURS |= {"interrupted": "yellow", "unknown": "magenta"}
+Look = Callable[[], tuple[Sequence[RunStatus], str | None]]  # the states, and a complaint where Slurm does not answer
+COLOURS = {DONE: "green", RUNNING: "cyan", FAILED: "red", REFUSED: "red", CANCELLED: "yellow"}
+COLOURS |= {INTERRUPTED: "yellow", UNKNOWN: "magenta"}
 
 
 def lines(rows: Sequence[RunStatus]) -> list[str]:
+    """One line per run; the task is named where the rows have more than one."""
+    several = _has_several_tasks(rows)
     return [
-        f"{row.arm:<12} seed {row.seed}  {row.run:<44} {row.state:<11} {_share(row):>5}  {row.detail}".rstrip()
+        f"{row.arm:<12} {f'{row.task:<16} ' if several else ''}seed {row.seed}  {row.run:<44} {row.state:<11} "
+        f"{_share(row):>5}  {row.detail}".rstrip()
         for row in rows
     ]
+
+
+def _has_several_tasks(rows: Sequence[RunStatus]) -> bool:
+    return len({row.task for row in rows}) > 1
 
 
 def summary(plan: Plan, rows: Sequence[RunStatus], runs_dir: Path) -> str:
@@ -32,37 +42,59 @@ def summary(plan: Plan, rows: Sequence[RunStatus], runs_dir: Path) -> str:
     return f"{plan.sweep} ({plan.protocol}, {plan.experiment}): {len(rows)} runs: {counted}; in {runs_dir}"
 
 
-def watch(plan: Plan, runs_dir: Path, look: Look, seconds: float) -> Sequence[RunStatus]:
-    """Shows the states every so many seconds until nothing is queued or running; returns the last ones.
+def watch(
+    plan: Plan, runs_dir: Path, look: Look, seconds: float, launching: Callable[[], bool] = lambda: False
+) -> Sequence[RunStatus]:
+    """Shows the states every ``seconds`` until nothing is queued, running or being launched; returns the last states.
 
-    Leaving it changes nothing. While Slurm does not answer it goes on: what is in the queue cannot be known.
+    Ending it changes no run. It continues while Slurm does not answer, since the queue is not known then.
     """
     if not sys.stdout.isatty():
-        return _follow(plan, runs_dir, look, seconds)
+        return _follow(plan, runs_dir, look, seconds, launching)
     from rich.live import Live
 
     rows, complaint = look()
     with Live(_table(plan, rows, runs_dir, complaint), auto_refresh=False, vertical_overflow="visible") as live:
-        while _busy(rows) or complaint:
+        while _busy(rows) or complaint or launching():
             time.sleep(seconds)
             rows, complaint = look()
             live.update(_table(plan, rows, runs_dir, complaint), refresh=True)
     return rows
 
 
-def _follow(plan: Plan, runs_dir: Path, look: Look, seconds: float) -> Sequence[RunStatus]:
-    """For a pipe or a file: a run's line whenever its state has changed, the summary at the end."""
-    before: dict[tuple[str, int], str] = {}
+def _follow(
+    plan: Plan, runs_dir: Path, look: Look, seconds: float, launching: Callable[[], bool]
+) -> Sequence[RunStatus]:
+    """For a pipe or a file: the line of a run whenever its state has changed, and the summary at the end."""
+    before: dict[tuple[str, str, int], str] = {}
     while True:
         rows, complaint = look()
         for row, line in zip(rows, lines(rows)):
-            if before.get((row.arm, row.seed)) != row.state:
+            cell = (row.arm, row.task, row.seed)
+            if before.get(cell) != row.state:
                 print(line, flush=True)
-                before[row.arm, row.seed] = row.state
-        if not _busy(rows) and not complaint:
+                before[cell] = row.state
+        if not _busy(rows) and not complaint and not launching():
             print(summary(plan, rows, runs_dir))
             return rows
         time.sleep(seconds)
+
+
+@contextmanager
+def live(runs_dir: Path) -> Iterator[tuple[Callable[[str], None], Callable[[list[str]], None]]]:
+    """How a launch speaks: lines, and on a terminal below them the progress of every running run."""
+    if not sys.stdout.isatty():
+        yield lambda line: print(line, flush=True), lambda running: None
+        return
+    from rich.console import Console
+
+    console = Console()
+    with console.status("starting") as display:
+
+        def watch(running: list[str]) -> None:
+            display.update("\n".join(f"{run}: {state_of(RunFolder(runs_dir / run))[1]}" for run in running))
+
+        yield lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True), watch
 
 
 def _busy(rows: Sequence[RunStatus]) -> bool:
@@ -79,9 +111,11 @@ def _table(plan: Plan, rows: Sequence[RunStatus], runs_dir: Path, complaint: str
 
     caption = escape(summary(plan, rows, runs_dir)) + (f"\n[red]{escape(complaint)}[/]" if complaint else "")
     table = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
-    for column in ("arm", "seed", "run", "state", "", "detail"):
+    tasks = ["task"] if _has_several_tasks(rows) else []
+    for column in ("arm", *tasks, "seed", "run", "state", "", "detail"):
         table.add_column(column, no_wrap=column != "detail")
     for row in rows:
         state = f"[{COLOURS.get(row.state, 'default')}]{row.state}[/]"
-        table.add_row(escape(row.arm), str(row.seed), row.run, state, _share(row), escape(row.detail))
+        cell = [escape(row.arm), *([escape(row.task)] if tasks else []), str(row.seed)]
+        table.add_row(*cell, row.run, state, _share(row), escape(row.detail))
     return table

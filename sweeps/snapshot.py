@@ -1,56 +1,99 @@
-"""The code that queued jobs will run: a copy of the sources, so that later edits touch nothing already submitted."""
+"""Frozen copies of the code: runs are started from one, so that edits of the checkout touch nothing that was launched.
+
+Copies lie below ``runs_dir/code``, each in a folder named by the hash of its content.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import os
 import secrets
 import shutil
+import subprocess
+import tarfile
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from errors import WriteError
+import atomic_file
+from errors import ConfigError, WriteError
 from experiments.config import ROOT
 from experiments.folder.provenance import CHECKOUT, CODE, checkout
 
+COPIES = "code"  # below the folder of the runs
 FOLDERS = ("atm", "experiments", "measurements", "sweeps")
 MODULES = ("ask_program.py", "atomic_file.py", "errors.py", "run_format.py")
+ENTRY = Path("experiments/__main__.py")  # starts a run
 
 
-def take(folder: Path, root: Path = ROOT) -> Path:
-    """Copies the sources into a folder named by their hash below ``folder``, unless it is there; returns it.
+def take(runs_dir: Path, root: Path = ROOT) -> Path:
+    """Copies the sources of a checkout below ``runs_dir``, unless the copy exists, and returns its folder.
 
-    The commit is noted in it, since a copy has no history. Raises WriteError.
+    The commit is noted in the copy, which has no history. Raises WriteError.
     """
-    content = {path: (root / path).read_bytes() for path in _files(root)}
-    content[Path(CHECKOUT)] = json.dumps(checkout(root)).encode() + b"\n"
+    content = {path: (root / path).read_bytes() for path in _sources(root)}
+    return _store(runs_dir / COPIES, content, checkout(root))
+
+
+def take_at(runs_dir: Path, commit: str, root: Path = ROOT) -> Path:
+    """``take`` of a commit of the checkout's history. Raises ConfigError for a commit that git does not know."""
+    full = _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}^{{commit}}").decode().strip()
+    if not full:
+        raise ConfigError(f"--at {commit}: git knows no such commit in {root}")
+    content = {}
+    with tarfile.open(fileobj=io.BytesIO(_git(root, "archive", "--format=tar", full))) as archive:
+        for member in archive:
+            path = Path(member.name)
+            if member.isfile() and _is_source(path) and (file := archive.extractfile(member)):
+                content[path] = file.read()
+    if ENTRY not in content:
+        raise ConfigError(f"--at {commit}: that commit has no {ENTRY}, with which runs are started")
+    return _store(runs_dir / COPIES, content, {"commit": full, "dirty": False})
+
+
+def _store(folder: Path, content: Mapping[Path, bytes], origin: Mapping[str, object]) -> Path:
+    content = {**content, Path(CHECKOUT): json.dumps(origin).encode() + b"\n"}
     digest = hashlib.sha256()
     for path, data in sorted(content.items()):
         digest.update(path.as_posix().encode() + b"\0" + len(data).to_bytes(8, "big") + data)
-    snapshot = folder / digest.hexdigest()[:16]
-    if snapshot.is_dir() and all((snapshot / path).is_file() for path in content):
-        return snapshot
-    temporary = folder / f".{snapshot.name}.{secrets.token_hex(4)}.tmp"
+    copy = folder / digest.hexdigest()[:16]
+    if copy.is_dir() and all((copy / path).is_file() for path in content):
+        with suppress(OSError):
+            os.utime(copy)  # `prune` keeps copies that were just taken
+        return copy
+    temporary = folder / f".{copy.name}.{secrets.token_hex(4)}.tmp"
     try:
         for path, data in content.items():
             (temporary / path).parent.mkdir(parents=True, exist_ok=True)
             (temporary / path).write_bytes(data)
-            (temporary / path).chmod(0o444)  # what a job runs is not to be edited
-        if snapshot.is_dir():  # a site's clean-up has taken some of its files
+            (temporary / path).chmod(0o444)  # guards against edits by mistake
+        if copy.is_dir():  # the clean-up of a site has removed some of its files
             for path in content:
-                (snapshot / path).parent.mkdir(parents=True, exist_ok=True)
-                (temporary / path).replace(snapshot / path)
+                (copy / path).parent.mkdir(parents=True, exist_ok=True)
+                (temporary / path).replace(copy / path)
         else:
-            temporary.rename(snapshot)
+            temporary.rename(copy)
     except OSError as error:
-        raise WriteError(f"cannot copy the code to {snapshot}: {error.strerror}") from None
+        raise WriteError(f"cannot copy the code to {copy}: {atomic_file.reason(error)}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return snapshot
+    return copy
 
 
-def _files(root: Path) -> list[Path]:
-    found = []
-    for name in (*FOLDERS, *MODULES):
-        path = root / name
-        found += [path] if path.is_file() else [p for p in path.rglob("*") if p.suffix in CODE]
-    return sorted(path.relative_to(root) for path in found)
+def _sources(root: Path) -> list[Path]:
+    paths = [path.relative_to(root) for folder in FOLDERS for path in (root / folder).rglob("*")]
+    return sorted(path for path in [*paths, *map(Path, MODULES)] if _is_source(path))
+
+
+def _is_source(path: Path) -> bool:
+    return path.suffix in CODE and (path.parts[0] in FOLDERS or str(path) in MODULES)
+
+
+def _git(root: Path, *arguments: str) -> bytes:
+    """The output of a git command, empty where it fails."""
+    try:
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, timeout=60).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return b""

@@ -1,4 +1,4 @@
-"""What has become of each planned run. Reads only, whatever it finds."""
+"""The state of each planned run. Reads only, whatever it encounters."""
 
 from __future__ import annotations
 
@@ -9,6 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.folder.run_folder import RunFolder
+from run_format import (
+    CANCELLED,
+    DEAD_ENDS,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    NOT_RUN,
+    QUEUED,
+    REFUSED,
+    RUNNING,
+    STATE,
+    UNKNOWN,
+)
 from sweeps.plan import Plan
 from sweeps.slurm import attempts
 
@@ -16,11 +29,7 @@ if TYPE_CHECKING:
     from sweeps.slurm.cluster import Job
     from sweeps.slurm.submissions import SubmittedRun
 
-DONE, FAILED, REFUSED, RUNNING = "done", "failed", "refused", "running"
-QUEUED, INTERRUPTED, NOT_RUN, UNKNOWN = "queued", "interrupted", "not run", "unknown"
-CANCELLED = "cancelled"  # never started: its job was taken back, or the run it is to start from failed
-LOST = (FAILED, REFUSED, CANCELLED)  # of a parent: its children cannot be started
-BROKEN = ("OUT_OF_MEMORY", "DEADLINE")  # Slurm's words for ends that starting again would not mend
+BROKEN = ("OUT_OF_MEMORY", "DEADLINE")  # ends of a Slurm job that another start would not avoid
 AGAIN = "; starting it again resumes it"
 
 
@@ -29,6 +38,7 @@ class RunStatus:
     run: str
     arm: str
     seed: int
+    task: str
     state: str
     detail: str
     share: float  # of its steps, 0 to 1
@@ -39,7 +49,7 @@ class RunStatus:
 
 
 def describe(plan: Plan, runs_dir: Path, submitted: Mapping[str, SubmittedRun] | None = None) -> list[RunStatus]:
-    """The state of every planned run; one that was never started says which run it waits for.
+    """The state of every planned run; for a run that was never started, the detail names the run it waits for.
 
     submitted: the newest Slurm jobs of runs, by run id.
     """
@@ -50,14 +60,14 @@ def describe(plan: Plan, runs_dir: Path, submitted: Mapping[str, SubmittedRun] |
         if run.parent and known[run.id][0] in (NOT_RUN, QUEUED, CANCELLED) and known[run.parent][0] != DONE:
             known[run.id] = (*_behind(run.parent, known[run.parent][0], known[run.id]), 0.0)
     jobs = {run: newest.id for run, newest in submitted.items()}
-    return [RunStatus(run.id, run.arm, run.seed, *known[run.id], jobs.get(run.id)) for run in plan.runs]
+    return [RunStatus(run.id, run.arm, run.seed, run.task, *known[run.id], jobs.get(run.id)) for run in plan.runs]
 
 
 def _behind(parent: str, state: str, own: tuple[str, str, float]) -> tuple[str, str]:
     """(state, detail) of a run that has not started and whose parent is in ``state``, which is not done."""
-    if state in LOST:
-        said = state if state == FAILED else f"was {state}"
-        return CANCELLED, f"its parent {parent} {said}; it is picked up by the next launch once that is done"
+    if state in DEAD_ENDS:
+        end = state if state == FAILED else f"was {state}"
+        return CANCELLED, f"its parent {parent} {end}; the next launch starts this run once the parent is done"
     return own[0], f"waits for {parent}" + (f", {own[1]}" if own[1] else "")
 
 
@@ -66,35 +76,35 @@ def state_of(folder: RunFolder, submitted: SubmittedRun | None = None) -> tuple[
     if summary := folder.finished():
         metrics = "  ".join(f"{name} {value:.2f}" for name, value in summary.get("metrics", {}).items())
         return DONE, metrics, 1.0
-    noted = folder.read_json("state.json")
-    steps = noted.get("steps") or 0
-    share = noted.get("step", 0) / steps if steps else 0.0
+    record = folder.read_json(STATE)
+    steps = record.get("steps") or 0
+    share = record.get("step", 0) / steps if steps else 0.0
     holder = folder.holder()
     job = submitted.job if submitted else None
     if job is not None and job.alive:
-        return *_alive(folder, noted, job, live=holder is not None), share
+        return *_alive(folder, record, job, live=holder is not None), share
     if holder and not (job and holder.job == job.id):  # a claim outlives its process for a minute
-        return RUNNING, f"{_progress(noted)}, by {holder}", share
-    if noted.get("state") in (FAILED, REFUSED):
-        return noted["state"], f"{noted.get('cause')} (log: {folder.log})", share
+        return RUNNING, f"{_progress(record)}, by {holder}", share
+    if record.get("state") in (FAILED, REFUSED):
+        return record["state"], f"{record.get('cause')} (log: {folder.log})", share
     if submitted and not submitted.asked:
         return UNKNOWN, f"job {submitted.id}: Slurm does not answer", share
-    if noted.get("state") == INTERRUPTED:
-        cause = str(noted.get("cause"))
+    if record.get("state") == INTERRUPTED:
+        cause = str(record.get("cause"))
         return INTERRUPTED, (f"by {cause}" if cause.startswith("SIG") else cause) + _history(folder) + AGAIN, share
-    if noted and noted.get("state") != RUNNING:
-        return UNKNOWN, f"state.json says {noted.get('state')!r}", share
-    if submitted and job is None and not noted:
-        return UNKNOWN, f"job {submitted.id}: Slurm knows it no more; the next launch submits it again", share
+    if record and record.get("state") != RUNNING:
+        return UNKNOWN, f"{STATE} says {record.get('state')!r}", share
+    if submitted and job is None and not record:
+        return UNKNOWN, f"job {submitted.id}: Slurm no longer knows it; the next launch submits it again", share
     if submitted and job:
-        return *_ended(folder, bool(noted), job, submitted.log), share
-    if noted:
-        age = max(0.0, time.time() - noted.get("updated", 0.0))
+        return *_ended(folder, bool(record), job, submitted.log), share
+    if record:
+        age = max(0.0, time.time() - record.get("updated", 0.0))
         return INTERRUPTED, f"its process died, last heard of {_span(age)} ago" + AGAIN, share
     return NOT_RUN, "", 0.0
 
 
-def _alive(folder: RunFolder, noted: dict[str, Any], job: Job, live: bool) -> tuple[str, str]:
+def _alive(folder: RunFolder, record: dict[str, Any], job: Job, live: bool) -> tuple[str, str]:
     """(state, detail) of a run whose job is in the queue. live: a process holds the run."""
     if job.waiting:
         if job.reason == "DependencyNeverSatisfied":
@@ -102,13 +112,13 @@ def _alive(folder: RunFolder, noted: dict[str, Any], job: Job, live: bool) -> tu
         return QUEUED, f"({job.reason or job.state}) job {job.id}" + _history(folder)
     if job.running:
         limit = f", {job.left} to its limit" if job.left and job.left != "UNLIMITED" else ""
-        progress = _progress(noted) if live else "starting"
+        progress = _progress(record) if live else "starting"
         return RUNNING, f"{progress}, job {job.id}{limit}" + _history(folder)
-    return UNKNOWN, f"Slurm says {job.state} of job {job.id}"
+    return UNKNOWN, f"Slurm reports state {job.state} for job {job.id}"
 
 
 def _ended(folder: RunFolder, began: bool, job: Job, log: Path) -> tuple[str, str]:
-    """(state, detail) of a run whose job ended and did not say how. began: the run, before that."""
+    """(state, detail) of a run whose job ended without a word of the run itself. began: the run had started."""
     how = f"{job.state}, exit code {job.exit_code}" if job.exit_code not in ("", "0:0") else job.state
     if job.state in BROKEN or (job.state == "FAILED" and not began):
         return FAILED, f"job {job.id} ended: {how} (log: {log})"
@@ -118,18 +128,22 @@ def _ended(folder: RunFolder, began: bool, job: Job, log: Path) -> tuple[str, st
 
 
 def _history(folder: RunFolder) -> str:
-    """What has become of earlier jobs, to be put behind a detail."""
+    """How earlier jobs ended, to be appended to a detail."""
     past = str(attempts.read(folder))
     return f", {past}" if past else ""
 
 
-def _progress(noted: dict[str, Any]) -> str:
-    if "epoch" not in noted:
+def _progress(record: dict[str, Any]) -> str:
+    """``training epoch 3/10, 812 img/s, 5 min left``; steps where the run does not count epochs."""
+    if record.get("epochs"):
+        where = f"epoch {record.get('epoch')}/{record['epochs']}"
+    elif record.get("phase"):
+        where = f"step {record.get('step', 0)}/{record.get('steps')}"
+    else:
         return "starting"
-    left, problem = noted.get("seconds_left"), noted.get("problem")
+    left, problem = record.get("seconds_left"), record.get("problem")
     return (
-        f"{noted.get('phase', 'training')} epoch {noted['epoch']}/{noted['epochs']}, "
-        f"{noted.get('images_per_s', 0):.0f} img/s"
+        f"{record.get('phase', 'training')} {where}, {record.get('images_per_s', 0):.0f} img/s"
         + (f", {_span(left)} left" if left is not None else "")
         + (f", {problem}" if problem else "")
     )

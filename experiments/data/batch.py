@@ -38,7 +38,7 @@ class Batch(Protocol):
         ...
 
 
-class Data(Protocol):
+class Samples(Protocol):
     """A data set with random access. A sample is a function of its key and of nothing else."""
 
     def __len__(self) -> int: ...

@@ -38,7 +38,7 @@ def collate(samples: Sequence[tuple[Tensor, int, int]]) -> LabelledImages:
 
 
 def posterize(image: Image.Image, bits_to_keep: int, **_: Any) -> Image.Image:
-    """timm's, but an image of which no bits are kept is black, as DeiT's recipe had it; Pillow 13 refuses that."""
+    """timm's operation, but keeping no bits gives a black image, as in DeiT's recipe; Pillow 13 refuses that case."""
     return auto_augment.posterize(image, bits_to_keep) if bits_to_keep else image.point(lambda value: 0)  # type: ignore[no-any-return]
 
 
@@ -48,8 +48,8 @@ auto_augment.NAME_TO_OP.update({name: posterize for name in auto_augment.NAME_TO
 class Images(Dataset[tuple[Tensor, int, int]]):
     """Random access to images by ``SampleKey``: (image [3, H, W], class, index of an unreadable image or -1).
 
-    An unreadable image is replaced by the next readable one and its index reported; whoever reads decides
-    whether that is tolerable. timm's own data set replaces silently, in evaluation too.
+    An unreadable image is replaced by the next readable one and its index is reported; training tolerates some,
+    evaluation none. timm's own data set replaces images silently, also in evaluation.
     """
 
     def __init__(self, reader: Any, transform: Transform, seed: int, length: int | None, split: str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from errors import RunFailed
-from experiments.data.batch import Batch, Data
+from experiments.data.batch import Batch, Samples
 
 log = logging.getLogger("experiments")
 
@@ -13,7 +13,7 @@ log = logging.getLogger("experiments")
 class Ledger:
     """Names unreadable training images as they are met, and fails the run when they are too many."""
 
-    def __init__(self, dataset: Data, tolerance: float):
+    def __init__(self, dataset: Samples, tolerance: float):
         self.dataset, self.tolerance = dataset, tolerance
         self.bad: dict[int, str] = {}
 
@@ -35,7 +35,7 @@ class Ledger:
                 f"data.bad_image_tolerance={self.tolerance:g} allows; the first: {next(iter(self.bad.values()))}"
             )
 
-    def refuse(self, dataset: Data, batch: Batch) -> None:
+    def refuse(self, dataset: Samples, batch: Batch) -> None:
         """Raises RunFailed where an evaluation batch holds a sample that could not be read."""
         for index in batch.bad.tolist():
             raise RunFailed(f"evaluation needs every image: {dataset.problem(index)}")

@@ -1,4 +1,4 @@
-"""The order of samples, and every random choice made for one, as a pure function of (seed, epoch, index)."""
+"""The order of samples and all random choices made for them, as pure functions of (seed, epoch, index)."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ DATASETS: dict[str, DatasetEntry] = {
 
 
 def dataset_entry(name: str) -> DatasetEntry:
-    """Raises ConfigError for one of another package that cannot be loaded."""
+    """The entry of a data set. Raises ConfigError where the package that registers it cannot be loaded."""
     if name in DATASETS or name not in _installed():
         return DATASETS.get(name, LABELLED_IMAGES)
     entry = _load(_installed()[name], f"data set {name!r}")
@@ -71,12 +71,12 @@ def pixels(dataset: str) -> Callable[..., Any]:
     return function
 
 
-def _load(reference: str, what: str) -> Any:
+def _load(reference: str, subject: str) -> Any:
     module, _, attribute = reference.partition(":")
     try:
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{what} cannot be loaded: {error}") from None
+        raise ConfigError(f"{subject} cannot be loaded: {error}") from None
 
 
 @cache

@@ -146,7 +146,7 @@ def pixels(images: Tensor) -> NDArray[np.uint8]:
 
 
 def draw_layout(random: np.random.Generator, size: tuple[int, int]) -> Layout:
-    """One bar per lane. Heading, thickness and colours are the image's, so no trait tells one bar from another."""
+    """One bar per lane. All bars of an image share heading, thickness and colours, so only marks tell them apart."""
     heading = int(random.integers(4))
     across, along = size if heading < 2 else size[::-1]
     lanes = max(2, across // LANE)
@@ -165,7 +165,7 @@ def draw_layout(random: np.random.Generator, size: tuple[int, int]) -> Layout:
 
 
 def draw_classes(random: np.random.Generator, bars: int) -> NDArray[np.int64]:
-    """Classes dealt like cards, each once before any comes again: what an image holds tells little of a bar."""
+    """Draws classes like cards, each once before any comes again, so that the other bars tell little about a bar."""
     decks = -(-bars // len(CLASSES))
     return np.argsort(random.random((decks, len(CLASSES))), axis=1, kind="stable").reshape(-1)[:bars]
 

@@ -50,6 +50,11 @@ class Holder:
     pid_started: int | None  # tells the process from a later one with its pid
     job: str | None
 
+    @property
+    def here(self) -> bool:
+        """Whether ``pid`` means a process to this process, too: the same boot of the same machine."""
+        return self.machine == _machine()
+
     def __str__(self) -> str:
         if not self.pid:
             return "another process"

@@ -52,19 +52,6 @@ def checkout(root: Path | None = None) -> dict[str, Any]:
     }
 
 
-def code_fingerprint(root: Path = ROOT) -> str:
-    """Hash of the sources that decide a run's numbers: ``atm/`` and ``experiments/``, recipes left out.
-
-    Recipes are data that the run's own config already holds in full.
-    """
-    digest = hashlib.sha256()
-    sources = [p for room in ("atm", "experiments") for p in sorted((root / room).rglob("*"))]
-    for path in sources:
-        if path.suffix in CODE and "recipes" not in path.parts:
-            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
-
-
 def listing_fingerprint(names: list[str]) -> str:
     """Hash of a data set's file listing (names relative to its root), in order."""
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ import atomic_file
 from errors import RunFolderError, WriteError
 from experiments.config import from_dict, get, read_yaml, write_yaml
 from experiments.folder.claim import Claim, Holder, held_by, holder_of, refusing, take
-from experiments.schema import FIELDS, Config
+from experiments.schema import FIELDS, SECTIONS, Config
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,12 @@ class RunFolder:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    def freeze(self, config: Config) -> None:
+    def freeze(self, config: Config, settings: Collection[str] | None = None) -> None:
         """Creates the folder with its ``config.yaml``; one that is there keeps every setting that decides numbers.
 
-        The others, e.g. loader processes, are replaced unless the run is running. Raises RunFolderError where the
-        folder cannot be written or holds another config.
+        The others, e.g. loader processes, are replaced unless the run is running. settings: dotted keys to write, for
+        code that knows no others; None = all. Raises RunFolderError where the folder cannot be written or holds
+        another config.
         """
         with refusing(self.path):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -49,7 +50,7 @@ class RunFolder:
                 if self.holder():
                     return
             try:
-                atomic_file.write(self.path / "config.yaml", write_yaml(config.as_dict()))
+                atomic_file.write(self.path / "config.yaml", write_yaml(_only(config.as_dict(), settings)))
             except WriteError as error:
                 raise error.__cause__ or error from None
 
@@ -109,6 +110,19 @@ class RunFolder:
         """Raises RunFolderError, as ``claim`` would, while a live process has the run. Changes nothing."""
         if holder := self.holder():
             raise held_by(self.path, holder)
+
+
+def _only(config: dict[str, Any], settings: Collection[str] | None) -> dict[str, Any]:
+    if settings is None:
+        return config
+    sections = {
+        name: {key: setting for key, setting in value.items() if f"{name}.{key}" in settings}
+        for name, value in config.items()
+        if name in SECTIONS
+    }
+    return {
+        name: sections.get(name, value) for name, value in config.items() if (name in settings or sections.get(name))
+    }
 
 
 class MetricsLog:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from experiments.data.batch import Batch, Data
+    from experiments.data.batch import Batch, Samples
 
 
 @dataclass
@@ -47,10 +47,10 @@ class Task(Protocol):
     """
 
     @property
-    def train_set(self) -> Data: ...
+    def train_set(self) -> Samples: ...
 
     @property
-    def eval_set(self) -> Data: ...
+    def eval_set(self) -> Samples: ...
 
     @property
     def pairs(self) -> bool:

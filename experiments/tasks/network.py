@@ -22,6 +22,7 @@ def backbone(model: Model) -> tuple[str, dict[str, Any]]:
     if model.name.startswith(FOREIGN):
         return model.name.removeprefix(FOREIGN), drop_path
     return f"atmnet_{model.name}", {
+        "mixer": model.mixer,
         "offsets": model.offsets,
         "samples": model.samples,
         "peg": model.peg,

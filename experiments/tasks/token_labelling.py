@@ -105,7 +105,7 @@ class Labels:
 
 
 class TokenLabeller(nn.Module):
-    """A backbone whose stages 3 and 4 are read by one linear layer each: the head moves nothing between tokens."""
+    """A backbone and one linear layer on each of its maps at strides 16 and 32; the head mixes no tokens."""
 
     def __init__(self, backbone: nn.Module, classes: int):
         super().__init__()
@@ -124,7 +124,7 @@ class TokenLabeller(nn.Module):
 
 
 class Reach:
-    """Counts of right and of all object tokens per direction and distance, in bins of one token."""
+    """Counts correct and all object tokens per direction and distance, in bins of one token."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[int, int], np.ndarray] = {}

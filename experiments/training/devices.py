@@ -1,4 +1,4 @@
-"""The processes that train one run together, one per device, and how they agree; alone, nothing is sent anywhere."""
+"""The processes that train a run together, one per device, and how they agree. A single one communicates nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from experiments.schema import Config
 
 Value = TypeVar("Value")
 log = logging.getLogger("experiments")
-FAILURE = "failure"  # key under which a process leaves the others word of why it ends
+FAILURE = "failure"  # key of the shared store under which a process says why it ends
 
 
 class LostContact(RunFailed):
@@ -49,9 +49,9 @@ class Group:
         """[size, len(values)], the values of every process, the same on all of them."""
         if self.size == 1:
             return np.array([values])
-        mine = torch.tensor(values, dtype=torch.float64)
-        everyones = [torch.empty_like(mine) for _ in range(self.size)]
-        dist.all_gather(everyones, mine)
+        own = torch.tensor(values, dtype=torch.float64)
+        everyones = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(everyones, own)
         return torch.stack(everyones).numpy()
 
     def gather_objects(self, value: Value) -> list[Value]:
@@ -63,7 +63,7 @@ class Group:
         return everyones
 
     def first_does(self, action: Callable[[], Value]) -> Value:
-        """What ``action`` returns on rank 0, on all of them; where it raises, all raise."""
+        """Runs ``action`` on rank 0 only. Every process returns its value, or raises the SuiteError that it raised."""
         if self.size == 1:
             return action()
         outcome: list[Any] = [None, None]
@@ -83,22 +83,22 @@ class Group:
             return model
         return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
-    def leave_word(self, cause: str) -> None:
-        """Tells the others, who will find this process gone, why it ends."""
+    def report_failure(self, cause: str) -> None:
+        """Records why this process ends, for the others, which only notice that it is gone."""
         if self.size > 1 and dist.is_initialized():
             with suppress(RuntimeError):
                 dist.distributed_c10d._get_default_store().set(FAILURE, cause)
 
     def lost_contact(self, error: Exception) -> bool:
-        """Whether ``error`` is what torch raises when another process is gone or does not answer."""
+        """Whether torch raised ``error`` because another process is gone or does not answer."""
         return (
             self.size > 1
             and isinstance(error, RuntimeError)
             and (isinstance(error, dist.DistError) or "gloo" in str(error))
         )
 
-    def word_left(self) -> str | None:
-        """Why another process ended, where it said so."""
+    def reported_failure(self) -> str | None:
+        """Why another process ended, where it recorded that."""
         if self.size > 1 and dist.is_initialized():
             with suppress(RuntimeError):
                 store = dist.distributed_c10d._get_default_store()
@@ -108,7 +108,7 @@ class Group:
 
 
 class Alone(Group):
-    """The first of ``size`` processes without the others, to time its share: it hears itself in their place."""
+    """The first of ``size`` processes without the others, to time its share; it takes its own values for theirs."""
 
     def __init__(self, size: int):
         super().__init__(0, size)
@@ -128,10 +128,10 @@ class Alone(Group):
 
 @contextmanager
 def joined(config: Config) -> Iterator[Group]:
-    """Meets the other processes, where torchrun, Slurm or ``experiments.launch`` started several; leaves them again.
+    """Joins the process group where torchrun, Slurm or ``experiments.launch`` started several processes.
 
-    A process that dies is noticed by the others at once, one that hangs after ``machine.timeout_minutes``.
-    Raises LostContact where they do not all come.
+    The others notice a process that dies at once, and one that hangs after ``machine.timeout_minutes``.
+    Raises LostContact where not all of them join in time.
     """
     if not is_launched():
         yield Group()
@@ -156,8 +156,8 @@ def joined(config: Config) -> Iterator[Group]:
 def prepare(config: Config, group: Group) -> torch.device:
     """Sets torch up as the config says and returns this process's device.
 
-    Raises ConfigError where the device is not there, where there are fewer of them than processes, or where the sampler
-    asked for does not run on it.
+    Raises ConfigError where the device does not exist, where there are fewer devices than processes, or where the
+    configured sampler does not run on it.
     """
     machine = config.machine
     if machine.threads:
@@ -167,7 +167,7 @@ def prepare(config: Config, group: Group) -> torch.device:
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
     if config.train.precision != "float32":
-        torch.set_float32_matmul_precision("high")  # what autocast leaves in float32 may use tensor cores too
+        torch.set_float32_matmul_precision("high")  # float32 operations may use tensor cores, too
     name = machine.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -189,9 +189,9 @@ def prepare(config: Config, group: Group) -> torch.device:
 
 
 def _choose_sampler(name: str, device: torch.device) -> None:
-    """Makes this process sample with a backend; its kernels may be compiled here, whoever does so at the same time.
+    """Selects the sampling backend of this process. Several processes may compile its kernels here at once.
 
-    What ``auto`` had to do without is a line of the log, not a warning of Python's with a line of code in it.
+    Warnings about what ``auto`` had to do without become lines of the log.
     """
     if reason := unavailable(name, device.type):
         raise ConfigError(f"machine.sampler={name} cannot run here: {reason.splitlines()[0]}")

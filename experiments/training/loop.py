@@ -16,8 +16,8 @@ from experiments.data.batch import Batch
 from experiments.data.ledger import Ledger
 from experiments.data.loading import Batches
 from experiments.data.order import Share
-from experiments.folder import provenance
 from experiments.folder.claim import Claim
+from experiments.folder.fingerprint import run_fingerprint
 from experiments.folder.run_folder import RunFolder
 from experiments.interrupts import Interrupted, Interrupts
 from experiments.schema import Config
@@ -63,7 +63,7 @@ class Training:
         self, config: Config, folder: RunFolder, group: Group, claims: list[Claim], interrupts: Interrupts, bar: bool
     ):
         self.config, self.folder, self.group, self.claims, self.interrupts = config, folder, group, claims, interrupts
-        code = provenance.code_fingerprint()  # of what runs now, whatever is edited meanwhile
+        code = run_fingerprint(config)  # of the code that runs now, whatever is edited meanwhile
         self.device = prepare(config, group)
         # processes on machines with other compilers may read tokens otherwise
         self.sampler = " and ".join(dict.fromkeys(group.gather_objects(sampling.describe(self.device.type))))
@@ -74,9 +74,8 @@ class Training:
         self.eval_batches = self._batches(self.task.eval_set, training=False)
         self.timetable = Timetable.of(train, len(self.batches))
 
-        places = self.share.places(train.batch_size)
         self.learner = Learner(
-            config, self.task, group, self.device, places, self.timetable.steps_per_epoch, folder.path.parent
+            config, self.task, group, self.device, self.share, self.timetable.steps_per_epoch, folder.path.parent
         )
         self.ledger = Ledger(self.task.train_set, config.data.bad_image_tolerance)
         self.state = RunState(config, folder, group, claims, self.learner, self.ledger, code)

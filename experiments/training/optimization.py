@@ -12,7 +12,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from experiments.schema import Train
 
 FUSED_DEVICES = ("cpu", "cuda")
-IMPLEMENTATION = ("foreach", "fused")  # options of an optimizer that say how it computes a step, not which
+IMPLEMENTATION = ("foreach", "fused")  # optimizer options that change how a step is computed, not its result
 
 
 def peak_lr(train: Train) -> float:
@@ -38,7 +38,7 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 def build_optimizer(model: nn.Module, train: Train, groups: list[dict[str, Any]] | None = None) -> Optimizer:
     """The optimizer over ``groups`` (``decay_groups`` unless a task has others) at the peak learning rate.
 
-    A step is one kernel over all parameters where PyTorch has one.
+    A step is a single fused kernel where PyTorch has one for this optimizer.
     """
     groups = decay_groups(model, train.weight_decay) if groups is None else groups
     fused = {"fused": True} if _has_fused_step(train.optimizer, model) else {}
@@ -48,7 +48,7 @@ def build_optimizer(model: nn.Module, train: Train, groups: list[dict[str, Any]]
 
 
 def restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Loads a saved state, whichever implementation wrote it; PyTorch would go on with the one it was written by."""
+    """Loads a saved state and keeps this process's implementation; PyTorch would take over that of the writer."""
     own = {key: optimizer.defaults[key] for key in IMPLEMENTATION if key in optimizer.defaults}
     optimizer.load_state_dict({**state, "param_groups": [{**group, **own} for group in state["param_groups"]]})
 

@@ -1,4 +1,4 @@
-"""How a run ends, and where that is said: ``state.json``, ``log.txt``, and to the person in one line."""
+"""How a run ends, and where that is recorded: ``state.json``, ``log.txt``, and one line for the person."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from experiments.folder.claim import Claim
 from experiments.folder.run_folder import RunFolder
 from experiments.interrupts import Interrupted
 from experiments.training.devices import Group, LostContact
+from run_format import FAILED, INTERRUPTED, REFUSED
 
 log = logging.getLogger("experiments")
 
 
 class LogFile(logging.FileHandler):
-    """``log.txt``; a disk that is full costs lines of it, not the run."""
+    """``log.txt``. A full disk loses lines of it; the run goes on."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
@@ -28,7 +29,7 @@ class LogFile(logging.FileHandler):
 
 @contextmanager
 def logged(folder: RunFolder, group: Group) -> Iterator[None]:
-    """Everything to ``log.txt``, warnings of other processes than the first to a file of their own."""
+    """Logs to ``log.txt``; processes other than the first log their warnings to files of their own."""
     handler = LogFile(folder.log if group.first else folder.path / f"log.rank-{group.rank}.txt", delay=not group.first)
     handler.setLevel(logging.DEBUG if group.first else logging.WARNING)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
@@ -44,7 +45,7 @@ def logged(folder: RunFolder, group: Group) -> Iterator[None]:
 
 @contextmanager
 def noted(folder: RunFolder, group: Group, claims: list[Claim]) -> Iterator[None]:
-    """Leaves every ending in ``state.json`` and ``log.txt``; a traceback goes to the log, one line to the person."""
+    """Records every ending in ``state.json`` and ``log.txt``. A traceback goes to the log, one line to the person."""
 
     def note(state: str, cause: str) -> None:
         if group.first and not any(claim.lost for claim in claims):
@@ -55,20 +56,20 @@ def noted(folder: RunFolder, group: Group, claims: list[Claim]) -> Iterator[None
         yield
     except Interrupted as error:
         log.info("%s: interrupted by %s", folder.id, error)
-        note("interrupted", str(error))
+        note(INTERRUPTED, str(error))
         raise
     except KeyboardInterrupt:
-        note("interrupted", "SIGINT")
+        note(INTERRUPTED, "SIGINT")
         raise
     except Exception as error:
         refined = one_line(error, folder, group)
         cause = str(refined)
         log.error(cause) if not group.first else log.debug("%s\n%s", cause, traceback.format_exc())
-        # what was refused has changed nothing, and is tried again by the next start
-        refused = "refused" if refined.exit_code == 2 else "failed"
-        note("interrupted" if isinstance(refined, LostContact) else refused, cause)
+        # a refused run has changed nothing, and the next start tries it again
+        ending = REFUSED if refined.exit_code == 2 else FAILED
+        note(INTERRUPTED if isinstance(refined, LostContact) else ending, cause)
         if not isinstance(refined, LostContact):
-            group.leave_word(cause)
+            group.report_failure(cause)
         raise refined from error
 
 
@@ -77,8 +78,8 @@ def one_line(error: Exception, folder: RunFolder, group: Group) -> SuiteError:
     if isinstance(error, SuiteError):
         return error
     if group.lost_contact(error):
-        word = group.word_left()
-        return RunFailed(word) if word else LostContact(f"lost contact with another of the {group.size} processes")
+        cause = group.reported_failure()
+        return RunFailed(cause) if cause else LostContact(f"lost contact with another of the {group.size} processes")
     if isinstance(error, OSError) and error.filename is None and error.strerror:
         return RunFailed(f"{folder.path}: {atomic_file.reason(error)}")
     if isinstance(error, torch.OutOfMemoryError):

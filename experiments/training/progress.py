@@ -1,4 +1,4 @@
-"""What a person sees of a run while it trains: a bar on a terminal, one line per epoch elsewhere."""
+"""The progress bar of a run on a terminal, and the rate that ``status=`` shows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger("experiments")
 
 
 class Progress:
-    """Counts images and seconds; ``rate`` and ``left`` are what status shows, the bar is what a terminal shows."""
+    """Measures images per second and estimates the time left; shows both in a bar where ``bar`` is set."""
 
     def __init__(self, steps: int, batch_size: int, bar: bool):
         self.steps, self.batch_size = steps, batch_size
@@ -55,7 +55,7 @@ class Progress:
             self._bar.update(self._task, completed=step, description=where, loss=loss, rate=self._rate)
 
     def skip(self) -> None:
-        """Leaves out the time since the last step: an evaluation or a checkpoint is not training speed."""
+        """Excludes the time since the last step from the rate, e.g. after an evaluation or a checkpoint."""
         self._last = time.monotonic()
 
     @property
@@ -63,16 +63,16 @@ class Progress:
         return round(self._rate, 1)
 
     def left(self, step: int) -> float | None:
-        """Seconds of training left, evaluations not counted."""
+        """Seconds of training left, without evaluations."""
         return round((self.steps - step) * self.batch_size / self._rate, 1) if self._rate else None
 
 
 @contextmanager
-def image_bar(what: str, images: int) -> Iterator[Callable[[int], None]]:
-    """A bar over ``images`` on standard error where that is a terminal; call what it yields with how many are done."""
+def image_bar(description: str, images: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar over ``images`` on standard error if that is a terminal; yields a function that advances it."""
     from rich.console import Console
     from rich.progress import Progress as Bar
 
     with Bar(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(what, total=images)
+        task = bar.add_task(description, total=images)
         yield lambda done: bar.advance(task, done)

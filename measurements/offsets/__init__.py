@@ -1,1 +1,1 @@
-"""Where a trained model reads: its offsets on images of its own data set, their statistics, and samples of them."""
+"""Where a trained model reads: its offsets on images of its data set, their statistics, and some sampled positions."""

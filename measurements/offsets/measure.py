@@ -1,6 +1,6 @@
-"""What a trained model's offsets do, measured over its evaluation set: statistics, histograms, sampled positions.
+"""Measures the offsets of a trained model over its evaluation set: statistics, histograms, sampled positions.
 
-Everything is left as plain files (statistics.csv, histograms.csv, overlays.npz, about.json), which ``reports`` draws.
+Results are plain files (statistics.csv, histograms.csv, overlays.npz, about.json), which ``reports`` draws.
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ from experiments.data.batch import ImageBatch
 from experiments.data.ledger import Ledger
 from experiments.data.loading import Batches
 from experiments.data.registry import needs_root, pixels
-from experiments.folder import provenance
+from experiments.folder.fingerprint import run_fingerprint
 from experiments.schema import Config
 from experiments.tasks.registry import build_task
 from experiments.training.devices import Group, prepare
 from experiments.training.progress import image_bar
 from measurements.offsets.model import build
-from measurements.offsets.source import NO_OFFSETS, Source, Wanted
+from measurements.offsets.source import NO_OFFSETS, OffsetRequest, OffsetSource
 from measurements.offsets.statistics import Layer
 
-BATCH = 32  # images at a time; changes nothing but the rounding of sums
-PICTURES = 4  # images that sampled positions are kept of, spread evenly over those measured
+BATCH = 32  # images at a time; affects only the rounding of sums
+PICTURES = 4  # images whose sampled positions are saved, spread evenly over all measured images
 ABOUT = "about.json"
-VERSION = 1  # of what the files hold; rises with every change of a definition
+VERSION = 1  # of the files' definitions; raised with every change of one
 
 
-def measure(source: Source, wanted: Wanted, fresh: bool = False) -> Path:
-    """Measures a source, unless its files of the same weights and wishes are there, and returns their folder.
+def measure(source: OffsetSource, request: OffsetRequest, fresh: bool = False) -> Path:
+    """Measures a source and returns the folder of the results; results of the same weights and request are reused.
 
-    Raises ConfigError where the model predicts no offsets or the weights do not fit it.
+    Raises ConfigError if the model predicts no offsets or the weights do not fit it.
     """
-    key = {"version": VERSION, **source.key(wanted)}
-    if not fresh and _recognised(source, key):
+    key = {"version": VERSION, **source.key(request)}
+    if not fresh and _is_current(source, key):
         return source.out
     config = deepcopy(source.config)
     device = prepare(config, Group())
     model = build(source).to(device)
-    task = build_task(_limited(config, wanted.images))
-    count = min(wanted.images, len(task.eval_set))  # type: ignore[arg-type]
-    measurement = Measurement(model, wanted, count)
+    task = build_task(_limited(config, request.images))
+    count = min(request.images, len(task.eval_set))  # type: ignore[arg-type]
+    measurement = Measurement(model, request, count)
     with image_bar(source.name, count) as advance:
         for images in _images(config, task.eval_set, count, device):
             measurement.add(images)
@@ -76,33 +76,35 @@ def measure(source: Source, wanted: Wanted, fresh: bool = False) -> Path:
         "layers": [
             {"layer": layer.name, "map": list(layer.size), "stride": layer.stride} for layer in measurement.layers
         ],
-        "overlay_layer": measurement.chosen.name,
+        "overlay_layer": measurement.drawn_layer.name,
         "weights": source.weights.name,
         "weights_sha256": source.sha256,
         "trained": {kind: source.provenance.get(kind, "") for kind in ("code_fingerprint", "data_fingerprint")},
-        "code_fingerprint": provenance.code_fingerprint(),
+        "code_fingerprint": run_fingerprint(config),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     _write(source, about, measurement, config)
     return source.out
 
 
-def measure_all(sources: Mapping[str, Source | str], wanted: Wanted, fresh: bool = False) -> dict[str, Path | str]:
-    """The folder of each source; what stands in words instead of a source is passed on."""
+def measure_all(
+    sources: Mapping[str, OffsetSource | str], request: OffsetRequest, fresh: bool = False
+) -> dict[str, Path | str]:
+    """The folder of each source's results; a reason given as text instead of a source is passed on."""
     return {
-        name: measure(source, wanted, fresh) if isinstance(source, Source) else source
+        name: measure(source, request, fresh) if isinstance(source, OffsetSource) else source
         for name, source in sources.items()
     }
 
 
 class Measurement:
-    """Follows the offsets of a model while images go through it.
+    """Records the offsets of a model while images pass through it.
 
-    count: how many images there will be; the positions sampled in PICTURES of them are kept for ``wanted``'s queries.
+    count: number of images to come. For PICTURES of them, the positions that the request's queries sample are saved.
     """
 
-    def __init__(self, model: nn.Module, wanted: Wanted, count: int) -> None:
-        self.model, self.wanted = model, wanted
+    def __init__(self, model: nn.Module, request: OffsetRequest, count: int) -> None:
+        self.model, self.request = model, request
         predictors = {_layer_name(path): m for path, m in model.named_modules() if isinstance(m, OffsetPredictor)}
         if not predictors:
             raise ConfigError(NO_OFFSETS)
@@ -110,44 +112,47 @@ class Measurement:
             Layer(name, m.norm.normalized_shape[0], m.groups, m.samples, 4 * 2 ** (int(name.split("_")[1]) - 1))
             for name, m in predictors.items()
         ]
-        chosen = wanted.chosen(list(predictors))
-        self.chosen = next(layer for layer in self.layers if layer.name == chosen)
+        drawn = request.layer_of(list(predictors))
+        self.drawn_layer = next(layer for layer in self.layers if layer.name == drawn)
         self._predictors = list(predictors.values())
-        self._chosen_offsets = torch.empty(0)  # of the latest batch
+        self._drawn_offsets = torch.empty(0)  # of the latest batch
         self.seen = 0
         self.pictures = np.unique(np.linspace(0, count - 1, min(PICTURES, count)).round().astype(int))
-        self._kept: list[dict[str, Any]] = []
+        self._overlays: list[dict[str, Any]] = []
 
     @torch.inference_mode()
     def add(self, images: Tensor) -> None:
         """images: [B, 3, H, W], normalised."""
         with ExitStack() as hooks:
             for layer, predictor in zip(self.layers, self._predictors):
-                hooks.callback(predictor.register_forward_hook(self._follower(layer)).remove)
+                hooks.callback(predictor.register_forward_hook(self._recorder(layer)).remove)
             self.model(images)
         for number in self.pictures[(self.pictures >= self.seen) & (self.pictures < self.seen + len(images))]:
-            self._keep(int(number), images[number - self.seen], self._chosen_offsets[number - self.seen])
+            self._save_overlay(int(number), images[number - self.seen], self._drawn_offsets[number - self.seen])
         self.seen += len(images)
 
     def overlays(self) -> dict[str, Any]:
-        """images float32 [N, 3, h, w], normalised; indices [N]; queries [Q, 2], rows and columns of tokens; horizontal
-        and vertical float32 [N, Q, R], what each of the R reads of a query adds to its column and row, in tokens."""
-        packed = {key: np.stack([kept[key] for kept in self._kept]) for key in self._kept[0]}
-        return {**packed, "queries": self._queries(), "map": np.array(self.chosen.size)}
+        """The arrays of overlays.npz.
 
-    def _follower(self, layer: Layer) -> Any:
-        def follow(module: nn.Module, inputs: Any, offsets: Tensor) -> None:
+        images float32 [N, 3, h, w], normalised; indices [N] of the images; queries [Q, 2], rows and columns of tokens;
+        horizontal and vertical float32 [N, Q, R], the offsets in tokens of the R reads of each query.
+        """
+        packed = {key: np.stack([overlay[key] for overlay in self._overlays]) for key in self._overlays[0]}
+        return {**packed, "queries": self._queries(), "map": np.array(self.drawn_layer.size)}
+
+    def _recorder(self, layer: Layer) -> Any:
+        def record(module: nn.Module, inputs: Any, offsets: Tensor) -> None:
             layer.add(offsets)
-            if layer is self.chosen:
-                self._chosen_offsets = offsets
+            if layer is self.drawn_layer:
+                self._drawn_offsets = offsets
 
-        return follow
+        return record
 
-    def _keep(self, number: int, image: Tensor, offsets: Tensor) -> None:
+    def _save_overlay(self, number: int, image: Tensor, offsets: Tensor) -> None:
         """offsets: [H, W, 2 * R]"""
         rows, columns = torch.from_numpy(self._queries()).to(offsets.device).T
         horizontal, vertical = offsets[rows, columns].float().cpu().chunk(2, dim=-1)
-        self._kept.append(
+        self._overlays.append(
             {
                 "indices": number,
                 "images": image.float().cpu().numpy(),
@@ -157,10 +162,10 @@ class Measurement:
         )
 
     def _queries(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """The token that each query lies in, [Q, 2]."""
-        size = np.array(self.chosen.size)
+        """Row and column of the token that contains each query, [Q, 2]."""
+        size = np.array(self.drawn_layer.size)
         tokens: np.ndarray[Any, np.dtype[np.int64]] = np.minimum(
-            (np.array(self.wanted.queries) * size).astype(np.int64), size - 1
+            (np.array(self.request.queries) * size).astype(np.int64), size - 1
         )
         return tokens
 
@@ -173,23 +178,23 @@ def _images(config: Config, dataset: Any, count: int, device: torch.device) -> I
         left = count
         for batch in batches.evaluation():
             ledger.refuse(dataset, batch)
-            assert isinstance(batch, ImageBatch)  # other batches have no one image tensor to look at
+            assert isinstance(batch, ImageBatch)  # a backbone alone takes one tensor of equal images
             yield batch.images[:left]
             left -= batch.size
-            if left <= 0:  # a stream goes on
+            if left <= 0:  # a stream has no end of its own
                 return
     finally:
         batches.close()
 
 
 def _limited(config: Config, images: int) -> Config:
-    """The data set itself spreads a part of its images evenly."""
+    """The config for a part of the evaluation set; the data set spreads the part evenly over its images."""
     config.data.eval_images = min(images, config.data.eval_images or images)
     return config
 
 
-def _write(source: Source, about: dict[str, Any], measurement: Measurement, config: Config) -> None:
-    """``about.json`` comes last and holds the others' hashes: files that do not belong together are not believed."""
+def _write(source: OffsetSource, about: dict[str, Any], measurement: Measurement, config: Config) -> None:
+    """Writes all files. ``about.json`` is last and holds the hashes of the others, so that a mixture is recognised."""
     overlays = measurement.overlays()
     overlays["images"] = pixels(config.data.dataset)(torch.from_numpy(overlays["images"]))
     packed = io.BytesIO()
@@ -205,8 +210,8 @@ def _write(source: Source, about: dict[str, Any], measurement: Measurement, conf
     atomic_file.write(source.out / ABOUT, json.dumps(about, indent=1) + "\n")
 
 
-def _recognised(source: Source, key: dict[str, Any]) -> bool:
-    """Whether the files are whole and were measured with the same ``key``."""
+def _is_current(source: OffsetSource, key: dict[str, Any]) -> bool:
+    """Whether the files are complete and were measured with the same ``key``."""
     try:
         about = json.loads((source.out / ABOUT).read_text())
         whole = all(

@@ -1,4 +1,4 @@
-"""Whose offsets are measured: a finished run or a weights file; on which images, and where results lie. No torch."""
+"""The models whose offsets can be measured, finished runs and weights files, and what is to be measured. No torch."""
 
 from __future__ import annotations
 
@@ -13,30 +13,34 @@ from typing import Any
 from errors import ConfigError, RunFolderError, unknown
 from experiments.config import SHORT, get, merge, resolve, scientific, site_settings
 from experiments.data.registry import check_root
-from experiments.folder.parent import WEIGHTS, why_unfinished
+from experiments.folder.parent import why_unfinished
 from experiments.folder.run_folder import RunFolder
 from experiments.schema import FIELDS, Config
+from run_format import PROVENANCE, WEIGHTS
 
 FOLDER = "offsets"
 IMAGES = 1000  # v1 Fig. 3
 QUERIES = ((0.5, 0.5), (0.25, 0.3), (0.75, 0.7))
-PLACES = ("data.root", "data.reader")  # of a data set, which another machine may have elsewhere
-NO_OFFSETS = "this model predicts no offsets (model.offsets=zero)"
+LOCATION = ("data.root", "data.reader")  # settings that say where a data set is, which differs between machines
+NO_OFFSETS = "this model predicts no offsets"
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is to be measured. layer: whose samples are drawn over images, None for the last that predicts in stage 3;
-    queries: for which tokens, as fractions of height and width."""
+class OffsetRequest:
+    """What to measure.
+
+    images: how many. layer: the layer whose reads are drawn over images; None for the last predicting one of stage 3.
+    queries: the tokens whose reads are drawn, as fractions of height and width.
+    """
 
     images: int = IMAGES
     layer: str | None = None
     queries: tuple[tuple[float, float], ...] = QUERIES
 
     @classmethod
-    def taken_from(cls, given: dict[str, Any]) -> Wanted:
-        """Takes its own keys out of those of a command line. Raises ConfigError."""
-        images, layer, query = given.pop("images", IMAGES), given.pop("layer", None), given.pop("query", None)
+    def taken_from(cls, settings: dict[str, Any]) -> OffsetRequest:
+        """Removes the keys of a request from the settings of a command line. Raises ConfigError."""
+        images, layer, query = settings.pop("images", IMAGES), settings.pop("layer", None), settings.pop("query", None)
         if type(images) is not int or images < 1:
             raise ConfigError(f"images={images}: give a whole number of at least 1")
         if layer is not None and not re.fullmatch(r"(layer_)?\d+(_\d+)?", str(layer)):
@@ -49,20 +53,23 @@ class Wanted:
                 raise ConfigError(f"query={query}: give row and column as fractions of the image, e.g. query=[0.5,0.5]")
         return cls(images, None if layer is None else str(layer), tuple((float(y), float(x)) for y, x in pairs))
 
-    def chosen(self, layers: list[str]) -> str:
-        """The layer whose samples are drawn over images. Raises ConfigError where it does not predict offsets."""
+    def layer_of(self, layers: list[str]) -> str:
+        """The layer whose reads are drawn, among those that predict offsets. Raises ConfigError if it is not one."""
         if self.layer is None:
             return ([name for name in layers if name.startswith("layer_3_")] or layers)[-1]
         for name in layers:
-            # YAML reads 3_1 as the number 31; a stage has one digit, so the digits say it all
+            # YAML reads 3_1 as the number 31. A stage number has one digit, so the digits alone identify a layer.
             if re.sub(r"\D", "", name) == re.sub(r"\D", "", self.layer):
                 return name
         raise ConfigError(f"{unknown('layer', self.layer, layers)}; other layers reuse the offsets of the one before")
 
 
 @dataclass(frozen=True)
-class Source:
-    """name: run id, or name of the file; out: the folder of what is measured; provenance: of a run, as it noted it."""
+class OffsetSource:
+    """A trained model whose offsets can be measured.
+
+    name: run id, or name of the weights file. out: folder for the results. provenance: as the run recorded it.
+    """
 
     name: str
     config: Config
@@ -78,78 +85,87 @@ class Source:
                 digest.update(block)
         return digest.hexdigest()
 
-    def key(self, wanted: Wanted) -> dict[str, Any]:
-        """What the results depend on: where nothing of this changed, they are not measured again."""
+    def key(self, request: OffsetRequest) -> dict[str, Any]:
+        """Everything that the results depend on. They are measured again only if some of it has changed."""
         data = {key: value for key, value in scientific(self.config).items() if key.startswith(("data.", "model."))}
         return {
             "weights_sha256": self.sha256,
-            "images": wanted.images,
-            "layer": wanted.layer,
-            "queries": [list(query) for query in wanted.queries],
+            "images": request.images,
+            "layer": request.layer,
+            "queries": [list(query) for query in request.queries],
             "root": self.config.data.root,
             "experiment": self.config.experiment,
             **data,
         }
 
 
-def of_run(folder: RunFolder, given: Mapping[str, Any], site: Mapping[str, Any]) -> Source:
-    """A finished run; ``given`` and ``site`` say how this machine executes and where its data are.
+def of_run(folder: RunFolder, settings: Mapping[str, Any], site: Mapping[str, Any]) -> OffsetSource:
+    """A finished run. ``settings`` and ``site`` say how this machine executes and where its data are.
 
     Raises ConfigError or RunFolderError in one line.
     """
     frozen = folder.config()
-    merge(given)  # refuses what the schema does not know
-    for key in given:
+    merge(settings)  # refuses unknown keys
+    for key in settings:
         if FIELDS[(long := SHORT.get(key, key))].metadata["scientific"]:
             raise ConfigError(
                 f"offsets={folder.id} measures the run as it is, and {key} would change it; for other settings give "
                 f"its weights file: offsets={folder.path / WEIGHTS} experiment={frozen.experiment} {long}=…"
             )
-    here = site_settings(site, frozen.data.dataset)
+    local = site_settings(site, frozen.data.dataset)
     if frozen.data.root and Path(frozen.data.root).exists():
-        here = {key: value for key, value in here.items() if key not in PLACES}
-    config = merge({key: get(frozen, key) for key in FIELDS}, here, given)
-    return of_planned(folder, config)
+        local = {key: value for key, value in local.items() if key not in LOCATION}
+    return of_planned(folder, merge({key: get(frozen, key) for key in FIELDS}, local, settings))
 
 
-def of_sweep(runs: Mapping[str, Config], runs_dir: Path) -> dict[str, Source | str]:
-    """The runs of a sweep, by id, and in words why one of them has nothing to measure."""
-    found: dict[str, Source | str] = {}
-    for run, config in runs.items():
-        try:
-            found[run] = of_planned(RunFolder(runs_dir / run), config)
-        except (ConfigError, RunFolderError) as error:
-            found[run] = str(error).removeprefix(f"offsets={run}: ")
-    return found
+def of_sweep(runs: Mapping[str, Config], runs_dir: Path) -> dict[str, OffsetSource | str]:
+    """The runs of a sweep by id; for a run that has nothing to measure, the reason as text."""
+    folders = {run: RunFolder(runs_dir / run) for run in runs}
+    return {run: _why_nothing(folders[run], config) or of_planned(folders[run], config) for run, config in runs.items()}
 
 
-def of_planned(folder: RunFolder, config: Config) -> Source:
-    """A run whose config is known, e.g. from a sweep's plan. Raises ConfigError where there is nothing to measure."""
-    if not folder.finished():
-        raise RunFolderError(f"offsets={folder.id}: {why_unfinished(folder)}")
-    if config.model.offsets == "zero":
-        raise ConfigError(f"offsets={folder.id}: {NO_OFFSETS}")
-    weights = folder.path / WEIGHTS
-    if not weights.is_file():
-        raise RunFolderError(f"offsets={folder.id}: that run is done, but its {WEIGHTS} is gone")
+def of_planned(folder: RunFolder, config: Config) -> OffsetSource:
+    """A run whose config is known, e.g. from a sweep's plan.
+
+    Raises RunFolderError if there is nothing to measure, and DataError if its images are missing.
+    """
+    if reason := _why_nothing(folder, config):
+        raise RunFolderError(f"offsets={folder.id}: {reason}")
     check_root(config)
-    return Source(folder.id, config, weights, folder.path / FOLDER, folder.read_json("provenance.json"))
+    out, provenance = folder.path / FOLDER, folder.read_json(PROVENANCE)
+    return OffsetSource(folder.id, config, folder.path / WEIGHTS, out, provenance)
 
 
-def of_file(name: str, runs_dir: Path, given: Mapping[str, Any], site: Mapping[str, Any]) -> Source:
-    """A weights file of ours or a released checkpoint; ``given`` names a recipe (``experiment=``) and its settings."""
+def of_file(name: str, runs_dir: Path, settings: Mapping[str, Any], site: Mapping[str, Any]) -> OffsetSource:
+    """A weights file of ours or a released checkpoint. ``settings``: a recipe (``experiment=``) and changes to it."""
     weights = Path(name).expanduser()
     if not weights.is_file():
         raise ConfigError(f"offsets={name}: no such file")
-    settings = dict(given)
-    experiment = str(settings.pop("experiment", "imagenet"))
-    # where a training starts from does not matter to weights that are there
-    config = resolve(experiment, {"init": None}, settings, site=site)
-    if config.model.offsets == "zero":
-        raise ConfigError(f"offsets={name}: {NO_OFFSETS}")
+    overrides = dict(settings)
+    experiment = str(overrides.pop("experiment", "imagenet"))
+    # the weights exist, so it does not matter what their training started from
+    config = resolve(experiment, {"init": None}, overrides, site=site)
+    if reason := _why_no_offsets(config):
+        raise ConfigError(f"offsets={name}: {reason}")
     check_root(config)
-    source = Source(weights.name, config, weights.resolve(), runs_dir)
+    source = OffsetSource(weights.name, config, weights.resolve(), runs_dir)
     return replace(source, out=runs_dir / FOLDER / f"{weights.stem}-{source.sha256[:8]}")
+
+
+def _why_nothing(folder: RunFolder, config: Config) -> str | None:
+    """Why a run has nothing to measure; None if it has."""
+    if not folder.finished():
+        return why_unfinished(folder)
+    if not (folder.path / WEIGHTS).is_file():
+        return f"the run is done, but its {WEIGHTS} is missing"
+    return _why_no_offsets(config)
+
+
+def _why_no_offsets(config: Config) -> str | None:
+    model = config.model
+    if model.offsets is None:  # a network of timm, or a mixer other than ATM
+        return f"{NO_OFFSETS} ({f'model.mixer={model.mixer}' if model.mixer else f'model={model.name}'})"
+    return f"{NO_OFFSETS} (model.offsets=zero)" if model.offsets == "zero" else None
 
 
 def _is_fraction(number: object) -> bool:

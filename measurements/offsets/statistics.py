@@ -1,4 +1,4 @@
-"""Sums and counts over the offsets of one layer, batch by batch: what they take up does not grow with the data set."""
+"""Sums and counts over the offsets of one layer, added up by batches: memory does not grow with the data set."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ BINS_PER_TOKEN = 4
 
 @dataclass
 class Layer:
-    """All offsets that one predictor gives. name: ``layer_i_j``, stage i and block j counted from 1, as in the papers.
+    """All offsets of one predictor.
 
-    channels: of its map; groups: offsets per token, direction and sample, each read by channels / groups channels;
-    stride: px of the image per token.
+    name: ``layer_i_j``, stage i and block j counted from 1, as in the papers. channels: of its map.
+    groups: offsets per token, direction and sample; channels / groups channels share one. stride: pixels per token.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Layer:
     def add(self, offsets: Tensor) -> None:
         """offsets: [B, H, W, 2 * samples * groups] in tokens, the horizontal half first.
 
-        Raises RunFailed for offsets that are not numbers, and for a map of another size than before.
+        Raises RunFailed for offsets that are not finite and for a map whose size differs from that of earlier maps.
         """
         sizes = (offsets.shape[2], offsets.shape[1])  # along each direction
         if not self.sides:
@@ -51,7 +51,7 @@ class Layer:
         return self.sides[1].size, self.sides[0].size
 
     def statistics(self) -> list[dict[str, Any]]:
-        """A row per direction and scope; docs/offsets.md says what the columns mean."""
+        """One row per direction and scope; docs/offsets.md defines the columns."""
         described = {
             "layer": self.name,
             "channels": self.channels,
@@ -75,7 +75,7 @@ class Layer:
         return rows
 
     def histograms(self) -> list[dict[str, Any]]:
-        """Reads of the centre token per bin [left, right) in tokens; the first and last row are what lies outside."""
+        """Reads of the centre token per bin [left, right) in tokens; the first and last row count reads outside."""
         sharing = self.channels // self.groups
         return [
             {"layer": self.name, "direction": direction, "left": left, "right": right, "reads": sharing * count}
@@ -93,16 +93,16 @@ class Side:
 
     def add(self, offsets: Tensor, dim: int) -> None:
         """offsets: float64 [B, H, W, R]; dim: the axis they move along."""
-        here = torch.arange(self.size, dtype=offsets.dtype, device=offsets.device)
-        here = here.reshape(1, 1, -1) if dim == 2 else here.reshape(1, -1, 1)
-        self.all.add(offsets.flatten(0, 2), here.expand(offsets.shape[:3]).flatten())
+        index = torch.arange(self.size, dtype=offsets.dtype, device=offsets.device)
+        index = index.reshape(1, 1, -1) if dim == 2 else index.reshape(1, -1, 1)
+        self.all.add(offsets.flatten(0, 2), index.expand(offsets.shape[:3]).flatten())
         centre = offsets[:, offsets.shape[1] // 2, offsets.shape[2] // 2]
-        self.centre.add(centre, torch.full((len(centre),), float(self.size // 2), dtype=offsets.dtype).to(here.device))
+        self.centre.add(centre, torch.full((len(centre),), float(self.size // 2), dtype=offsets.dtype).to(index.device))
         self.histogram.add(centre)
 
 
 class Sums:
-    """What the statistics of a set of tokens are made of; ``size`` tokens lie along their axis."""
+    """The sums that the statistics of a set of tokens are computed from; ``size`` tokens lie along their axis."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -111,9 +111,9 @@ class Sums:
         self.low, self.high = math.inf, -math.inf
         self.totals: Tensor | None = None  # sum and sum of squares per read, [2, R]
 
-    def add(self, offsets: Tensor, here: Tensor) -> None:
-        """offsets: float64 [N, R], what each of N tokens adds to its own index ``here`` [N] for each of its R reads."""
-        position = offsets + here[:, None]
+    def add(self, offsets: Tensor, index: Tensor) -> None:
+        """offsets: float64 [N, R], of each of the R reads of N tokens; index: [N], of each token along the axis."""
+        position = offsets + index[:, None]
         totals = torch.stack([offsets.sum(0), offsets.square().sum(0)])
         self.totals = totals if self.totals is None else self.totals + totals
         self.tokens += len(offsets)
@@ -144,7 +144,7 @@ class Sums:
 
 
 class Histogram:
-    """Offsets of the centre token, over all that it could reach: from -(size // 2) to size - 1 - size // 2."""
+    """Offsets of the centre token over the whole range that it can reach: -(size // 2) to size - 1 - size // 2."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -158,7 +158,7 @@ class Histogram:
         self.below += int(below.sum())
         self.above += int(above.sum())
         inside = (position[~below & ~above] * BINS_PER_TOKEN).floor().long()
-        # the last token belongs to the last bin
+        # the upper edge of the range belongs to the last bin
         self.counts += torch.bincount(inside.clamp(max=len(self.counts) - 1), minlength=len(self.counts))
 
     def bins(self) -> list[tuple[float, float, int]]:

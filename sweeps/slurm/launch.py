@@ -1,4 +1,4 @@
-"""Submits what is missing of a plan and is through: what is done, queued or running is left alone."""
+"""Submits the missing runs of a plan and exits; runs that are done, queued or running are left alone."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ import atomic_file
 from errors import RunFolderError, WriteError
 from experiments.data.registry import check_root
 from experiments.folder.claim import holder_of, take
-from experiments.folder.provenance import code_fingerprint
 from experiments.folder.run_folder import RunFolder
-from sweeps import snapshot
+from run_format import DONE, FAILED, RUNNING
+from sweeps import run_code, snapshot
 from sweeps.plan import Plan, PlannedRun
 from sweeps.slurm import shared
-from sweeps.slurm.batches import Batch, deal, executor, submit, unbroken
+from sweeps.slurm.batches import JobBatch, deal, executor, submit, unbroken
 from sweeps.slurm.cluster import USUAL_ARRAY_SIZE, Cluster, Limits, SlurmError
 from sweeps.slurm.job import TrainRun
 from sweeps.slurm.resources import Resources
 from sweeps.slurm.submissions import FOLDER, Submission, SubmittedRun, find, known
-from sweeps.status import DONE, FAILED, RUNNING, describe
+from sweeps.status import describe
 
 
 @dataclass
-class Outcome:
-    """Run ids by what this launch did about them."""
+class SubmissionOutcome:
+    """Run ids by what happened to them in this launch."""
 
     done: list[str] = field(default_factory=list)
     submitted: dict[str, str] = field(default_factory=dict)  # with their jobs
     left_alone: dict[str, str] = field(default_factory=dict)  # queued or running, with their state
-    skipped_failed: list[str] = field(default_factory=list)  # failed earlier and not asked to be tried again
-    waiting: dict[str, str] = field(default_factory=dict)  # not submitted: parents without a job to wait for
+    skipped_failed: list[str] = field(default_factory=list)  # failed earlier and not to be tried again
+    waiting: dict[str, str] = field(default_factory=dict)  # not submitted: their parents have no job to wait for
     problem: str | None = None  # why not all could be submitted
 
     @property
@@ -49,51 +49,57 @@ def launch(
     retry_failed: bool = False,
     force: bool = False,
     say: Callable[[str], None] = print,
-) -> Outcome:
+    at: str | None = None,
+    new_code: bool = False,
+) -> SubmissionOutcome:
     """Submits every run of the plan that is not finished, queued or running, and returns.
 
-    max_parallel: runs at a time, of those submitted now. force: go on with checkpoints that other code wrote.
-    Raises SuiteError for whatever is wrong before anything is submitted. Where Slurm refuses in the middle, what was
-    submitted stays, and the outcome says so.
+    max_parallel: runs at a time, of those submitted now. force: go on with checkpoints that other code wrote. at,
+    new_code: which code, as ``sweeps.run_code.choose`` takes them.
+    Raises SuiteError for every cause known before anything is submitted. Where Slurm refuses a later batch, the
+    submitted ones stay, and the outcome names the problem.
     """
     with _alone(runs_dir):
-        found = find(runs_dir, plan.distinct(), cluster)
-        outcome, missing, alive = choose(plan, runs_dir, found, retry_failed)
+        submitted = find(runs_dir, plan.distinct(), cluster)
+        outcome, missing, alive = choose(plan, runs_dir, submitted, retry_failed)
         if not missing:
             return outcome
         limits = cluster.limits()
         refuse_unfit(missing, runs_dir, limits)
+        code = run_code.choose(plan, missing, runs_dir, at, new_code, force)
         if not force:
-            refuse_other_code(missing, runs_dir)
-        submission = Submission(runs_dir, plan.sweep, snapshot.take(runs_dir / FOLDER / "code"))
+            code.refuse_other_code(runs_dir)
+        submission = Submission(runs_dir, plan.sweep)
         waits = _waits(missing, runs_dir)
-        batches = deal(missing, waits, limits.max_array_size, max_parallel, _prefix(plan, submission))
+        batches = deal(missing, code.copies, waits, limits.max_array_size, max_parallel, _prefix(plan, submission))
         _try(batches, submission, cluster)
-        cluster.cancel([found[run.id].id for run in missing if run.id in found and found[run.id].alive])
+        cluster.cancel([submitted[run.id].id for run in missing if run.id in submitted and submitted[run.id].alive])
         for run in missing:
-            RunFolder(runs_dir / run.id).freeze(run.config)
-        run_jobs = {run: submitted.id for run, submitted in alive.items()}
+            code.freeze(RunFolder(runs_dir / run.id), run.config)
+        for line in code.describe():
+            say(line)
+        run_jobs = {run: newest.id for run, newest in alive.items()}
         _hand_over(batches, submission, runs_dir, run_jobs, force, outcome, say)
     return outcome
 
 
 def _hand_over(
-    batches: list[Batch],
+    batches: list[JobBatch],
     submission: Submission,
     runs_dir: Path,
     run_jobs: dict[str, str],
     force: bool,
-    outcome: Outcome,
+    outcome: SubmissionOutcome,
     say: Callable[[str], None],
 ) -> None:
-    """Submits the batches in their order, writing down each number at once; stops where Slurm refuses."""
+    """Submits the batches in order and writes down each job number at once; stops where Slurm refuses."""
     jobs: dict[str, str] = {}
     submission.write(batches, jobs)
     for batch in batches:
         calls = [TrainRun(runs_dir / run, Path.cwd(), force) for run in batch.runs]
         try:
             with unbroken():
-                number = submit(executor(batch, submission.folder, submission.code, jobs, run_jobs), calls)
+                number = submit(executor(batch, submission.folder, jobs, run_jobs), calls)
                 jobs[batch.name] = number
                 submission.write(batches, jobs)
         except (SlurmError, WriteError) as error:
@@ -108,31 +114,31 @@ def _hand_over(
 
 def scripts(
     plan: Plan, runs_dir: Path, cluster: Cluster | None, max_parallel: int | None, retry_failed: bool
-) -> list[tuple[Batch, str]]:
-    """What ``launch`` would submit, as batch scripts; nothing is written. cluster: None where there is no Slurm."""
-    found = find(runs_dir, plan.distinct(), cluster) if cluster else known(runs_dir, plan.distinct())[0]
-    _, missing, alive = choose(plan, runs_dir, found, retry_failed)
+) -> list[tuple[JobBatch, str]]:
+    """The batch scripts that ``launch`` would submit; nothing is written. cluster: None where there is no Slurm."""
+    submitted = find(runs_dir, plan.distinct(), cluster) if cluster else known(runs_dir, plan.distinct())[0]
+    _, missing, alive = choose(plan, runs_dir, submitted, retry_failed)
     limits = cluster.limits() if cluster else None
     if limits:
         refuse_unfit(missing, runs_dir, limits)
-    submission = Submission(runs_dir, plan.sweep, runs_dir / FOLDER / "code" / "SNAPSHOT")
+    submission = Submission(runs_dir, plan.sweep)
     largest = limits.max_array_size if limits else USUAL_ARRAY_SIZE
-    batches = deal(missing, _waits(missing, runs_dir), largest, max_parallel, _prefix(plan, submission))
+    copies = {run.id: runs_dir / snapshot.COPIES / "COPY" for run in missing}
+    batches = deal(missing, copies, _waits(missing, runs_dir), largest, max_parallel, _prefix(plan, submission))
     numbers = {batch.name: f"JOB_{batch.name}" for batch in batches}
-    run_jobs = {run: submitted.id for run, submitted in alive.items()}
+    run_jobs = {run: newest.id for run, newest in alive.items()}
     run_jobs |= {run: batch.job_of(run, numbers[batch.name]) for batch in batches for run in batch.runs}
-    made = [executor(batch, submission.folder, submission.code, numbers, run_jobs) for batch in batches]
-    return [(batch, one.text(len(batch.runs))) for batch, one in zip(batches, made)]
+    return [(batch, executor(batch, submission.folder, numbers, run_jobs).text(len(batch.runs))) for batch in batches]
 
 
 def choose(
-    plan: Plan, runs_dir: Path, found: Mapping[str, SubmittedRun], retry_failed: bool
-) -> tuple[Outcome, list[PlannedRun], dict[str, SubmittedRun]]:
-    """What is to be submitted, what is not and why, and the jobs that live and know what to run."""
-    alive = {run: submitted for run, submitted in found.items() if submitted.alive and submitted.has_call}
-    outcome = Outcome()
+    plan: Plan, runs_dir: Path, submitted: Mapping[str, SubmittedRun], retry_failed: bool
+) -> tuple[SubmissionOutcome, list[PlannedRun], dict[str, SubmittedRun]]:
+    """The outcome for runs that are not submitted, the runs to submit, and the live jobs that have a call."""
+    alive = {run: newest for run, newest in submitted.items() if newest.alive and newest.has_call}
+    outcome = SubmissionOutcome()
     missing: dict[str, PlannedRun] = {}
-    rows = {row.run: row for row in describe(plan, runs_dir, found)}
+    rows = {row.run: row for row in describe(plan, runs_dir, submitted)}
     for run in plan.distinct().values():
         row = rows[run.id]
         if row.state == DONE:
@@ -153,33 +159,18 @@ def choose(
 
 
 def refuse_unfit(runs: list[PlannedRun], runs_dir: Path, limits: Limits) -> None:
-    """Raises SuiteError for data, resources or folders with which a run could not be run."""
+    """Raises SuiteError for data, resources or folders with which a run would fail."""
     for resources in dict.fromkeys(Resources.of(run.config) for run in runs):
         resources.check(limits)
     for run in runs:
         check_root(run.config)
     if runs and not runs[0].config.slurm.shared:
         shared.check(runs_dir, "runs_dir", limits)
-        if not Path(sys.prefix).is_relative_to("/usr"):  # nodes have what belongs to the system
+        if not Path(sys.prefix).is_relative_to("/usr"):  # nodes have the packages of the system
             shared.check(Path(sys.prefix), "the Python environment", limits)
 
 
-def refuse_other_code(runs: list[PlannedRun], runs_dir: Path) -> None:
-    """Raises RunFolderError for runs that would refuse to go on, which they would say only when their turn comes."""
-    now = code_fingerprint()
-    other = []
-    for folder in (RunFolder(runs_dir / run.id) for run in runs):
-        began_with = folder.read_json("provenance.json").get("code_fingerprint", now)
-        if now not in began_with.split("+") and any(folder.checkpoints.glob("step-*")):
-            other.append(folder.id)
-    if other:
-        raise RunFolderError(
-            f"{len(other)} runs began with other code (atm/ or experiments/ changed since), e.g. {other[0]}; go back "
-            "to that code, or go on with --force, which marks them and keeps them out of averages"
-        )
-
-
-def described(batch: Batch, number: str) -> str:
+def described(batch: JobBatch, number: str) -> str:
     if len(batch.runs) == 1:
         return f"job {number}: {batch.runs[0]}" + (f", after {batch.parents[0]}" if batch.parents else "")
     limit = f", at most {batch.at_once} at a time" if batch.at_once else ""
@@ -192,16 +183,16 @@ def _waits(runs: list[PlannedRun], runs_dir: Path) -> dict[str, str]:
 
 
 def _prefix(plan: Plan, submission: Submission) -> str:
-    """Of job names, which find a submission again whatever was lost of it."""
+    """Of job names, by which the jobs of a submission are found again if its record is incomplete."""
     return f"{plan.sweep}.{submission.id}"
 
 
-def _try(batches: list[Batch], submission: Submission, cluster: Cluster) -> None:
-    """Asks Slurm whether it would ever run each kind of batch. Raises SlurmError."""
+def _try(batches: list[JobBatch], submission: Submission, cluster: Cluster) -> None:
+    """Asks Slurm whether it would accept each kind of batch. Raises SlurmError."""
     for resources in dict.fromkeys(batch.resources for batch in batches):
-        batch = Batch("try", resources, ("try",))
+        batch = JobBatch("try", resources, ("try",), submission.folder)
         script = submission.folder / "try.sh"
-        atomic_file.write(script, executor(batch, submission.folder, submission.folder, {}, {}).text(1) + "\n")
+        atomic_file.write(script, executor(batch, submission.folder, {}, {}).text(1) + "\n")
         try:
             cluster.check(script)
         except SlurmError:
@@ -213,14 +204,14 @@ def _try(batches: list[Batch], submission: Submission, cluster: Cluster) -> None
 
 @contextmanager
 def _alone(runs_dir: Path) -> Iterator[None]:
-    """One launch at a time: two that chose together would submit everything twice."""
+    """One launch at a time: two that chose runs at the same time would submit all of them twice."""
     folder = runs_dir / FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunFolderError(f"cannot write {folder}: {atomic_file.reason(error)}") from None
     if holder := holder_of(folder):
-        raise RunFolderError(f"another launch is submitting into {runs_dir}: {holder}; try again when it is through")
+        raise RunFolderError(f"another launch is submitting into {runs_dir}: {holder}; try again when it has finished")
     claim = take(folder)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Times set-ups where they will run: a short job of one device for each that has not been timed."""
+"""Times set-ups where they will run: a short job on one device for each set-up without a rate."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from sweeps import snapshot
 from sweeps.plan import Plan, PlannedRun
 from sweeps.price import Price, known
 from sweeps.rates import ON_SLURM, PRICES, Rates, Setup
-from sweeps.slurm.batches import Batch, executor, submit, unbroken
+from sweeps.slurm.batches import JobBatch, executor, submit, unbroken
 from sweeps.slurm.cluster import Cluster, SlurmError
 from sweeps.slurm.job import TimeRun
 from sweeps.slurm.launch import refuse_unfit
 from sweeps.slurm.resources import Resources
-from sweeps.slurm.submissions import FOLDER, Submission
+from sweeps.slurm.submissions import Submission
 
-MINUTES = 30  # at most, of a job that takes one or two
+MINUTES = 30  # time limit of a job that takes one or two
 POLL_SECONDS = 1.0  # between looks at the files
 ASK_SECONDS = 15.0  # between questions to Slurm
-LATE_SECONDS = 20.0  # by which a file may be seen after the end of the job that wrote it
+LATE_SECONDS = 20.0  # after the end of a job, until its file must be visible
 
 
 def estimate_on_slurm(
@@ -41,16 +41,15 @@ def estimate_on_slurm(
 ) -> Price:
     """``sweeps.price.estimate`` with rates from the nodes that the runs will get.
 
-    max_parallel: probes at a time; those that share a machine without cores of their own slow one another down.
-    Waits for the jobs; a signal cancels them. Raises SuiteError where a probe cannot be submitted, or fails; what was
-    measured by then is kept.
+    max_parallel: probes at a time; probes that share the cores of a machine slow one another down.
+    Waits for the jobs; a signal cancels them. Raises SuiteError where a probe cannot be submitted, or fails; rates
+    measured by then are kept.
     """
     rates = Rates(runs_dir / PRICES)
     missing = rates.missing(list(plan.distinct().values()), ON_SLURM, fresh)
     if missing:
         refuse_unfit([run for _, run in missing], runs_dir, cluster.limits())
-        submission = Submission(runs_dir, plan.sweep, snapshot.take(runs_dir / FOLDER / "code"))
-        _measure(missing, rates, submission, cluster, max_parallel, say)
+        _measure(missing, rates, snapshot.take(runs_dir), Submission(runs_dir, plan.sweep), cluster, max_parallel, say)
     price = known(plan, runs_dir, ON_SLURM)
     assert price is not None
     return price
@@ -59,12 +58,13 @@ def estimate_on_slurm(
 def _measure(
     missing: list[tuple[Setup, PlannedRun]],
     rates: Rates,
+    code: Path,
     submission: Submission,
     cluster: Cluster,
     max_parallel: int | None,
     say: Callable[[str], None],
 ) -> None:
-    """Submits a probe for each set-up and keeps each rate as it comes."""
+    """Submits a probe for each set-up and stores each rate as it arrives."""
     jobs: dict[str, str] = {}  # by run id
     by_name: dict[str, str] = {}
     try:
@@ -72,21 +72,22 @@ def _measure(
             for number, (_, run) in enumerate(missing):
                 config, out = submission.folder / f"{run.id}.yaml", submission.folder / f"{run.id}.json"
                 atomic_file.write(config, write_yaml(run.config.as_dict()))
-                batch = Batch(f"price.{submission.id}.{number}", _one_device(Resources.of(run.config)), (run.id,))
+                resources = _one_device(Resources.of(run.config))
+                batch = JobBatch(f"price.{submission.id}.{number}", resources, (run.id,), code)
                 if max_parallel and number >= max_parallel:
                     batch = replace(batch, after=(f"price.{submission.id}.{number - max_parallel}",))
-                made = executor(batch, submission.folder, submission.code, by_name, {})
+                submitting = executor(batch, submission.folder, by_name, {})
                 with unbroken():
-                    by_name[batch.name] = jobs[run.id] = submit(made, [TimeRun(config, out, Path.cwd())])
+                    by_name[batch.name] = jobs[run.id] = submit(submitting, [TimeRun(config, out, Path.cwd())])
                 say(f"job {jobs[run.id]} times {run.arm}")
             _wait(missing, rates, jobs, submission.folder, cluster, interrupts)
     finally:
         if jobs:
-            cluster.cancel(list(jobs.values()))  # those that ended do not mind
+            cluster.cancel(list(jobs.values()))  # no matter that some have ended
 
 
 def _one_device(resources: Resources) -> Resources:
-    """A probe trains one device's share of the batch."""
+    """The resources of a probe, which trains one device's share of the batch."""
     return replace(
         resources,
         nodes=1,
@@ -105,7 +106,7 @@ def _wait(
     cluster: Cluster,
     interrupts: Interrupts,
 ) -> None:
-    """Until every probe has told its rate. Raises RunFailed where some end without, once the others are through."""
+    """Waits until every probe has written its rate. Raises RunFailed for probes that ended without one, at the end."""
     waiting = {run.id: (setup, run) for setup, run in missing}
     ended: dict[str, float] = {}  # runs whose jobs were seen to have ended, and when
     failed = []
@@ -113,7 +114,7 @@ def _wait(
     while waiting:
         if interrupts.received:
             raise Interrupted(interrupts.received)
-        os.utime(folder)  # a network file system then looks again for what the jobs wrote
+        os.utime(folder)  # makes a network file system look again for files of the jobs
         for run_id, (setup, run) in list(waiting.items()):
             out = folder / f"{run_id}.json"
             if out.is_file():
@@ -132,4 +133,4 @@ def _wait(
                         ended.setdefault(run_id, asked)
         time.sleep(POLL_SECONDS)
     if failed:
-        raise RunFailed(f"jobs that were to time a set-up ended without a result: {', '.join(failed)}")
+        raise RunFailed(f"jobs that timed a set-up ended without a result: {', '.join(failed)}")

@@ -219,8 +219,8 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, small_scenes, other, s
 def test_a_checkpoint_of_other_code_is_refused_unless_forced(tmp_path, small_scenes, monkeypatch):
     folder = killed(frozen(tmp_path / "runs", {**small_scenes, "train.epochs": 20}), 4)
     before = sorted(folder.checkpoints.iterdir())
-    monkeypatch.setattr(loop.provenance, "code_fingerprint", lambda *_: "another")
-    with pytest.raises(RunFolderError, match=r"was written by other code .* --force"):
+    monkeypatch.setattr(loop, "run_fingerprint", lambda config: "another")
+    with pytest.raises(RunFolderError, match=r"was written by other code.* --force"):
         loop.run(folder)
     assert sorted(folder.checkpoints.iterdir()) == before
     assert loop.run(folder, force=True)["notes"] == ["resumed with other code than it started with"]

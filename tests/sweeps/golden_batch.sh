@@ -3,7 +3,7 @@
 # Parameters
 #SBATCH --account=vision
 #SBATCH --array=0-13%4
-#SBATCH --chdir=TMP/runs/slurm/code/SNAPSHOT
+#SBATCH --chdir=TMP/runs/code/COPY
 #SBATCH --constraint='a100|h100'
 #SBATCH --cpus-per-task=8
 #SBATCH --error=TMP/runs/slurm/ID/%A_%a_0_log.err

@@ -1,4 +1,4 @@
-"""The parts of a launch on Slurm by themselves: how runs are dealt out, what Slurm's words mean, what a job decides."""
+"""Parts of a launch on Slurm: how runs are distributed, how Slurm's output is read, what a job decides."""
 
 from __future__ import annotations
 
@@ -11,22 +11,26 @@ from pathlib import Path
 import pytest
 
 from experiments.config import ROOT
-from experiments.folder.provenance import checkout, code_fingerprint
+from experiments.folder.fingerprint import code_fingerprint
+from experiments.folder.provenance import checkout
 from experiments.folder.run_folder import RunFolder
+from run_format import CANCELLED
 from sweeps import snapshot
 from sweeps.plan import load
 from sweeps.slurm import attempts, batches, job, shared
-from sweeps.slurm.batches import Batch, deal
+from sweeps.slurm.batches import JobBatch, deal
 from sweeps.slurm.cluster import Limits, Situation, _queued, _tasks, minutes
 from sweeps.slurm.job import why_interrupted
 from sweeps.slurm.resources import Resources
 from tests.sweeps.conftest import SMALL
 
+CODE = Path("/code")
+
 
 @pytest.mark.parametrize("max_parallel", [1, 2, 3, 5, 40])
 @pytest.mark.parametrize("sizes", [[4], [4, 4, 1], [2, 1], [1, 1, 1, 1]])
 def test_no_more_runs_than_asked_for_can_run_at_a_time(max_parallel, sizes):
-    """Plays the queue of a cluster without end: whatever may start does."""
+    """Simulates the queue of an endless cluster, where every job that may start does."""
     runs = load("ablation_offsets", "smoke", SMALL, list(range(3))).runs[: sum(sizes)]
     place = 0
     for number, size in enumerate(sizes):
@@ -34,7 +38,7 @@ def test_no_more_runs_than_asked_for_can_run_at_a_time(max_parallel, sizes):
             run.config.slurm.time_minutes += number
         place += size
     waits = {run.id: "parent" for run in runs[-2:]} if sizes[0] == 4 else {}
-    dealt = deal(runs, waits, 3, max_parallel, "name")
+    dealt = deal(runs, dict.fromkeys([run.id for run in runs], CODE), waits, 3, max_parallel, "name")
     assert sorted(run for batch in dealt for run in batch.runs) == sorted(run.id for run in runs)
     left = {batch.name: list(batch.runs) for batch in dealt}
     rounds = 0
@@ -52,7 +56,14 @@ def test_no_more_runs_than_asked_for_can_run_at_a_time(max_parallel, sizes):
 
 
 def test_without_a_limit_nothing_waits_for_another(plan):
-    assert all(not batch.after and batch.at_once is None for batch in deal(plan.runs, {}, 3, None, "name"))
+    dealt = deal(plan.runs, {run.id: CODE for run in plan.runs}, {}, 3, None, "name")
+    assert all(not batch.after and batch.at_once is None for batch in dealt)
+
+
+def test_runs_with_another_copy_of_the_code_are_an_array_of_their_own(plan):
+    copies = {run.id: CODE for run in plan.runs} | {run.id: Path("/older") for run in plan.runs[:2]}
+    dealt = deal(plan.runs, copies, {}, 1001, None, "name")
+    assert [(batch.code, len(batch.runs)) for batch in dealt] == [(Path("/older"), 2), (CODE, 5)]
 
 
 def test_network_file_systems_are_taken_as_shared(monkeypatch, tmp_path):
@@ -81,23 +92,23 @@ def test_gpus_follow_the_processes_unless_they_are_set():
 
 
 @pytest.mark.parametrize(
-    ("number", "found", "why"),
+    ("signal_name", "circumstances", "cause"),
     [
         ("SIGUSR2", Situation(0, True, 10.0), attempts.PREEMPTED),
         ("SIGTERM", Situation(0, True, 10.0), attempts.PREEMPTED),
         ("SIGUSR2", Situation(0, False, 100.0), attempts.TIMED_OUT),
-        ("SIGUSR2", Situation(0, False, 5000.0), attempts.PREEMPTED),  # by whoever sends it without a word
-        ("SIGUSR2", None, attempts.TIMED_OUT),  # counted against the cap, so it cannot go on for ever
-        ("SIGTERM", Situation(0, False, 100.0), attempts.CANCELLED),
+        ("SIGUSR2", Situation(0, False, 5000.0), attempts.PREEMPTED),  # by somebody who sends it without notice
+        ("SIGUSR2", None, attempts.TIMED_OUT),  # counted towards the limit, so that it ends
+        ("SIGTERM", Situation(0, False, 100.0), CANCELLED),
         ("SIGTERM", Situation(1, False, None), attempts.RESTARTED),
-        ("SIGTERM", None, attempts.CANCELLED),
+        ("SIGTERM", None, CANCELLED),
     ],
 )
-def test_why_a_job_is_asked_to_stop(number, found, why):
-    assert why_interrupted(number, found, restarts=0, signal_seconds=120) == why
+def test_why_a_job_is_asked_to_stop(signal_name, circumstances, cause):
+    assert why_interrupted(signal_name, circumstances, restarts=0, signal_seconds=120) == cause
 
 
-def test_attempts_are_counted_from_what_jobs_said(tmp_path):
+def test_attempts_are_counted_from_the_entries_of_jobs(tmp_path):
     folder = RunFolder(tmp_path)
     for restarts in range(3):
         attempts.started(folder, "7_1", restarts, "n")
@@ -136,27 +147,18 @@ def test_a_requeue_is_asked_for_until_the_controller_answers(plan, tmp_path, mon
 
 
 def test_a_snapshot_is_the_sources_and_their_commit(tmp_path):
-    one, again = (snapshot.take(tmp_path / "code") for _ in range(2))
-    assert one == again and [path.name for path in (tmp_path / "code").iterdir()] == [one.name]
-    assert code_fingerprint(one) == code_fingerprint(ROOT)
-    assert checkout(one) == checkout(ROOT)
+    first, again = (snapshot.take(tmp_path) for _ in range(2))
+    assert first == again and [path.name for path in (tmp_path / "code").iterdir()] == [first.name]
+    assert code_fingerprint("token_labelling", first) == code_fingerprint("token_labelling")
+    assert checkout(first) == checkout(ROOT)
     sources = [p.relative_to(ROOT) for p in (ROOT / "atm").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
-    assert sources and all((one / path).read_bytes() == (ROOT / path).read_bytes() for path in sources)
+    assert sources and all((first / path).read_bytes() == (ROOT / path).read_bytes() for path in sources)
     other = tmp_path / "other"
-    shutil.copytree(one, other)
+    shutil.copytree(first, other)
     edited = other / "experiments" / "training" / "loop.py"
     edited.chmod(0o644)
     edited.write_text("# edited\n")
-    assert snapshot.take(tmp_path / "code", other) != one
-
-
-@pytest.mark.parametrize("source", ["experiments/training/loop.py", "atm/variants.yaml", "atm/sampling/native.cpp"])
-def test_whatever_decides_numbers_is_in_the_codes_fingerprint(tmp_path, source):
-    copied = snapshot.take(tmp_path)
-    before = code_fingerprint(copied)
-    (copied / source).chmod(0o644)
-    (copied / source).write_text("another")
-    assert code_fingerprint(copied) != before
+    assert snapshot.take(tmp_path, other) != first
 
 
 def test_times_of_slurm_in_minutes():
@@ -167,14 +169,14 @@ def test_tasks_that_sacct_names_in_one_row():
     assert _tasks("45") == ["45"] and _tasks("45_3") == ["45_3"]
     assert _tasks("45_[3-5,9%2]") == ["45_3", "45_4", "45_5", "45_9"]
     assert _tasks("45_[0-6:3]") == ["45_0", "45_3", "45_6"]
-    assert _tasks("45_[0,2-3,45...]") == ["45_0", "45_2", "45_3"], "what was cut off is left to squeue"
+    assert _tasks("45_[0,2-3,45...]") == ["45_0", "45_2", "45_3"], "tasks that were cut off are left to squeue"
 
 
-def test_a_strangers_line_break_in_a_job_name_is_survived():
+def test_a_line_break_in_the_name_of_a_job_is_tolerated():
     assert list(_queued("7|RUNNING|None|1:00|a\nb\n8_1|PENDING|Priority|1:00|c|d\n")) == ["7", "8_1"]
 
 
-def test_python_starts_deaf_to_the_signals_that_it_is_not_ready_for():
+def test_python_ignores_signals_until_it_handles_them():
     asked = "import signal; print(*map(int, map(signal.getsignal, (12, 15))))"
     done = subprocess.run([*shlex.split(batches.PYTHON), "-c", asked], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1", "1"], "SIG_IGN"
@@ -182,8 +184,8 @@ def test_python_starts_deaf_to_the_signals_that_it_is_not_ready_for():
 
 def test_a_batch_knows_its_jobs():
     resources = Resources.of(load("ablation_offsets", "smoke", SMALL, [0]).runs[0].config)
-    assert Batch("b", resources, ("x", "y")).job_of("y", "45") == "45_1"
-    assert Batch("b", resources, ("x",)).job_of("x", "45") == "45"
+    assert JobBatch("b", resources, ("x", "y"), CODE).job_of("y", "45") == "45_1"
+    assert JobBatch("b", resources, ("x",), CODE).job_of("x", "45") == "45"
 
 
 def test_nothing_here_but_a_job_imports_torch():

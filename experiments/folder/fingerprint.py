@@ -1,0 +1,206 @@
+"""The fingerprint of the code that decides a run's numbers. Must not import torch.
+
+It covers the modules of ``atm/`` and ``experiments/`` that compute, each in a normal form without comments, docstrings
+and formatting that is the same for every Python from 3.10 on. Of ``experiments/tasks`` and ``experiments/data`` it
+covers the modules that the run's own task imports, directly or through others, so that another task or data set can be
+added. Modules of other packages that register a task, mixer or data set are covered, too, where a run uses them.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from errors import ConfigError
+from experiments.folder.normal_form import normal_form
+from experiments.tasks.registry import task_entry
+from experiments.yaml_files import ROOT, read_yaml
+
+if TYPE_CHECKING:
+    from experiments.schema import Config
+
+ROOMS = ("atm", "experiments")
+SOURCES = (".py", ".yaml", ".cpp")  # endings of source files
+PER_TASK = ("experiments/tasks/", "experiments/data/")  # covered only where the run's task imports them
+
+# Every source of ROOMS is named in COMPUTES or in EXEMPT; recipes are not, as each run holds its own in config.yaml.
+COMPUTES = (
+    "atm/backbone.py",
+    "atm/block.py",
+    "atm/mixer.py",
+    "atm/mixers.py",
+    "atm/mlp.py",
+    "atm/offsets.py",
+    "atm/recompute.py",
+    "atm/sampling/__init__.py",
+    "atm/sampling/reference.py",
+    "atm/variants.py",
+    "atm/variants.yaml",
+    "experiments/data/batch.py",
+    "experiments/data/images.py",
+    "experiments/data/loading.py",
+    "experiments/data/order.py",
+    "experiments/data/scenes.py",
+    "experiments/folder/weights.py",
+    "experiments/tasks/classification.py",
+    "experiments/tasks/network.py",
+    "experiments/tasks/token_labelling.py",
+    "experiments/training/devices.py",
+    "experiments/training/drop_path.py",
+    "experiments/training/evaluation.py",
+    "experiments/training/learner.py",
+    "experiments/training/loop.py",
+    "experiments/training/optimization.py",
+    "experiments/training/schedules.py",
+)
+BACKEND = "a way to compute the formula of atm/sampling/reference.py; tests hold all of them to it within rounding"
+SETTINGS = "a run's settings are frozen in its config.yaml and compared on resume"
+FOLDER = "keeps files of a run; a checkpoint is read back bit by bit or not at all"
+EXEMPT = {
+    "atm/__init__.py": "imports",
+    "atm/complexity.py": "counts parameters and FLOPs",
+    "atm/released.py": "reads released checkpoints; a run's identity has the weights it starts from",
+    "atm/sampling/backends.py": BACKEND,
+    "atm/sampling/composed.py": BACKEND,
+    "atm/sampling/eager.py": BACKEND,
+    "atm/sampling/native.cpp": BACKEND,
+    "atm/sampling/native.py": BACKEND,
+    "atm/sampling/operator.py": BACKEND,
+    "atm/sampling/patterns.py": BACKEND,
+    "atm/sampling/triton_backend.py": BACKEND,
+    "atm/sampling/triton_kernels.py": BACKEND,
+    "experiments/__init__.py": "empty",
+    "experiments/__main__.py": "starts processes",
+    "experiments/backbones.py": SETTINGS,
+    "experiments/commands.py": "starts processes",
+    "experiments/completion.py": SETTINGS,
+    "experiments/config.py": SETTINGS,
+    "experiments/identity.py": SETTINGS,
+    "experiments/interrupts.py": "handles signals",
+    "experiments/launch.py": "starts processes",
+    "experiments/schema.py": SETTINGS,
+    "experiments/yaml_files.py": SETTINGS,
+    "experiments/data/__init__.py": "empty",
+    "experiments/data/layout.py": "checks that data are where the config says",
+    "experiments/data/ledger.py": "counts unreadable images; which image replaces one is decided in data sets",
+    "experiments/data/registry.py": "names data sets",
+    "experiments/folder/__init__.py": "empty",
+    "experiments/folder/checkpoint.py": FOLDER,
+    "experiments/folder/claim.py": FOLDER,
+    "experiments/folder/fingerprint.py": FOLDER,
+    "experiments/folder/normal_form.py": FOLDER,
+    "experiments/folder/parent.py": "finds the weights that a run starts from; its identity has the parent's",
+    "experiments/folder/provenance.py": FOLDER,
+    "experiments/folder/run_folder.py": FOLDER,
+    "experiments/tasks/__init__.py": "interfaces",
+    "experiments/tasks/registry.py": "names tasks",
+    "experiments/training/__init__.py": "empty",
+    "experiments/training/outcome.py": "reports how a run ended",
+    "experiments/training/progress.py": "reports how far a run is",
+    "experiments/training/state.py": "tests hold a run that was restored to the bits of one that was never interrupted",
+    "experiments/training/summary.py": "writes results of a finished run",
+}
+
+
+def run_fingerprint(config: Config) -> str:
+    """The fingerprint of the code that runs here, for one run: also of a mixer or data set of another package."""
+    return _run_fingerprint(config.task, config.model.mixer, config.data.dataset)
+
+
+@cache  # the runs of a sweep share it
+def _run_fingerprint(task: str, mixer: str | None, dataset: str) -> str:
+    plugins = [_plugin("atm.mixers", mixer), _plugin("atm.datasets", dataset)]
+    return code_fingerprint(task, plugins=[module for module in plugins if module])
+
+
+def code_fingerprint(task: str, root: Path = ROOT, plugins: Iterable[str] = ()) -> str:
+    """16 hexadecimal digits; equal where the code computes the same numbers by the same operations.
+
+    task: its name in the registry; root: a checkout or a copy of one; plugins: further modules, by import name.
+    """
+    task_module = task_entry(task).module.partition(":")[0]
+    digest = hashlib.sha256()
+    for path in covered(task_module, root):
+        _add(digest, path, root / path)
+    foreign = {name for name in (task_module, *plugins) if name.partition(".")[0] not in ROOMS}
+    for name in sorted(foreign):
+        _add(digest, name, _file_of(name))
+    return digest.hexdigest()[:16]
+
+
+def covered(task_module: str, root: Path = ROOT) -> list[str]:
+    """Paths below ``root`` of the sources that a run of a task computes with, sorted.
+
+    A source that is on neither list counts as computing.
+    """
+    present = [path for path in sources(root) if path not in EXEMPT]
+    modules = {path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in present}
+
+    def imported(path: Path) -> list[str]:
+        return [modules[name] for name in _imports(path) if name in modules]
+
+    pending = [path for path in present if not path.startswith(PER_TASK)]
+    pending += [modules[task_module]] if task_module in modules else imported(_file_of(task_module))
+    reached: set[str] = set()
+    while pending:
+        path = pending.pop()
+        if path not in reached:
+            reached.add(path)
+            pending += imported(root / path)
+    return sorted(reached)
+
+
+def sources(root: Path = ROOT) -> list[str]:
+    """Every source of ROOMS but recipes, as a path below ``root``."""
+    paths = (path for room in ROOMS for path in (root / room).rglob("*") if path.suffix in SOURCES)
+    return sorted(path.relative_to(root).as_posix() for path in paths if "recipes" not in path.parts)
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Names of the modules that a Python source imports anywhere, and of what it imports from them."""
+    if path.suffix != ".py":
+        return
+    try:
+        tree = ast.parse(path.read_bytes())
+    except SyntaxError:
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _plugin(group: str, name: str | None) -> str | None:
+    """The module behind an entry point; None for a name that no package registers."""
+    point = next((point for point in entry_points(group=group) if point.name == name), None)
+    return point.module if point else None
+
+
+def _file_of(module: str) -> Path:
+    """The source file of an importable module, which is not imported."""
+    package, *rest = module.split(".")
+    spec = find_spec(package)
+    if spec is None:
+        raise ConfigError(f"module {module} is not installed")
+    if not rest and spec.origin:
+        return Path(spec.origin)
+    for folder in spec.submodule_search_locations or ():  # several for a package without __init__.py
+        file = Path(folder).joinpath(*rest)
+        file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
+        if file.is_file():
+            return file
+    raise ConfigError(f"module {module} has no source file in {package}")
+
+
+def _add(digest: Any, name: str, path: Path) -> None:
+    content = json.dumps(read_yaml(path), sort_keys=True) if path.suffix == ".yaml" else normal_form(path)
+    digest.update(name.encode() + b"\0" + content.encode() + b"\0")

@@ -1,0 +1,122 @@
+"""Launches of sweeps on this machine, on disk: a folder below ``runs_dir/launches`` for each.
+
+The launcher holds a claim on the folder, so that other commands see whether it is alive, and where.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import atomic_file
+from errors import RunFolderError
+from experiments.folder.claim import Holder, holder_of, take
+
+LAUNCHES = "launches"  # below the folder of the runs
+FILE = "launch.json"
+LOG = "log.txt"  # output of a launcher in the background
+GPUS = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True)
+class LaunchedRun:
+    id: str
+    arm: str
+    seed: int
+    task: str
+    parent: str | None
+    code: str  # folder of the copy of the code
+
+
+@dataclass
+class Launch:
+    folder: Path
+    sweep: str
+    jobs: int  # processes at a time
+    force: bool
+    runs: list[LaunchedRun]  # to be started, parents first
+    total: int = 0  # runs of the plan
+    gpus: str | None = field(default_factory=lambda: os.environ.get(GPUS))
+    done: list[str] = field(default_factory=list)  # run ids by their state when the launch was planned
+    skipped_failed: list[str] = field(default_factory=list)
+    running_elsewhere: dict[str, str] = field(default_factory=dict)
+    adopted: list[str] = field(default_factory=list)  # of ``runs``: still running, their launcher is dead
+
+    @property
+    def runs_dir(self) -> Path:
+        return self.folder.parent.parent
+
+    @property
+    def log(self) -> Path:
+        return self.folder / LOG
+
+    @property
+    def launcher(self) -> Holder | None:
+        """The live process that works on the launch."""
+        return holder_of(self.folder)
+
+    def write(self) -> None:
+        content = {key: value for key, value in asdict(self).items() if key != "folder"}
+        atomic_file.write(self.folder / FILE, json.dumps(content) + "\n")
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Marks this process as the launcher. The record is removed at the end, unless the launcher is killed."""
+        claim = take(self.folder)
+        try:
+            yield
+        finally:
+            claim.release()
+            self.forget()
+
+    def forget(self) -> None:
+        """Removes the record, and the folder unless it holds a log."""
+        if self.log.exists():
+            (self.folder / FILE).unlink(missing_ok=True)
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def new_folder(runs_dir: Path) -> Path:
+    """Where a launch is to be recorded; names sort by time."""
+    return runs_dir / LAUNCHES / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+
+
+def read(folder: Path) -> Launch:
+    """Raises RunFolderError for a record that cannot be read."""
+    try:
+        content = json.loads((folder / FILE).read_text())
+        runs = [LaunchedRun(**run) for run in content.pop("runs")]
+        return Launch(folder, runs=runs, **content)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(f"cannot read {folder / FILE}: {error}") from None
+
+
+def recorded(runs_dir: Path, runs: Collection[str] | None = None) -> list[Launch]:
+    """Launches of at least one of ``runs``, or all launches, the newest first; unreadable records are left out."""
+    launches = []
+    for path in sorted((runs_dir / LAUNCHES).glob(f"*/{FILE}"), reverse=True):
+        try:
+            launch = read(path.parent)
+        except RunFolderError:
+            continue
+        if runs is None or any(run.id in runs for run in launch.runs):
+            launches.append(launch)
+    return launches
+
+
+def alive(runs_dir: Path, runs: Collection[str]) -> list[tuple[Launch, Holder]]:
+    """Launches of at least one of ``runs`` whose launcher lives, with the launcher."""
+    return [(launch, holder) for launch in recorded(runs_dir, runs) if (holder := launch.launcher)]
+
+
+def describe(launch: Launch, launcher: Holder) -> str:
+    log = f", log: {launch.log}" if launch.log.exists() else ""
+    return f"{launcher} starts its runs, {launch.jobs} at a time{log}"

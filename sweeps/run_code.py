@@ -1,0 +1,155 @@
+"""Which copy of the code each run of a launch is started from. Recorded in the run's folder.
+
+A run goes on with the code it began with, and a sweep that has begun keeps its code, so that all of its runs have one
+fingerprint. The present code is taken where it computes the same, and for a sweep that has not begun.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import MISSING, dataclass
+from functools import cache
+from pathlib import Path
+
+import atomic_file
+from errors import ConfigError, RunFolderError
+from experiments.config import get
+from experiments.folder.fingerprint import code_fingerprint
+from experiments.folder.provenance import checkout
+from experiments.folder.run_folder import RunFolder
+from experiments.schema import FIELDS, Config
+from run_format import CODE, PROVENANCE
+from sweeps import snapshot
+from sweeps.plan import Plan, PlannedRun
+
+KNOWN_SETTINGS = "import json; from experiments.schema import FIELDS; print(json.dumps(list(FIELDS)))"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The copy of the code for each run of a launch, by run id. present: the copy of the checkout as it is."""
+
+    copies: dict[str, Path]
+    present: Path | None
+
+    def freeze(self, folder: RunFolder, config: Config) -> None:
+        """Freezes the config of a run for the code that will read it, and records that code in the run's folder.
+
+        Raises ConfigError where the code has not got a setting that the run needs, RunFolderError, WriteError.
+        """
+        copy = self.copies[folder.id]
+        folder.freeze(config, None if copy == self.present else _settings_for(config, copy))
+        if folder.read_json(CODE).get("copy") != copy.name:
+            content = {"copy": copy.name, **checkout(copy), "time": time.time()}
+            with atomic_file.writing(folder.path / CODE, durable=False) as file:
+                file.write(json.dumps(content).encode() + b"\n")
+
+    def describe(self) -> list[str]:
+        """A line for each copy: which code it is, and how many runs are started from it."""
+        lines = []
+        for copy in dict.fromkeys(self.copies.values()):
+            runs = sum(1 for other in self.copies.values() if other == copy)
+            origin = checkout(copy)
+            commit = f"commit {origin['commit'][:12]}" if origin["commit"] else "no commit"
+            line = f"{runs} runs use the code in {copy} ({commit}{', edited' if origin['dirty'] else ''})"
+            if self.present and copy != self.present:
+                line += ", with which this sweep began; --new-code takes the present code for runs that have not begun"
+            lines.append(line)
+        return lines
+
+    def refuse_other_code(self, runs_dir: Path) -> None:
+        """Raises RunFolderError for runs that would refuse to go on with their copy of the code."""
+        refusing, commit = [], None
+        for run, copy in self.copies.items():
+            folder = RunFolder(runs_dir / run)
+            before = folder.read_json(PROVENANCE)
+            fingerprint = before.get("code_fingerprint")
+            if not fingerprint or not has_begun(folder) or folder.read_json(CODE).get("copy") == copy.name:
+                continue  # in its own copy, a run compares fingerprints as that code makes them
+            if _fingerprint(copy, folder.config().task) not in fingerprint.split("+"):
+                refusing.append(run)
+                commit = commit or before.get("commit")
+        if refusing:
+            raise RunFolderError(
+                f"{len(refusing)} runs began with other code, e.g. {refusing[0]}; go back to it with "
+                f"--at {commit or 'COMMIT'}, or go on with --force, which marks the runs and keeps them out of averages"
+            )
+
+
+def choose(
+    plan: Plan,
+    runs: Sequence[PlannedRun],
+    runs_dir: Path,
+    at: str | None = None,
+    new_code: bool = False,
+    force: bool = False,
+) -> Choice:
+    """Chooses the code of ``runs``, which are those of the plan to be started.
+
+    at: a commit whose code all of them take. new_code: runs that have not begun take the present code. force: all take
+    the present code. Raises ConfigError for an unknown commit, WriteError.
+    """
+    present = snapshot.take_at(runs_dir, at) if at else snapshot.take(runs_dir)
+    if at or force:
+        return Choice({run.id: present for run in runs}, None if at else present)
+    recorded = {run_id: _recorded(RunFolder(runs_dir / run_id)) for run_id in plan.distinct()}
+    newest = max((entry for entry in recorded.values() if entry), default=None)
+
+    def chosen(run: PlannedRun) -> Path:
+        folder = RunFolder(runs_dir / run.id)
+        begun = has_begun(folder) or folder.holder() is not None
+        earlier = None if new_code and not begun else recorded[run.id] or (None if begun else newest)
+        if (
+            earlier is None
+            or earlier[1] == present
+            or _fingerprint(earlier[1], run.config.task) == _fingerprint(present, run.config.task)
+        ):
+            return present
+        return earlier[1]
+
+    return Choice({run.id: chosen(run) for run in runs}, present)
+
+
+def has_begun(folder: RunFolder) -> bool:
+    return any(folder.checkpoints.glob("step-*"))
+
+
+def copies_in_use(folders: Iterable[RunFolder]) -> set[str]:
+    """Names of the copies that the folders of runs refer to."""
+    return {str(copy) for folder in folders if (copy := folder.read_json(CODE).get("copy"))}
+
+
+def _recorded(folder: RunFolder) -> tuple[float, Path] | None:
+    """(time of the record, copy) of a run; None where nothing is recorded or the copy is gone."""
+    content = folder.read_json(CODE)
+    copy = folder.path.parent / snapshot.COPIES / str(content.get("copy"))
+    return (float(content.get("time", 0.0)), copy) if content and (copy / snapshot.ENTRY).is_file() else None
+
+
+def _settings_for(config: Config, copy: Path) -> Collection[str]:
+    known = _known_settings(copy)
+    for key, f in FIELDS.items():
+        neutral = f.metadata["neutral"]
+        if key not in known and f.metadata["scientific"] and (neutral is MISSING or get(config, key) != neutral):
+            raise ConfigError(
+                f"{key}={get(config, key)}: the code that this sweep began with ({copy}) has no such setting; "
+                "--new-code runs it with the present code"
+            )
+    return known
+
+
+@cache
+def _known_settings(copy: Path) -> frozenset[str]:
+    done = subprocess.run([sys.executable, "-c", KNOWN_SETTINGS], cwd=copy, capture_output=True, text=True)
+    if done.returncode:
+        raise RunFolderError(f"{copy} is no working copy of the code: {(done.stderr.splitlines() or ['?'])[-1]}")
+    return frozenset(json.loads(done.stdout))
+
+
+@cache
+def _fingerprint(copy: Path, task: str) -> str:
+    return code_fingerprint(task, copy)

@@ -1,0 +1,121 @@
+"""The command ``sweep=``: launches the missing runs of a sweep, on this machine or on Slurm."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from errors import ConfigError
+from run_format import DONE
+from sweeps import launches, show
+from sweeps.commands import as_document, look, planned, watch
+from sweeps.launcher import mention_skipped, report_outcome, start_in_background, work_off
+from sweeps.plan import Plan
+from sweeps.price import known, sentence
+from sweeps.rates import ON_SLURM
+from sweeps.slurm.cluster import Cluster, SlurmError
+
+NICENESS = 10
+START_SECONDS = 30.0  # for a launcher in the background to start
+
+
+def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
+    """Every missing run of a sweep, on this machine or on Slurm."""
+    if options.slurm and options.jobs:
+        raise ConfigError("--jobs limits runs on this machine; with --slurm, use --max-parallel")
+    if options.slurm and (options.background or options.nice):
+        raise ConfigError("--background and --nice are for runs on this machine; Slurm's jobs need neither")
+    if options.max_parallel and not options.slurm:
+        raise ConfigError("--max-parallel limits Slurm jobs; on this machine, use --jobs")
+    plan, runs_dir = planned(name, given)
+    if options.dry_run:
+        return _scripts(plan, runs_dir, options) if options.slurm else _preview(plan, runs_dir, options)
+    return _submit(plan, runs_dir, options) if options.slurm else _run_here(plan, runs_dir, options)
+
+
+def _run_here(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
+    from sweeps.local import prepare
+
+    if options.nice:
+        os.nice(NICENESS)  # runs inherit it
+    choice = (options.jobs, options.retry_failed, options.force)
+    if options.background:
+        launch = prepare(plan, runs_dir, *choice, at=options.at, new_code=options.new_code)
+        return _start_in_background(launch) if launch.runs else 0
+    with show.live(runs_dir) as (say, show_progress):
+        launch = prepare(plan, runs_dir, *choice, say, options.at, options.new_code)
+        outcome = work_off(launch, say, show_progress)
+    report_outcome(outcome, launch)
+    return outcome.exit_code
+
+
+def _start_in_background(launch: launches.Launch) -> int:
+    from sweeps import snapshot
+
+    process = start_in_background(launch, snapshot.take(launch.runs_dir))
+    deadline = time.monotonic() + START_SECONDS
+    while not launch.launcher and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    print(f"process {process.pid} works on {launch.sweep} in the background; log: {launch.log}")
+    print(f"`status={launch.sweep}` with the same words follows it, `cancel={launch.sweep}` stops it")
+    return process.returncode or 0
+
+
+def _submit(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
+    """Submits missing runs and exits, or watches them if asked to."""
+    from sweeps.slurm.launch import launch
+
+    cluster = Cluster()
+    print(sentence(plan, runs_dir, ON_SLURM))
+    choice = (options.max_parallel, options.retry_failed, options.force)
+    outcome = launch(plan, runs_dir, cluster, *choice, at=options.at, new_code=options.new_code)
+    for run, why in outcome.waiting.items():
+        print(f"run.py: {run} {why}", file=sys.stderr)
+    mention_skipped(outcome.skipped_failed)
+    if outcome.problem:
+        print(
+            f"run.py: not all could be submitted: {outcome.problem}; the same command submits the rest", file=sys.stderr
+        )
+    print(
+        f"{len(outcome.submitted)} runs submitted, {len(outcome.left_alone)} queued or running before, "
+        f"{len(outcome.done)} of {len(plan.distinct())} done; `status={plan.sweep}` with the same words follows them"
+    )
+    if options.watch:
+        return 0 if all(row.state == DONE for row in watch(plan, runs_dir)) else 1
+    return outcome.exit_code
+
+
+def _preview(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
+    rows, _ = look(plan, runs_dir)
+    if options.json:
+        cost = known(plan, runs_dir)
+        print(as_document(plan, runs_dir, rows, price=cost.as_dict() if cost else None))
+        return 0
+    print(*show.lines(rows), show.summary(plan, rows, runs_dir), sentence(plan, runs_dir), sep="\n")
+    return 0
+
+
+def _scripts(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
+    """The batch scripts that would be submitted, also on a machine without Slurm."""
+    from sweeps.slurm.launch import scripts
+
+    cluster = None
+    try:
+        cluster = Cluster()
+    except SlurmError as error:
+        print(f"run.py: {error}; shown as for a cluster of the usual limits", file=sys.stderr)
+    batches = scripts(plan, runs_dir, cluster, options.max_parallel, options.retry_failed)
+    if options.json:
+        print(json.dumps([{"name": batch.name, "runs": list(batch.runs), "script": text} for batch, text in batches]))
+        return 0
+    for batch, text in batches:
+        print(f"# {batch.name}: {', '.join(batch.runs)}\n{text}")
+    runs = sum(len(batch.runs) for batch, _ in batches)
+    print(f"# {runs} runs in {len(batches)} calls of sbatch; nothing was submitted")
+    print(f"# {sentence(plan, runs_dir, ON_SLURM)}")
+    return 0

@@ -1,0 +1,110 @@
+"""A sweep file: its arms, tasks, recipes and seeds, read and checked. Never imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from errors import ConfigError, unknown
+from experiments.config import ROOT, SHORT, read_yaml
+from experiments.schema import FIELDS
+
+SWEEPS = ROOT / "sweeps"
+ARM_PARTS = ("label", "start_from", "recipes", "tasks", "downstream")  # keys of an arm that are not settings
+
+
+def read_sweep(name: str) -> dict[str, Any]:
+    """The content of a sweep file. Names of arms are text, even if they look like numbers.
+
+    Raises ConfigError for an unknown sweep, and for a file that lacks a part or contradicts itself.
+    """
+    path = SWEEPS / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(unknown("sweep", name, sweep_names()))
+    sweep = read_yaml(path)
+    for part in ("recipes", "seeds", "baseline", "arms"):
+        if part not in sweep:
+            raise ConfigError(f"{path.name}: has no {part}")
+    sweep["arms"] = {str(arm): dict(body or {}) for arm, body in sweep["arms"].items()}
+    sweep["baseline"] = str(sweep["baseline"])
+    if sweep["baseline"] not in sweep["arms"]:
+        raise ConfigError(f"{path.name}: baseline: {unknown('arm', sweep['baseline'], sweep['arms'])}")
+    sweep["downstream"] = _downstream_tasks(path.name, sweep)
+    for arm, body in sweep["arms"].items():
+        _check_arm(f"{path.name}: arm {arm!r}", body, sweep)
+    try:
+        parents_first({arm: body.get("start_from") for arm, body in sweep["arms"].items()})
+    except ConfigError as error:
+        raise ConfigError(f"{path.name}: {error}") from None
+    return sweep
+
+
+def _downstream_tasks(file: str, sweep: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
+    """The recipes of every downstream task, by task and protocol."""
+    tasks = sweep.get("downstream") or {}
+    if not isinstance(tasks, Mapping):
+        raise ConfigError(f"{file}: downstream: give recipes by task, not {tasks!r}")
+    for task, recipes in tasks.items():
+        _check_recipes(f"{file}: downstream: {task}", recipes, sweep)
+    return {str(task): recipes for task, recipes in tasks.items()}
+
+
+def _check_arm(where: str, body: dict[str, Any], sweep: Mapping[str, Any]) -> None:
+    _check_settings(where, {key: value for key, value in body.items() if key not in ARM_PARTS}, ARM_PARTS)
+    if "start_from" in body:
+        body["start_from"] = str(body["start_from"])
+        if body["start_from"] not in sweep["arms"]:
+            raise ConfigError(f"{where}: start_from: {unknown('arm', body['start_from'], sweep['arms'])}")
+        if "init" in body:
+            raise ConfigError(f"{where}: set either init or start_from, not both")
+    _check_recipes(f"{where}: recipes", body.get("recipes", {}), sweep)
+    settings = body.setdefault("downstream", {})
+    if not isinstance(settings, Mapping) or any(not isinstance(value, Mapping) for value in settings.values()):
+        raise ConfigError(f"{where}: downstream: give settings by task, e.g. {{segmentation: {{train.lr: 1.0e-4}}}}")
+    for task, values in settings.items():
+        if task not in sweep["downstream"]:
+            raise ConfigError(f"{where}: downstream: {unknown('task', task, sweep['downstream'])}")
+        _check_settings(f"{where}: downstream: {task}", values)
+        if "init" in values:
+            raise ConfigError(f"{where}: downstream: {task}: starts from the arm's own run, so init cannot be set")
+
+
+def _check_settings(where: str, settings: Mapping[str, Any], parts: tuple[str, ...] = ()) -> None:
+    for key in settings:
+        if key not in FIELDS and key not in SHORT:
+            raise ConfigError(f"{where}: {unknown('key', key, [*parts, *FIELDS, *SHORT])}")
+
+
+def _check_recipes(where: str, recipes: Any, sweep: Mapping[str, Any]) -> None:
+    if not isinstance(recipes, Mapping):
+        raise ConfigError(f"{where}: give a recipe per protocol, e.g. {{paper: imagenet}}, not {recipes!r}")
+    for protocol in recipes:
+        if protocol not in sweep["recipes"]:
+            raise ConfigError(f"{where}: {unknown('protocol', protocol, sweep['recipes'])}")
+
+
+def parents_first(parents: Mapping[str, str | None]) -> list[str]:
+    """Arms in their order, but each after the arm it starts from. Raises ConfigError for a circle."""
+    ordered: list[str] = []
+    for first in parents:
+        chain: list[str] = []
+        arm: str | None = first
+        while arm is not None and arm not in ordered:
+            if arm in chain:
+                circle = " from ".join(map(repr, [*chain[chain.index(arm) :], arm]))
+                raise ConfigError(f"start_from goes in a circle: {circle}")
+            chain.append(arm)
+            arm = parents[arm]
+        ordered += reversed(chain)
+    return ordered
+
+
+def sweep_names() -> list[str]:
+    return sorted(path.stem for path in SWEEPS.glob("*.yaml"))
+
+
+def headline(path: Path) -> str:
+    """The first comment line of a recipe, sweep or report file, which states its purpose."""
+    with path.open() as file:
+        return file.readline().lstrip("# ").strip()
