@@ -23,6 +23,13 @@ def check(runs: pd.DataFrame, *, mixed: bool = False) -> list[str]:
     Different tasks compute different things on different data, so they are not compared with each other.
     Raises MixedFingerprints where fingerprints differ and ``mixed`` is not set.
     """
+    if not mixed and (refused := mixtures(runs, "would be averaged")):
+        raise MixedFingerprints(f"{refused[0]} Repeat the runs that differ, or average them all the same with --mixed")
+    return mixtures(runs, "are averaged here")
+
+
+def mixtures(runs: pd.DataFrame, relation: str) -> list[str]:
+    """A sentence per kind of fingerprint that differs among the finished ``runs``; relation: its verb."""
     finished = runs[runs["state"] == DONE]
     several_tasks = finished["task"].nunique() > 1
     sentences = []
@@ -32,10 +39,7 @@ def check(runs: pd.DataFrame, *, mixed: bool = False) -> list[str]:
             if len(groups) > 1:
                 listed = "; ".join(f"{fingerprint}: {_some(list(ids))}" for fingerprint, ids in groups.items())
                 of = f"of {task} with different {kind}" if several_tasks else f"of different {kind}"
-                sentences.append(f"Runs {of} are averaged here ({kind} fingerprint {listed}).")
-    if sentences and not mixed:
-        first = sentences[0].replace("are averaged here", "would be averaged")
-        raise MixedFingerprints(f"{first} Repeat the runs that differ, or average them all the same with --mixed")
+                sentences.append(f"Runs {of} {relation} ({kind} fingerprint {listed}).")
     return sentences
 
 

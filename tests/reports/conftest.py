@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from reports import compose, render, specification
+from reports import specification
+from reports.content import compose
+from reports.formats import files
 from results.collect import collect
 from tests.reports import browser, made_up, programs
 from tests.reports.programs import GET_THEM, without_browser, without_latex
@@ -53,8 +55,8 @@ def write_report():
     """Writes the report of an offsets sweep, as the command line does, and returns its files."""
 
     def written(collected, plan, out_dir, *, folder=Path("runs"), label=None, **options):
-        found = compose.Results(specification.of_sweep(plan["sweep"]), collected, plan, folder, label)
-        return render.write(compose.page(plan["sweep"], [found], **options), out_dir)
+        results = compose.Results(specification.of_sweep(plan["sweep"]), collected, plan, folder, label)
+        return files.write(compose.page(plan["sweep"], [results], **options), out_dir)
 
     return written
 

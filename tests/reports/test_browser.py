@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from reports import render
+from reports.formats import files
 from tests.reports import tricky
 from tests.reports.browser import COLOURS, broken_links, column, every, header, look, printed, wait
 
@@ -21,7 +21,7 @@ def pages(finished, write_report, tmp_path_factory):
     plan, runs_dir, collected = finished
     folder = tmp_path_factory.mktemp("pages")
     write_report(collected, plan, folder / "ablation", folder=runs_dir)
-    render.write(tricky.page(folder), folder / "awkward [out] 100%" / "tricky")
+    files.write(tricky.page(folder), folder / "awkward [out] 100%" / "tricky")
     return {"ablation": folder / "ablation", "tricky": folder / "awkward [out] 100%" / "tricky"}
 
 

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from errors import ConfigError
-from reports import check, commands, specification
+from reports import commands, specification
+from reports.formats import comparison
 from results import archive
 
 
@@ -102,9 +103,11 @@ def test_a_page_is_compared_without_the_pictures_within_it(tmp_path):
     (tmp_path / "x.png").write_bytes(old)
     (tmp_path / "report.html").write_text('<img src="data:image/png;base64,AAAA=="> one')
     other = '<img src="data:image/png;base64,BBBB"> one'
-    assert not list(check.differences(tmp_path, {"x.png": new, "report.html": other}))
-    assert list(check.differences(tmp_path, {"x.png": new, "report.html": other + "!"})) == ["report.html:1: differs"]
-    assert list(check.differences(tmp_path, {"x.png": old, "report.html": other})) == ["report.html:1: differs"]
+    assert not list(comparison.differences(tmp_path, {"x.png": new, "report.html": other}))
+    assert list(comparison.differences(tmp_path, {"x.png": new, "report.html": other + "!"})) == [
+        "report.html:1: differs"
+    ]
+    assert list(comparison.differences(tmp_path, {"x.png": old, "report.html": other})) == ["report.html:1: differs"]
 
 
 def _pixel():

@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from reports import compose, render, specification
+from reports import specification
+from reports.content import compose
+from reports.formats import files
 from tests.reports.browser import broken_links, column, every, header
 from tests.reports.latex import typeset
 from tests.reports.test_render import balanced, tables, unescaped_bars
@@ -23,7 +25,7 @@ def written(both_papers, tmp_path_factory):
     """Report's name → folder. Figures are drawn once, for the page of both papers, on which all reports are."""
     folder = tmp_path_factory.mktemp("every")
     for name in REPORTS:
-        render.write(compose.page(name, both_papers, figures=name == "paper"), folder / name)
+        files.write(compose.page(name, both_papers, figures=name == "paper"), folder / name)
     return folder
 
 

@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from reports import render
-from reports.document import Cell, Grid, Page, Section
+from reports.content.page import Cell, Grid, Page, Section
+from reports.content.values import Text
+from reports.formats import files
 from tests.reports.latex import typeset
 
 OWN = r"\documentclass{article}\usepackage[utf8]{inputenc}\usepackage{booktabs}\begin{document}%s\end{document}"
@@ -61,10 +62,10 @@ def test_awkward_words_are_set_as_they_are(messy, write_report, tmp_path):
 
 
 def alone(folder, columns, rows, group=1):
-    cells = [tuple(Cell(f"{row}.{column:02}") for column in range(columns)) for row in range(rows)]
+    cells = [tuple(Cell(Text(f"{row}.{column:02}")) for column in range(columns)) for row in range(rows)]
     groups = tuple(tuple(cells[n : n + group]) for n in range(0, rows, group))
     grid = Grid(tuple(f"column {n}" for n in range(columns)), "l" + "r" * (columns - 1), groups)
-    render.write(Page("p", "p", (Section("p", "p", grid=grid, legend=("How to read it.",)),)), folder)
+    files.write(Page("p", "p", (Section("p", "p", grid=grid, legend=("How to read it.",)),)), folder)
     return typeset(folder, "table_alone")
 
 

@@ -371,7 +371,7 @@ def test_what_was_measured_of_another_run_is_not_shown(tmp_path):
     (tmp_path / "axial-0" / "provenance.json").write_text(json.dumps(trained))
     (tmp_path / "axial-2" / "provenance.json").write_text(json.dumps({**trained, "code_fingerprint": "0dd"}))
     (section,) = gathered.sections(spec, {"ablation_offsets-smoke": (planned, tmp_path)}, mixed=False, figures=False)
-    assert [run.state for run in section.runs] == [
+    assert [run.status for run in section.runs] == [
         "measured", "measured of another run, axial-0",
         "measured of another run: this one was trained with other code or data; --fresh measures again",
     ]  # fmt: skip
@@ -396,7 +396,7 @@ def test_what_was_measured_of_sweeps_is_gathered_and_what_was_not_is_said(tmp_pa
         "offsets_by_arm", "axial_offset_histograms", "axial_sampled_positions"
     ]  # fmt: skip
     assert [drawing.title for drawing in section.drawings][1].endswith(": axial *")
-    states = [run.state for run in section.runs]
+    states = [run.status for run in section.runs]
     assert states[:2] == ["not measured", "measured"] and "statistics.csv cannot be read" in states[2]
     assert [source.path.name for source in section.runs[1].sources] == ["statistics.csv", "histograms.csv"]
     assert len(section.grid.rows) == 4 * 2

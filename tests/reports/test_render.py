@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from reports import markup
+from reports.formats import markup
 from results import archive
 from results.collect import collect
 from tests.reports.conftest import NASTY

@@ -8,7 +8,10 @@ import pytest
 import yaml
 from scipy import stats
 
-from reports import cells, specification, table, words
+from reports import specification
+from reports.content import ablation, table, words
+from reports.content.text import signed
+from reports.content.text import text as text_of
 from results.collect import collect
 from results.fingerprints import MixedFingerprints
 from results.statistics import Verdict
@@ -20,12 +23,18 @@ def build(plan, runs_dir, name="ablation_offsets", **options):
 
 
 def row(made, arm):
-    return next(r for r in made.rows if r.arm == arm)
+    return next(r for r in made.first.rows if r.arm == arm)
 
 
 def text(made, arm):
+    """The texts of an arm's cells in the table of one task."""
+    cells = ablation.grid(made, {}).rows[[r.arm for r in made.first.rows].index(arm)]
     return dict(
-        zip(("arm", "m", "g", "result", "gap", "papers", "papers_gap", "verdict"), cells.cells(made, row(made, arm)))
+        zip(
+            ("arm", "m", "g", "result", "gap", "papers", "papers_gap", "verdict"),
+            (text_of(cell.value) for cell in cells),
+            strict=True,
+        )
     )
 
 
@@ -40,7 +49,7 @@ def partial(finished, tmp_path):
 def test_a_complete_table(finished):
     plan, _, collected = finished
     made = table.build(specification.of_sweep("ablation_offsets"), collected, plan)
-    assert [r.arm for r in made.rows] == list(OFFSETS)
+    assert [r.arm for r in made.first.rows] == list(OFFSETS)
     axial = text(made, "axial")
     values = collected.finals("eval/token_accuracy").query("arm == 'axial'")["value"]
     half = stats.t.ppf(0.975, 2) * stats.sem(values)
@@ -119,7 +128,7 @@ def test_another_protocol_compares_signs_and_says_so(finished):
     made = table.build(specification.of_sweep("ablation_offsets"), collected, plan)
     legend = " ".join(words.legend(made))
     assert "another protocol" in legend and "by sign alone" in legend
-    assert cells.header(made)[5] == "Papers (ImageNet-1K, 300 epochs)"
+    assert ablation.grid(made, {}).header[5] == "Papers (ImageNet-1K, 300 epochs)"
 
 
 @pytest.mark.parametrize(
@@ -134,7 +143,7 @@ def test_another_protocol_compares_signs_and_says_so(finished):
 def test_sizes_count_on_the_papers_protocol_and_model_only(tmp_path, protocol, model, said):
     """+27 points against the papers' +2.7: of ATMNet-T a contradiction, of another model or protocol the same sign."""
     plan = make_plan(protocol=protocol, model=model)
-    metric = specification.of_sweep("ablation_offsets").metric(protocol).metric
+    metric = specification.of_sweep("ablation_offsets").metric(protocol, {"name": ""}).metric
     make_runs(tmp_path, plan, metric=metric, examples=False)
     made = build(plan, tmp_path)
     assert row(made, "axial").verdict is said
@@ -165,7 +174,7 @@ def test_arms_the_specification_does_not_know_get_a_row(tmp_path):
     plan = make_plan(arms)
     make_runs(tmp_path, plan, arms, examples=False)
     made = build(plan, tmp_path)
-    assert [r.arm for r in made.rows][-1] == "new_arm"
+    assert [r.arm for r in made.first.rows][-1] == "new_arm"
     assert text(made, "new_arm")["papers"] == "–" and "(n = 3)" in text(made, "new_arm")["result"]
 
 
@@ -207,7 +216,7 @@ def test_every_specification_loads_and_its_numbers_were_published(tmp_path):
         spec = specification.of_sweep(name)
         plan = make_plan(dict.fromkeys(spec.arms), sweep=spec.sweep)
         for protocol in spec.protocols:
-            assert len(build({**plan, "protocol": protocol}, tmp_path, name).rows) == len(spec.arms)
+            assert len(build({**plan, "protocol": protocol}, tmp_path, name).first.rows) == len(spec.arms)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +247,7 @@ def test_an_unknown_report_is_refused_with_the_nearest_name():
     ("value", "said"), [(1.234, "+1.23"), (-1.234, "−1.23"), (0.0, "0.00"), (-0.001, "0.00"), (0.005, "+0.01")]
 )
 def test_signs(value, said):
-    assert cells.signed(value, 2) == said
+    assert signed(value, 2) == said
 
 
 def test_arms_left_out_of_a_sweep_have_no_row_and_are_no_error(tmp_path):
@@ -246,7 +255,7 @@ def test_arms_left_out_of_a_sweep_have_no_row_and_are_no_error(tmp_path):
     plan = make_plan(chosen) | {"left_out": [arm for arm in OFFSETS if arm not in chosen]}
     make_runs(tmp_path, plan, chosen)
     made = build(plan, tmp_path)
-    assert [r.arm for r in made.rows] == ["zero", "axial_x3"]
+    assert [r.arm for r in made.first.rows] == ["zero", "axial_x3"]
     assert row(made, "axial_x3").verdict is Verdict.NOT_RUN  # the arm it is compared with was left out
     assert text(made, "axial_x3")["papers_gap"] == "+0.2 to axial"
     assert any("compared here with axial" in line for line in words.places(made))
