@@ -1,4 +1,4 @@
-# `make demo` runs the main job on data it makes itself; `make test` runs the tests. Both set up .venv first.
+# `make demo` runs the main sweep on data that it generates; `make test` runs the tests. Both set up .venv first.
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slurm slurm readers lint lock clean
 PYTHON ?= python3
@@ -15,17 +15,17 @@ demo: .venv/ready  ## the offsets ablation on procedural scenes, about 12 minute
 test: .venv/ready  ## the test suite
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-slurm: slurm .venv/ready  ## the tests that need a Slurm, on one of their own; as root, for it installs the packages
+test-slurm: slurm .venv/ready  ## the tests that need a Slurm, on a cluster of their own; needs root to install the packages
 	CI=true $(BIN)/python -m pytest -m 'slurm and not chaos' $(PYTEST_ARGS)
 
-# what a Slurm on one machine consists of; MariaDB is for sacct, and Ubuntu 22.04 has its version in the package's name
+# the packages of a Slurm on one machine; sacct needs MariaDB, whose package name includes its version on Ubuntu 22.04
 slurm:
 	@[ "$$(id -u)" = 0 ] || { echo "make $(or $(MAKECMDGOALS),$@) needs root: it installs and starts a Slurm for the tests" >&2; exit 2; }
 	@$(PYTHON) -m tests.slurm.cluster check || { apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends munge slurmctld slurmd slurm-client \
 	    slurmdbd "$$(apt-cache pkgnames mariadb-server-core | LC_ALL=C sort | head -n 1)"; }
 
-# what reads a report's pages in the tests: a browser, LaTeX, and a reader of PDF; Ubuntu has no such chromium
+# the programs that read the pages of reports in tests: a browser, LaTeX, a PDF reader; Ubuntu has chromium only as a snap
 readers:
 	@$(PYTHON) -m tests.reports.programs || { \
 	  [ "$$(id -u)" = 0 ] || { echo "make $(or $(MAKECMDGOALS),$@) needs root: it installs a browser and LaTeX for the tests" >&2; exit 2; }; \
@@ -44,7 +44,7 @@ lock:  ## renew requirements.lock (needs uv)
 clean:  ## remove the virtual environment; run folders stay
 	rm -rf .venv
 
-# rebuilt whenever the lock file changes; `ready` is written last, so a broken installation is never taken for one
+# rebuilt whenever the lock file changes; `ready` is written last, so an incomplete installation is never used
 .venv/ready: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "Python 3.10 or newer is needed: make PYTHON=python3.12 ..." >&2; exit 2; }

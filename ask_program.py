@@ -1,4 +1,4 @@
-"""Asks another program a question, and survives whatever becomes of it."""
+"""Runs another program for its output and tolerates every failure of it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ ANSWER_SECONDS = 10.0
 
 
 def ask(*command: str, seconds: float | None = None, environment: Mapping[str, str] | None = None) -> tuple[bool, str]:
-    """Whether a command worked, and what it said, or its complaint in one line; one that takes too long is ended.
+    """Whether a command succeeded, and its output, or its error message in one line.
 
-    environment: in place of this process's.
+    seconds: time after which the command is ended. environment: replaces the one of this process.
     """
     try:
         done = subprocess.run(

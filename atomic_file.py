@@ -1,4 +1,4 @@
-"""Writes a file in one step: a reader sees the old content or the new one, also after a power cut."""
+"""Writes files in one step: a reader sees the old content or the new one, also after a power cut."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import BinaryIO
 
 from errors import WriteError
 
-TEMPORARY = ".*.tmp"  # what a writer that was killed leaves behind
+TEMPORARY = ".*.tmp"  # files that a killed writer leaves behind
 
 
 def write(path: Path, content: str | bytes) -> Path:
-    """Replaces ``path`` by ``content``. Raises WriteError, leaving the old file."""
+    """Replaces the content of ``path``. If that fails, raises WriteError and keeps the old file."""
     with writing(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
     return path
@@ -24,10 +24,10 @@ def write(path: Path, content: str | bytes) -> Path:
 
 @contextmanager
 def writing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
-    """A file that becomes ``path`` when the block ends without an error; folders that are missing are made.
+    """Opens a file that replaces ``path`` when the block ends without an error. Missing folders are created.
 
-    Not ``durable``: a power cut may tear it, as is right for what can be made again and is checked when it is read.
-    Raises WriteError, leaving the old file.
+    durable: False for files that can be made again and are checked when they are read; a power cut may leave them
+    incomplete. If writing fails, raises WriteError and keeps the old file.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -48,6 +48,7 @@ def writing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
 
 
 def reason(error: OSError) -> str:
+    """What a user should read of an error of the operating system."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return "the disk is full" if full else error.strerror or str(error)
 

@@ -20,7 +20,8 @@ class Command:
     function: "module:function", called with the NAME of ``command=NAME``, the settings and the parsed options.
     usage: forms of the command and what each does; the text of --help.
     needs: "module:name" or "module" of rooms above the function's own, passed to it as further arguments.
-    named: a NAME must be given. settings: the words behind it are key=value; else the function reads them itself.
+    named: whether a NAME is required.
+    settings: whether the further words are key=value settings; if not, the function reads ``options.words``.
     """
 
     function: str
@@ -96,7 +97,7 @@ def _parse(
 
 
 def _load(path: str) -> Any:
-    """The module, or with "module:name" what it holds under that name."""
+    """The module of a path "module", or the attribute of a path "module:name"."""
     module, _, name = path.partition(":")
     return getattr(import_module(module), name) if name else import_module(module)
 

@@ -1,6 +1,6 @@
-"""Errors meant for the person at the keyboard: one line that names the thing and the nearest valid choice.
+"""Errors for the user: one line that names what is wrong and the nearest valid choice.
 
-Every room but ``atm`` raises these; ``run.py`` is the one place that prints them and turns them into an exit code.
+Every room except ``atm`` raises them; only ``run.py`` prints them and turns them into an exit code.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from difflib import get_close_matches
 
 
 class SuiteError(Exception):
-    """Anything the suite refuses. The message is one line, shown as it is; exit code 2."""
+    """The base of all errors for the user. The message is one line and is printed as it is; exit code 2."""
 
     exit_code = 2
 
 
 class ConfigError(SuiteError):
-    """A key, name or value that the schema, a recipe or a sweep does not know."""
+    """A key, name or value that is not valid in the schema, a recipe or a sweep."""
 
 
 class DataError(SuiteError):
@@ -24,7 +24,7 @@ class DataError(SuiteError):
 
 
 class RunFolderError(SuiteError):
-    """A run folder that cannot be written, or whose files contradict each other."""
+    """A run folder that cannot be used: not writable, in use elsewhere, or with files that contradict each other."""
 
 
 class WriteError(SuiteError):
@@ -34,13 +34,13 @@ class WriteError(SuiteError):
 
 
 class RunFailed(SuiteError):
-    """A run that started and could not finish; exit code 1."""
+    """A run that started and cannot finish; exit code 1."""
 
     exit_code = 1
 
 
 def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
-    """``unknown arm 'axail': did you mean 'axial'? (valid: …)``; the list is left out where it would be long."""
+    """The message ``unknown arm 'axail'; did you mean 'axial'? (valid: …)``, without the list if it would be long."""
     names = sorted(map(str, valid))
     near = get_close_matches(str(name), names, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""

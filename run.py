@@ -71,7 +71,7 @@ OPTIONS = {
 
 KEYS = """\
 keys:
-  model=nano|xt|t|s|b|l      the model variant     seed=N, seeds=[0,1,2]   the seeds
+  model=nano|xt|t|s|b|l      or any timm/NAME      seed=N, seeds=[0,1,2]   the seeds
   protocol=paper|tiny|smoke  of a sweep or report  arms=[…], tasks=[…]     some arms or tasks of a sweep
   devices=N                  processes per run: one per GPU, or sharing the cores of the CPU
   data.root=PATH             folder of the images  runs_dir=PATH           folder of the run folders

@@ -1,1 +1,1 @@
-"""Timings of the model's own operators against the ones they replace: ``python -m benchmarks NAME``."""
+"""Timings of the model, its operators and the suite against peers: ``python -m benchmarks NAME``."""

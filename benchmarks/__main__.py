@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: ``python -m benchmarks NAME``; ``--help`` says which there are."""
+"""Command line of the benchmarks: ``python -m benchmarks NAME``; ``--help`` lists them."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from benchmarks import (
 from benchmarks.choices import one_of, positive
 from errors import ConfigError, SuiteError
 
-# each with its own `add_arguments(parser)`, `measure(options)` and `table(report)`
+# Each has the functions `add_arguments(parser)`, `measure(options)` and `table(report)`.
 MODULES = (sampler, mixer, model, memory, resolution, loader, checkpoint, startup, bookkeeping, collector)
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """argparse would print its usage as well; here every refusal is one line."""
+        """Raises ConfigError, which is printed as one line; argparse would also print its usage."""
         raise ConfigError(message)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parses, measures, prints a table and, where asked, writes the same numbers as JSON. Returns the exit code."""
+    """Runs one benchmark, prints its table and, with ``--json``, writes the same numbers. Returns the exit code."""
     try:
         options = parse(sys.argv[1:] if arguments is None else arguments)
         benchmark = BENCHMARKS[options.benchmark]
@@ -55,17 +55,17 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The options of one benchmark. Raises ConfigError for an unknown name or value."""
     parser = Parser(prog="python -m benchmarks", description=__doc__)
-    chosen = parser.add_subparsers(dest="benchmark", required=True, metavar="NAME")
+    benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="NAME")
     for name, benchmark in BENCHMARKS.items():
-        says = (benchmark.__doc__ or "").splitlines()[0]
-        its = chosen.add_parser(name, help=says, description=says)
-        its.add_argument("--repeats", type=positive, default=7, help="timed turns of each, interleaved")
-        its.add_argument("--json", type=Path, metavar="PATH", help="also write the measurements to this file")
-        benchmark.add_arguments(its)
+        description = (benchmark.__doc__ or "").splitlines()[0]
+        subparser = benchmarks.add_parser(name, help=description, description=description)
+        subparser.add_argument("--repeats", type=positive, default=7, help="timed turns of each, interleaved")
+        subparser.add_argument("--json", type=Path, metavar="PATH", help="also write the measurements to this file")
+        benchmark.add_arguments(subparser)
     if arguments and not arguments[0].startswith("-"):
         one_of("benchmark", BENCHMARKS)(arguments[0])
     options = parser.parse_args(arguments)
-    if options.json and not options.json.absolute().parent.is_dir():  # before anything is measured
+    if options.json and not options.json.absolute().parent.is_dir():  # refused before anything is measured
         raise ConfigError(f"--json {options.json}: no such folder {options.json.parent}")
     return options
 

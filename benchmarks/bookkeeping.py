@@ -1,6 +1,6 @@
-"""Times what stands between a person and 1,001 runs: planning, submitting, looking. Each as a process of its own.
+"""Times the commands that plan, submit and show 1,001 runs, each in its own process.
 
-Slurm is the made-up one of the tests, which answers at once: what is timed is ours, and submitit's.
+The tests' stand-in for Slurm answers at once, so that only this project and submitit are timed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from time import perf_counter
 from rich.table import Table
 
 from benchmarks import startup
-from benchmarks.startup import ROOT, Report, rows
+from benchmarks.startup import ROOT, CommandReport, rows
 from benchmarks.timing import Times
+from run_format import CONFIG, RUNNING, STATE, SUMMARY
 from tests.sweeps.fake_slurm import FakeSlurm
 
-SEEDS = 143  # times seven arms
+SEEDS = 143  # for each of seven arms
 WORDS = ["protocol=smoke", f"seeds={json.dumps(list(range(SEEDS)))}", "slurm.gpus_per_node=0"]
 PLAN = f"""
 from sweeps.plan import load
@@ -45,26 +46,26 @@ TITLES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """None of its own."""
+    """No further options."""
 
 
-def measure(options: argparse.Namespace) -> Report:
-    """Goes through a sweep's life ``repeats`` times, each time with new folders."""
+def measure(options: argparse.Namespace) -> CommandReport:
+    """Plans, submits and shows a sweep ``repeats`` times, each time in new folders."""
     load_average = os.getloadavg()[0]
-    lives: list[dict[str, float]] = []
+    turns: list[dict[str, float]] = []
     for _ in range(options.repeats):
         with tempfile.TemporaryDirectory() as name:
-            lives.append(_one_life(Path(name)))
-    times = {title: Times(tuple(life[what] for life in lives)) for what, title in TITLES.items()}
-    return Report(options.repeats, load_average, rows(times))
+            turns.append(_run_commands(Path(name)))
+    times = {title: Times(tuple(turn[command] for turn in turns)) for command, title in TITLES.items()}
+    return CommandReport(options.repeats, load_average, rows(times))
 
 
-def table(report: Report) -> Table:
-    """A line for each command."""
+def table(report: CommandReport) -> Table:
+    """One line per command."""
     return startup.table(report, "1,001 runs on a Slurm that answers at once: from start to exit, seconds")
 
 
-def _one_life(folder: Path) -> dict[str, float]:
+def _run_commands(folder: Path) -> dict[str, float]:
     slurm, runs_dir = FakeSlurm(folder / "fake"), folder / "runs"
     environment = {**os.environ, "PATH": f"{slurm.bin}{os.pathsep}{os.environ['PATH']}"}
 
@@ -74,30 +75,27 @@ def _one_life(folder: Path) -> dict[str, float]:
         return perf_counter() - started
 
     words = [*WORDS, f"runs_dir={runs_dir}"]
-    found = {
+    times = {
         "plan": seconds("-c", PLAN),
         "submit": seconds("run.py", "sweep=ablation_offsets", *words, "--slurm"),
         "submitit": seconds("-c", SUBMITIT, str(folder / "submitit")),
         "again": seconds("run.py", "sweep=ablation_offsets", *words, "--slurm"),
         "queued": seconds("run.py", "status=ablation_offsets", *words),
     }
-    _let_run(slurm, runs_dir)
-    found["run"] = seconds("run.py", "status=ablation_offsets", *words)
-    return found
+    _advance_runs(slurm, runs_dir)
+    times["run"] = seconds("run.py", "status=ablation_offsets", *words)
+    return times
 
 
-def _let_run(slurm: FakeSlurm, runs_dir: Path) -> None:
-    """Makes the folders and the queue look as in the middle of the sweep."""
-    from experiments.folder.run_folder import RunFolder
-
+def _advance_runs(slurm: FakeSlurm, runs_dir: Path) -> None:
+    """Puts the folders and the queue in the state of the middle of the sweep: half of the runs done, half running."""
     content = slurm.read()
-    for number, path in enumerate(sorted(runs_dir.glob("*/config.yaml"))):
-        folder = RunFolder(path.parent)
-        state = {"state": "running", "step": 10, "steps": 20, "epoch": 1, "epochs": 2, "images_per_s": 100.0}
-        (folder.path / "state.json").write_text(json.dumps(state))
+    for number, path in enumerate(sorted(runs_dir.glob(f"*/{CONFIG}"))):
+        folder = path.parent
+        state = {"state": RUNNING, "step": 10, "steps": 20, "epoch": 1, "epochs": 2, "images_per_s": 100.0}
+        (folder / STATE).write_text(json.dumps(state))
         if number % 2:
-            summary = {"run": folder.id, "metrics": {"eval/top1": 50.0}}
-            (folder.path / "summary.json").write_text(json.dumps(summary))
+            (folder / SUMMARY).write_text(json.dumps({"run": folder.name, "metrics": {"eval/top1": 50.0}}))
     for number, job in enumerate(content["jobs"].values()):
         job["state"] = "COMPLETED" if number % 2 else "RUNNING"
     slurm.write(content)

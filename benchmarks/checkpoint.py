@@ -1,4 +1,4 @@
-"""What checkpoints cost a training: time taken from its loop, and peak memory, beside saving in the loop itself."""
+"""The cost of checkpoints for training, in time and peak memory, compared with saving inside the loop."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from rich.table import Table
 from timm.utils import ModelEmaV3
 
 import atm  # noqa: F401  (registers the models)
-from benchmarks.processes import alone, peak_mib
-from benchmarks.timing import Circumstances, add_machine, circumstances, turns
+from benchmarks.processes import in_new_process, peak_mib
+from benchmarks.timing import Conditions, add_machine, conditions, turns
 from experiments.folder.checkpoint import Saver, save
 from experiments.schema import Config
 from experiments.training.optimization import build_optimizer
@@ -27,10 +27,11 @@ DEFAULT_SECONDS = 60 * Config().machine.checkpoint_minutes
 
 
 @dataclass(frozen=True)
-class Row:
-    """One model. Times in seconds; a cost is what one checkpoint adds to the loop, the median over the blocks.
+class CheckpointCost:
+    """One model. Times in seconds; a cost is the time that one checkpoint adds to the loop, the median over blocks.
 
-    ``share`` is that of the default interval between checkpoints. Memory in MiB is the peak of a process of its own.
+    ``share``: the cost as a share of the default interval between checkpoints. Memory in MiB: the peak of a separate
+    process.
     """
 
     model: str
@@ -46,12 +47,12 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Report(Circumstances):
-    rows: list[Row]
+class CheckpointReport(Conditions):
+    rows: list[CheckpointCost]
 
 
 class Loop:
-    """A training loop with AdamW and averaged weights on random images, whose state is saved as a run's is."""
+    """A training loop with AdamW and averaged weights on random images. Its state is saved like a run's."""
 
     def __init__(self, model: str, image_size: int, batch: int, device: str):
         torch.manual_seed(0)
@@ -83,13 +84,13 @@ class Loop:
 
 
 def blocks(loop: Loop, folder: Path, steps: int) -> dict[str, Callable[[], None]]:
-    """A block of steps with no checkpoint, with one as a run makes it, and with one written before the first step."""
+    """A block of steps without a checkpoint, with one saved in the background as in a run, and with one saved first."""
     saver = Saver(folder, kept=3, tolerated=1)
 
     def background() -> None:
         saver.start(*loop.state(), lasting=False)
         loop.steps(steps)
-        saver.settle(wait=True)  # what is not written by now counts against this block, not the next
+        saver.settle(wait=True)  # the rest of the writing counts for this block, not for the next
 
     def blocking() -> None:
         save(folder, *loop.state())
@@ -99,33 +100,34 @@ def blocks(loop: Loop, folder: Path, steps: int) -> dict[str, Callable[[], None]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What every benchmark on torch takes."""
+    """The options of every benchmark on torch."""
     add_machine(parser)
 
 
-def measure(options: argparse.Namespace) -> Report:
-    """Measures a small and a large checkpoint, each on blocks of steps long enough for it to be written.
+def measure(options: argparse.Namespace) -> CheckpointReport:
+    """Measures a small and a large checkpoint, each with blocks of steps long enough for it to be written.
 
-    The three ways take turns, so that a busy moment of the machine slows all; the first turn warms up.
+    The three methods take turns, so that other work on the machine slows all of them; the first turn warms up.
     """
-    with circumstances(options) as (_, where):
+    with conditions(options) as (_, machine):
         rows = [_measure_row(*case, options) for case in (("nano", 160, 8, 24), ("xt", 224, 4, 10))]
-    return Report(**vars(where), rows=rows)
+    return CheckpointReport(**vars(machine), rows=rows)
 
 
-def _measure_row(model: str, size: int, batch: int, steps: int, options: argparse.Namespace) -> Row:
+def _measure_row(model: str, size: int, batch: int, steps: int, options: argparse.Namespace) -> CheckpointCost:
     with tempfile.TemporaryDirectory() as folder:
         loop = Loop(model, size, batch, options.device)
-        ways = blocks(loop, Path(folder), steps)
-        times = turns({way: _clocked(block) for way, block in ways.items()}, options.repeats)
+        methods = blocks(loop, Path(folder), steps)
+        times = turns({method: _clocked(block) for method, block in methods.items()}, options.repeats)
         megabytes = max(path.stat().st_size for path in Path(folder).glob("*.pt")) / 1e6
     without = times["without"]
     costs = {
-        way: median(taken - unsaved for taken, unsaved in zip(times[way].seconds, without.seconds))
-        for way in ("background", "blocking")
+        method: median(saving - plain for saving, plain in zip(times[method].seconds, without.seconds))
+        for method in ("background", "blocking")
     }
-    peaks = {way: alone(_peak, way, model, size, batch, steps, options.threads, options.device) for way in ways}
-    return Row(
+    arguments = (model, size, batch, steps, options.threads, options.device)
+    peaks = {method: in_new_process(_peak, method, *arguments) for method in methods}
+    return CheckpointCost(
         model, size, megabytes, without.median / steps, costs["background"], costs["blocking"],
         costs["background"] / DEFAULT_SECONDS, peaks["without"], peaks["background"], peaks["blocking"],
     )  # fmt: skip
@@ -134,33 +136,33 @@ def _measure_row(model: str, size: int, batch: int, steps: int, options: argpars
 def _clocked(block: Callable[[], None]) -> Callable[[], float]:
     def clock() -> float:
         start = perf_counter()
-        block()  # waits for the GPU by itself: every step reads its loss
+        block()  # every step reads its loss, which waits for the GPU
         return perf_counter() - start
 
     return clock
 
 
-def _peak(way: str, model: str, size: int, batch: int, steps: int, threads: int, device: str) -> float:
-    """MiB: of the GPU where there is one, else of this process."""
+def _peak(method: str, model: str, size: int, batch: int, steps: int, threads: int, device: str) -> float:
+    """The peak memory in MiB, of the GPU if ``device`` is one, else of this process."""
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
         loop = Loop(model, size, batch, device)
-        block = blocks(loop, Path(folder), steps)[way]
+        block = blocks(loop, Path(folder), steps)[method]
         for _ in range(2):
             block()
     return peak_mib(device)
 
 
-def table(report: Report) -> Table:
-    """A column for each model."""
+def table(report: CheckpointReport) -> Table:
+    """One column per model."""
     shown = Table(
-        title=f"What one checkpoint takes from training, {report.device}",
+        title=f"The cost of one checkpoint for training, {report.device}",
         caption=f"Medians of blocks of steps, {report.caption()}",
     )
     shown.add_column("")
     for row in report.rows:
         shown.add_column(f"{row.model}, {row.image_size} px", justify="right")
-    lines: dict[str, Callable[[Row], str]] = {
+    lines: dict[str, Callable[[CheckpointCost], str]] = {
         "checkpoint, MB": lambda row: f"{row.checkpoint_mb:.0f}",
         "one step, s": lambda row: f"{row.step_s:.3f}",
         "added to the loop, s": lambda row: f"{row.background_s:.3f}",

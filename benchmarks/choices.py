@@ -1,4 +1,4 @@
-"""What the benchmarks' options accept; anything else is refused in one line that names the nearest valid choice."""
+"""The types of the benchmarks' options. They refuse invalid values in one line with the nearest valid choice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def positive(text: str) -> int:
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """The type of an option that takes a whole number from ``least`` on."""
+    """The type of an option that accepts a whole number, at least ``least``."""
 
     def number(text: str) -> int:
         try:
@@ -29,15 +29,15 @@ def at_least(least: int) -> Callable[[str], int]:
     return number
 
 
-def several(one: Callable[[str], object]) -> Callable[[str], list[object]]:
-    """The type of an option that takes values separated by commas, each as ``one`` reads it."""
-    return lambda text: [one(part.strip()) for part in text.split(",")]
+def several(read: Callable[[str], object]) -> Callable[[str], list[object]]:
+    """The type of an option that accepts values separated by commas, each converted by ``read``."""
+    return lambda text: [read(part.strip()) for part in text.split(",")]
 
 
 def one_of(kind: str, valid: Iterable[str], shown: Iterable[str] | None = None) -> Callable[[str], str]:
-    """The type of an option that takes one of the names in ``valid``.
+    """The type of an option that accepts one of the names in ``valid``.
 
-    shown: the names to suggest where none of a long ``valid`` is near.
+    shown: the names to list in the error if ``valid`` is long and contains no similar name.
     """
     names = list(valid)
 

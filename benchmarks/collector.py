@@ -1,6 +1,6 @@
-"""Times collecting the results of a large sweep: the first time, again, and after a few runs went on.
+"""Times collecting the results of a large sweep: the first time, again, and after a few runs have continued.
 
-The runs are made up, in the form of ImageNet's protocol: what the engine writes for a classifier with averaged weights.
+The runs are artificial and have the form of ImageNet runs: the files of a trained classifier with averaged weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from rich.table import Table
 
 from benchmarks.choices import positive
 from benchmarks.startup import ROOT
-from results.reading.threads import workers
 
 STEPS, IMAGES = 1251, 50_000  # per epoch; of the evaluation set
 ARMS, CHANGED, SAMPLE = 10, 10, 100
@@ -39,10 +38,10 @@ import pandas
 from results.collect import collect
 plan = json.loads(Path(sys.argv[1]).read_text())
 started, before = time.perf_counter(), time.process_time()
-found = collect(plan, Path(sys.argv[2]))
+results = collect(plan, Path(sys.argv[2]))
 seconds, cpu = time.perf_counter() - started, time.process_time() - before
-assert len(found.metrics) == int(sys.argv[3]) and set(found.runs["state"]) == {"done"} and not found.warnings
-# ru_maxrss of the process itself would also count the one that started it
+assert len(results.metrics) == int(sys.argv[3]) and set(results.runs["state"]) == {"done"} and not results.warnings
+# the process's own ru_maxrss would include the peak of the process that started it
 own = int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
 peak = own + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
 print(json.dumps({"seconds": seconds, "cpu": cpu, "peak_mib": peak / 1024}))
@@ -66,11 +65,11 @@ print(json.dumps({"seconds": time.perf_counter() - started}))
 
 
 @dataclass(frozen=True)
-class Row:
-    """Medians, but for the fastest call. A call is in a process that has pandas; ``cpu_s`` is of all its threads, and
-    ``process_s`` from the process's start to its exit."""
+class CollectionTime:
+    """Medians, and the fastest call. A call starts after pandas is imported; ``cpu_s`` is the time of all its threads,
+    ``process_s`` the time from the start of the process to its exit."""
 
-    what: str
+    case: str
     collect_s: float
     fastest_s: float
     cpu_s: float | None
@@ -80,7 +79,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Report:
+class CollectorReport:
     runs: int
     epochs: int
     logs_mb: float
@@ -90,68 +89,70 @@ class Report:
     repeats: int
     load_average: float
     processors: int
-    rows: list[Row]
+    rows: list[CollectionTime]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """How much is to be collected."""
+    """The amount of data to collect."""
     parser.add_argument("--runs", type=positive, default=10_000, help="run folders to make")
     parser.add_argument("--epochs", type=positive, default=300, help="rows of each run's log")
 
 
-def measure(options: argparse.Namespace) -> Report:
-    """The same runs ``repeats`` times, each time forgetting first what was kept; the system's file cache stays warm."""
+def measure(options: argparse.Namespace) -> CollectorReport:
+    """Collects the same runs ``repeats`` times, each time from an empty cache. The system's file cache is warm."""
     runs, epochs, repeats = options.runs, options.epochs, options.repeats
     load_average = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         runs_dir, plan = folder / "runs", folder / "plan.json"
         started = perf_counter()
-        made = make(runs_dir, runs, epochs)
+        content = make(runs_dir, runs, epochs)
         making_s = perf_counter() - started
-        plan.write_text(json.dumps(made))
+        plan.write_text(json.dumps(content))
         logs_mb = sum(path.stat().st_size for path in runs_dir.glob("*/metrics.jsonl")) / 1e6
-        time.sleep(2.5)  # what changed a moment ago is not kept
-        rows, sample = str(runs * epochs * len(METRICS)), min(SAMPLE, runs)
+        time.sleep(2.5)  # files that have just changed are not cached
+        expected, sample = str(runs * epochs * len(METRICS)), min(SAMPLE, runs)
         times: dict[str, list[dict[str, float]]] = {"cold": [], "warm": [], "changed": [], "plain": []}
         for turn in range(repeats):
             shutil.rmtree(runs_dir / ".collected", ignore_errors=True)
-            times["cold"].append(_process(COLLECT, plan, runs_dir, rows))
-            times["warm"].append(_process(COLLECT, plan, runs_dir, rows))
-            _go_on(runs_dir, [run["run"] for run in made["runs"]][:: max(1, runs // CHANGED)], turn)
-            times["changed"].append(_process(COLLECT, plan, runs_dir, rows))
+            times["cold"].append(_process(COLLECT, plan, runs_dir, expected))
+            times["warm"].append(_process(COLLECT, plan, runs_dir, expected))
+            _touch_logs(runs_dir, [run["run"] for run in content["runs"]][:: max(1, runs // CHANGED)], turn)
+            times["changed"].append(_process(COLLECT, plan, runs_dir, expected))
             times["plain"].append(_process(PLAIN, plan, runs_dir, str(sample)))
-        pages_mb = sum(path.stat().st_size for path in (runs_dir / ".collected").rglob("*.feather")) / 1e6
-    plain = [found["seconds"] * runs / sample for found in times.pop("plain")]
+        pages_mb = sum(path.stat().st_size for path in (runs_dir / ".collected").rglob("*.arrow")) / 1e6
+    plain = [measured["seconds"] * runs / sample for measured in times.pop("plain")]
     titles = {"cold": "first time", "warm": "nothing changed", "changed": f"{min(CHANGED, runs)} runs changed"}
-    rows_of = [_row(titles[what], found, median(plain)) for what, found in times.items()]
-    peer = Row("pandas.read_json, extrapolated", median(plain), min(plain), None, None, None, 1.0)
-    return Report(runs, epochs, logs_mb, making_s, pages_mb, sample, repeats, load_average, workers(), [*rows_of, peer])
+    rows = [_row(titles[case], measured, median(plain)) for case, measured in times.items()]
+    peer = CollectionTime("pandas.read_json, extrapolated", median(plain), min(plain), None, None, None, 1.0)
+    return CollectorReport(
+        runs, epochs, logs_mb, making_s, pages_mb, sample, repeats, load_average, os.cpu_count() or 1, [*rows, peer]
+    )
 
 
-def table(report: Report) -> Table:
-    """A line for each way of collecting."""
+def table(report: CollectorReport) -> Table:
+    """One line per case."""
     shown = Table(
         title=f"Collecting {report.runs:,} runs of {report.epochs} epochs, {report.logs_mb:.0f} MB of logs",
         caption=f"Medians of {report.repeats} turns, {report.processors} processors, files in the system's cache, "
         f"load average before {report.load_average:.2f}; the peer on {report.sample} runs, extrapolated; "
-        f"making the runs took {report.making_s:.0f} s; what is kept takes {report.pages_mb:.0f} MB",
+        f"making the runs took {report.making_s:.0f} s; the cache takes {report.pages_mb:.0f} MB",
     )
     for heading in ("", "call, s", "fastest, s", "processor, s", "whole process, s", "peak memory, MiB", "ratio"):
         shown.add_column(heading, justify="left" if not heading else "right")
     for row in report.rows:
         costs = [f"{cost:.2f}" if cost is not None else "" for cost in (row.cpu_s, row.process_s)]
         peak = f"{row.peak_mib:.0f}" if row.peak_mib is not None else ""
-        shown.add_row(row.what, f"{row.collect_s:.2f}", f"{row.fastest_s:.2f}", *costs, peak, f"{row.ratio:.4f}")
+        shown.add_row(row.case, f"{row.collect_s:.2f}", f"{row.fastest_s:.2f}", *costs, peak, f"{row.ratio:.4f}")
     return shown
 
 
 def make(runs_dir: Path, runs: int, epochs: int) -> dict[str, Any]:
-    """Finished run folders; returns their plan."""
+    """Writes finished run folders; returns their plan."""
     import numpy as np
 
     arms = [f"arm{number}" for number in range(min(ARMS, runs))]
-    plan: dict[str, Any] = {"sweep": "made_up", "protocol": "paper", "baseline": arms[0], "runs": []}
+    plan: dict[str, Any] = {"sweep": "artificial", "protocol": "paper", "baseline": arms[0], "runs": []}
     plan["arms"] = [{"name": arm, "label": arm, "model": "xt", "config": {}} for arm in arms]
     random = np.random.default_rng(0)
     config = (ROOT / "experiments" / "recipes" / "imagenet.yaml").read_text()
@@ -183,7 +184,7 @@ def _make_run(folder: Path, seed: int, epochs: int, random: Any, config: str) ->
     provenance = {
         "commit": "89ba1af229dc69d39003ab4e053a7aac143d7aaf", "dirty": False, "code_fingerprint": "89baccb2d210e1f9",
         "data_fingerprint": "d90b34d9474386aa-696bc42babcf74b8", "packages": packages, "python": "3.11.7",
-        "hardware": {"gpu": "made up", "cores": 64, "machine": "x86_64"}, "created": "2031-05-01T10:00:00+00:00",
+        "hardware": {"gpu": "artificial", "cores": 64, "machine": "x86_64"}, "created": "2031-05-01T10:00:00+00:00",
     }  # fmt: skip
     state = {"state": "done", "step": step, "steps": step, "updated": 1.9e9, "host": "node", "pid": 4711}
     folder.mkdir(parents=True)
@@ -193,8 +194,8 @@ def _make_run(folder: Path, seed: int, epochs: int, random: Any, config: str) ->
         (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
-def _go_on(runs_dir: Path, runs: list[str], turn: int) -> None:
-    """Rewrites logs as of late; the time of the change is what makes them differ."""
+def _touch_logs(runs_dir: Path, runs: list[str], turn: int) -> None:
+    """Rewrites logs with a new modification time, by which collecting detects a change."""
     for run in runs:
         log = runs_dir / run / "metrics.jsonl"
         log.write_text(log.read_text())
@@ -209,8 +210,8 @@ def _process(code: str, *arguments: object) -> dict[str, float]:
     return {**json.loads(done.stdout), "process_s": perf_counter() - started}
 
 
-def _row(what: str, found: list[dict[str, float]], plain: float) -> Row:
-    middle = {name: median(one[name] for one in found) for name in found[0]}
-    fastest = min(one["seconds"] for one in found)
-    costs = (middle["cpu"], middle["process_s"], middle["peak_mib"])
-    return Row(what, middle["seconds"], fastest, *costs, middle["seconds"] / plain)
+def _row(case: str, measured: list[dict[str, float]], plain: float) -> CollectionTime:
+    medians = {name: median(turn[name] for turn in measured) for name in measured[0]}
+    fastest = min(turn["seconds"] for turn in measured)
+    costs = (medians["cpu"], medians["process_s"], medians["peak_mib"])
+    return CollectionTime(case, medians["seconds"], fastest, *costs, medians["seconds"] / plain)

@@ -1,7 +1,7 @@
-"""The ATMNet as its authors released it, on torchvision's deformable convolution: the peer of our own sampling.
+"""ATMNet on torchvision's deformable convolution, as its authors released it: the peer of our sampling.
 
-Every sampled FC is a deformable convolution with a 1x1 kernel on channels-first maps. It knows channel groups but no
-axis: the offsets of the other axis are zeros.
+Every sampled FC is a deformable convolution with a 1x1 kernel on channels-first maps. Deformable convolution supports
+channel groups but not reads along one axis, so the offsets of the other axis are zeros.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from atm.mixer import ActiveTokenMixer, PooledFusion
 def on_deform_conv2d(model: ATMNet) -> ATMNet:
     """A copy of ``model`` with the same weights, under the same names, whose mixers read by ``deform_conv2d``.
 
-    Raises ValueError for a model without offsets, or with another fusion than the released one.
+    Raises ValueError unless every mixer is an ActiveTokenMixer with the released model's fusion.
     """
     copied = copy.deepcopy(model)
     for stage in copied.stages:
         for block in stage.blocks:
             block.mixer = DeformableMixer(block.mixer)
-            block.recomputes = False  # it keeps everything for its backward pass
+            block.recomputes = False  # the released code keeps every tensor for the backward pass
     return copied
 
 
 class DeformableMixer(nn.Module):
-    """What ``mixer`` computes, in the released model's operations; it takes over the mixer's layers."""
+    """Computes the same as ``mixer`` with the released model's operations, and takes over the mixer's layers."""
 
-    def __init__(self, mixer: ActiveTokenMixer):
+    def __init__(self, mixer: nn.Module):
         super().__init__()
-        if not isinstance(mixer.fusion, PooledFusion):
-            raise ValueError("deform_conv2d: the released model knows fusion='pooled' only")
+        if not isinstance(mixer, ActiveTokenMixer) or not isinstance(mixer.fusion, PooledFusion):
+            raise ValueError("deform_conv2d: the released model has mixer='atm' and fusion='pooled' only")
         self.samples, self.joint = mixer.samples, mixer.joint
         if self.joint:
             self.fc_j = mixer.fc_j
@@ -50,7 +50,7 @@ class DeformableMixer(nn.Module):
         Returns [B, H, W, C]. Raises ValueError without offsets.
         """
         if offsets is None:
-            raise ValueError("deform_conv2d: a mixer without offsets has nothing to deform")
+            raise ValueError("deform_conv2d: the mixer was called without offsets")
         dx, dy = offsets.chunk(2, dim=-1)
         if self.joint:
             branches = [self._sampled(self.fc_j, x, dy, dx), self.fc_c(x)]
@@ -77,19 +77,19 @@ class DeformableMixer(nn.Module):
 
 
 def deformed_fc(x: Tensor, dy: Tensor | None, dx: Tensor | None, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``F.linear`` over channels that are each read at their own offset, by one ``deform_conv2d``.
+    """``F.linear`` of channels that are each read at their own offset, by one ``deform_conv2d``.
 
-    x: [B, H, W, C]; dy, dx: [B, H, W, G] in tokens (down, right), None for an axis that is not moved along, not both;
-    weight: [C_out, C]; bias: [C_out]. Returns [B, H, W, C_out] in ``x``'s dtype. In half precision and under
-    autocast it computes in float32, as torchvision's autocast has it do: deform_conv2d knows no bfloat16.
+    x: [B, H, W, C]; dy, dx: [B, H, W, G] in tokens (down, right), one of them None for reads along the other axis;
+    weight: [C_out, C]; bias: [C_out]. Returns [B, H, W, C_out] in ``x``'s dtype. In half precision and under autocast
+    it computes in float32, as under torchvision's autocast, because deform_conv2d does not support bfloat16.
     """
     halved = x.dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled(x.device.type)
     dtype = torch.float32 if halved else x.dtype
-    given = dy if dy is not None else dx
-    assert given is not None
-    none = torch.zeros_like(given)
-    # (y, x) of every group, side by side
-    offsets = torch.stack([none if dy is None else dy, none if dx is None else dx], dim=-1).flatten(3)
+    either = dy if dy is not None else dx
+    assert either is not None
+    zeros = torch.zeros_like(either)
+    # (y, x) of the first group, then of the second, and so on
+    offsets = torch.stack([zeros if dy is None else dy, zeros if dx is None else dx], dim=-1).flatten(3)
     channels_first = x.permute(0, 3, 1, 2).to(dtype)
     kernel = weight[:, :, None, None].to(dtype)
     offsets = offsets.permute(0, 3, 1, 2).to(dtype)

@@ -1,4 +1,4 @@
-"""The whole mixer against the four matrix products that its FCs are: what sampling and fusion add to them."""
+"""The whole mixer against four matrix products like its FCs: the cost of sampling and fusion."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from atm.mixer import ActiveTokenMixer
 from atm.variants import VARIANTS
 from benchmarks.deformable import DeformableMixer
 from benchmarks.sampler import TOLERANCES
-from benchmarks.timing import DTYPES, Circumstances, add_inputs, add_machine, circumstances, interleave, require_same
+from benchmarks.timing import DTYPES, Conditions, add_inputs, add_machine, conditions, interleave, require_same
 
-PASSES = ("forward", "forward and backward")
+PHASES = ("forward", "forward and backward")
 
 
 @dataclass(frozen=True)
-class Row:
-    """One stage and pass; medians in milliseconds. ``ratio`` is the mixer's over the products', ``fastest_ratio`` that
-    of the fastest calls."""
+class MixerTime:
+    """One stage and phase; medians in milliseconds. ``ratio`` is the mixer's time over the products', ``fastest_ratio``
+    that of the fastest calls."""
 
     size: int
     channels: int
     sharing: int
-    what: str
+    phase: str
     mixer_ms: float
     products_ms: float
     ratio: float
@@ -36,36 +36,36 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Report(Circumstances):
+class MixerReport(Conditions):
     batch: int
     image: int
     dtype: str
-    rows: list[Row]
+    rows: list[MixerTime]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Batch, image and dtype, and what every benchmark on torch takes."""
+    """Batch, image and dtype, and the options of every benchmark on torch."""
     add_inputs(parser, least=1, dtype="of tokens and weights; offsets stay float32")
     add_machine(parser)
 
 
-def measure(options: argparse.Namespace) -> Report:
+def measure(options: argparse.Namespace) -> MixerReport:
     """Measures the axial mixer of every stage of xT, at random offsets.
 
-    The products follow one another on the same tokens, C to C without a bias; their backward pass has, as the
-    mixer's, the gradients of tokens and weights. Raises Disagreement where the mixer and deform_conv2d's differ.
+    The products are computed one after the other on the same tokens, C to C without bias. Their backward pass computes
+    the gradients of tokens and weights, like the mixer's. Raises Disagreement if our mixer and deform_conv2d's differ.
     """
     xt = VARIANTS["xt"]
     rows = []
-    with circumstances(options) as (device, where):
+    with conditions(options) as (device, machine):
         for stage, (channels, sharing) in enumerate(zip(xt["dims"], xt["offset_sharing"])):
             rows += _measure_stage(options, options.image // (4 * 2**stage), channels, sharing, device)
-    return Report(**vars(where), batch=options.batch, image=options.image, dtype=options.dtype, rows=rows)
+    return MixerReport(**vars(machine), batch=options.batch, image=options.image, dtype=options.dtype, rows=rows)
 
 
 def _measure_stage(
     options: argparse.Namespace, size: int, channels: int, sharing: int, device: torch.device
-) -> list[Row]:
+) -> list[MixerTime]:
     torch.manual_seed(0)
     dtype, shape = DTYPES[options.dtype], (options.batch, size, size)
     mixer = ActiveTokenMixer(channels, offsets="axial", samples=1).to(device, dtype)
@@ -103,15 +103,15 @@ def _measure_stage(
         device,
     )
     rows = []
-    for what, times in zip(PASSES, (forward, both)):
-        ours, theirs = times["mixer"], times["products"]
-        medians = (1e3 * ours.median, 1e3 * theirs.median)
-        rows.append(Row(size, channels, sharing, what, *medians, ours.over(theirs), ours.fastest_over(theirs)))
+    for phase, times in zip(PHASES, (forward, both)):
+        ours, peer = times["mixer"], times["products"]
+        medians = (1e3 * ours.median, 1e3 * peer.median)
+        rows.append(MixerTime(size, channels, sharing, phase, *medians, ours.over(peer), ours.fastest_over(peer)))
     return rows
 
 
-def table(report: Report) -> Table:
-    """Two lines for each stage."""
+def table(report: MixerReport) -> Table:
+    """Two lines per stage."""
     shown = Table(
         title=f"The mixer against four matrix products C to C, batch {report.batch}, {report.image} px, "
         f"{report.dtype}, {report.device}",
@@ -121,5 +121,5 @@ def table(report: Report) -> Table:
         shown.add_column(heading, justify="right")
     for row in report.rows:
         times = (f"{row.mixer_ms:.2f}", f"{row.products_ms:.2f}", f"{row.ratio:.2f}", f"{row.fastest_ratio:.2f}")
-        shown.add_row(f"{row.size} x {row.size}", str(row.channels), str(row.sharing), row.what, *times)
+        shown.add_row(f"{row.size} x {row.size}", str(row.channels), str(row.sharing), row.phase, *times)
     return shown

@@ -1,4 +1,4 @@
-"""The networks that are compared, ours and timm's, and the training step that is timed on each of them."""
+"""The networks to compare, ours and timm's, and the training step that is timed on each of them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from benchmarks.choices import one_of, several
 from benchmarks.deformable import on_deform_conv2d
 from benchmarks.timing import DTYPES, require_same
 
-DEFORMED = "_deform"  # what follows the name of an ATMNet that is to run on deform_conv2d
+DEFORMED = "_deform"  # suffix of an ATMNet's name that makes it run on deform_conv2d
 COMPARED = ("atmnet_xt", "atmnet_xt_deform", "convnext_tiny", "swin_tiny_patch4_window7_224", "resnet50")
 
 
 @dataclass(frozen=True)
 class Network:
-    """``macs``: multiply-accumulates of one image's forward pass under the papers' convention; None where unknown."""
+    """``macs``: multiply-accumulates of one image's forward pass under the papers' convention, None if unknown."""
 
     name: str
     module: nn.Module
@@ -32,18 +32,18 @@ class Network:
 
 
 def add_models(parser: argparse.ArgumentParser, default: tuple[str, ...] = COMPARED) -> None:
-    """``--models``: names of timm, ``atmnet_*`` among them, and those with ``_deform`` for deform_conv2d."""
+    """``--models``: names of timm, which include ``atmnet_*``, and ``atmnet_*_deform`` for those on deform_conv2d."""
     parser.add_argument(
         "--models",
         type=several(known_model),
         default=list(default),
         help=f"names of timm, or ATMNets with {DEFORMED}, separated by commas (default: {','.join(default)}); "
-        "the first is set against the others",
+        "the first is compared with the others",
     )
 
 
 def known_model(name: str) -> str:
-    """``name``, where there is such a network. Raises ConfigError naming the nearest."""
+    """``name``, if there is such a network. Raises ConfigError with the nearest name otherwise."""
     ours = [f"{model}{DEFORMED}" for model in timm.list_models("atmnet_*")]
     return one_of("model", [*timm.list_models(), *ours], shown=COMPARED)(name)
 
@@ -51,8 +51,8 @@ def known_model(name: str) -> str:
 def build(name: str, image: int, device: torch.device, checked: bool = True) -> Network:
     """The network, with the same random weights every time, for square images of ``image`` px.
 
-    checked: a network on deform_conv2d is first compared with the ATMNet that it was made from; Disagreement is raised
-    where their logits differ.
+    checked: compare a network on deform_conv2d with the ATMNet that it was made from, and raise Disagreement if their
+    logits differ.
     """
     source = _create(name.removesuffix(DEFORMED), image)
     macs, params = _macs(source, image), sum(p.numel() for p in source.parameters())
@@ -64,7 +64,7 @@ def build(name: str, image: int, device: torch.device, checked: bool = True) -> 
         images = torch.randn(2, 3, image, image, device=device)
         with torch.no_grad():
             logits = source.eval()(images), deformed.eval()(images)
-        tolerance = 1e-4 if device.type == "cpu" else 1e-2  # a GPU's convolutions use tensor cores
+        tolerance = 1e-4 if device.type == "cpu" else 1e-2  # convolutions on a GPU use tensor cores
         require_same(f"{name} and {name.removesuffix(DEFORMED)} disagree", *logits, tolerance)
     return Network(name, deformed, params, macs)
 
@@ -75,7 +75,7 @@ def _create(name: str, image: int) -> nn.Module:
         return timm.create_model(name)
     try:
         return timm.create_model(name, img_size=image)
-    except TypeError:  # a network that takes every size has no such argument
+    except TypeError:  # a network that accepts every size has no such argument
         torch.manual_seed(0)
         return timm.create_model(name)
 
@@ -83,15 +83,15 @@ def _create(name: str, image: int) -> nn.Module:
 def _macs(model: nn.Module, image: int) -> int | None:
     try:
         return count(model, (3, image, image)).flops
-    except (NotImplementedError, RuntimeError):  # an operator that the meta device does not know
+    except (NotImplementedError, RuntimeError):  # an operator without an implementation for the meta device
         return None
 
 
 class Step:
-    """One training step on one batch: forward, cross entropy, backward, AdamW in its fused form.
+    """One training step on one batch: forward, cross entropy, backward, fused AdamW.
 
-    images: [B, 3, H, W] on the network's device; classes: [B]. dtype: of autocast, none for float32.
-    forward: what is called in place of ``module``, as torch.compile returns it.
+    images: [B, 3, H, W] on the network's device; classes: [B]. dtype: of autocast, which float32 switches off.
+    forward: called in place of ``module``, e.g. the result of torch.compile.
     """
 
     def __init__(
@@ -107,10 +107,10 @@ class Step:
         self.optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, weight_decay=0.05, fused=True)
 
     def state_bytes(self) -> int:
-        """Bytes of parameters, buffers and optimizer state; the latter is there from the first step on."""
-        state = [part for its in self.optimizer.state.values() for part in its.values() if isinstance(part, Tensor)]
-        held = [*self.module.parameters(), *self.module.buffers(), *state]
-        return sum(tensor.numel() * tensor.element_size() for tensor in held)
+        """Bytes of parameters, buffers and optimizer state, which exists from the first step on."""
+        values = [value for state in self.optimizer.state.values() for value in state.values()]
+        tensors = [*self.module.parameters(), *self.module.buffers(), *(v for v in values if isinstance(v, Tensor))]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def __call__(self) -> None:
         with autocast(self.images.device, self.dtype):
@@ -121,7 +121,7 @@ class Step:
 
 
 def autocast(device: torch.device, dtype: str) -> AbstractContextManager[object]:
-    """Autocast to ``dtype``; switched off for float32."""
+    """Autocast to ``dtype``, switched off for float32."""
     return torch.autocast(device.type, DTYPES[dtype], enabled=dtype != "float32")
 
 

@@ -1,4 +1,4 @@
-"""Measurements in a process of their own, and the memory of a process."""
+"""Calls in a new process, and the memory of a process."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from errors import RunFailed
 Value = TypeVar("Value")
 
 
-def alone(function: Callable[..., Value], *arguments: Any) -> Value:
-    """What ``function`` returns in a fresh process, whose memory nothing before it has touched.
+def in_new_process(function: Callable[..., Value], *arguments: Any) -> Value:
+    """Calls ``function`` in a new process, so that nothing else has used its memory, and returns the result.
 
-    Raises RunFailed where that process ends before, as for want of memory.
+    Raises RunFailed if that process dies, for example because memory runs out.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
             return pool.submit(function, *arguments).result()
         except BrokenProcessPool:
-            said = ", ".join(map(str, arguments))
-            raise RunFailed(f"the process that measures {said} ended before it was through: out of memory?") from None
+            described = ", ".join(map(str, arguments))
+            raise RunFailed(f"the process that measures {described} died: out of memory?") from None
 
 
 def peak_mib(device: torch.device | str) -> float:
-    """The most memory so far: allocated on the GPU where ``device`` is one, else resident of this process."""
+    """The peak memory so far: allocated on the GPU if ``device`` is one, else resident memory of this process."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    # not getrusage: its peak is inherited from the process that started this one
+    # getrusage is not used, because its peak includes that of the process that started this one.
     return _status("VmHWM")
 
 
 def memory_mib(device: torch.device | str) -> float:
-    """The memory now, as ``peak_mib``."""
+    """The memory in use now, of the same kind as ``peak_mib``."""
     if torch.device(device).type == "cuda":
         return torch.cuda.memory_allocated() / 2**20
     return _status("VmRSS")

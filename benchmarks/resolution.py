@@ -1,4 +1,4 @@
-"""One network at growing images: time per pixel, which a network of local operators keeps."""
+"""One network on images of increasing size: time per pixel, which is constant for local operators."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from rich.table import Table
 
 from benchmarks.choices import at_least, one_of, positive, several
 from benchmarks.networks import Step, autocast, build, known_model, random_batch
-from benchmarks.timing import DTYPES, Circumstances, add_machine, circumstances, interleave
+from benchmarks.timing import DTYPES, Conditions, add_machine, conditions, interleave
 from errors import ConfigError
 
 SIZES = (224, 384, 512, 768, 1024)
 
 
 @dataclass(frozen=True)
-class Row:
-    """Images of ``image`` x ``image`` px: seconds per batch, nanoseconds per pixel, and the latter over the first
-    row's; ``fastest_ratio`` is that of the fastest turns."""
+class ResolutionTime:
+    """Images of ``image`` x ``image`` px: seconds per batch and nanoseconds per pixel. ``ratio`` is the latter over the
+    first row's, ``fastest_ratio`` the same for the fastest turns."""
 
     image: int
     batch: int
@@ -31,15 +31,15 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Report(Circumstances):
+class ResolutionReport(Conditions):
     network: str
     training: bool
     dtype: str
-    rows: list[Row]
+    rows: list[ResolutionTime]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The network, its images, and how many of the largest."""
+    """The network, the sizes of images, and the batch of the largest size."""
     parser.add_argument("--model", type=known_model, default="atmnet_xt", help="a name of timm (default: atmnet_xt)")
     parser.add_argument(
         "--sizes",
@@ -47,18 +47,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=list(SIZES),
         help=f"heights and widths in pixels (default: {','.join(map(str, SIZES))})",
     )
-    parser.add_argument("--batch", type=positive, default=1, help="images of the largest size; more of the smaller")
+    parser.add_argument(
+        "--batch", type=positive, default=1, help="images of the largest size; smaller ones come in larger batches"
+    )
     parser.add_argument("--training", action="store_true", help="a training step instead of inference")
     parser.add_argument("--dtype", type=one_of("dtype", DTYPES), default="float32", help="of autocast")
     add_machine(parser)
 
 
-def measure(options: argparse.Namespace) -> Report:
-    """Times one and the same network at all sizes in turns, on about as many pixels each."""
+def measure(options: argparse.Namespace) -> ResolutionReport:
+    """Times the network at all sizes in turns, with about the same number of pixels in each batch."""
     sizes = list(dict.fromkeys(options.sizes))
     pixels = options.batch * max(sizes) ** 2
     batches = {size: max(1, round(pixels / size**2)) for size in sizes}
-    with circumstances(options) as (device, where):
+    with conditions(options) as (device, machine):
         network = build(options.model, 224, device)
         network.module.train(options.training)
         calls: dict[str, Callable[[], object]] = {}
@@ -68,22 +70,25 @@ def measure(options: argparse.Namespace) -> Report:
             calls[str(size)] = step if options.training else _inference(step)
         try:
             times = interleave(calls, options.repeats, device)
-        except AssertionError as error:  # timm's way to say that a network was built for one size
+        except AssertionError as error:  # timm raises it for networks that were built for one size
             raise ConfigError(f"--model {options.model} does not take images of every size: {error}") from None
     first = times[str(sizes[0])]
     rows = []
     for size, batch in batches.items():
-        its, share = times[str(size)], batches[sizes[0]] * sizes[0] ** 2 / (batch * size**2)
-        row = Row(
+        size_times = times[str(size)]
+        pixel_ratio = batches[sizes[0]] * sizes[0] ** 2 / (batch * size**2)
+        row = ResolutionTime(
             image=size,
             batch=batch,
-            median_s=its.median,
-            ns_per_pixel=1e9 * its.median / (batch * size**2),
-            ratio=its.over(first) * share,
-            fastest_ratio=its.fastest_over(first) * share,
+            median_s=size_times.median,
+            ns_per_pixel=1e9 * size_times.median / (batch * size**2),
+            ratio=size_times.over(first) * pixel_ratio,
+            fastest_ratio=size_times.fastest_over(first) * pixel_ratio,
         )
         rows.append(row)
-    return Report(**vars(where), network=options.model, training=options.training, dtype=options.dtype, rows=rows)
+    return ResolutionReport(
+        **vars(machine), network=options.model, training=options.training, dtype=options.dtype, rows=rows
+    )
 
 
 def _inference(step: Step) -> Callable[[], object]:
@@ -94,12 +99,12 @@ def _inference(step: Step) -> Callable[[], object]:
     return call
 
 
-def table(report: Report) -> Table:
-    """A line for each size."""
-    what = "training step" if report.training else "inference"
+def table(report: ResolutionReport) -> Table:
+    """One line per size."""
+    phase = "training step" if report.training else "inference"
     shown = Table(
-        title=f"{report.network} at growing images, {what}, {report.dtype}, {report.device}",
-        caption=f"Medians, {report.caption()}; batches are chosen for about as many pixels at every size, at least one "
+        title=f"{report.network} on images of increasing size, {phase}, {report.dtype}, {report.device}",
+        caption=f"Medians, {report.caption()}; batches have about the same number of pixels, and at least one "
         f"image; ratio: time per pixel over that at {report.rows[0].image} px",
     )
     for heading in ("image", "batch", "batch, s", "ns per pixel", "ratio", "fastest"):

@@ -1,4 +1,4 @@
-"""The sampler: with its FC against deform_conv2d, alone against the FC, and on a GPU against a copy's bandwidth."""
+"""The sampler with its FC against deform_conv2d, alone against the FC, and on a GPU against a copy's bandwidth."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from atm.sampling import sample_axis, sample_joint
 from atm.variants import VARIANTS
 from benchmarks.deformable import deformed_fc
-from benchmarks.timing import DTYPES, Circumstances, add_inputs, add_machine, circumstances, interleave, require_same
+from benchmarks.timing import DTYPES, Conditions, add_inputs, add_machine, conditions, interleave, require_same
 
 AXES = ("horizontal", "vertical", "joint")
 TOLERANCES = {"float32": 1e-4, "bfloat16": 3e-2, "float16": 1e-2}
@@ -22,13 +22,13 @@ COPIED_BYTES = 2**30
 
 
 @dataclass(frozen=True)
-class Row:
+class SamplerTime:
     """One stage's shape and axis; times are medians in milliseconds.
 
-    ``ratio`` is ours over deform_conv2d's, forward and backward; ``sampling_ratio`` that of the sampler's forward alone
-    over its FC's. ``fastest_ratio`` compares the fastest calls instead: the figure to trust when the machine was busy.
-    ``gb_per_s``, on a GPU: what the sampler reads and writes at least, in 1e9 bytes a second, and its share of what a
-    copy reads and writes.
+    ``ratio`` is our time over deform_conv2d's, forward and backward; ``sampling_ratio`` the time of the sampler's
+    forward pass over that of its FC. ``fastest_ratio`` compares the fastest calls, which is more reliable on a busy
+    machine. ``gb_per_s``, on a GPU: the least number of bytes that the sampler must read and write, in 1e9 bytes per
+    second, and ``copy_share``, its ratio to the same number for a copy.
     """
 
     size: int
@@ -48,29 +48,29 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Report(Circumstances):
-    """``copy_gb_per_s``: bytes read and written by a large copy, the median over the rows; None on a CPU."""
+class SamplerReport(Conditions):
+    """``copy_gb_per_s``: 1e9 bytes per second read and written by a copy, the median over the rows; None on a CPU."""
 
     batch: int
     image: int
     dtype: str
     copy_gb_per_s: float | None
-    rows: list[Row]
+    rows: list[SamplerTime]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Batch, image and dtype, and what every benchmark on torch takes."""
+    """Batch, image and dtype, and the options of every benchmark on torch."""
     add_inputs(parser, least=1, dtype="of tokens and weights; offsets stay float32")
     add_machine(parser)
 
 
-def measure(options: argparse.Namespace) -> Report:
-    """Measures every stage of xT, for both axes and the joint arm.
+def measure(options: argparse.Namespace) -> SamplerReport:
+    """Measures every stage of xT, for both axes and for joint reads.
 
-    Raises Disagreement where sampler and deform_conv2d differ, in their outputs or in a gradient.
+    Raises Disagreement if the outputs or a gradient of sampler and deform_conv2d differ.
     """
     xt = VARIANTS["xt"]
-    with circumstances(options) as (device, where):
+    with conditions(options) as (device, machine):
         copied = torch.empty(2, COPIED_BYTES, dtype=torch.uint8, device=device) if device.type == "cuda" else None
         measured = [
             _measure_row(options, options.image // (4 * 2**stage), channels, sharing, axis, device, copied)
@@ -80,8 +80,8 @@ def measure(options: argparse.Namespace) -> Report:
     rates = sorted(rate for _, rate in measured if rate is not None)
     rate = rates[len(rates) // 2] if rates else None
     rows = [row for row, _ in measured]
-    return Report(
-        **vars(where), batch=options.batch, image=options.image, dtype=options.dtype, copy_gb_per_s=rate, rows=rows
+    return SamplerReport(
+        **vars(machine), batch=options.batch, image=options.image, dtype=options.dtype, copy_gb_per_s=rate, rows=rows
     )
 
 
@@ -93,8 +93,8 @@ def _measure_row(
     axis: str,
     device: torch.device,
     copied: Tensor | None,
-) -> tuple[Row, float | None]:
-    """A row, and the rate of the copies in its turns, in 1e9 bytes a second."""
+) -> tuple[SamplerTime, float | None]:
+    """A row, and the rate of the copies in the same turns, in 1e9 bytes per second."""
     batch, dtype = options.batch, DTYPES[options.dtype]
     generator = torch.Generator().manual_seed(0)
 
@@ -122,25 +122,25 @@ def _measure_row(
     def backward(operator: Callable[[], Tensor]) -> Callable[[], tuple[Tensor, ...]]:
         return lambda: torch.autograd.grad(operator(), inputs, cotangent)
 
-    what = f"sampler and deform_conv2d disagree at {size} x {size} x {channels}, {axis}"
-    require_same(what, atm(), deform(), TOLERANCES[options.dtype])
-    for ours, theirs in zip(backward(atm)(), backward(deform)()):
-        require_same(f"{what}, in a gradient", ours, theirs, TOLERANCES[options.dtype])
+    description = f"sampler and deform_conv2d disagree at {size} x {size} x {channels}, {axis}"
+    require_same(description, atm(), deform(), TOLERANCES[options.dtype])
+    for ours, peer in zip(backward(atm)(), backward(deform)()):
+        require_same(f"{description}, in a gradient", ours, peer, TOLERANCES[options.dtype])
     both = interleave({"atm": backward(atm), "deform": backward(deform)}, options.repeats, device)
     calls: dict[str, Callable[[], object]] = {"sampling": sampled, "fc": lambda: F.linear(x, weight, bias)}
     if copied is not None:
         calls["copy"] = lambda: copied[0].copy_(copied[1])
     with torch.no_grad():
-        alone = interleave(calls, options.repeats, device)
+        forward = interleave(calls, options.repeats, device)
 
     gb_per_s = copy_gb_per_s = None
     if copied is not None:
         moved = sum(
             tensor.numel() * tensor.element_size() for tensor in (x, x, *offsets)
         )  # the output is as large as x
-        gb_per_s = moved / alone["sampling"].median / 1e9
-        copy_gb_per_s = 2 * COPIED_BYTES / alone["copy"].median / 1e9
-    row = Row(
+        gb_per_s = moved / forward["sampling"].median / 1e9
+        copy_gb_per_s = 2 * COPIED_BYTES / forward["copy"].median / 1e9
+    row = SamplerTime(
         size=size,
         channels=channels,
         sharing=sharing,
@@ -149,18 +149,18 @@ def _measure_row(
         deform_ms=1e3 * both["deform"].median,
         ratio=both["atm"].over(both["deform"]),
         fastest_ratio=both["atm"].fastest_over(both["deform"]),
-        sampling_ms=1e3 * alone["sampling"].median,
-        fc_ms=1e3 * alone["fc"].median,
-        sampling_ratio=alone["sampling"].over(alone["fc"]),
-        sampling_fastest_ratio=alone["sampling"].fastest_over(alone["fc"]),
+        sampling_ms=1e3 * forward["sampling"].median,
+        fc_ms=1e3 * forward["fc"].median,
+        sampling_ratio=forward["sampling"].over(forward["fc"]),
+        sampling_fastest_ratio=forward["sampling"].fastest_over(forward["fc"]),
         gb_per_s=gb_per_s,
         copy_share=gb_per_s / copy_gb_per_s if gb_per_s and copy_gb_per_s else None,
     )
     return row, copy_gb_per_s
 
 
-def table(report: Report) -> Table:
-    """A line for each stage and axis."""
+def table(report: SamplerReport) -> Table:
+    """One line per stage and axis."""
     copy = f", a copy moves {report.copy_gb_per_s:.0f} GB/s" if report.copy_gb_per_s else ""
     shown = Table(
         title="Sampling and its FC against deform_conv2d, forward and backward; sampling against its FC, forward; "

@@ -1,4 +1,4 @@
-"""Times the commands a person waits for, each as a process of its own, against starting Python alone."""
+"""Times the commands that a person waits for, each in its own process, against starting Python alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMMANDS = {
 
 
 @dataclass(frozen=True)
-class Row:
+class CommandTime:
     """Seconds from start to exit: the median and the fastest of the runs."""
 
     command: str
@@ -35,24 +35,24 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Report:
+class CommandReport:
     repeats: int
     load_average: float
-    rows: list[Row]
+    rows: list[CommandTime]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """None of its own."""
+    """No further options."""
 
 
-def measure(options: argparse.Namespace) -> Report:
-    """Runs every command ``repeats`` times in turn; a first turn warms the file cache and is not counted."""
+def measure(options: argparse.Namespace) -> CommandReport:
+    """Runs the commands in turn, ``repeats`` times. A first turn warms the file cache and is not counted."""
     load_average = os.getloadavg()[0]
-    times = turns({name: _starting(words) for name, words in COMMANDS.items()}, options.repeats)
-    return Report(options.repeats, load_average, rows(times))
+    times = turns({name: _stopwatch(words) for name, words in COMMANDS.items()}, options.repeats)
+    return CommandReport(options.repeats, load_average, rows(times))
 
 
-def _starting(words: list[str]) -> Callable[[], float]:
+def _stopwatch(words: list[str]) -> Callable[[], float]:
     def clock() -> float:
         start = perf_counter()
         subprocess.run([sys.executable, *words], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
@@ -61,13 +61,13 @@ def _starting(words: list[str]) -> Callable[[], float]:
     return clock
 
 
-def rows(times: dict[str, Times]) -> list[Row]:
-    """A row for each command."""
-    return [Row(name, its.median, its.fastest) for name, its in times.items()]
+def rows(times: dict[str, Times]) -> list[CommandTime]:
+    """One row per command."""
+    return [CommandTime(name, measured.median, measured.fastest) for name, measured in times.items()]
 
 
-def table(report: Report, title: str = "From start to exit, seconds") -> Table:
-    """A line for each command."""
+def table(report: CommandReport, title: str = "From start to exit, seconds") -> Table:
+    """One line per command."""
     shown = Table(
         title=title,
         caption=f"{report.repeats} interleaved runs, load average before {report.load_average:.2f}",

@@ -1,4 +1,4 @@
-"""Callables that take turns, so that a busy moment of the machine slows all of them, and what they ran on."""
+"""Timing of callables in turns, so that other work on the machine slows all of them, and the conditions of a run."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from benchmarks.choices import at_least, one_of, positive
 from errors import ConfigError, SuiteError, unknown
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-LEAST_S, MOST_CALLS = 0.01, 50  # of one turn: what is shorter is called several times in a row
-SCRATCH_BYTES = 2**28  # more than any GPU's cache holds
+LEAST_S, MOST_CALLS = 0.01, 50  # a short call is repeated within its turn, at most this often, to fill LEAST_S
+SCRATCH_BYTES = 2**28  # larger than any GPU's cache
 
 
 class Disagreement(SuiteError, RuntimeError):
-    """Operators that do not compute the same: their times are not compared. Exit code 1."""
+    """Operators with different results, whose times are not compared. Exit code 1."""
 
     exit_code = 1
 
 
 @dataclass(frozen=True)
-class Circumstances:
-    """What every report on torch says of its machine; ``load_average`` is the machine's, before the start."""
+class Conditions:
+    """The machine and settings of a benchmark on torch; ``load_average`` is the machine's before the start."""
 
     repeats: int
     threads: int
@@ -49,7 +49,7 @@ class Circumstances:
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of one call, a value for each counted turn."""
+    """Seconds of one call, one value per counted turn."""
 
     seconds: tuple[float, ...]
 
@@ -62,40 +62,40 @@ class Times:
         return min(self.seconds)
 
     def over(self, peer: Times) -> float:
-        """This median over the peer's."""
+        """The ratio of this median to the peer's."""
         return self.median / peer.median
 
     def fastest_over(self, peer: Times) -> float:
-        """The fastest turn over the peer's fastest: the figure to trust when the machine was busy."""
+        """The ratio of the fastest turn to the peer's fastest, which is more reliable on a busy machine."""
         return self.fastest / peer.fastest
 
 
 def turns(clocks: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, Times]:
-    """Calls each in turn, ``repeats`` times and once before to warm up; a call returns the seconds that count.
+    """Calls each clock in turn, once to warm up and then ``repeats`` times. A clock returns the seconds it measured.
 
-    Every turn begins with another, so that none always follows the same.
+    The order rotates from turn to turn, so that no clock always follows the same other one.
     """
-    found: dict[str, list[float]] = {name: [] for name in clocks}
+    measured: dict[str, list[float]] = {name: [] for name in clocks}
     names = list(clocks)
     for turn in range(repeats + 1):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             seconds = clocks[name]()
             if turn:
-                found[name].append(seconds)
-    return {name: Times(tuple(seconds)) for name, seconds in found.items()}
+                measured[name].append(seconds)
+    return {name: Times(tuple(seconds)) for name, seconds in measured.items()}
 
 
 def interleave(calls: Mapping[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, Times]:
-    """Times each call in turn, ``repeats`` times; a first turn warms up and is not counted.
+    """Times each call in turn, ``repeats`` times. A first turn warms up and is not counted.
 
-    On a GPU with its own events, each call with cold caches, as it would find them inside a large network.
+    A GPU is timed by its own events, and every call starts with cold caches, as inside a large network.
     """
     return turns({name: Stopwatch(call, device) for name, call in calls.items()}, repeats)
 
 
 class Stopwatch:
-    """Seconds of one call, as the mean of as many as fill ``LEAST_S``. The first use warms up, and counts how many."""
+    """Seconds of one call, the mean of enough calls to fill ``LEAST_S``. The first use sets their number."""
 
     def __init__(self, call: Callable[[], object], device: torch.device):
         self.call, self.calls = call, 0
@@ -106,7 +106,7 @@ class Stopwatch:
         if self.calls:
             return self.measure(self.calls)
         first = self.measure(1)
-        # a call that is compiled or loaded the first time says nothing of the next
+        # The first call may include compiling or loading, so a second one is timed.
         again = self.measure(1) if self.device.type == "cuda" or first < 1 else first
         self.calls = min(MOST_CALLS, max(1, ceil(LEAST_S / again)))
         return again
@@ -121,7 +121,7 @@ class Stopwatch:
         pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(calls)]
         torch.cuda.synchronize(self.device)
         for start, end in pairs:
-            # clears the caches, and keeps the GPU busy while the call's first kernels are launched
+            # Clears the caches, and keeps the GPU busy while the first kernels of the call are launched.
             _scratch(self.device).zero_()
             start.record()
             self.call()
@@ -136,24 +136,24 @@ def _scratch(device: torch.device) -> Tensor:
 
 
 def add_inputs(parser: argparse.ArgumentParser, batch: int = 8, least: int = 2, dtype: str = "of autocast") -> None:
-    """``--batch``, ``--image`` and ``--dtype``. batch, least: its default and least; dtype: what has that type."""
+    """``--batch`` (with its default and least value), ``--image`` and ``--dtype`` (with its help text)."""
     parser.add_argument("--batch", type=at_least(least), default=batch, help="images at a time")
     parser.add_argument("--image", type=at_least(32), default=224, help="height and width in pixels")
     parser.add_argument("--dtype", type=one_of("dtype", DTYPES), default="float32", help=dtype)
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
-    """The options that ``circumstances`` reads."""
+    """``--threads`` and ``--device``, which ``conditions`` reads."""
     parser.add_argument("--threads", type=positive, default=2, help="CPU threads of torch")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
 
 
 @contextmanager
-def circumstances(options: argparse.Namespace) -> Iterator[tuple[torch.device, Circumstances]]:
-    """Sets torch up as the options say, and puts it back afterwards.
+def conditions(options: argparse.Namespace) -> Iterator[tuple[torch.device, Conditions]]:
+    """Sets torch's threads, device and precision by the options, and restores them afterwards.
 
-    options: ``repeats``, ``threads``, ``device`` and, where there is one, ``dtype``: beside a half precision, float32
-    products may use a GPU's tensor cores, as in training. Raises ConfigError for a device that is not there.
+    options: ``repeats``, ``threads``, ``device`` and, if the benchmark has it, ``dtype``. With half precision, float32
+    products may use a GPU's tensor cores, as in training. Raises ConfigError for a device that does not exist.
     """
     device = open_device(options.device)
     load_average = os.getloadavg()[0]
@@ -163,14 +163,14 @@ def circumstances(options: argparse.Namespace) -> Iterator[tuple[torch.device, C
         torch.set_float32_matmul_precision("high")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else options.device
     try:
-        yield device, Circumstances(options.repeats, options.threads, name, torch.__version__, load_average)
+        yield device, Conditions(options.repeats, options.threads, name, torch.__version__, load_average)
     finally:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
 
 
 def open_device(name: str) -> torch.device:
-    """The device of that name, which becomes torch's current one. Raises ConfigError where there is none."""
+    """Makes a device torch's current device and returns it. Raises ConfigError if it does not exist."""
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     valid = ["cpu", *(["cuda", *gpus] if gpus else [])]
     if name not in valid:
@@ -183,13 +183,13 @@ def open_device(name: str) -> torch.device:
     return device
 
 
-def require_same(what: str, one: Tensor, other: Tensor, tolerance: float) -> None:
-    """Raises Disagreement where two results of equal shape differ by more than ``tolerance``, or either is not finite.
+def require_same(description: str, result: Tensor, expected: Tensor, tolerance: float) -> None:
+    """Raises Disagreement if two results of equal shape differ by more than ``tolerance``, or one is not finite.
 
-    The tolerance is absolute for values below 1, and relative to the largest value otherwise.
+    The tolerance is absolute if all values are below 1, else relative to the largest value.
     """
-    one, other = one.detach().float(), other.detach().float()
-    largest = max(1.0, float(other.abs().max())) if other.numel() else 1.0
-    distance = float((one - other).abs().max()) if other.numel() else 0.0
+    result, expected = result.detach().float(), expected.detach().float()
+    largest = max(1.0, float(expected.abs().max())) if expected.numel() else 1.0
+    distance = float((result - expected).abs().max()) if expected.numel() else 0.0
     if not distance <= tolerance * largest:
-        raise Disagreement(f"{what} (by {distance:.2g}, largest value {largest:.2g})")
+        raise Disagreement(f"{description} (by {distance:.2g}, largest value {largest:.2g})")

@@ -1,6 +1,5 @@
-"""Is this machine ready to run the suite? Each check says what it found and, where needed, what to do.
+"""Checks whether this machine is ready to run the suite. Each check states what it finds and how to correct it.
 
-Nothing lasting is changed. It must work where the packages are not installed, which is what it is there to say: every
-module here imports the suite's other rooms, and torch, only inside the checks that need them. It is a room of its own
-because `experiments/` is the code that a run's fingerprint covers.
+Nothing lasting is changed. Doctor must work where packages are not installed, because that is one of the problems that
+it reports: every module here imports torch, and rooms that need packages, only inside the checks that use them.
 """

@@ -10,10 +10,10 @@ from doctor.show import show
 from errors import ConfigError
 
 
-def doctor(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
-    """Checks whether this machine is ready and says what to do where it is not. Changes nothing.
+def doctor(name: str, settings: dict[str, Any], options: argparse.Namespace) -> int:
+    """Checks whether this machine is ready and says how to correct problems. Changes nothing.
 
-    It reads the settings from ``options`` by itself: the packages that parse them may be what is missing.
+    It parses the words of ``options`` itself, because the packages that parse settings may be missing.
     """
     if name:
         raise ConfigError(f"doctor takes no name; doctor experiment={name} checks what that run needs")

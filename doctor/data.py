@@ -1,4 +1,4 @@
-"""site.yaml, the data sets, and the run that was asked about."""
+"""Checks site.yaml, the data sets, and the run that the command line names."""
 
 from __future__ import annotations
 
@@ -7,30 +7,33 @@ import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from doctor.finding import ABSENT, OK, PROBLEM, ROOT, WARNING, Asked, Finding, guarded, listed
+from doctor.finding import ABSENT, OK, PROBLEM, ROOT, WARNING, CheckInputs, Finding, enumeration, guarded
 from errors import ConfigError, unknown
 
+if TYPE_CHECKING:
+    from experiments.schema import Data
+
 COUNT_SECONDS = 1.0  # for the images of one split
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")  # what timm reads from class folders, in either case
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")  # the endings that timm reads from class folders, in either case
 
 
-def site(asked: Asked) -> Iterator[Finding]:
+def site(inputs: CheckInputs) -> Iterator[Finding]:
     from experiments.config import merge, read_yaml, site_settings
 
-    if not os.path.lexists(asked.site_path):
+    if not os.path.lexists(inputs.site_path):
         yield Finding("site", ABSENT, "no site.yaml", "copy site.example.yaml to site.yaml to state data roots once")
         return
-    entries, known = read_yaml(asked.site_path), read_yaml(ROOT / "site.example.yaml")
-    for entry in entries.keys() - known.keys():
-        raise ConfigError(f"site.yaml: {unknown('entry', entry, known)}")
-    merge(site_settings(entries, dataset=""))  # each data set is a finding of its own
-    yield Finding("site", OK, f"{asked.site_path} sets {', '.join(entries) or 'nothing'}")
+    entries, valid = read_yaml(inputs.site_path), read_yaml(ROOT / "site.example.yaml")
+    for entry in entries.keys() - valid.keys():
+        raise ConfigError(f"site.yaml: {unknown('entry', entry, valid)}")
+    merge(site_settings(entries, dataset=""))  # each data set has a finding of its own
+    yield Finding("site", OK, f"{inputs.site_path} sets {', '.join(entries) or 'nothing'}")
 
 
-def data(asked: Asked) -> Iterator[Finding]:
-    """The data of the run that was asked about, the data sets of site.yaml, and those of recipes that are nowhere."""
+def data(inputs: CheckInputs) -> Iterator[Finding]:
+    """Checks the data of the run that the command line names, and the data sets of site.yaml and of the recipes."""
     from experiments.config import merge, read_recipe, recipe_names, resolve
     from experiments.data.registry import needs_root
 
@@ -39,54 +42,65 @@ def data(asked: Asked) -> Iterator[Finding]:
         config = merge(read_recipe(recipe))
         if needs_root(config):
             recipes.setdefault(config.data.dataset, []).append(recipe)
-    stated = asked.site.get("data")
-    stated = stated if isinstance(stated, Mapping) else {}  # else the check of site.yaml says so
-    seen = set()
-    if asked.experiment:
-        seen = {resolve(asked.experiment, asked.overrides).data.dataset}
-        yield from guarded("experiment", partial(_images, "experiment", asked.experiment, asked.overrides, asked.site))
-    for dataset in sorted({*recipes, *stated} - seen, key=str):
+    stated = inputs.site.get("data")
+    stated = stated if isinstance(stated, Mapping) else {}  # anything else is reported by the check of site.yaml
+    checked = set()
+    if inputs.experiment:
+        checked = {resolve(inputs.experiment, inputs.overrides).data.dataset}
+        check = partial(_data_of_run, "experiment", inputs.experiment, inputs.overrides, inputs.site)
+        yield from guarded("experiment", check)
+    for dataset in sorted({*recipes, *stated} - checked, key=str):
         name = f"data {dataset}"
         if dataset not in recipes:
-            found = f"no recipe is of {dataset}, they are of {' and '.join(recipes)}"
-            yield Finding(name, WARNING, found, "correct its name in site.yaml if one of these is meant")
+            message = f"no recipe uses {dataset}; recipes use {' and '.join(recipes)}"
+            yield Finding(name, WARNING, message, "correct its name in site.yaml if one of these is meant")
         elif not stated.get(dataset):
             advice = f"write its root under data.{dataset} in site.yaml, or data.root=PATH on the command line"
-            yield Finding(name, ABSENT, f"nowhere; experiment={' and '.join(recipes[dataset])} would need it", advice)
-        else:  # whatever a recipe starts from, and whatever else the site says, is not asked here
-            yield from guarded(name, partial(_images, name, recipes[dataset][0], {"init": None}, {"data": stated}))
+            message = f"no root is set; experiment={' and '.join(recipes[dataset])} would need it"
+            yield Finding(name, ABSENT, message, advice)
+        else:  # only this data set is checked: neither the weights a recipe starts from nor the rest of the site
+            check = partial(_data_of_run, name, recipes[dataset][0], {"init": None}, {"data": stated})
+            yield from guarded(name, check)
 
 
-def _images(name: str, recipe: str, given: Mapping[str, Any], site: Mapping[str, Any]) -> Iterator[Finding]:
-    """The images of a run: where they are, how many classes and images."""
+def _data_of_run(name: str, recipe: str, overrides: Mapping[str, Any], site: Mapping[str, Any]) -> Iterator[Finding]:
+    """Checks the root of a run's data set as the data set itself does, and counts images in class folders."""
     from experiments.config import resolve
-    from experiments.data.layout import split_folder
-    from experiments.data.registry import check_root, needs_root
+    from experiments.data.registry import LABELLED_IMAGES, check_root, dataset_entry, needs_root
     from experiments.identity import origin
 
-    config = resolve(recipe, given, site=site)
-    origin(config.init)  # refuses a file that is not there
+    config = resolve(recipe, overrides, site=site)
+    origin(config.init)  # refuses a file that does not exist
     if not needs_root(config):
         yield Finding(name, OK, f"{recipe} needs no images")
         return
     check_root(config)
     data = config.data
-    found = f"{data.root or data.reader}: {data.num_classes} classes"
-    if data.reader or data.root is None or not Path(data.root).is_dir():
-        yield Finding(name, OK, f"{found}; its images are seen when a run opens it")
+    message = f"{data.root or data.reader}" + (f": {data.num_classes} classes" if data.num_classes else "")
+    in_folders = not data.reader and data.root is not None and Path(data.root).is_dir()
+    if dataset_entry(data.dataset) is LABELLED_IMAGES and in_folders:
+        yield _count_images(name, message, data)
     else:
-        advice = f"give each class {', '.join(IMAGE_SUFFIXES)} files that you can read"
-        lacking = []
-        for split in (data.train_split, data.eval_split):
-            images, empty, whole = _count(split_folder(Path(data.root), split))
-            found += f", {'' if whole else 'more than '}{images:,} {split} images"
-            lacking += [f"{split}/{folder}" for folder in empty]
-        found += f"; no image can be seen in {len(lacking)} folders{listed(lacking)}" if lacking else ""
-        yield Finding(name, PROBLEM if lacking else OK, found, advice)
+        yield Finding(name, OK, f"{message}; a run checks its images when it opens them")
+
+
+def _count_images(name: str, message: str, data: Data) -> Finding:
+    """Counts the images in the class folders of both splits, and names class folders without any."""
+    from experiments.data.layout import split_folder
+
+    empty_folders = []
+    for split in (data.train_split, data.eval_split):
+        images, empty, complete = _count(split_folder(Path(str(data.root)), split))
+        message += f", {'' if complete else 'more than '}{images:,} {split} images"
+        empty_folders += [f"{split}/{folder}" for folder in empty]
+    if not empty_folders:
+        return Finding(name, OK, message)
+    message += f"; no image can be seen in {len(empty_folders)} folders{enumeration(empty_folders)}"
+    return Finding(name, PROBLEM, message, f"give each class {', '.join(IMAGE_SUFFIXES)} files that you can read")
 
 
 def _count(split: Path) -> tuple[int, list[str], bool]:
-    """Images below the class folders of a split, classes without any, and whether the time was enough to see all."""
+    """Images below the class folders of a split, classes without any, and whether all were counted in time."""
     deadline = time.monotonic() + COUNT_SECONDS
     total, empty = 0, list[str]()
     for folder in sorted(entry for entry in split.iterdir() if entry.is_dir()):

@@ -1,4 +1,4 @@
-"""What a check is asked, and what it answers."""
+"""The input of a check, and the findings that it answers with."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ TO_INSTALL = "run it with .venv/bin/python (make test sets that up), or pip inst
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the answer. ``advice`` says what to do; where all is well it is left out."""
+    """One line of the answer. ``advice`` says what to do; it is not shown where the verdict is OK."""
 
     name: str
     verdict: str
-    found: str
+    message: str
     advice: str = ""
 
     def __post_init__(self) -> None:
         advice = "" if self.verdict == OK else self.advice
-        for part, text in (("found", self.found), ("advice", advice)):
-            object.__setattr__(self, part, " ".join(text.split()))  # one line, whatever an error or a file name holds
+        for part, text in (("message", self.message), ("advice", advice)):
+            object.__setattr__(self, part, " ".join(text.split()))  # errors and file names may contain line breaks
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the checks are about beside the machine itself."""
+class CheckInputs:
+    """What the command line and site.yaml say; the checks use it beside the machine itself."""
 
     runs_dir: Callable[[], Path]
     experiment: str | None = None
@@ -41,22 +41,23 @@ class Asked:
 
 
 def guarded(name: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
-    """What a check finds; whatever it raises becomes a problem of that name."""
+    """The findings of a check. Whatever it raises becomes a finding of verdict PROBLEM under ``name``."""
     try:
         yield from check()
     except (SuiteError, OSError) as error:
-        yield Finding(name, PROBLEM, str(error), "correct what it names")
+        yield Finding(name, PROBLEM, str(error), "correct what the message names")
     except ImportError as error:
         yield Finding(name, PROBLEM, f"not checked: {error}", TO_INSTALL)
     except Exception as error:
-        found = f"not checked: {type(error).__name__}: {error}"
-        yield Finding(name, PROBLEM, found, "correct what it names, or report it as a fault of doctor")
+        message = f"not checked: {type(error).__name__}: {error}"
+        yield Finding(name, PROBLEM, message, "correct what the message names, or report a fault of doctor")
 
 
-def listed(names: list[str], most: int = 4) -> str:
+def enumeration(names: list[str], most: int = 4) -> str:
+    """``: a, b, c, d and 3 more``, to be put behind a number of things; empty for no names."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f": {', '.join(names[:most])}{more}" if names else ""
 
 
-def size(count: int) -> str:
+def gigabytes(count: int) -> str:
     return f"{count / 10**9:,.1f} GB"

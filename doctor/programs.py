@@ -1,4 +1,4 @@
-"""Other programs: Slurm, LaTeX."""
+"""Checks other programs: Slurm and LaTeX."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from ask_program import ask
-from doctor.finding import ABSENT, OK, PROBLEM, WARNING, Asked, Finding, listed
+from doctor.finding import ABSENT, OK, PROBLEM, WARNING, CheckInputs, Finding, enumeration
 
 QUESTIONS = (
     ("sbatch", "--version"),
@@ -20,27 +20,29 @@ QUESTIONS = (
 )
 
 
-def slurm(asked: Asked) -> Iterator[Finding]:
+def slurm(inputs: CheckInputs) -> Iterator[Finding]:
     if not shutil.which("sbatch"):
         yield Finding("slurm", ABSENT, "no sbatch: runs start on this machine", "nothing, unless this is a cluster")
         return
-    with ThreadPoolExecutor(len(QUESTIONS)) as pool:  # a controller that is away takes its time over each
+    with ThreadPoolExecutor(len(QUESTIONS)) as pool:  # each waits long for a controller that is down
         answers = list(pool.map(lambda question: ask(*question), QUESTIONS))
-    silent = {program: said for (program, *_), (worked, said) in zip(QUESTIONS, answers) if not worked}
-    complaints = "; ".join(f"{program} does not answer: {said}" for program, said in silent.items())
+    silent = {program: answer for (program, *_), (succeeded, answer) in zip(QUESTIONS, answers) if not succeeded}
+    complaints = "; ".join(f"{program} does not answer: {complaint}" for program, complaint in silent.items())
     if silent.keys() - {"sacct"}:
-        advice = "ask whoever runs the cluster, or go to one of its login nodes; runs on this machine need none"
+        advice = "ask the cluster's administrators, or use a login node; runs on this machine do not need Slurm"
         yield Finding("slurm", PROBLEM, complaints, advice)
         return
-    version, config, partitions, jobs, _ = (said for _, said in answers)
+    version, config, partitions, jobs, _ = (answer for _, answer in answers)
     names = re.findall(r"^PartitionName=(\S+)", partitions, re.MULTILINE)
     largest = "".join(re.findall(r"^MaxArraySize\s*=\s*(\d+)", config, re.MULTILINE)) or "unknown"
-    found = f"{version}; partitions{listed(names)}; MaxArraySize {largest}; jobs of yours: {len(jobs.splitlines())}"
-    advice = "nothing: what became of a job is then read from its run folder alone"
-    yield Finding("slurm", WARNING if silent else OK, f"{found}; {complaints or 'sacct answers'}", advice)
+    message = (
+        f"{version}; partitions{enumeration(names)}; MaxArraySize {largest}; jobs of yours: {len(jobs.splitlines())}"
+    )
+    advice = "nothing: the fate of a job is then read from its run folder alone"
+    yield Finding("slurm", WARNING if silent else OK, f"{message}; {complaints or 'sacct answers'}", advice)
 
 
-def latex(asked: Asked) -> Iterator[Finding]:
+def latex(inputs: CheckInputs) -> Iterator[Finding]:
     path = shutil.which("pdflatex") or shutil.which("tectonic")
     advice = "apt-get install texlive-latex-extra, only to compile a report's table_alone.tex here"
     yield Finding("latex", OK if path else ABSENT, path or "neither pdflatex nor tectonic", advice)

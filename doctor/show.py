@@ -1,4 +1,4 @@
-"""Findings as a person or a program reads them."""
+"""Prints findings for a person or for a program."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from doctor.finding import ABSENT, OK, PROBLEM, WARNING, Finding
 
 
 def show(findings: list[Finding], as_json: bool) -> bool:
-    """Prints a line for each finding, or one document; returns whether there is no problem."""
+    """Prints one line for each finding, or one JSON document. Returns whether there is no problem."""
     verdicts = [finding.verdict for finding in findings]
-    fine = PROBLEM not in verdicts
+    ready = PROBLEM not in verdicts
     if as_json:
-        print(json.dumps({"checks": [asdict(finding) for finding in findings], "ok": fine}))
-        return fine
+        print(json.dumps({"checks": [asdict(finding) for finding in findings], "ok": ready}))
+        return ready
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a path can hold what a terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")  # paths may contain what a terminal cannot show
     for finding in findings:
         advice = f"; to do: {finding.advice}" if finding.advice else ""
-        print(f"{finding.verdict:<8} {finding.name:<20} {finding.found}{advice}")
+        print(f"{finding.verdict:<8} {finding.name:<20} {finding.message}{advice}")
     print(", ".join(f"{verdicts.count(v)} {v}" for v in (OK, WARNING, PROBLEM, ABSENT) if v in verdicts))
-    return fine
+    return ready

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def experiment(
-    name: str, given: dict[str, Any], options: argparse.Namespace, submitted: Callable[[Path, list[str]], Any]
+    name: str, settings: dict[str, Any], options: argparse.Namespace, submitted: Callable[[Path, list[str]], Any]
 ) -> int:
     """Executes one run in the foreground.
 
@@ -31,8 +31,8 @@ def experiment(
     from experiments.launch import leave, rank
 
     site = read_site()
-    runs_dir = runs_folder(given, site)
-    config = resolve(name, given, site=site)
+    runs_dir = runs_folder(settings, site)
+    config = resolve(name, settings, site=site)
     if not options.dry_run or config.data.num_classes is None:
         check_root(config)
     folder = RunFolder(runs_dir / run_id(config))
@@ -60,9 +60,9 @@ def experiment(
     return 0
 
 
-def runs_folder(given: dict[str, Any], site: dict[str, Any]) -> Path:
+def runs_folder(settings: dict[str, Any], site: dict[str, Any]) -> Path:
     """The folder of the run folders; takes ``runs_dir`` out of the settings of the command line."""
-    chosen = given.pop("runs_dir", None) or site.get("runs_dir") or "results/runs"
+    chosen = settings.pop("runs_dir", None) or site.get("runs_dir") or "results/runs"
     return (ROOT / Path(str(chosen)).expanduser()).resolve()
 
 

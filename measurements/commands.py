@@ -1,6 +1,6 @@
 """The commands ``offsets=``, ``complexity`` and ``collect=complexity``.
 
-What they draw and print belongs to reports and what a sweep consists of to sweeps; the caller passes both.
+Pages and tables belong to ``reports`` and plans to ``sweeps``, rooms above this one; run.py passes their functions.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,23 +19,25 @@ from experiments.backbones import TIMM, check_name, is_timm
 
 def offsets(
     name: str,
-    given: dict[str, Any],
+    settings: dict[str, Any],
     options: argparse.Namespace,
     sweep_names: Callable[[], list[str]],
     planned: Callable[[str, dict[str, Any]], tuple[Any, Path]],
     page: ModuleType,
     terminal: ModuleType,
 ) -> int:
-    """Measures and draws the offsets of a run, of a weights file, or of all finished runs of a sweep."""
+    """Measures and draws the offsets of a run, of a weights file, or of all finished runs of a sweep's own task."""
     from experiments.commands import run_named, runs_folder
     from experiments.config import read_site
     from experiments.identity import is_file
     from measurements.offsets import source
     from measurements.offsets.measure import measure, measure_all
 
-    request = source.OffsetRequest.taken_from(given)
+    request = source.OffsetRequest.taken_from(settings)
     if name in sweep_names():
-        plan, runs_dir = planned(name, given)
+        plan, runs_dir = planned(name, settings)
+        # an arm has one place in the comparison: its offsets after the sweep's own task
+        plan = replace(plan, runs=[run for run in plan.runs if run.task == plan.tasks[0].name])
         configs = {run: planned_run.config for run, planned_run in plan.distinct().items()}
         folders = measure_all(source.of_sweep(configs, runs_dir), request, options.fresh)
         out = runs_dir / "reports" / f"offsets-{name}-{plan.protocol}"
@@ -45,11 +48,11 @@ def offsets(
             terminal.show_comparison(plan.as_dict(), summary, folders)
     else:
         site = read_site()
-        runs_dir = runs_folder(given, site)
+        runs_dir = runs_folder(settings, site)
         if is_file(name):
-            model = source.of_file(name, runs_dir, given, site)
+            model = source.of_file(name, runs_dir, settings, site)
         else:
-            model = source.of_run(run_named(runs_dir, name, sweep_names()), given, site)
+            model = source.of_run(run_named(runs_dir, name, sweep_names()), settings, site)
         measured, files = page.write(measure(model, request, options.fresh))
         print(terminal.to_json(measured, files)) if options.json else terminal.show(measured)
     if not options.json:
@@ -59,7 +62,7 @@ def offsets(
 
 def complexity(
     name: str,
-    given: dict[str, Any],
+    settings: dict[str, Any],
     options: argparse.Namespace,
     table: ModuleType,
     print_section: Callable[[Any], None],

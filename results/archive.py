@@ -1,6 +1,7 @@
 """Measured results as committed: ``measured/<label>/{runs,metrics,curves}.csv`` and ``about.yaml``.
 
 A report made from these files is the report made from the run folders they were collected from, examples aside.
+Everything in them is keyed by run id.
 """
 
 from __future__ import annotations
@@ -16,17 +17,9 @@ import yaml
 
 import atomic_file
 from errors import unknown
-from results import committed
-from results.collect import (
-    CURVE_COLUMNS,
-    RUN_COLUMNS,
-    Collected,
-    CollectError,
-    Plan,
-    check_plan,
-    metrics_frame,
-    runs_frame,
-)
+from results import archive_files
+from results.plans import CollectError, Plan, check_plan, tasks_of
+from results.tables import CURVE_COLUMNS, RUN_COLUMNS, Collected, runs_table, typed_metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +28,7 @@ MEASURED = Path(__file__).resolve().parent / "measured"
 LABEL = re.compile(r"[\w-][\w.-]*")
 LOSS, LOSS_POINTS = "train/loss", 200  # of the training metrics the loss alone is kept, and this many rows per run
 OF_FOLDERS = ("config", "log_line")  # of the runs table: they lead to a run folder's files, which are not committed
+OF_PLAN = ["arm", "task", "seed"]  # which of a plan's runs a row is of, beside the run's id
 
 
 def write(
@@ -56,14 +50,17 @@ def write(
         "plan": {key: value for key, value in plan.items() if key != "runs"},  # the runs are those of runs.csv
         "warnings": collected.warnings,
     }
-    metrics = _shortened(collected.metrics).drop_duplicates(["run", "step", "metric"])[list(committed.METRICS)]
     runs = collected.runs[[column for column in RUN_COLUMNS if column not in OF_FOLDERS]]
-    curves = collected.curves.drop(columns=["arm", "seed"]).drop_duplicates()
+    metrics = _shortened(collected.metrics).drop_duplicates(["run", "step", "metric"])[list(archive_files.METRICS)]
+    curves = collected.curves.drop(columns=OF_PLAN).drop_duplicates()
+    tables = {"runs.csv": runs, "metrics.csv": metrics, "curves.csv": curves}
+    text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True, width=120)
     return [
-        atomic_file.write(folder / "about.yaml", yaml.safe_dump(about, sort_keys=False, allow_unicode=True, width=120)),
-        atomic_file.write(folder / "runs.csv", runs.to_csv(index=False, lineterminator="\n")),
-        atomic_file.write(folder / "metrics.csv", metrics.to_csv(index=False, lineterminator="\n")),
-        atomic_file.write(folder / "curves.csv", curves.to_csv(index=False, lineterminator="\n")),
+        atomic_file.write(folder / "about.yaml", text),
+        *(
+            atomic_file.write(folder / name, table.to_csv(index=False, lineterminator="\n"))
+            for name, table in tables.items()
+        ),
     ]
 
 
@@ -71,15 +68,18 @@ def read(folder: Path) -> Collected:
     """Measured results back; ``plan_of`` gives the plan they answer. Raises CollectError naming file and line."""
     if not (folder / "about.yaml").is_file():
         raise CollectError(unknown("measured results", folder.name, labels()))
-    about, runs = committed.about(folder / "about.yaml"), committed.runs(folder / "runs.csv")
-    metrics, curves = committed.metrics(folder / "metrics.csv"), committed.curves(folder / "curves.csv")
-    typed = runs_frame(runs.replace("", None).to_dict("records"))
-    keys = typed[["run", "arm", "seed", "task"]]
-    joined = keys.merge(metrics, on="run", how="inner").assign(protocol=about["plan"]["protocol"])
-    points = keys.drop(columns="task").merge(curves, on="run", how="inner")
-    named = [*CURVE_COLUMNS, *(c for c in points.columns if c not in CURVE_COLUMNS)]
-    about_text = {key: value for key, value in about.items() if key != "warnings"}
-    collected = Collected(typed, metrics_frame(joined), points[named], about["warnings"], {}, about_text)
+    about, runs = archive_files.about(folder / "about.yaml"), archive_files.runs(folder / "runs.csv")
+    metrics, curves = archive_files.metrics(folder / "metrics.csv"), archive_files.curves(folder / "curves.csv")
+    plan, warnings = about["plan"], about.pop("warnings")
+    tasks = tasks_of(plan, runs["task"])
+    if not plan.get("tasks"):  # a run that did not finish recorded no task
+        runs["task"] = runs["task"].replace("", tasks[0]["name"])
+    table = runs_table(runs.replace("", None).to_dict("records"))
+    keys = table[["run", *OF_PLAN]]
+    joined = keys.merge(metrics, on="run", how="inner").assign(protocol=plan["protocol"])
+    points = keys.merge(curves, on="run", how="inner")
+    columns = [*CURVE_COLUMNS, *(column for column in points.columns if column not in CURVE_COLUMNS)]
+    collected = Collected(table, typed_metrics(joined), points[columns], warnings, {}, about, tasks)
     try:
         check_plan(plan_of(collected))
     except CollectError as error:
@@ -99,9 +99,12 @@ def line_of(folder: Path, run: str, metric: str) -> int | None:
 
 def plan_of(collected: Collected) -> dict[str, Any]:
     """The plan that measured results answer, in the form ``collect`` and ``reports`` take."""
-    entries = collected.runs[["run", "arm", "seed"]].to_dict("records")
-    runs = [{"run": str(entry["run"]), "arm": str(entry["arm"]), "seed": int(entry["seed"])} for entry in entries]
-    return {**collected.about["plan"], "runs": runs}
+    texts = collected.runs[["run", "arm", "task", "parent"]].to_dict("records")
+    runs = [
+        {**entry, "seed": int(seed), "parent": entry["parent"] or None}
+        for entry, seed in zip(texts, collected.runs["seed"])
+    ]
+    return {**collected.about["plan"], "tasks": collected.tasks, "runs": runs}
 
 
 def folder(label: str) -> Path:
@@ -118,12 +121,12 @@ def labels() -> list[str]:
 
 def _shortened(metrics: pd.DataFrame) -> pd.DataFrame:
     """Evaluation metrics in full, the training loss at LOSS_POINTS rows per run, nothing else."""
-    judged = metrics["metric"].str.startswith("eval")
+    evaluated = metrics["metric"].str.startswith("eval")
     loss = metrics[metrics["metric"] == LOSS]
     steps = loss.groupby("run", observed=True)["step"]
     rank, stride = steps.rank(method="dense") - 1, (steps.transform("nunique") - 1) // LOSS_POINTS + 1
-    kept = loss[rank % stride == 0]
-    return metrics[judged | metrics.index.isin(kept.index) | metrics["final"]]
+    sampled = loss[rank % stride == 0]
+    return metrics[evaluated | metrics.index.isin(sampled.index) | metrics["final"]]
 
 
 @lru_cache(maxsize=8)

@@ -1,182 +1,100 @@
-"""From run folders to tidy tables: one row per planned run, per logged metric, per point of a curve."""
+"""From run folders to tidy tables: one row per planned run, per logged number, per point of a curve."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from errors import SuiteError, unknown
-from results.reading import tidy
-from results.reading.cache import Cache
-from results.reading.chunk import Place
-from results.run_folder import CANCELLED, DONE, LOST, NOT_RUN, UNREADABLE
+import run_format
+from results.plans import CollectError, Plan, check_plan, tasks_of
+from results.run_folders.cache import read_runs
+from results.tables import CURVE_COLUMNS, METRIC_COLUMNS, RUN_COLUMNS, Collected, RunLog, metrics_table, runs_table
+from run_format import CANCELLED, DEAD_ENDS, DONE, FAILED, NOT_RUN, REFUSED, UNREADABLE
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Plan = Mapping[str, Any]
-States = Mapping[str, tuple[str, str]]
+__all__ = ["METRIC_COLUMNS", "RUN_COLUMNS", "CollectError", "Collected", "Plan", "check_plan", "collect"]
+
+States = Mapping[str, tuple[str, str]]  # run id → (state, cause)
 RUN_ID = re.compile(r".+-s\d+-[0-9a-f]{8}")
-RUN_COLUMNS = (
-    "arm", "seed", "run", "state", "cause", "progress", "task", "model", "params_m", "flops_g", "epochs", "step",
-    "wall_s", "images_per_s", "device", "finished", "commit", "dirty", "code_fingerprint", "data_fingerprint",
-    "python", "torch", "notes", "config", "log_line",
-)  # fmt: skip
-NUMBERS: dict[str, Any] = {
-    **dict.fromkeys(("progress", "params_m", "flops_g", "wall_s", "images_per_s"), "float64"),
-    **dict.fromkeys(("seed", "epochs", "step", "log_line"), "Int64"),
-}
-METRIC_COLUMNS = tidy.COLUMNS
-CURVE_COLUMNS = ("run", "arm", "seed", "curve")
-
-
-class CollectError(SuiteError):
-    """A plan or a collection that contradicts itself."""
-
-
-@dataclass
-class Collected:
-    """What a sweep's runs came back with.
-
-    runs: one row per planned (arm, seed), whatever its state (RUN_COLUMNS); config is the text of its config.yaml,
-    log_line the line of metrics.jsonl (from 1) that holds its last row;
-    metrics: the whole log of every run that started; ``final`` marks the summary's values, the only ones reported;
-    curves: rows of finished runs' curves (CURVE_COLUMNS and whatever the curve has);
-    warnings: what was found and not counted; examples: run id → its ``examples.npz``;
-    about: title, sweep, protocol, plan, hardware, date, note of measured results that were read back.
-    """
-
-    runs: pd.DataFrame
-    metrics: pd.DataFrame
-    curves: pd.DataFrame
-    warnings: list[str] = field(default_factory=list)
-    examples: dict[str, Path] = field(default_factory=dict)
-    about: dict[str, Any] = field(default_factory=dict)
-
-    def finals(self, metric: str) -> pd.DataFrame:
-        """arm, seed, run, value of ``metric`` for every finished run that has it."""
-        finals = self.metrics[self.metrics["final"]]
-        chosen = finals[finals["metric"] == metric][["arm", "seed", "run", "value"]]
-        return chosen.astype({"arm": str, "run": str}).reset_index(drop=True)
+ENDED = (DONE, UNREADABLE, FAILED, REFUSED)  # what a folder says of its run and no scheduler can know better
 
 
 def collect(plan: Plan, runs_dir: Path, states: States | None = None) -> Collected:
-    """Reads every planned run below ``runs_dir``. Runs of other sweeps there are none of our business.
+    """Reads every planned run below ``runs_dir``; runs of other sweeps there are ignored.
 
-    Folders that have not changed since the last time are not read again (``reading.cache``). ``states`` holds, by run
-    id, the (state, cause) of runs as a scheduler sees them: it is believed where a run has no result and its folder
-    does not say itself that it ended.
+    Folders that have not changed since the last time are not read again (``run_folders.cache``). ``states`` holds the
+    (state, cause) of runs as a scheduler sees them: they count where a run has no result and its folder does not
+    record how it ended.
     """
     check_plan(plan)
-    planned = {entry["run"]: entry["seed"] for entry in plan["runs"]}  # a run may be of several arms
-    places = Cache(runs_dir, f"{plan['sweep']}-{plan['protocol']}").of(planned, plan["protocol"])
-    facts = {run: places[run].chunk.facts[places[run].row] for run in planned}
-    names = sorted(os.listdir(runs_dir)) if runs_dir.is_dir() else []
-    lost = _lost(runs_dir, names, facts)
+    seeds = {entry["run"]: entry["seed"] for entry in plan["runs"]}  # several arms may share a run
+    recorded, row_of = read_runs(runs_dir, f"{plan['sweep']}-{plan['protocol']}", seeds, plan["protocol"])
+    facts = dict(zip(seeds, recorded.facts([row_of[run] for run in seeds])))
+    paths = sorted(runs_dir.iterdir(), key=lambda path: path.name) if runs_dir.is_dir() else []
+    lost = _lost(paths, facts)
     for run, (state, cause) in (states or {}).items():
-        if run in facts and facts[run]["row"]["state"] not in (DONE, UNREADABLE, "failed", "refused"):
+        if run in facts and facts[run]["row"]["state"] not in ENDED:
             facts[run]["row"] |= {"state": state, "cause": cause}
     _cancel(facts, plan)
-    warnings = [warning for one in facts.values() for warning in one["warnings"]] + lost + _foreign(runs_dir, names)
-    examples = {run: runs_dir / run / "examples.npz" for run, one in facts.items() if one["examples"]}
-    runs, curves = _runs(facts, places, plan), _curves(facts, plan)
-    cells = [
-        tidy.Cell(run, entry["arm"], entry["seed"], facts[run]["row"]["task"], plan["protocol"], places[run])
-        for entry in plan["runs"]
-        for run in [entry["run"]]
-    ]
-    return Collected(runs, tidy.metrics(cells), curves, warnings, examples)
-
-
-def check_plan(plan: Plan) -> None:
-    """Refuses a plan whose runs or baseline name an arm it does not have, or that plans one cell twice."""
-    arms = {arm["name"] for arm in plan["arms"]}
-    for name in [entry["arm"] for entry in plan["runs"]] + [plan["baseline"]]:
-        if name not in arms:
-            raise CollectError(f"plan of sweep {plan['sweep']}: {unknown('arm', name, arms)}")
-    cells = [(entry["arm"], entry["seed"]) for entry in plan["runs"]]
-    twice = sorted({cell for cell in cells if cells.count(cell) > 1}) if len(set(cells)) < len(cells) else []
-    if twice:
-        raise CollectError(f"plan of sweep {plan['sweep']}: arm {twice[0][0]} has seed {twice[0][1]} more than once")
-
-
-def runs_frame(rows: Iterable[Mapping[Any, Any]]) -> pd.DataFrame:
-    """The runs table with its types, the same whether the rows come from folders or from a CSV file."""
-    import pandas as pd
-
-    listed, columns = list(rows), {}
-    for column in RUN_COLUMNS:
-        values = [row.get(column) for row in listed]
-        if column in NUMBERS:
-            columns[column] = pd.to_numeric(pd.Series(values, dtype=object)).astype(NUMBERS[column])
-        else:
-            columns[column] = pd.Series(
-                ["" if value is None or value != value else value for value in values], dtype=object
-            )
-    return pd.DataFrame(columns)
-
-
-def metrics_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """The metrics table with its types."""
-    texts = {column: frame[column].astype(str).astype("category") for column in (*tidy.TEXTS, "metric")}
-    types = {"seed": "int64", "step": "int64", "epoch": "Int64", "value": "float64", "final": "bool"}
-    return frame.assign(**texts)[list(METRIC_COLUMNS)].astype(types)
+    tasks = tasks_of(plan, (of_run["row"]["task"] for of_run in facts.values()))
+    rows, curves, logs = [], [], []
+    models = {arm["name"]: arm.get("model") for arm in plan["arms"]}
+    for entry in plan["runs"]:
+        run, row = entry["run"], facts[entry["run"]]["row"]
+        task = entry.get("task") or tasks[0]["name"]
+        planned = {"run": run, "arm": entry["arm"], "task": task, "seed": entry["seed"]}
+        text = recorded.configs[row_of[run]]
+        model = row["model"] or models[entry["arm"]]
+        rows.append({**row, **planned, "parent": entry.get("parent"), "model": model, "config": text})
+        curves += [{**planned, **point, **planned} for point in facts[run]["curves"]]  # a point names no run
+        log, finals = recorded.log(row_of[run]), recorded.finals[row_of[run]]
+        logs.append(RunLog(**planned, protocol=plan["protocol"], log=log, finals=finals))
+    warnings = [warning for of_run in facts.values() for warning in of_run["warnings"]]
+    warnings += lost + _foreign(paths)
+    examples = {run: runs_dir / run / run_format.EXAMPLES for run, of_run in facts.items() if of_run["examples"]}
+    return Collected(runs_table(rows), metrics_table(logs), _curves(curves), warnings, examples, tasks=tasks)
 
 
 def _cancel(facts: Mapping[str, dict[str, Any]], plan: Plan) -> None:
-    """Marks runs that were never started because the run they start from failed; parents come before children."""
+    """Marks runs that cannot start because the run they start from failed; parents come before children."""
     for entry in plan["runs"]:
         run, parent = facts[entry["run"]]["row"], facts.get(entry.get("parent") or "")
-        if parent is not None and parent["row"]["state"] in LOST and run["state"] == NOT_RUN:
+        if parent is not None and parent["row"]["state"] in DEAD_ENDS and run["state"] == NOT_RUN:
             run |= {"state": CANCELLED, "cause": "the run it starts from failed"}
 
 
-def _lost(runs_dir: Path, names: Iterable[str], facts: Mapping[str, dict[str, Any]]) -> list[str]:
-    """Warnings about planned runs of which something is there, but nothing that says how they stand.
+def _lost(paths: Iterable[Path], facts: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Warnings about planned runs that left something, but nothing that says how they stand.
 
     A folder that a launcher made for later has a config and no checkpoint yet.
     """
-    found = []
-    for name in names:
-        if name not in facts or facts[name]["row"]["state"] != NOT_RUN:
+    warnings = []
+    for path in paths:
+        if path.name not in facts or facts[path.name]["row"]["state"] != NOT_RUN:
             continue
-        if not (runs_dir / name).is_dir():
-            kind = "a link that leads to no folder" if (runs_dir / name).is_symlink() else "a file"
-            found.append(f"{name}: {kind} where the run's folder should be; not counted")
-        elif any((runs_dir / name / "checkpoints").glob("[!.]*")):
-            found.append(f"{name}: has checkpoints, but no state.json, metrics.jsonl or summary.json; not counted")
-    return found
+        if not path.is_dir():
+            kind = "a link that leads to no folder" if path.is_symlink() else "a file"
+            warnings.append(f"{path.name}: {kind} where the run's folder should be; not counted")
+        elif any((path / run_format.CHECKPOINTS).glob("[!.]*")):
+            absent = f"no {run_format.STATE}, {run_format.METRICS} or {run_format.SUMMARY}"
+            warnings.append(f"{path.name}: has checkpoints, but {absent}; not counted")
+    return warnings
 
 
-def _foreign(runs_dir: Path, names: Iterable[str]) -> list[str]:
-    """Warnings about folders that look like runs and are none."""
+def _foreign(paths: Iterable[Path]) -> list[str]:
+    """Warnings about folders that look like a run's and are named otherwise, e.g. a copy."""
     return [
-        f"{name}: looks like a run folder, but its name is not a run id; skipped"
-        for name in names
-        if not name.startswith(".") and not RUN_ID.fullmatch(name) and (runs_dir / name / "summary.json").is_file()
+        f"{path.name}: looks like a run folder, but its name is not a run id; skipped"
+        for path in paths
+        if not RUN_ID.fullmatch(path.name) and (path / run_format.SUMMARY).is_file()
     ]
 
 
-def _runs(facts: Mapping[str, dict[str, Any]], places: Mapping[str, Place], plan: Plan) -> pd.DataFrame:
-    models = {arm["name"]: arm.get("model") for arm in plan["arms"]}
-    rows = []
-    for entry in plan["runs"]:
-        run, arm = entry["run"], entry["arm"]
-        row, place = facts[run]["row"], places[run]
-        planned = {"arm": arm, "seed": entry["seed"], "run": run, "model": row["model"] or models[arm]}
-        rows.append({**row, **planned, "config": place.chunk.configs[place.row]})
-    return runs_frame(rows)
-
-
-def _curves(facts: Mapping[str, dict[str, Any]], plan: Plan) -> pd.DataFrame:
+def _curves(points: list[dict[str, Any]]) -> pd.DataFrame:
     import pandas as pd
 
-    rows = []
-    for entry in plan["runs"]:
-        own = {"run": entry["run"], "arm": entry["arm"], "seed": entry["seed"]}
-        rows += [{**own, **point, **own} for point in facts[entry["run"]]["curves"]]  # no point says whose it is
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(CURVE_COLUMNS))
+    return pd.DataFrame(points) if points else pd.DataFrame(columns=list(CURVE_COLUMNS))

@@ -1,11 +1,11 @@
-"""Runs of one table must be of one code and one data set; anything else is refused, or said."""
+"""Runs of one table must be of one code and one data set; anything else is refused, or said on the page."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from errors import SuiteError
-from results.run_folder import DONE
+from run_format import DONE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,24 +18,28 @@ class MixedFingerprints(SuiteError):
 
 
 def check(runs: pd.DataFrame, *, mixed: bool = False) -> list[str]:
-    """Sentences for the report about code and data that differ among the finished ``runs``.
+    """Sentences for the report about code and data that differ among the finished ``runs`` of one task.
 
-    Raises MixedFingerprints where they do and ``mixed`` is not set.
+    Different tasks compute different things on different data, so they are not compared with each other.
+    Raises MixedFingerprints where fingerprints differ and ``mixed`` is not set.
     """
     if not mixed and (refused := mixtures(runs, "would be averaged")):
-        raise MixedFingerprints(f"{refused[0]} Repeat the odd ones, or say --mixed to average them all the same")
+        raise MixedFingerprints(f"{refused[0]} Repeat the runs that differ, or average them all the same with --mixed")
     return mixtures(runs, "are averaged here")
 
 
 def mixtures(runs: pd.DataFrame, relation: str) -> list[str]:
     """A sentence per kind of fingerprint that differs among the finished ``runs``; relation: its verb."""
     finished = runs[runs["state"] == DONE]
+    several_tasks = finished["task"].nunique() > 1
     sentences = []
-    for column, kind in KINDS.items():
-        groups = finished.assign(key=finished[column].replace("", "unknown")).groupby("key")["run"].unique()
-        if len(groups) > 1:
-            listed = "; ".join(f"{key}: {_some(list(ids))}" for key, ids in groups.items())
-            sentences.append(f"Runs of different {kind} {relation} ({kind} fingerprint {listed}).")
+    for task, of_task in finished.groupby("task", sort=False):
+        for column, kind in KINDS.items():
+            groups = of_task.groupby(of_task[column].replace("", "unknown"))["run"].unique()
+            if len(groups) > 1:
+                listed = "; ".join(f"{fingerprint}: {_some(list(ids))}" for fingerprint, ids in groups.items())
+                of = f"of {task} with different {kind}" if several_tasks else f"of different {kind}"
+                sentences.append(f"Runs {of} {relation} ({kind} fingerprint {listed}).")
     return sentences
 
 

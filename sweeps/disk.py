@@ -126,8 +126,14 @@ def _unused_copies(runs_dir: Path) -> list[Path]:
 
 
 def _ended_launches(runs_dir: Path) -> list[Path]:
-    ended = [launch for launch in launches.recorded(runs_dir) if not launch.launcher]
-    return [launch.folder for launch in ended if not any(RunFolder(runs_dir / run.id).holder() for run in launch.runs)]
+    """Their logs, and records of killed launchers none of whose runs is running any more."""
+    running = {
+        launch.folder
+        for launch in launches.recorded(runs_dir)
+        if launch.launcher or any(RunFolder(runs_dir / run.id).holder() for run in launch.runs)
+    }
+    folders = (path for path in (runs_dir / launches.LAUNCHES).glob("*") if path not in running)
+    return sorted(path for path in folders if time.time() - path.stat().st_mtime > RECENT_SECONDS)
 
 
 def _usage(folder: RunFolder) -> RunUsage:

@@ -1,6 +1,6 @@
-"""Works on a recorded launch: starts its runs, several at a time, each as a process of its own, and waits for them.
+"""The launcher of a recorded launch: starts its runs, several at a time, each in its own process, and waits for them.
 
-``python -m sweeps.launcher FOLDER`` does so in the background.
+In the background it is ``python -m sweeps.launcher FOLDER``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Outcome:
 
 
 def work_off(launch: Launch, say: Say = print, watch: Watch = lambda running: None) -> Outcome:
-    """Runs what a launch has to do and returns what happened. SIGINT and SIGTERM let every run save its state."""
+    """Executes the runs of a launch and returns their ends. SIGINT and SIGTERM let every run save its state."""
     if not launch.runs:
         return Launcher(launch, say, watch).outcome
     with launch.claimed():
@@ -183,7 +183,7 @@ def stop_process(folder: RunFolder) -> bool:
 
 
 def report_outcome(outcome: Outcome, launch: Launch) -> None:
-    """Says what happened: problems on standard error, the number of finished runs on standard output."""
+    """Prints the outcome: problems on standard error, the number of finished runs on standard output."""
     for run, cause in outcome.failed.items():
         print(f"run.py: {run} failed: {cause}", file=sys.stderr)
     for run, detail in outcome.running_elsewhere.items():

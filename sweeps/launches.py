@@ -68,14 +68,20 @@ class Launch:
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """Marks this process as the launcher. The record of a launch without a log is removed at the end."""
+        """Marks this process as the launcher. The record is removed at the end, unless the launcher is killed."""
         claim = take(self.folder)
         try:
             yield
         finally:
             claim.release()
-            if not self.log.exists():
-                shutil.rmtree(self.folder, ignore_errors=True)
+            self.forget()
+
+    def forget(self) -> None:
+        """Removes the record, and the folder unless it holds a log."""
+        if self.log.exists():
+            (self.folder / FILE).unlink(missing_ok=True)
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def new_folder(runs_dir: Path) -> Path:

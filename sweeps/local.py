@@ -59,7 +59,7 @@ def prepare(
     at: str | None = None,
     new_code: bool = False,
 ) -> Launch:
-    """Decides what a launch has to do, freezes the configs of those runs and writes the launch down."""
+    """Chooses the runs of a launch, freezes their configs and records the launch."""
     launch = Launch(launches.new_folder(runs_dir), plan.sweep, jobs or default_jobs(plan), force, [])
     _refuse_second_launcher(plan, runs_dir, launch.gpus, say)
     runs = _choose_runs(plan, runs_dir, retry_failed, launch, say)
@@ -78,6 +78,10 @@ def prepare(
     for line in [*code.describe(), sentence(plan, runs_dir)]:
         say(line)
     launch.write()
+    for earlier in launches.recorded(runs_dir, plan.distinct()):
+        held = [run.id for run in earlier.runs if RunFolder(runs_dir / run.id).holder()]
+        if not earlier.launcher and earlier.folder != launch.folder and set(held) <= set(launch.adopted):
+            earlier.forget()  # its launcher was killed, and this launch takes its place
     return launch
 
 
@@ -125,10 +129,10 @@ def _refuse_second_launcher(plan: Plan, runs_dir: Path, gpus: str | None, say: C
     """Raises RunFolderError while a launcher of the same runs lives here; launchers of other GPUs may work beside it,
     as may launchers of other machines."""
     for launch, launcher in launches.alive(runs_dir, plan.distinct()):
-        said = f"{launch.sweep} is being launched: {launches.describe(launch, launcher)}"
+        notice = f"{launch.sweep} is being launched: {launches.describe(launch, launcher)}"
         if launcher.here and launch.gpus == gpus:
-            raise RunFolderError(f"{said}; follow it with status={launch.sweep}, stop it with cancel={launch.sweep}")
-        say(said)
+            raise RunFolderError(f"{notice}; follow it with status={launch.sweep}, stop it with cancel={launch.sweep}")
+        say(notice)
 
 
 def stop(plan: Plan, runs_dir: Path, say: Callable[[str], None] = print) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a run has said: the end of its log, and of what its newest Slurm job said beside it."""
+"""The logs of a run: its own, those of its further devices, and that of its newest Slurm job."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ POLL_SECONDS = 1.0
 
 
 def files(folder: RunFolder) -> list[Path]:
-    """Where a run speaks: its log, those of its further devices, and of its newest job."""
+    """The log files of a run that exist."""
     submitted, _ = known(folder.path.parent, [folder.id])
     jobs = [submitted[folder.id].log] if folder.id in submitted else []
-    found = [folder.log, *sorted(folder.path.glob("log.rank-*.txt")), *jobs]
-    return [path for path in found if path.is_file()]
+    paths = [folder.log, *sorted(folder.path.glob("log.rank-*.txt")), *jobs]
+    return [path for path in paths if path.is_file()]
 
 
 def tail(path: Path, count: int = LINES) -> list[str]:
@@ -26,11 +26,11 @@ def tail(path: Path, count: int = LINES) -> list[str]:
 
 
 def follow(folder: RunFolder) -> Iterator[str]:
-    """Lines that are added to the log from now on, until no process has the run."""
+    """Lines that are added to the log from now on, until no process holds the run."""
     with folder.log.open(errors="replace") as file:
         file.seek(0, 2)
         while True:
-            held = folder.holder()  # looked at first: what is said before the end is still read
+            held = folder.holder()  # asked first, so that the lines before the end are still read
             while line := file.readline():
                 yield line.rstrip("\n")
             if not held:

@@ -1,7 +1,7 @@
-"""``python -m sweeps.probe CONFIG.yaml OUT.json`` times a frozen run's set-up: the rates that price a sweep.
+"""``python -m sweeps.probe CONFIG.yaml OUT.json`` times the set-up of a frozen run: the rates that price a sweep.
 
-The engine itself trains and judges for a few seconds on the run's own data, in a folder that is gone afterwards. One
-device does its share of every batch; that devices wait for one another, share a disk or a CPU, is not counted.
+The training loop itself trains and evaluates for some seconds on the run's own data, in a temporary folder. One device
+does its share of every batch; waiting for other devices, and sharing a disk or a CPU with them, is not measured.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from experiments.training.loop import Training
 
-WARM_UP = 3  # units of work before the clock starts, or as many as the loader has in stock
-ROUNDS = 30  # the median of which is taken
+WARM_UP = 3  # units of work before timing starts, or as many as the loader prefetches
+ROUNDS = 30  # the rate is their median
 
 
 def main(words: list[str]) -> int:
@@ -41,8 +41,8 @@ def main(words: list[str]) -> int:
     parser.add_argument("--seconds", type=float, default=20.0, help="at most, for training and for judging each")
     options = parser.parse_args(words)
     try:
-        found = probe(from_dict(read_yaml(options.config)), options.seconds)
-        atomic_file.write(options.out, json.dumps(found, indent=1) + "\n")
+        rate = probe(from_dict(read_yaml(options.config)), options.seconds)
+        atomic_file.write(options.out, json.dumps(rate, indent=1) + "\n")
     except Interrupted as interruption:
         return interruption.exit_code
     except SuiteError as error:
@@ -52,16 +52,16 @@ def main(words: list[str]) -> int:
 
 
 def probe(config: Config, seconds: float) -> dict[str, Any]:
-    """Images per second and device, in training and in judging (raw and averaged weights), and what there is to do.
+    """Images per second and device, in training and in evaluation (of raw and averaged weights), and their numbers.
 
-    seconds: that training, and judging, are timed at most; a first step that takes longer is waited for.
-    Raises SuiteError for whatever would keep the run from starting, Interrupted when asked to stop.
+    seconds: limit on timing the training, and again the evaluation; a first step that takes longer is completed.
+    Raises SuiteError for every cause that would keep the run from starting, Interrupted when asked to stop.
     """
     from experiments.training.devices import Alone
     from experiments.training.loop import Training
     from experiments.training.outcome import one_line
 
-    config = replace(config, init=None)  # other weights are no faster, and their run may not have been trained yet
+    config = replace(config, init=None)  # weights do not change the speed, and the parent may not be trained yet
     group = Alone(config.machine.devices)
     with TemporaryDirectory(prefix="atm-probe-") as temporary, Interrupts() as interrupts:
         folder = RunFolder(Path(temporary))
@@ -78,7 +78,7 @@ def probe(config: Config, seconds: float) -> dict[str, Any]:
 
 
 def _time(training: Training, seconds: float) -> dict[str, Any]:
-    # the loader's processes hand in a batch each and then wait: only a whole round of theirs tells how fast they are
+    # each loader process delivers a batch and then waits, so only a whole round shows how fast they are
     each = max(1, training.config.data.workers)
     train_rate, steps = pace(_train(training), each, seconds)
     eval_rate, _ = pace(_judge(training), each, seconds)
@@ -93,10 +93,10 @@ def _time(training: Training, seconds: float) -> dict[str, Any]:
 
 
 def pace(work: Iterator[float], each: int, seconds: float) -> tuple[float, int]:
-    """(images per second, units timed) of endless ``work`` that yields the images of a unit when it is through.
+    """(images per second, units timed) of endless ``work`` that yields the number of images after each unit.
 
-    The rate is the median over rounds of ``each`` units. The first unit (compilation, caches) has all the time it
-    wants; what is left of the warm-up ends after ``seconds``, and so does the timing, which takes one unit at least.
+    The rate is the median over rounds of ``each`` units. The first unit (compilation, caches) has no time limit; the
+    rest of the warm-up is limited to half of ``seconds``, and all together to ``seconds``. At least one unit is timed.
     """
     next(work)
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""How fast a set-up trains and judges on some hardware: timed by a probe once, then read from ``prices.json``.
+"""How fast a set-up trains and evaluates on some hardware: timed by a probe once, then read from ``prices.json``.
 
 Never imports torch.
 """
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from sweeps.plan import PlannedRun
 
 PRICES = "prices.json"
-ON_SLURM = "slurm"  # in place of hardware: which nodes a job gets follows from its partition and constraint
+ON_SLURM = "slurm"  # in place of hardware: partition and constraint decide which nodes a job gets
 POLL_SECONDS = 0.1
 Setup = dict[str, Any]
-Measure = Callable[[Config], Mapping[str, Any]]  # a frozen config to what ``sweeps.probe`` writes
+Measure = Callable[[Config], Mapping[str, Any]]  # a frozen config to the rate that ``sweeps.probe`` writes
 
-# Set-ups that differ in nothing but these are as fast as one another and are timed once. Whatever else the schema has,
-# now or later, counts as deciding speed: to time too often costs seconds, to share a wrong rate costs a wrong price.
+# Set-ups that differ in these settings only are equally fast, and are timed once. Every other setting, also one that is
+# added later, counts as deciding speed: timing too often costs seconds, sharing a wrong rate gives a wrong price.
 NOT_SPEED = {
     "": ("experiment", "protocol", "seed", "init"),
     "data.": ("bad_image_tolerance",),
@@ -54,7 +54,7 @@ NOT_SPEED = {
 
 @dataclass(frozen=True)
 class Rate:
-    """What a probe found: images per second on each device, the evaluation with raw and averaged weights."""
+    """The result of a probe: images per second on each device; evaluations are of raw and averaged weights."""
 
     hardware: str
     train_images_per_s: float
@@ -64,42 +64,43 @@ class Rate:
 
 
 class Rates:
-    """The rates that are known, in a file that several commands may add to. What is damaged in it is not known."""
+    """The known rates, in a file that several commands may add to. Damaged entries count as unknown."""
 
     def __init__(self, path: Path):
         self.path = path
-        self._kept = _entries(path)
+        self._entries = _entries(path)
 
     def find(self, setup: Mapping[str, Any]) -> Rate | None:
-        entry = self._kept.get(_digest(setup))
+        entry = self._entries.get(_digest(setup))
         return _rate(entry.get("rate")) if isinstance(entry, dict) else None
 
     def missing(self, runs: Sequence[PlannedRun], hardware: str | None, fresh: bool) -> list[tuple[Setup, PlannedRun]]:
-        """Set-ups whose rates are not known, or all of them, each with the first run that has it."""
-        found: list[tuple[Setup, PlannedRun]] = []
+        """Set-ups without a rate, or with ``fresh`` all set-ups, each with the first run that has it."""
+        missing: list[tuple[Setup, PlannedRun]] = []
         for run in runs:
             setup = setup_of(run.config, hardware or hardware_here(run.config))
-            if (fresh or self.find(setup) is None) and all(setup != other for other, _ in found):
-                found.append((setup, run))
-        return found
+            if (fresh or self.find(setup) is None) and all(setup != listed for listed, _ in missing):
+                missing.append((setup, run))
+        return missing
 
-    def add(self, setup: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-        """Keeps what a probe found. Raises RunFailed where that is no rate, WriteError where it cannot be kept."""
-        if _rate(found) is None:
-            raise RunFailed(f"a probe should tell {', '.join(f.name for f in fields(Rate))}, but found {dict(found)}")
+    def add(self, setup: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+        """Stores the result of a probe. Raises RunFailed where that is no rate, WriteError."""
+        if _rate(result) is None:
+            names = ", ".join(f.name for f in fields(Rate))
+            raise RunFailed(f"a probe must give {names}, but gave {dict(result)}")
         entry = {
             "setup": dict(setup),
-            "rate": dict(found),
+            "rate": dict(result),
             "measured": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
-        self._kept = _entries(self.path) | {_digest(setup): entry}
-        atomic_file.write(self.path, json.dumps(self._kept, indent=1) + "\n")
+        self._entries = _entries(self.path) | {_digest(setup): entry}
+        atomic_file.write(self.path, json.dumps(self._entries, indent=1) + "\n")
 
 
 def setup_of(config: Config, hardware: str) -> Setup:
     """Everything that decides how fast a run is: hardware, torch, and every setting that is not in NOT_SPEED.
 
-    Not the code: a price outlives a change to it until it is measured afresh.
+    The code is not part of it: a rate stays valid after a change of the code, until it is measured again.
     """
     left_out = {section + name for section, names in NOT_SPEED.items() for name in names}
     settings = {key: get(config, key) for key in FIELDS if key not in left_out}
@@ -109,7 +110,7 @@ def setup_of(config: Config, hardware: str) -> Setup:
 
 
 def hardware_here(config: Config) -> str:
-    """What runs of ``config`` compute on, on this machine, e.g. ``NVIDIA H100 80GB HBM3, CPU (AMD EPYC, 16 cores)``."""
+    """The hardware that runs of ``config`` use on this machine: ``NVIDIA H100 80GB HBM3, CPU (AMD EPYC, 16 cores)``."""
     names = [] if config.machine.device == "cpu" else _gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
     return ", ".join([*sorted(set(names)), processor()])
 
@@ -122,14 +123,14 @@ def probe_here(config: Config) -> dict[str, Any]:
     with Interrupts() as interrupts, TemporaryDirectory(prefix="atm-price-") as temporary:
         frozen, out, log = (Path(temporary) / name for name in ("config.yaml", "rate.json", "log.txt"))
         frozen.write_text(write_yaml(config.as_dict()))
-        with log.open("wb") as said:
+        with log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "sweeps.probe", str(frozen), str(out)],
                 cwd=ROOT,
                 env=environment(config),
                 stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
+                stdout=output,
+                stderr=output,
                 start_new_session=True,
             )
         try:
@@ -156,17 +157,17 @@ def _failure(code: int, log: str) -> SuiteError:
 
 def _entries(path: Path) -> dict[str, Any]:
     try:
-        kept = json.loads(path.read_text())
+        entries = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return kept if isinstance(kept, dict) else {}
+    return entries if isinstance(entries, dict) else {}
 
 
-def _rate(found: Any) -> Rate | None:
-    """None where ``found`` lacks a part of a rate, or has one that is no positive number."""
-    if not isinstance(found, Mapping):
+def _rate(content: Any) -> Rate | None:
+    """None where ``content`` lacks a part of a rate, or has one that is no positive number."""
+    if not isinstance(content, Mapping):
         return None
-    values: dict[str, Any] = {f.name: found.get(f.name) for f in fields(Rate)}
+    values: dict[str, Any] = {f.name: content.get(f.name) for f in fields(Rate)}
     numbers = [value for name, value in values.items() if name != "hardware"]
     if not isinstance(values["hardware"], str) or not all(type(n) in (int, float) and n > 0 for n in numbers):
         return None
@@ -186,7 +187,7 @@ def _torch() -> str | None:
 
 @cache
 def _gpus(visible: str | None) -> tuple[str, ...]:
-    """Names of the GPUs that this process may use, as the driver tells them; none where it tells none."""
+    """Names of the GPUs that this process may use, from the driver; empty where there is no driver."""
     if not shutil.which("nvidia-smi"):
         return ()
     query = ["nvidia-smi", "--query-gpu=index,uuid,name", "--format=csv,noheader"]

@@ -68,11 +68,9 @@ class Choice:
             folder = RunFolder(runs_dir / run)
             before = folder.read_json(PROVENANCE)
             fingerprint = before.get("code_fingerprint")
-            if (
-                fingerprint
-                and has_begun(folder)
-                and _fingerprint(copy, folder.config().task) not in fingerprint.split("+")
-            ):
+            if not fingerprint or not has_begun(folder) or folder.read_json(CODE).get("copy") == copy.name:
+                continue  # in its own copy, a run compares fingerprints as that code makes them
+            if _fingerprint(copy, folder.config().task) not in fingerprint.split("+"):
                 refusing.append(run)
                 commit = commit or before.get("commit")
         if refusing:

@@ -33,7 +33,7 @@ ORDER = (
     ("errors",),
 )
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
-# Stricter than the order: the model is a package of its own, and what reads results needs nothing that trains.
+# Stricter than the order: the model is a separate package, and rooms that read results need nothing that trains.
 NEVER = {
     "atm": set(RANK) - {"atm"},
     "run_format": set(RANK),
@@ -64,14 +64,13 @@ WITH_TORCH = (
     "measurements.offsets.statistics",
 )
 TORCH = {"torch", "torchvision", "timm"}
-# Not even these when a module that only reads results is imported: they load what they need when they are called.
+# Modules that only read results do not even load these when they are imported, but only when they are called.
 HEAVY = TORCH | {"pandas", "numpy", "scipy", "matplotlib", "seaborn", "rich", "omegaconf"}
 LIGHT_ROOMS = ("run", "command_line", "results", "reports", "ask_program", "atomic_file", "run_format", "errors")
 
 # Class names with two meanings that are still to be renamed. Nothing is added here.
 DUPLICATES = {
-    "Cell", "Comparison", "Data", "Group", "Model", "Number", "Place", "Point", "Report", "Row",
-    "RunFolder", "Source", "Table", "Wanted",
+    "Cell", "Comparison", "Group", "Model", "Number", "Place", "Point", "Report", "Row", "RunFolder", "Table",
 }  # fmt: skip
 
 
@@ -171,7 +170,7 @@ def test_every_module_that_may_load_torch_exists():
     assert [stated for stated in WITH_TORCH if stated.rstrip(".") not in names] == []
 
 
-def test_what_reads_results_loads_nothing_heavy_when_it_is_imported():
+def test_rooms_that_read_results_load_nothing_heavy_when_they_are_imported():
     light = [name for name in modules() if name.partition(".")[0] in LIGHT_ROOMS]
     assert len(light) > 40
     assert first_to_load(HEAVY, light) == {}

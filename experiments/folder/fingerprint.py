@@ -35,11 +35,13 @@ COMPUTES = (
     "atm/backbone.py",
     "atm/block.py",
     "atm/mixer.py",
+    "atm/mixers.py",
     "atm/mlp.py",
     "atm/offsets.py",
     "atm/recompute.py",
     "atm/sampling/__init__.py",
     "atm/sampling/reference.py",
+    "atm/variants.py",
     "atm/variants.yaml",
     "experiments/data/batch.py",
     "experiments/data/images.py",
@@ -77,6 +79,7 @@ EXEMPT = {
     "experiments/__init__.py": "empty",
     "experiments/__main__.py": "starts processes",
     "experiments/backbones.py": SETTINGS,
+    "experiments/commands.py": "starts processes",
     "experiments/completion.py": SETTINGS,
     "experiments/config.py": SETTINGS,
     "experiments/identity.py": SETTINGS,
@@ -186,15 +189,16 @@ def _file_of(module: str) -> Path:
     """The source file of an importable module, which is not imported."""
     package, *rest = module.split(".")
     spec = find_spec(package)
-    if spec is None or spec.origin is None:
+    if spec is None:
         raise ConfigError(f"module {module} is not installed")
-    file = Path(spec.origin)
-    if rest:
-        file = file.parent.joinpath(*rest)
+    if not rest and spec.origin:
+        return Path(spec.origin)
+    for folder in spec.submodule_search_locations or ():  # several for a package without __init__.py
+        file = Path(folder).joinpath(*rest)
         file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
-    if not file.is_file():
-        raise ConfigError(f"module {module} has no source file {file}")
-    return file
+        if file.is_file():
+            return file
+    raise ConfigError(f"module {module} has no source file in {package}")
 
 
 def _add(digest: Any, name: str, path: Path) -> None:

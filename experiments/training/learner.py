@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from errors import ConfigError, RunFailed
 from experiments.data.batch import Batch
-from experiments.data.order import seed_generators, stream
+from experiments.data.order import Share, seed_generators, stream
 from experiments.folder import weights
 from experiments.schema import Config
 from experiments.tasks import Task
@@ -29,7 +29,8 @@ from experiments.training.schedules import Schedule
 class Learner:
     """The model in training on this process's device, and everything that a step changes.
 
-    places: of each micro-batch, its images' places in the whole batch. Random choices follow from (seed, step) alone.
+    share: this process's part of every batch; split: devices and micro-batches, which decide how sums are rounded.
+    Random choices follow from (seed, step) alone.
     """
 
     def __init__(
@@ -38,17 +39,19 @@ class Learner:
         task: Task,
         group: Group,
         device: torch.device,
-        places: Sequence[NDArray[Any]],
+        share: Share,
         steps_per_epoch: int,
         runs_dir: Path,
     ):
-        self.config, self.task, self.group, self.device, self.places = config, task, group, device, places
-        machine = config.machine
+        self.config, self.task, self.group, self.device = config, task, group, device
+        machine, batch_size = config.machine, config.train.batch_size
+        self.places = share.places(batch_size)
+        # the first device has no fewer micro-batches than another
+        self.split = [group.size, len(share._replace(rank=0).places(batch_size))]
         self.memory_format = torch.channels_last if machine.channels_last else torch.contiguous_format
         torch.manual_seed(config.seed)
         self.model = task.build_model()
         self.notes: list[str] = weights.initialise(self.model, config.init, runs_dir) if config.init else []
-        self.split = [group.size, len(places)]
         self._refuse_split_batch_norm()
         self.draws = place_drop_paths(self.model, device)
         self.model.to(device)

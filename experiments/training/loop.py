@@ -74,9 +74,8 @@ class Training:
         self.eval_batches = self._batches(self.task.eval_set, training=False)
         self.timetable = Timetable.of(train, len(self.batches))
 
-        places = self.share.places(train.batch_size)
         self.learner = Learner(
-            config, self.task, group, self.device, places, self.timetable.steps_per_epoch, folder.path.parent
+            config, self.task, group, self.device, self.share, self.timetable.steps_per_epoch, folder.path.parent
         )
         self.ledger = Ledger(self.task.train_set, config.data.bad_image_tolerance)
         self.state = RunState(config, folder, group, claims, self.learner, self.ledger, code)

@@ -36,8 +36,7 @@ def build(source: OffsetSource) -> nn.Module:
             raise ConfigError(
                 f"{source.name} holds atmnet_{variant}, not atmnet_{config.model.name}: set model={variant}"
             ) from None
-        settings = f"model={config.model.name} offsets={config.model.offsets}"
-        raise ConfigError(str(error).replace("this model", settings, 1)) from None
+        raise ConfigError(f"{error} (built for model={config.model.name} offsets={config.model.offsets})") from None
     return model.eval()
 
 

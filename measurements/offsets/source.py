@@ -13,9 +13,10 @@ from typing import Any
 from errors import ConfigError, RunFolderError, unknown
 from experiments.config import SHORT, get, merge, resolve, scientific, site_settings
 from experiments.data.registry import check_root
-from experiments.folder.parent import WEIGHTS, why_unfinished
+from experiments.folder.parent import why_unfinished
 from experiments.folder.run_folder import RunFolder
 from experiments.schema import FIELDS, Config
+from run_format import PROVENANCE, WEIGHTS
 
 FOLDER = "offsets"
 IMAGES = 1000  # v1 Fig. 3
@@ -119,28 +120,20 @@ def of_run(folder: RunFolder, settings: Mapping[str, Any], site: Mapping[str, An
 
 def of_sweep(runs: Mapping[str, Config], runs_dir: Path) -> dict[str, OffsetSource | str]:
     """The runs of a sweep by id; for a run that has nothing to measure, the reason as text."""
-    sources: dict[str, OffsetSource | str] = {}
-    for run, config in runs.items():
-        try:
-            sources[run] = of_planned(RunFolder(runs_dir / run), config)
-        except (ConfigError, RunFolderError) as error:
-            sources[run] = str(error).removeprefix(f"offsets={run}: ")
-    return sources
+    folders = {run: RunFolder(runs_dir / run) for run in runs}
+    return {run: _why_nothing(folders[run], config) or of_planned(folders[run], config) for run, config in runs.items()}
 
 
 def of_planned(folder: RunFolder, config: Config) -> OffsetSource:
     """A run whose config is known, e.g. from a sweep's plan.
 
-    Raises ConfigError or RunFolderError if there is nothing to measure.
+    Raises RunFolderError if there is nothing to measure, and DataError if its images are missing.
     """
-    if not folder.finished():
-        raise RunFolderError(f"offsets={folder.id}: {why_unfinished(folder)}")
-    _require_offsets(folder.id, config)
-    weights = folder.path / WEIGHTS
-    if not weights.is_file():
-        raise RunFolderError(f"offsets={folder.id}: the run is done, but its {WEIGHTS} is gone")
+    if reason := _why_nothing(folder, config):
+        raise RunFolderError(f"offsets={folder.id}: {reason}")
     check_root(config)
-    return OffsetSource(folder.id, config, weights, folder.path / FOLDER, folder.read_json("provenance.json"))
+    out, provenance = folder.path / FOLDER, folder.read_json(PROVENANCE)
+    return OffsetSource(folder.id, config, folder.path / WEIGHTS, out, provenance)
 
 
 def of_file(name: str, runs_dir: Path, settings: Mapping[str, Any], site: Mapping[str, Any]) -> OffsetSource:
@@ -152,17 +145,27 @@ def of_file(name: str, runs_dir: Path, settings: Mapping[str, Any], site: Mappin
     experiment = str(overrides.pop("experiment", "imagenet"))
     # the weights exist, so it does not matter what their training started from
     config = resolve(experiment, {"init": None}, overrides, site=site)
-    _require_offsets(name, config)
+    if reason := _why_no_offsets(config):
+        raise ConfigError(f"offsets={name}: {reason}")
     check_root(config)
     source = OffsetSource(weights.name, config, weights.resolve(), runs_dir)
     return replace(source, out=runs_dir / FOLDER / f"{weights.stem}-{source.sha256[:8]}")
 
 
-def _require_offsets(name: str, config: Config) -> None:
-    if config.model.offsets is None:
-        raise ConfigError(f"offsets={name}: {NO_OFFSETS} (model={config.model.name})")
-    if config.model.offsets == "zero":
-        raise ConfigError(f"offsets={name}: {NO_OFFSETS} (model.offsets=zero)")
+def _why_nothing(folder: RunFolder, config: Config) -> str | None:
+    """Why a run has nothing to measure; None if it has."""
+    if not folder.finished():
+        return why_unfinished(folder)
+    if not (folder.path / WEIGHTS).is_file():
+        return f"the run is done, but its {WEIGHTS} is missing"
+    return _why_no_offsets(config)
+
+
+def _why_no_offsets(config: Config) -> str | None:
+    model = config.model
+    if model.offsets is None:  # a network of timm, or a mixer other than ATM
+        return f"{NO_OFFSETS} ({f'model.mixer={model.mixer}' if model.mixer else f'model={model.name}'})"
+    return f"{NO_OFFSETS} (model.offsets=zero)" if model.offsets == "zero" else None
 
 
 def _is_fraction(number: object) -> bool:

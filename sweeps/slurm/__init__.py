@@ -1,1 +1,1 @@
-"""Sweeps on Slurm: what is asked for, submitted and, inside a job, run. Nothing here imports torch but a job."""
+"""Sweeps on Slurm: resources, submissions, and what a job does. Only a running job imports torch."""

@@ -1,4 +1,4 @@
-"""The jobs that worked on a run, one after another: ``attempts.jsonl`` in its folder, which the jobs write."""
+"""The Slurm jobs that worked on a run, in order: ``attempts.jsonl`` in its folder, which the jobs write."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from experiments.folder.run_folder import RunFolder
 from run_format import ATTEMPTS
 
 PREEMPTED, TIMED_OUT, LOST_CONTACT = "preempted", "timed out", "lost contact"
-RESTARTED = "restarted"  # Slurm started the job again after an end that it did not announce: preemption, a dead node
+RESTARTED = "restarted"  # by Slurm, after an end that it did not announce, e.g. because a node failed
 COUNTED = (PREEMPTED, TIMED_OUT, LOST_CONTACT, RESTARTED)
 
 
@@ -37,7 +37,7 @@ def ended(folder: RunFolder, job: str, how: str) -> None:
 def read(folder: RunFolder, job: str | None = None) -> Attempts:
     """Of all the run's jobs, or of one."""
     counts = dict.fromkeys(COUNTED, 0)
-    open_job = None  # one that started and has not said how it ended
+    open_job = None  # a job that started and has no entry about its end
     for row in _rows(folder):
         if job not in (None, row.get("job")):
             continue
@@ -53,7 +53,7 @@ def read(folder: RunFolder, job: str | None = None) -> Attempts:
 
 
 def seconds(folder: RunFolder) -> float:
-    """That jobs held the run's devices, from each start to its end; ends that nobody noted are not counted."""
+    """Seconds for which jobs held the run's devices, from each start to its end; jobs without a noted end count 0."""
     total, started_at = 0.0, None
     for row in _rows(folder):
         if row.get("what") == "started":

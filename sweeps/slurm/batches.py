@@ -1,4 +1,4 @@
-"""Runs dealt out to job arrays, and the arrays handed to Slurm by submitit."""
+"""Runs are distributed over job arrays, which submitit submits to Slurm."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from sweeps.plan import PlannedRun
 from sweeps.slurm.cluster import SlurmError, refusal
 from sweeps.slurm.resources import Resources
 
-# until Python listens, the signals by which Slurm announces an end would end the job: it would not be requeued
+# until Python handles them, the signals with which Slurm announces the end of a job would kill it: no requeue
 PYTHON = shlex.join(["sh", "-c", 'trap "" USR2 TERM; exec "$0" "$@"', sys.executable])
-NEVER = 10**9  # time-outs after which submitit gives up: the job itself counts them
+NEVER = 10**9  # time-outs after which submitit gives up; the job counts them itself
 
 
 @dataclass(frozen=True)
 class JobBatch:
-    """What one call of sbatch submits: an array of runs, or a single one."""
+    """The runs that one call of sbatch submits: an array, or a single run."""
 
     name: str
     resources: Resources
     runs: tuple[str, ...]  # ids, by array index
     code: Path  # the copy of the code that they run
     at_once: int | None = None  # of an array's tasks; None = all
-    after: tuple[str, ...] = ()  # names of batches that must have ended, whatever became of them
+    after: tuple[str, ...] = ()  # names of batches that must have ended, in whatever state
     parents: tuple[str, ...] = ()  # runs that must be done
 
     def job_of(self, run: str, job: str) -> str:
@@ -72,10 +72,10 @@ def deal(
 
 
 def _throttled(groups: list[list[JobBatch]], max_parallel: int) -> list[JobBatch]:
-    """The groups' batches, with limits and an order by which all together run ``max_parallel`` at a time.
+    """The batches of all groups, with limits and dependencies so that at most ``max_parallel`` runs run at a time.
 
-    Think of as many slots, divided among the groups: an array takes all slots of its group and fills them by its own
-    limit, a single job takes one, and each waits for what had them before.
+    ``max_parallel`` slots are divided among the groups. An array takes all slots of its group, and its own limit fills
+    them; a single job takes one slot. Each batch waits for those that had its slots before.
     """
     lanes = [list[str | None]() for _ in range(min(max_parallel, len(groups)))]
     for slot in range(max_parallel):
@@ -93,7 +93,7 @@ def _throttled(groups: list[list[JobBatch]], max_parallel: int) -> list[JobBatch
 
 
 class Executor(SlurmExecutor):  # type: ignore[misc]
-    """submitit's, which can also say what it would submit where there is no Slurm."""
+    """submitit's executor, which can also give the batch script on a machine without Slurm."""
 
     @classmethod
     def affinity(cls) -> int:
@@ -113,61 +113,60 @@ def executor(batch: JobBatch, folder: Path, jobs: Mapping[str, str], run_jobs: M
     waits += [f"afterok:{run_jobs[run]}" for run in batch.parents]
     extra = {**parameters.pop("additional_parameters"), "chdir": str(batch.code)}
     if batch.parents:
-        extra["kill-on-invalid-dep"] = "yes"  # else it would wait for a failed parent for ever
-    made = Executor(folder, max_num_timeout=NEVER, python=PYTHON)
-    made.update_parameters(
+        extra["kill-on-invalid-dep"] = "yes"  # otherwise the job would wait for a failed parent forever
+    submitting = Executor(folder, max_num_timeout=NEVER, python=PYTHON)
+    submitting.update_parameters(
         job_name=batch.name,
         array_parallelism=batch.at_once or len(batch.runs),
         dependency=",".join(waits) or None,
         additional_parameters=extra,
         **parameters,
     )
-    return made
+    return submitting
 
 
-def submit(made: Executor, calls: Sequence[Callable[[], Any]]) -> str:
+def submit(submitting: Executor, calls: Sequence[Callable[[], Any]]) -> str:
     """Hands a batch to Slurm and returns its job id, of an array without tasks. Raises SlurmError."""
     try:
-        with _plain_environment(made):
+        with _plain_environment(submitting):
             if len(calls) == 1:
-                return str(made.submit(calls[0]).job_id)
-            with made.batch():
-                jobs = [made.submit(call) for call in calls]
+                return str(submitting.submit(calls[0]).job_id)
+            with submitting.batch():
+                jobs = [submitting.submit(call) for call in calls]
             return str(jobs[0].job_id).partition("_")[0]
     except (FailedJobError, FailedSubmissionError) as error:
-        said = " ".join(str(error).split())
-        raise SlurmError(f"Slurm refuses: {refusal(said)}") from None
+        raise SlurmError(f"Slurm refuses: {refusal(' '.join(str(error).split()))}") from None
     except OSError as error:
-        raise SlurmError(f"cannot write into {made.folder}: {atomic_file.reason(error)}") from None
+        raise SlurmError(f"cannot write into {submitting.folder}: {atomic_file.reason(error)}") from None
 
 
 @contextmanager
 def unbroken() -> Iterator[None]:
-    """Lets signals wait, for this process and for the sbatch that it starts: submitit must hear its answer.
+    """Delays signals, for this process and the sbatch that it starts, until submitit has the answer of sbatch.
 
-    submitit gives each job its call only then; a job without one can but fail.
+    Only then does submitit write down what each job is to call; a job without a call can only fail.
     """
-    noted: list[int] = []
+    received: list[int] = []
     waiting = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    previous = {number: signal.signal(number, lambda found, _: noted.append(found)) for number in waiting}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, waiting)  # is handed on to children
+    previous = {number: signal.signal(number, lambda number, _: received.append(number)) for number in waiting}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, waiting)  # children inherit it
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in previous.items():
             signal.signal(number, handler)
-        if noted:
-            signal.raise_signal(noted[0])
+        if received:
+            signal.raise_signal(received[0])
 
 
 @contextmanager
-def _plain_environment(made: Executor) -> Iterator[None]:
-    """Without what would override the batch script, or is of a job in which the launch itself is running."""
+def _plain_environment(submitting: Executor) -> Iterator[None]:
+    """Without variables that override the batch script, or belong to a job in which the launch itself runs."""
     inside = "SLURM_JOB_ID" in os.environ
-    kept = {"SLURM_CONF", *(() if made.parameters.get("account") else ("SBATCH_ACCOUNT",))}
-    dropped = {n: v for n, v in os.environ.items() if n.startswith(("SBATCH_", "SUBMITIT_")) and n not in kept}
-    configured = {name: os.environ[name] for name in kept if name in os.environ}
+    needed = {"SLURM_CONF", *(() if submitting.parameters.get("account") else ("SBATCH_ACCOUNT",))}
+    dropped = {n: v for n, v in os.environ.items() if n.startswith(("SBATCH_", "SUBMITIT_")) and n not in needed}
+    configured = {name: os.environ[name] for name in needed if name in os.environ}
     for name in dropped:
         del os.environ[name]
     try:

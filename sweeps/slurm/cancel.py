@@ -1,4 +1,4 @@
-"""Takes the jobs of a sweep back from Slurm. What runs saves its state first; the next launch goes on."""
+"""Cancels the Slurm jobs of a sweep. Running jobs save their state first; the next launch resumes them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sweeps.slurm.submissions import find
 
 def cancel(plan: Plan, runs_dir: Path, cluster: Cluster) -> dict[str, str]:
     """Cancels every queued or running job of a plan's runs; returns the jobs by run id."""
-    found = find(runs_dir, plan.distinct(), cluster)
-    jobs = {run: submitted.id for run, submitted in found.items() if submitted.alive}
+    submitted = find(runs_dir, plan.distinct(), cluster)
+    jobs = {run: newest.id for run, newest in submitted.items() if newest.alive}
     cluster.cancel(list(jobs.values()))
     return jobs

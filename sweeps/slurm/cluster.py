@@ -1,6 +1,6 @@
-"""What Slurm says of itself and of our jobs, and what it is told: the one module that runs its programs.
+"""Queries and commands to Slurm: the only module that runs Slurm's programs.
 
-``sbatch`` of a whole sweep is submitit's part (``sweeps.slurm.batches``).
+Except for the ``sbatch`` of a sweep, which submitit runs (``sweeps.slurm.batches``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from errors import SuiteError
 ANSWER_SECONDS = 60.0
 USUAL_ARRAY_SIZE = 1001  # MaxArraySize unless a site says otherwise
 NO_LIMIT = {"UNLIMITED", "NONE", "INFINITE"}
-# Slurm's words for a job that will still run, runs, or is just ending; any other is the word for an end
+# Slurm's states of jobs that will still run, of those that run or are just ending, and of those that have ended
 WAITING = {
     "PENDING",
     "REQUEUED",
@@ -46,12 +46,12 @@ ENDED = {
 
 
 class SlurmError(SuiteError):
-    """Slurm is not there, does not answer, or refuses what it is asked for."""
+    """Slurm is not installed, does not answer, or refuses a request."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job, or one task of an array, as Slurm last spoke of it."""
+    """A job, or one task of an array, as Slurm last described it."""
 
     id: str  # as squeue and scancel name it: 45, or 45_3 in an array
     name: str
@@ -70,7 +70,7 @@ class Job:
 
     @property
     def alive(self) -> bool:
-        """Whether the job may still do something; a state that is not known counts as one."""
+        """Whether the job may still do something; so may a job in a state that is not known."""
         return self.state not in ENDED
 
 
@@ -84,16 +84,16 @@ class Partition:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a submission must keep to."""
+    """Limits of the cluster on submissions."""
 
     max_array_size: int
     partitions: dict[str, Partition]
-    hosts: frozenset[str]  # machines that the nodes are
+    hosts: frozenset[str]  # machines of the nodes
 
 
 @dataclass(frozen=True)
 class Situation:
-    """What a running job needs to know when it is asked to stop."""
+    """The circumstances in which a running job is asked to stop."""
 
     restarts: int
     preempted: bool
@@ -101,7 +101,7 @@ class Situation:
 
 
 class Cluster:
-    """The Slurm that this machine talks to. Raises SlurmError where it has none, or where it does not answer."""
+    """The Slurm of this machine. Raises SlurmError where there is none, or where it does not answer."""
 
     def __init__(self) -> None:
         if not shutil.which("sbatch"):
@@ -112,7 +112,7 @@ class Cluster:
         sizes = re.findall(r"^MaxArraySize\s*=\s*(\d+)", config, re.MULTILINE)
         sizes += re.findall(r"\bmax_array_tasks=(\d+)", config)
         nodes = _answer("scontrol", "--all", "show", "nodes", "--oneliner")
-        listed = _answer("scontrol", "--all", "show", "partition", "--oneliner")  # hidden ones may be used as well
+        listed = _answer("scontrol", "--all", "show", "partition", "--oneliner")  # hidden partitions can be used, too
         partitions = [_partition(_fields(line)) for line in listed.splitlines()]
         return Limits(
             max_array_size=max(1, min(map(int, sizes), default=USUAL_ARRAY_SIZE)),  # 0: no arrays
@@ -123,41 +123,41 @@ class Cluster:
     def jobs(self, ids: Iterable[str]) -> dict[str, Job]:
         """Our jobs by id: all that are queued, and those of ``ids`` (main ids, without array tasks) that ended.
 
-        One call of squeue and one of sacct. Without accounting, what ended some minutes ago is not known any more.
-        What only accounting takes for alive is gone: a controller lost it.
+        One call of squeue and one of sacct. Without accounting, jobs that ended some minutes ago are not known any
+        more. A job that is alive only according to accounting is gone: the controller has lost it.
         """
         ours = f"--user={os.geteuid()}"
-        found = _queued(_answer("squeue", "--noheader", "--array", "--states=all", ours, "--format=%i|%T|%r|%L|%j"))
-        if wanted := ",".join(sorted(ids)):
+        jobs = _queued(_answer("squeue", "--noheader", "--array", "--states=all", ours, "--format=%i|%T|%r|%L|%j"))
+        if listed := ",".join(sorted(ids)):
             columns = "--format=JobID,State,ExitCode,JobName"
-            worked, said = _ask("sacct", "--noheader", "--parsable2", "--allocations", columns, f"--jobs={wanted}")
-            for job in _accounted(said if worked else "").values():
-                if job.id in found:
-                    found[job.id] = replace(found[job.id], exit_code=job.exit_code)
+            worked, text = _ask("sacct", "--noheader", "--parsable2", "--allocations", columns, f"--jobs={listed}")
+            for job in _accounted(text if worked else "").values():
+                if job.id in jobs:
+                    jobs[job.id] = replace(jobs[job.id], exit_code=job.exit_code)
                 elif not job.alive:
-                    found[job.id] = job
-        return found
+                    jobs[job.id] = job
+        return jobs
 
     def check(self, script: Path) -> None:
         """Raises SlurmError where Slurm would never run a batch script: partition, account, time."""
-        worked, said = _ask("sbatch", "--test-only", str(script))
-        # it says so of nodes that are drained, too, whose jobs would wait: then the submission itself is the test
-        if not worked and not re.search("node configuration is not available|node not available", said):
-            raise SlurmError(f"Slurm refuses: {refusal(said)}")
+        worked, text = _ask("sbatch", "--test-only", str(script))
+        # this message also comes for drained nodes, where jobs would wait: then the submission itself is the test
+        if not worked and not re.search("node configuration is not available|node not available", text):
+            raise SlurmError(f"Slurm refuses: {refusal(text)}")
 
     def cancel(self, ids: list[str]) -> None:
-        for start in range(0, len(ids), 500):  # a command line is not endless
+        for start in range(0, len(ids), 500):  # the length of a command line is limited
             _answer("scancel", *ids[start : start + 500])
 
 
 def situation(job: str) -> Situation | None:
     """How Slurm sees a running job that it has just signalled; None where it does not answer."""
-    worked, said = _ask("scontrol", "show", "job", "--oneliner", job)
-    if not worked or not said:
+    worked, text = _ask("scontrol", "show", "job", "--oneliner", job)
+    if not worked or not text:
         return None
-    fields = _fields(said.splitlines()[0])
+    fields = _fields(text.splitlines()[0])
     left = None
-    with suppress(KeyError, ValueError):  # no limit, or a format of the site's own
+    with suppress(KeyError, ValueError):  # no limit, or a format that the site has changed
         left = (datetime.fromisoformat(fields["EndTime"]) - datetime.now()).total_seconds()
     preempted = fields.get("PreemptTime", "None") not in ("None", "N/A")
     return Situation(int(fields.get("Restarts", 0)), preempted, left)
@@ -169,27 +169,27 @@ def requeue(job: str) -> tuple[bool, str]:
 
 
 def _ask(*command: str) -> tuple[bool, str]:
-    """In Slurm's own formats, whatever the shell's variables say of them or of how jobs are to be submitted."""
+    """Runs a program of Slurm's with its own formats, whatever variables of the shell say about them or sbatch."""
     plain = {"SLURM_BITSTR_LEN": "0", "SLURM_TIME_FORMAT": "standard"}
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("SBATCH_")}
-    return ask(*command, seconds=ANSWER_SECONDS, environment=kept | plain)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SBATCH_")}
+    return ask(*command, seconds=ANSWER_SECONDS, environment=environment | plain)
 
 
-def refusal(said: str) -> str:
-    """The part of a complaint that says what is wrong, without the program's name."""
-    said = re.sub(
+def refusal(complaint: str) -> str:
+    """The part of a complaint that states the problem, without the names of programs."""
+    text = re.sub(
         r"\b(sbatch|squeue|sacct|scontrol|scancel|allocation failure|error|fatal|JobBatch job submission failed):\s*",
         "",
-        said,
+        complaint,
     )
-    return said.strip() or "no reason given"
+    return text.strip() or "no reason given"
 
 
 def _answer(*command: str) -> str:
-    worked, said = _ask(*command)
+    worked, text = _ask(*command)
     if not worked:
-        raise SlurmError(f"Slurm does not answer: {command[0]}: {refusal(said)}")
-    return said
+        raise SlurmError(f"Slurm does not answer: {command[0]}: {refusal(text)}")
+    return text
 
 
 def _fields(line: str) -> dict[str, str]:
@@ -219,7 +219,7 @@ def _queued(text: str) -> dict[str, Job]:
     jobs = {}
     for line in text.splitlines():
         if line.count("|") < 4:
-            continue  # the rest of a name with a line break, of a job that is not ours
+            continue  # the rest of a job name with a line break
         number, state, reason, left, name = line.split("|", 4)
         jobs[number] = Job(number, name, state, "" if reason == "None" else reason, left)
     return jobs
@@ -238,13 +238,13 @@ def _accounted(text: str) -> dict[str, Job]:
 
 
 def _tasks(numbers: str) -> list[str]:
-    """Ids of the jobs that sacct names in one row: ``45``, ``45_3``, or what never started, ``45_[3-6,20-30:2%2]``."""
+    """Ids of the jobs in one row of sacct: ``45``, ``45_3``, or tasks that never started, ``45_[3-6,20-30:2%2]``."""
     job, _, tasks = numbers.partition("_[")
     if not tasks:
         return [numbers]
-    found = []
+    ids = []
     for part in tasks.rstrip("]").partition("%")[0].split(","):
-        if match := re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part):  # else cut short, "..."
+        if match := re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part):  # otherwise it is the "..." of a shortened list
             first, last, step = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
-            found += [f"{job}_{task}" for task in range(first, last + 1, step)]
-    return found
+            ids += [f"{job}_{task}" for task in range(first, last + 1, step)]
+    return ids

@@ -1,7 +1,7 @@
-"""What a Slurm job does: trains its run, and when it is asked to stop, saves, finds out why, and has itself requeued.
+"""A Slurm job: it trains its run and, when it is asked to stop, saves the state, determines why, and requeues itself.
 
-submitit starts it, on every process of the run, from the snapshot of the code. submitit's own handling of signals is
-replaced: it takes every job of up to ten minutes for timed out, and would requeue before the state is saved.
+submitit starts it in every process of the run, from the run's copy of the code. submitit's own handling of signals is
+replaced: it counts every job of up to ten minutes as timed out, and would requeue before the state is saved.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ ASK_TIMES = 60
 class TrainRun(Checkpointable):  # type: ignore[misc]
     """Trains the frozen run of a folder within a job.
 
-    cwd: where the launch was, which relative paths in a config are meant from. force: go on with checkpoints of other
-    code.
+    cwd: working directory of the launch, which relative paths in a config refer to. force: go on with checkpoints of
+    other code.
     """
 
     def __init__(self, folder: Path, cwd: Path, force: bool = False):
@@ -46,7 +46,7 @@ class TrainRun(Checkpointable):  # type: ignore[misc]
             os.chdir(self.cwd)
         folder = RunFolder(Path(self.folder))
         job = JobEnvironment()
-        with Interrupts() as interrupts:  # a signal that comes before the engine listens is kept for it
+        with Interrupts() as interrupts:  # a signal that comes before training handles it is kept
             config = folder.config()
             _set_environment(config, job)
             if job.global_rank == 0:
@@ -57,7 +57,7 @@ class TrainRun(Checkpointable):  # type: ignore[misc]
                 if how in (attempts.PREEMPTED, attempts.TIMED_OUT, attempts.LOST_CONTACT):
                     _go_on(folder, config, job.job_id, how)
             elif how != FAILED:
-                return  # where Slurm kills a job for a process that ends badly, the first one must still act
+                return  # Slurm may kill a job when a process fails, but the first process must still act
         if code:
             sys.exit(code)
 
@@ -98,23 +98,24 @@ class TimeRun(Checkpointable):  # type: ignore[misc]
             sys.exit(code)
 
 
-def why_interrupted(signal: str, found: Situation | None, restarts: int, signal_seconds: float) -> str:
-    """What stands behind a signal: preemption, the time limit, or a person.
+def why_interrupted(signal: str, circumstances: Situation | None, restarts: int, signal_seconds: float) -> str:
+    """The cause of a signal: preemption, the time limit, or a person.
 
-    found: what Slurm says of the job, None where it does not answer. restarts: of the job, as this attempt began.
+    circumstances: of the job, None where Slurm does not answer. restarts: of the job when this attempt began.
     """
-    if found is not None and found.restarts > restarts:
-        return attempts.RESTARTED  # Slurm has put it back into the queue by itself
-    if found is not None and found.preempted:
+    if circumstances is not None and circumstances.restarts > restarts:
+        return attempts.RESTARTED  # Slurm has requeued it by itself
+    if circumstances is not None and circumstances.preempted:
         return attempts.PREEMPTED
     if signal not in ("SIGUSR1", "SIGUSR2"):
         return CANCELLED
-    far = found is not None and found.seconds_left is not None and found.seconds_left > signal_seconds + SLACK_SECONDS
-    return attempts.PREEMPTED if far else attempts.TIMED_OUT  # where it is not known, what has a cap
+    left = circumstances.seconds_left if circumstances is not None else None
+    far = left is not None and left > signal_seconds + SLACK_SECONDS
+    return attempts.PREEMPTED if far else attempts.TIMED_OUT  # where unknown, the one whose number is limited
 
 
 def wait_for_stale_claim(folder: RunFolder, interrupts: Interrupts) -> None:
-    """Waits until a claim of another machine can have expired: this run's last job may have been killed there.
+    """Waits until a claim of another machine has expired, since the last job of this run may have been killed there.
 
     Raises Interrupted.
     """
@@ -126,14 +127,14 @@ def wait_for_stale_claim(folder: RunFolder, interrupts: Interrupts) -> None:
 
 
 def _first_is_gone(job: JobEnvironment) -> bool:
-    """Whether nobody has the job queued again, which would end this process; asked of one process after the other."""
+    """Whether no other process has requeued the job, which would end this process; the processes ask in turn."""
     time.sleep(GRACE_SECONDS + ASK_AGAIN_SECONDS * job.global_rank)
-    found = situation(job.job_id)
-    return found is None or found.restarts == _restarts()
+    now = situation(job.job_id)
+    return now is None or now.restarts == _restarts()
 
 
 def _go_on(folder: RunFolder, config: Config, job: str, how: str) -> None:
-    """Has the job queued again, unless it has reached its limit too often; asks on while the controller is away."""
+    """Requeues the job unless it has reached its limit too often; repeats the request while the controller is away."""
     spent = attempts.read(folder, job).counts
     times = spent[attempts.TIMED_OUT] + spent[attempts.LOST_CONTACT]
     if how != attempts.PREEMPTED and times > config.slurm.max_timeouts:
@@ -142,16 +143,22 @@ def _go_on(folder: RunFolder, config: Config, job: str, how: str) -> None:
         return
     for _ in range(ASK_TIMES):
         worked, complaint = requeue(job)
-        found = situation(job)
-        if worked or (found is not None and found.restarts > _restarts()):
+        now = situation(job)
+        if worked or (now is not None and now.restarts > _restarts()):
             return
         print(f"cannot requeue: {complaint}", file=sys.stderr, flush=True)
         time.sleep(ASK_AGAIN_SECONDS)
 
 
 def _set_environment(config: Config, job: JobEnvironment) -> None:
-    """What the engine reads from the environment: the process group, and threads."""
-    for name in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK"):  # of the shell that submitted
+    """Sets the variables that training reads: those of the process group, and the number of threads."""
+    for name in (
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        "RANK",
+        "WORLD_SIZE",
+        "LOCAL_RANK",
+    ):  # of the shell that submitted the job
         os.environ.pop(name, None)
     if job.num_tasks > 1:
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)

@@ -1,4 +1,4 @@
-"""Submits what is missing of a plan and is through: what is done, queued or running is left alone."""
+"""Submits the missing runs of a plan and exits; runs that are done, queued or running are left alone."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from sweeps.status import describe
 
 @dataclass
 class SubmissionOutcome:
-    """Run ids by what this launch did about them."""
+    """Run ids by what happened to them in this launch."""
 
     done: list[str] = field(default_factory=list)
     submitted: dict[str, str] = field(default_factory=dict)  # with their jobs
     left_alone: dict[str, str] = field(default_factory=dict)  # queued or running, with their state
-    skipped_failed: list[str] = field(default_factory=list)  # failed earlier and not asked to be tried again
-    waiting: dict[str, str] = field(default_factory=dict)  # not submitted: parents without a job to wait for
+    skipped_failed: list[str] = field(default_factory=list)  # failed earlier and not to be tried again
+    waiting: dict[str, str] = field(default_factory=dict)  # not submitted: their parents have no job to wait for
     problem: str | None = None  # why not all could be submitted
 
     @property
@@ -60,8 +60,8 @@ def launch(
     submitted ones stay, and the outcome names the problem.
     """
     with _alone(runs_dir):
-        found = find(runs_dir, plan.distinct(), cluster)
-        outcome, missing, alive = choose(plan, runs_dir, found, retry_failed)
+        submitted = find(runs_dir, plan.distinct(), cluster)
+        outcome, missing, alive = choose(plan, runs_dir, submitted, retry_failed)
         if not missing:
             return outcome
         limits = cluster.limits()
@@ -73,12 +73,12 @@ def launch(
         waits = _waits(missing, runs_dir)
         batches = deal(missing, code.copies, waits, limits.max_array_size, max_parallel, _prefix(plan, submission))
         _try(batches, submission, cluster)
-        cluster.cancel([found[run.id].id for run in missing if run.id in found and found[run.id].alive])
+        cluster.cancel([submitted[run.id].id for run in missing if run.id in submitted and submitted[run.id].alive])
         for run in missing:
             code.freeze(RunFolder(runs_dir / run.id), run.config)
         for line in code.describe():
             say(line)
-        run_jobs = {run: submitted.id for run, submitted in alive.items()}
+        run_jobs = {run: newest.id for run, newest in alive.items()}
         _hand_over(batches, submission, runs_dir, run_jobs, force, outcome, say)
     return outcome
 
@@ -92,7 +92,7 @@ def _hand_over(
     outcome: SubmissionOutcome,
     say: Callable[[str], None],
 ) -> None:
-    """Submits the batches in their order, writing down each number at once; stops where Slurm refuses."""
+    """Submits the batches in order and writes down each job number at once; stops where Slurm refuses."""
     jobs: dict[str, str] = {}
     submission.write(batches, jobs)
     for batch in batches:
@@ -115,9 +115,9 @@ def _hand_over(
 def scripts(
     plan: Plan, runs_dir: Path, cluster: Cluster | None, max_parallel: int | None, retry_failed: bool
 ) -> list[tuple[JobBatch, str]]:
-    """What ``launch`` would submit, as batch scripts; nothing is written. cluster: None where there is no Slurm."""
-    found = find(runs_dir, plan.distinct(), cluster) if cluster else known(runs_dir, plan.distinct())[0]
-    _, missing, alive = choose(plan, runs_dir, found, retry_failed)
+    """The batch scripts that ``launch`` would submit; nothing is written. cluster: None where there is no Slurm."""
+    submitted = find(runs_dir, plan.distinct(), cluster) if cluster else known(runs_dir, plan.distinct())[0]
+    _, missing, alive = choose(plan, runs_dir, submitted, retry_failed)
     limits = cluster.limits() if cluster else None
     if limits:
         refuse_unfit(missing, runs_dir, limits)
@@ -126,19 +126,19 @@ def scripts(
     copies = {run.id: runs_dir / snapshot.COPIES / "COPY" for run in missing}
     batches = deal(missing, copies, _waits(missing, runs_dir), largest, max_parallel, _prefix(plan, submission))
     numbers = {batch.name: f"JOB_{batch.name}" for batch in batches}
-    run_jobs = {run: submitted.id for run, submitted in alive.items()}
+    run_jobs = {run: newest.id for run, newest in alive.items()}
     run_jobs |= {run: batch.job_of(run, numbers[batch.name]) for batch in batches for run in batch.runs}
     return [(batch, executor(batch, submission.folder, numbers, run_jobs).text(len(batch.runs))) for batch in batches]
 
 
 def choose(
-    plan: Plan, runs_dir: Path, found: Mapping[str, SubmittedRun], retry_failed: bool
+    plan: Plan, runs_dir: Path, submitted: Mapping[str, SubmittedRun], retry_failed: bool
 ) -> tuple[SubmissionOutcome, list[PlannedRun], dict[str, SubmittedRun]]:
-    """What is to be submitted, what is not and why, and the jobs that live and know what to run."""
-    alive = {run: submitted for run, submitted in found.items() if submitted.alive and submitted.has_call}
+    """The outcome for runs that are not submitted, the runs to submit, and the live jobs that have a call."""
+    alive = {run: newest for run, newest in submitted.items() if newest.alive and newest.has_call}
     outcome = SubmissionOutcome()
     missing: dict[str, PlannedRun] = {}
-    rows = {row.run: row for row in describe(plan, runs_dir, found)}
+    rows = {row.run: row for row in describe(plan, runs_dir, submitted)}
     for run in plan.distinct().values():
         row = rows[run.id]
         if row.state == DONE:
@@ -159,14 +159,14 @@ def choose(
 
 
 def refuse_unfit(runs: list[PlannedRun], runs_dir: Path, limits: Limits) -> None:
-    """Raises SuiteError for data, resources or folders with which a run could not be run."""
+    """Raises SuiteError for data, resources or folders with which a run would fail."""
     for resources in dict.fromkeys(Resources.of(run.config) for run in runs):
         resources.check(limits)
     for run in runs:
         check_root(run.config)
     if runs and not runs[0].config.slurm.shared:
         shared.check(runs_dir, "runs_dir", limits)
-        if not Path(sys.prefix).is_relative_to("/usr"):  # nodes have what belongs to the system
+        if not Path(sys.prefix).is_relative_to("/usr"):  # nodes have the packages of the system
             shared.check(Path(sys.prefix), "the Python environment", limits)
 
 
@@ -183,12 +183,12 @@ def _waits(runs: list[PlannedRun], runs_dir: Path) -> dict[str, str]:
 
 
 def _prefix(plan: Plan, submission: Submission) -> str:
-    """Of job names, which find a submission again whatever was lost of it."""
+    """Of job names, by which the jobs of a submission are found again if its record is incomplete."""
     return f"{plan.sweep}.{submission.id}"
 
 
 def _try(batches: list[JobBatch], submission: Submission, cluster: Cluster) -> None:
-    """Asks Slurm whether it would ever run each kind of batch. Raises SlurmError."""
+    """Asks Slurm whether it would accept each kind of batch. Raises SlurmError."""
     for resources in dict.fromkeys(batch.resources for batch in batches):
         batch = JobBatch("try", resources, ("try",), submission.folder)
         script = submission.folder / "try.sh"
@@ -204,14 +204,14 @@ def _try(batches: list[JobBatch], submission: Submission, cluster: Cluster) -> N
 
 @contextmanager
 def _alone(runs_dir: Path) -> Iterator[None]:
-    """One launch at a time: two that chose together would submit everything twice."""
+    """One launch at a time: two that chose runs at the same time would submit all of them twice."""
     folder = runs_dir / FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunFolderError(f"cannot write {folder}: {atomic_file.reason(error)}") from None
     if holder := holder_of(folder):
-        raise RunFolderError(f"another launch is submitting into {runs_dir}: {holder}; try again when it is through")
+        raise RunFolderError(f"another launch is submitting into {runs_dir}: {holder}; try again when it has finished")
     claim = take(folder)
     try:
         yield

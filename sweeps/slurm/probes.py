@@ -1,4 +1,4 @@
-"""Times set-ups where they will run: a short job of one device for each that has not been timed."""
+"""Times set-ups where they will run: a short job on one device for each set-up without a rate."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from sweeps.slurm.launch import refuse_unfit
 from sweeps.slurm.resources import Resources
 from sweeps.slurm.submissions import Submission
 
-MINUTES = 30  # at most, of a job that takes one or two
+MINUTES = 30  # time limit of a job that takes one or two
 POLL_SECONDS = 1.0  # between looks at the files
 ASK_SECONDS = 15.0  # between questions to Slurm
-LATE_SECONDS = 20.0  # by which a file may be seen after the end of the job that wrote it
+LATE_SECONDS = 20.0  # after the end of a job, until its file must be visible
 
 
 def estimate_on_slurm(
@@ -41,9 +41,9 @@ def estimate_on_slurm(
 ) -> Price:
     """``sweeps.price.estimate`` with rates from the nodes that the runs will get.
 
-    max_parallel: probes at a time; those that share a machine without cores of their own slow one another down.
-    Waits for the jobs; a signal cancels them. Raises SuiteError where a probe cannot be submitted, or fails; what was
-    measured by then is kept.
+    max_parallel: probes at a time; probes that share the cores of a machine slow one another down.
+    Waits for the jobs; a signal cancels them. Raises SuiteError where a probe cannot be submitted, or fails; rates
+    measured by then are kept.
     """
     rates = Rates(runs_dir / PRICES)
     missing = rates.missing(list(plan.distinct().values()), ON_SLURM, fresh)
@@ -64,7 +64,7 @@ def _measure(
     max_parallel: int | None,
     say: Callable[[str], None],
 ) -> None:
-    """Submits a probe for each set-up and keeps each rate as it comes."""
+    """Submits a probe for each set-up and stores each rate as it arrives."""
     jobs: dict[str, str] = {}  # by run id
     by_name: dict[str, str] = {}
     try:
@@ -76,18 +76,18 @@ def _measure(
                 batch = JobBatch(f"price.{submission.id}.{number}", resources, (run.id,), code)
                 if max_parallel and number >= max_parallel:
                     batch = replace(batch, after=(f"price.{submission.id}.{number - max_parallel}",))
-                made = executor(batch, submission.folder, by_name, {})
+                submitting = executor(batch, submission.folder, by_name, {})
                 with unbroken():
-                    by_name[batch.name] = jobs[run.id] = submit(made, [TimeRun(config, out, Path.cwd())])
+                    by_name[batch.name] = jobs[run.id] = submit(submitting, [TimeRun(config, out, Path.cwd())])
                 say(f"job {jobs[run.id]} times {run.arm}")
             _wait(missing, rates, jobs, submission.folder, cluster, interrupts)
     finally:
         if jobs:
-            cluster.cancel(list(jobs.values()))  # those that ended do not mind
+            cluster.cancel(list(jobs.values()))  # no matter that some have ended
 
 
 def _one_device(resources: Resources) -> Resources:
-    """A probe trains one device's share of the batch."""
+    """The resources of a probe, which trains one device's share of the batch."""
     return replace(
         resources,
         nodes=1,
@@ -106,7 +106,7 @@ def _wait(
     cluster: Cluster,
     interrupts: Interrupts,
 ) -> None:
-    """Until every probe has told its rate. Raises RunFailed where some end without, once the others are through."""
+    """Waits until every probe has written its rate. Raises RunFailed for probes that ended without one, at the end."""
     waiting = {run.id: (setup, run) for setup, run in missing}
     ended: dict[str, float] = {}  # runs whose jobs were seen to have ended, and when
     failed = []
@@ -114,7 +114,7 @@ def _wait(
     while waiting:
         if interrupts.received:
             raise Interrupted(interrupts.received)
-        os.utime(folder)  # a network file system then looks again for what the jobs wrote
+        os.utime(folder)  # makes a network file system look again for files of the jobs
         for run_id, (setup, run) in list(waiting.items()):
             out = folder / f"{run_id}.json"
             if out.is_file():
@@ -133,4 +133,4 @@ def _wait(
                         ended.setdefault(run_id, asked)
         time.sleep(POLL_SECONDS)
     if failed:
-        raise RunFailed(f"jobs that were to time a set-up ended without a result: {', '.join(failed)}")
+        raise RunFailed(f"jobs that timed a set-up ended without a result: {', '.join(failed)}")

@@ -1,4 +1,4 @@
-"""What a run asks Slurm for: from its config to sbatch parameters, checked against what the cluster has."""
+"""The resources that a run requests: from its config to sbatch parameters, checked against the cluster's limits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from errors import ConfigError, unknown
 from experiments.schema import Config
 from sweeps.slurm.cluster import Limits, SlurmError
 
-# what the suite sets itself, and where it is to be set instead
+# sbatch options that the suite sets, and the setting to use instead
 TAKEN = {
     "partition": "slurm.partition",
     "account": "slurm.account",
@@ -30,7 +30,7 @@ TAKEN = {
 
 @dataclass(frozen=True)
 class Resources:
-    """Runs that ask for the same may share a job array."""
+    """Runs with equal resources may share a job array."""
 
     partition: str | None
     account: str | None
@@ -82,19 +82,19 @@ class Resources:
             "time": self.time_minutes,
             "signal_delay_s": self.signal_seconds,
             "setup": list(self.setup) or None,
-            # from Slurm 22.05 on srun does not take the first over from the batch script; when one process of several
-            # dies, the others have the job requeued
+            # since Slurm 22.05, srun does not inherit cpus-per-task from the batch script; when one process of several
+            # dies, the others requeue the job
             "srun_args": [f"--cpus-per-task={self.cpus_per_task}", "--export=ALL", "--kill-on-bad-exit=0"],
-            "wckey": None,  # submitit's own default is refused where work keys are enforced
+            "wckey": None,  # submitit's default is refused where work keys are enforced
             "additional_parameters": {
                 "requeue": True,
-                "signal": f"USR2@{self.signal_seconds}",  # whatever SUBMITIT_PREEMPT_SIGNAL says
+                "signal": f"USR2@{self.signal_seconds}",  # whatever SUBMITIT_PREEMPT_SIGNAL is
                 **_options(self.options),
             },
         }
 
     def check(self, limits: Limits) -> None:
-        """Raises SlurmError or ConfigError for what the cluster would refuse or leave waiting for ever."""
+        """Raises SlurmError or ConfigError for resources that the cluster would refuse, or never grant."""
         _options(self.options)
         for name in (self.partition or "").split(",") if self.partition else self._default(limits):
             if name not in limits.partitions:

@@ -28,16 +28,16 @@ NETWORK = (
 )
 
 
-def check(path: Path, what: str, limits: Limits) -> None:
+def check(path: Path, name: str, limits: Limits) -> None:
     """Raises ConfigError where a path is on a disk of this machine and nodes are other machines.
 
-    A disk that this machine exports to the others under the same path looks like any disk: ``slurm.shared`` says so.
+    A disk that this machine exports to the nodes under the same path cannot be told from others: set ``slurm.shared``.
     """
     kind = file_system(path)
     others = sorted(limits.hosts - own_names())
     if others and not (kind in NETWORK or kind.startswith("fuse.")):
         raise ConfigError(
-            f"{what} {path} is on a disk of this machine ({kind}), which {others[0]} and other nodes do not see; "
+            f"{name} {path} is on a disk of this machine ({kind}), which {others[0]} and other nodes do not see; "
             "choose a shared file system, or set slurm.shared=true if they do"
         )
 
@@ -54,6 +54,8 @@ def file_system(path: Path) -> str:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         mounted, _, described = line.partition(" - ")
         point = re.sub(r"\\(040|011|012|134)", lambda match: chr(int(match[1], 8)), mounted.split()[4])
-        if path.is_relative_to(point) and len(point) >= len(best):  # of two on one point, the later one is seen
+        if path.is_relative_to(point) and len(point) >= len(
+            best
+        ):  # of two mounts on the same point, the later is visible
             best, kind = point, described.split()[0]
     return kind

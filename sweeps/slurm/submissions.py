@@ -1,4 +1,4 @@
-"""What was submitted, on disk: one folder below ``runs_dir/slurm`` for each launch. Job numbers name nothing else."""
+"""Records of submissions: a folder below ``runs_dir/slurm`` for each launch. Job numbers name nothing else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FILE = "submission.json"
 
 @dataclass(frozen=True)
 class SubmittedRun:
-    """The newest job of a run. ``job`` is None where Slurm knows nothing of it any more, or was not asked."""
+    """The newest job of a run. ``job`` is None where Slurm no longer knows it, or was not asked."""
 
     id: str
     job: Job | None
@@ -32,7 +32,7 @@ class SubmittedRun:
 
     @property
     def log(self) -> Path:
-        """What the first process of the job said."""
+        """Output of the first process of the job."""
         return self.folder / f"{self.id}_0_log.err"
 
     @property
@@ -41,12 +41,12 @@ class SubmittedRun:
 
     @property
     def has_call(self) -> bool:
-        """Whether the job knows what to run; one whose launch was killed at a bad moment does not, and will fail."""
+        """Whether the job has a call to execute; without one, because the launch was killed, the job will fail."""
         return (self.folder / f"{self.id}_submitted.pkl").is_file()
 
 
 class Submission:
-    """A launch: written before anything is submitted, so that jobs are found again if it dies half-way."""
+    """The record of a launch, written before anything is submitted, so that jobs are found if the launch is killed."""
 
     def __init__(self, runs_dir: Path, sweep: str):
         self.id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"  # sorts by time
@@ -63,10 +63,10 @@ class Submission:
 
 
 def find(runs_dir: Path, runs: Collection[str], cluster: Cluster) -> dict[str, SubmittedRun]:
-    """The newest job of each run that has one, a living one before others; asks Slurm only where there are any.
+    """The newest job of each run that has one, preferably one that is alive; asks Slurm only where there are jobs.
 
-    Raises SlurmError where Slurm does not answer, RunFolderError for a record that cannot be read: its jobs may be in
-    the queue.
+    Raises SlurmError where Slurm does not answer, RunFolderError for a record that cannot be read, whose jobs may be
+    in the queue.
     """
     rows = list(_rows(runs_dir, set(runs), strict=True))
     return _matched(rows, runs, cluster) if rows else {}
@@ -78,7 +78,7 @@ def exist(runs_dir: Path, runs: Collection[str]) -> bool:
 
 
 def known(runs_dir: Path, runs: Collection[str]) -> tuple[dict[str, SubmittedRun], str | None]:
-    """``find`` for whoever only looks: where Slurm does not answer, what is on disk, and the complaint."""
+    """``find`` for reading commands: where Slurm does not answer, the jobs on record, and the complaint."""
     rows = list(_rows(runs_dir, set(runs), strict=False))
     if not rows:
         return {}, None
@@ -93,23 +93,23 @@ def _matched(
 ) -> dict[str, SubmittedRun]:
     jobs = cluster.jobs({row["job"] for row, _ in rows if row["job"]}) if cluster else {}
     by_name = {job.name: job.id.partition("_")[0] for job in jobs.values()}
-    found: dict[str, SubmittedRun] = {}
+    newest: dict[str, SubmittedRun] = {}
     for row, folder in rows:  # newest first
-        # a launch that died after sbatch and before it could write down what it had been told
+        # by name if the launch was killed after sbatch and before it wrote down the number
         number = row["job"] or by_name.get(row["name"])
         if number is None:
             continue
         for place, run in enumerate(row["runs"]):
             own = f"{number}_{place}" if len(row["runs"]) > 1 else number
-            # tasks that were cancelled before they started are one record, of the whole array
-            one = SubmittedRun(own, jobs.get(own) or jobs.get(number), folder, asked=cluster is not None)
-            if run in runs and (run not in found or (one.alive and not found[run].alive)):
-                found[run] = one
-    return found
+            # tasks that were cancelled before they started have one common record, that of the array
+            submitted = SubmittedRun(own, jobs.get(own) or jobs.get(number), folder, asked=cluster is not None)
+            if run in runs and (run not in newest or (submitted.alive and not newest[run].alive)):
+                newest[run] = submitted
+    return newest
 
 
 def _rows(runs_dir: Path, runs: set[str], strict: bool) -> Iterator[tuple[dict[str, Any], Path]]:
-    """Batches that hold one of the runs, the newest first."""
+    """Batches that contain one of the runs, the newest first."""
     for path in sorted((runs_dir / FOLDER).glob(f"*/{FILE}"), reverse=True):
         try:
             batches = json.loads(path.read_text())["batches"]

@@ -1,4 +1,4 @@
-"""A benchmark run from its command line, at settings that take a second."""
+"""Fixtures that run a benchmark from its command line, at settings that take a second."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Run = Callable[..., tuple[dict[str, Any], str]]
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Threads that wait for one another on a busy machine take longer than these sizes need."""
+    """On a busy machine, synchronising threads takes longer than computing at these sizes."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -26,7 +26,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a benchmark; returns its JSON and what it printed, a row of the table to a line."""
+    """A function that runs a benchmark and returns its JSON and its printed table, one line per row."""
     monkeypatch.setenv("COLUMNS", "300")
 
     def called(*words: str) -> tuple[dict[str, Any], str]:
@@ -39,12 +39,12 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """What a benchmark says, in one line, that refuses to run."""
+    """A function that returns the one-line error of a benchmark that refuses its options."""
 
     def called(*words: str, code: int = 2) -> str:
         assert main(list(words)) == code
-        said = capsys.readouterr()
-        assert said.out == "" and said.err.count("\n") == 1
-        return said.err
+        captured = capsys.readouterr()
+        assert captured.out == "" and captured.err.count("\n") == 1
+        return captured.err
 
     return called

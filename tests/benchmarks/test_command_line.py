@@ -1,4 +1,4 @@
-"""The command line refuses in one line what it does not know, and callables take turns."""
+"""The command line refuses unknown names and values in one line, and callables are timed in turns."""
 
 import os
 
@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from benchmarks.__main__ import BENCHMARKS, main
-from benchmarks.processes import alone
+from benchmarks.processes import in_new_process
 from benchmarks.timing import Disagreement, Stopwatch, Times, interleave, require_same, turns
 from errors import RunFailed
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (["sampelr"], "unknown benchmark 'sampelr'; did you mean 'sampler'"),
         ([], "NAME"),
@@ -28,18 +28,18 @@ from errors import RunFailed
         (["startup", "--threads", "2"], "--threads"),
     ],
 )
-def test_what_is_unknown_is_refused(refused, words, says) -> None:
-    assert says in refused(*words)
+def test_unknown_names_and_values_are_refused(refused, words, message) -> None:
+    assert message in refused(*words)
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_benchmark_has_help(name, capsys) -> None:
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_info:
         main([name, "--help"])
-    assert ended.value.code == 0 and "--repeats" in capsys.readouterr().out
+    assert exit_info.value.code == 0 and "--repeats" in capsys.readouterr().out
 
 
-def test_threads_are_put_back(run) -> None:
+def test_the_number_of_threads_is_restored(run) -> None:
     before = torch.get_num_threads()
     run("mixer", "--threads", str(before + 1), "--batch", "1", "--image", "32")
     assert torch.get_num_threads() == before
@@ -53,15 +53,15 @@ def test_startup_times_every_command(run) -> None:
 
 def test_callables_take_turns_and_the_first_turn_does_not_count() -> None:
     called: list[str] = []
-    seconds = {"one": iter([9.0, 3.0, 1.0, 2.0]), "two": iter([9.0, 6.0, 2.0, 8.0])}
+    seconds = {"first": iter([9.0, 3.0, 1.0, 2.0]), "second": iter([9.0, 6.0, 2.0, 8.0])}
 
     def clock(name):
         return lambda: (called.append(name), next(seconds[name]))[1]
 
     times = turns({name: clock(name) for name in seconds}, repeats=3)
-    assert called == ["one", "two", "two", "one"] * 2  # none always follows the same
-    assert times["one"] == Times((3.0, 1.0, 2.0)) and times["one"].median == 2.0 and times["one"].fastest == 1.0
-    assert times["one"].over(times["two"]) == 2 / 6 and times["one"].fastest_over(times["two"]) == 1 / 2
+    assert called == ["first", "second", "second", "first"] * 2  # the order rotates
+    assert times["first"] == Times((3.0, 1.0, 2.0)) and times["first"].median == 2.0 and times["first"].fastest == 1.0
+    assert times["first"].over(times["second"]) == 2 / 6 and times["first"].fastest_over(times["second"]) == 1 / 2
 
 
 def test_a_short_call_is_repeated_within_its_turn() -> None:
@@ -75,21 +75,21 @@ def test_a_short_call_is_repeated_within_its_turn() -> None:
 
 
 def test_nan_is_a_disagreement() -> None:
-    one = torch.ones(3)
-    require_same("ones", one, one + 1e-6, 1e-4)
+    ones = torch.ones(3)
+    require_same("ones", ones, ones + 1e-6, 1e-4)
     with pytest.raises(Disagreement):
-        require_same("ones", one, one * torch.nan, 1e-4)
-    require_same("large", 1e4 * one, 1e4 * one + 0.5, 1e-4)
+        require_same("ones", ones, ones * torch.nan, 1e-4)
+    require_same("large", 1e4 * ones, 1e4 * ones + 0.5, 1e-4)
     with pytest.raises(Disagreement):
-        require_same("large", 1e4 * one, 1e4 * one + 2, 1e-4)
+        require_same("large", 1e4 * ones, 1e4 * ones + 2, 1e-4)
 
 
-def test_a_process_that_dies_is_not_waited_for() -> None:
-    with pytest.raises(RunFailed, match="measures 3 ended"):
-        alone(os._exit, 3)
+def test_a_process_that_dies_is_an_error() -> None:
+    with pytest.raises(RunFailed, match="measures 3 died"):
+        in_new_process(os._exit, 3)
 
 
-def test_a_place_for_the_json_is_looked_for_before_anything_is_measured(tmp_path, capsys) -> None:
+def test_a_missing_folder_for_the_json_is_refused_before_measuring(tmp_path, capsys) -> None:
     assert main(["startup", "--json", str(tmp_path / "missing" / "x.json")]) == 2
     assert "no such folder" in capsys.readouterr().err
 

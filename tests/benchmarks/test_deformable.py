@@ -1,4 +1,4 @@
-"""The network on deform_conv2d is the ATMNet: the same weights, outputs and gradients."""
+"""The network on deform_conv2d has the weights, outputs and gradients of the ATMNet."""
 
 import pytest
 import timm
@@ -17,19 +17,19 @@ def test_same_outputs_and_gradients(arguments) -> None:
     torch.manual_seed(0)
     model = timm.create_model("atmnet_nano", num_classes=10, **arguments)
     for name, parameter in model.named_parameters():
-        if ".offsets.proj." in name:  # as after training: some tokens read far away
+        if ".offsets.proj." in name:  # as after training: some tokens read at a distance
             torch.nn.init.normal_(parameter, std=0.5)
     deformed = on_deform_conv2d(model)
     assert any(isinstance(module, DeformableMixer) for module in deformed.modules())
     assert model.state_dict().keys() == deformed.state_dict().keys()
 
     images, cotangent = torch.randn(2, 3, 96, 64, requires_grad=True), torch.randn(2, 10)
-    found = []
+    results = []
     for network in (model, deformed):
         inputs = [images, *dict(sorted(network.named_parameters())).values()]
         logits = network(images)
-        found.append([logits, *torch.autograd.grad(logits, inputs, cotangent, allow_unused=True)])
-    for ours, theirs in zip(*found, strict=True):
+        results.append([logits, *torch.autograd.grad(logits, inputs, cotangent, allow_unused=True)])
+    for ours, theirs in zip(*results, strict=True):
         if ours is None or theirs is None:
             assert ours is theirs
         else:
@@ -43,9 +43,11 @@ def test_the_copy_shares_nothing_with_the_original() -> None:
     assert not shared and not any(isinstance(module, DeformableMixer) for module in model.modules())
 
 
-def test_refuses_what_the_released_model_does_not_know() -> None:
+def test_refuses_models_that_the_released_code_does_not_have() -> None:
     with pytest.raises(ValueError, match="pooled"):
         on_deform_conv2d(timm.create_model("atmnet_nano", fusion="mean"))
+    with pytest.raises(ValueError, match="mixer='atm'"):
+        on_deform_conv2d(timm.create_model("atmnet_nano", mixer="identity"))
     with pytest.raises(ValueError, match="without offsets"):
         on_deform_conv2d(timm.create_model("atmnet_nano", offsets="zero"))(torch.randn(1, 3, 64, 64))
 

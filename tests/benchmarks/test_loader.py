@@ -1,4 +1,4 @@
-"""The loader's benchmark reads real files through the suite's own pipeline and says what is the limit."""
+"""The loader's benchmark reads real files through the suite's own pipeline and names the limit."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_loader_and_training_step_are_compared(run, tmp_path, split) -> None:
     assert [row["workers"] for row in report["rows"]] == [0, 1, None] and report["images"] == 6
     for row, cells in zip(report["rows"], lines(printed), strict=True):
         assert row["ratio"] == pytest.approx(row["images_s"] / step["images_s"])
-        assert cells[:2] == [row["what"], f"{row['images_s']:.1f}"]
+        assert cells[:2] == [row["source"], f"{row['images_s']:.1f}"]
     slow = max(row["images_s"] for row in loaders) < step["images_s"]
     assert report["verdict"].startswith("The data pipeline is" if slow else "The network is")
     assert report["verdict"] in " ".join(printed.split())  # the caption is wrapped

@@ -1,4 +1,4 @@
-"""Whole networks are compared as the reports say, at sizes small enough for a test."""
+"""Whole networks are compared as their reports state, at sizes small enough for a test."""
 
 import pytest
 import torch
@@ -14,12 +14,12 @@ TWO = ("--models", "atmnet_nano,atmnet_nano_deform", *NETWORKS[2:])
 
 
 @pytest.mark.parametrize("words", [(), ("--channels-last", "--dtype", "bfloat16")], ids=["plain", "bfloat16"])
-def test_model_measures_both_passes_of_every_network_beside_a_matrix_product(run, words) -> None:
+def test_model_measures_both_phases_of_every_network_and_a_matrix_product(run, words) -> None:
     report, printed = run("model", *NETWORKS, *words)
     rows = report["rows"]
     names = ["atmnet_nano", "atmnet_nano_deform", "resnet10t", "matrix product"]
-    assert [(row["network"], row["what"]) for row in rows] == [
-        (name, what) for what in ("inference", "training step") for name in names
+    assert [(row["network"], row["phase"]) for row in rows] == [
+        (name, phase) for phase in ("inference", "training step") for name in names
     ]
     macs = count(build("atmnet_nano", 64, CPU).module, (3, 64, 64)).flops / 1e9
     assert report["gmac"]["atmnet_nano"] == report["gmac"]["atmnet_nano_deform"] == macs
@@ -31,7 +31,7 @@ def test_model_measures_both_passes_of_every_network_beside_a_matrix_product(run
             assert row["share"] == pytest.approx(row["gmac_s"] / product["gmac_s"])
             assert row["ratio"] == pytest.approx(first["median_s"] / row["median_s"])
     for row, cells in zip(rows, lines(printed), strict=True):
-        assert (cells[0], cells[3], cells[4]) == (row["network"], row["what"], f"{row['median_s']:.4f}")
+        assert (cells[0], cells[3], cells[4]) == (row["network"], row["phase"], f"{row['median_s']:.4f}")
         assert cells[5] == (f"{row['images_s']:.1f}" if row["images_s"] else "")
 
 
@@ -41,7 +41,7 @@ def test_refuses_to_time_networks_that_disagree(refused, monkeypatch) -> None:
     assert "atmnet_nano_deform and atmnet_nano disagree" in refused("model", *TWO, code=1)
 
 
-def test_memory_measures_each_network_in_a_process_of_its_own(run) -> None:
+def test_memory_measures_each_network(run) -> None:
     report, printed = run("memory", *TWO)
     assert [row["network"] for row in report["rows"]] == ["atmnet_nano", "atmnet_nano_deform"]
     parameters = 3 * 4 * build("atmnet_nano", 64, CPU).params / 2**20  # and two moments
@@ -69,11 +69,11 @@ def test_a_steps_state_is_three_numbers_per_parameter() -> None:
     step = Step(network.module, *random_batch(2, 64, CPU))
     before = [parameter.clone() for parameter in network.module.parameters()]
     step()
-    assert any(not torch.equal(one, other) for one, other in zip(before, network.module.parameters()))
-    steps = 4 * len(before)  # AdamW counts them for each tensor
+    assert any(not torch.equal(old, new) for old, new in zip(before, network.module.parameters()))
+    steps = 4 * len(before)  # AdamW counts steps for each tensor
     assert step.state_bytes() == 3 * 4 * network.params + steps
 
 
 def test_a_network_has_the_same_weights_every_time() -> None:
-    one, other = (build(name, 64, CPU).module.state_dict() for name in ("atmnet_nano", "atmnet_nano_deform"))
-    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    ours, peer = (build(name, 64, CPU).module.state_dict() for name in ("atmnet_nano", "atmnet_nano_deform"))
+    assert ours.keys() == peer.keys() and all(torch.equal(ours[name], peer[name]) for name in ours)

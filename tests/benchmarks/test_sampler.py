@@ -1,4 +1,4 @@
-"""The sampler's and the mixer's benchmarks measure what they say, on maps small enough for a test."""
+"""The benchmarks of sampler and mixer measure what their reports state, on maps small enough for a test."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def test_sampler_measures_every_stage_and_axis(run, dtype) -> None:
     assert "deform_conv2d" in printed and dtype in printed
 
 
-def test_sampler_is_measured_on_its_own_scale_by_default(run) -> None:
+def test_sampler_is_measured_at_224_px_by_default(run) -> None:
     report, _ = run("sampler", "--batch", "1", "--threads", "1")
     assert [row["size"] for row in report["rows"][::3]] == [56, 28, 14, 7]
 
@@ -55,11 +55,11 @@ def test_refuses_to_time_samplers_whose_gradients_disagree(refused, monkeypatch)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_mixer_measures_every_stage_in_both_passes(run, dtype) -> None:
+def test_mixer_measures_every_stage_in_both_phases(run, dtype) -> None:
     report, printed = run("mixer", *TINY, "--dtype", dtype)
     rows = report["rows"]
     assert [(row["size"], row["channels"], row["sharing"]) for row in rows[::2]] == SHAPES
-    assert [row["what"] for row in rows] == ["forward", "forward and backward"] * 4
+    assert [row["phase"] for row in rows] == ["forward", "forward and backward"] * 4
     for row, cells in zip(rows, lines(printed), strict=True):
         assert row["ratio"] == pytest.approx(row["mixer_ms"] / row["products_ms"])
         times = (row["mixer_ms"], row["products_ms"], row["ratio"], row["fastest_ratio"])

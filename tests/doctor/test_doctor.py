@@ -1,4 +1,4 @@
-"""The checks of a machine: each on a machine that has the fault, made real wherever that is possible."""
+"""The checks of a machine, each on a machine with the fault that it looks for, a real one wherever possible."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ import pytest
 import ask_program
 import run
 from doctor import data, examination, hardware, programs, software, storage
-from doctor.finding import ABSENT, OK, PROBLEM, ROOT, WARNING, Asked, Finding, guarded
+from doctor.finding import ABSENT, OK, PROBLEM, ROOT, WARNING, CheckInputs, Finding, guarded
+from errors import ConfigError, DataError
+from experiments.data import registry
 from experiments.folder import provenance
 
 NO_SITE = Path("/no/site.yaml")
 
 
-def asked(runs_dir: object, site: Path = NO_SITE, *words: str) -> Asked:
-    return examination.understand([*words, f"runs_dir={runs_dir}"], site)
+def inputs_of(runs_dir: object, site: Path = NO_SITE, *words: str) -> CheckInputs:
+    return examination.parse_inputs([*words, f"runs_dir={runs_dir}"], site)
 
 
-def found(check, question: Asked) -> dict[str, tuple[str, str]]:
-    """Verdict and words of what one check finds, by name, as ``examine`` would have it."""
-    findings = list(guarded(check.__name__, lambda: check(question)))
-    assert all(f.advice for f in findings if f.verdict != OK), findings  # there is always something to do
-    return {f.name: (f.verdict, f"{f.found} -> {f.advice}") for f in findings}
+def findings_of(check, inputs: CheckInputs) -> dict[str, tuple[str, str]]:
+    """Verdict and text of the findings of one check by name, as ``examine`` returns them."""
+    findings = list(guarded(check.__name__, lambda: check(inputs)))
+    assert all(f.advice for f in findings if f.verdict != OK), findings  # there is always advice
+    return {f.name: (f.verdict, f"{f.message} -> {f.advice}") for f in findings}
 
 
 def expect(finding: tuple[str, str], verdict: str, *parts: str) -> None:
@@ -47,7 +49,7 @@ def command_line(*words: str, options: tuple[str, ...] = (), **environment: str)
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Makes a shell script of that name and text, found before any other program."""
+    """Creates a shell script of that name and text, first on the PATH."""
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
 
     def make(name: str, text: str) -> None:
@@ -63,10 +65,10 @@ def test_a_whole_run_as_lines(tmp_path):
     verdicts = [line.split()[0] for line in lines]
     assert set(verdicts) <= {OK, WARNING, PROBLEM, ABSENT}
     assert (done.returncode, done.stderr) == (int(PROBLEM in verdicts), "")
-    said = " ".join(done.stdout.split())
+    text = " ".join(done.stdout.split())
     for part in (" python ", " packages ", " code ", f" run folder {tmp_path}", "ok experiment scenes needs no images",
                  " memory ", " gpu ", "ok distributed gloo", " slurm ", " latex "):  # fmt: skip
-        assert part in said
+        assert part in text
     assert summary.startswith(f"{verdicts.count(OK)} ok")
     assert list(tmp_path.iterdir()) == []
 
@@ -78,9 +80,9 @@ def test_json_is_one_document_with_every_problem(tmp_path):
     checks = {check["name"]: check for check in answer["checks"]}
     assert (done.returncode, answer["ok"], done.stderr) == (1, False, "")
     assert checks["run folder"]["verdict"] == PROBLEM
-    assert "Not a directory" in checks["run folder"]["found"] and "runs_dir=PATH" in checks["run folder"]["advice"]
-    assert checks["gpu"]["found"] == "torch cannot be imported: libcudart.so.13: cannot open shared object file"
-    assert checks["slurm"]  # what comes after a fault is checked all the same
+    assert "Not a directory" in checks["run folder"]["message"] and "runs_dir=PATH" in checks["run folder"]["advice"]
+    assert checks["gpu"]["message"] == "torch cannot be imported: libcudart.so.13: cannot open shared object file"
+    assert checks["slurm"]  # checks after a fault are still made
 
 
 def test_a_python_without_any_package_is_told_so():
@@ -117,7 +119,7 @@ def test_torch_is_not_imported_before_the_check_of_the_gpu(tmp_path):
         (["doctor=scenes"], "doctor experiment=scenes"),
     ],
 )
-def test_words_that_no_run_takes_are_refused_before_anything_is_checked(words, names, monkeypatch, capsys):
+def test_settings_that_no_run_takes_are_refused_before_anything_is_checked(words, names, monkeypatch, capsys):
     monkeypatch.setattr(examination, "CHECKS", ())
     assert run.main(words) == 2
     captured = capsys.readouterr()
@@ -127,7 +129,7 @@ def test_words_that_no_run_takes_are_refused_before_anything_is_checked(words, n
 
 @pytest.mark.parametrize(("verdicts", "code"), [((OK, WARNING, ABSENT), 0), ((OK, PROBLEM, OK), 1)])
 def test_only_a_problem_fails(verdicts, code, monkeypatch, capsys):
-    monkeypatch.setattr(examination, "CHECKS", (lambda asked: [Finding(v, v, "found", "act") for v in verdicts],))
+    monkeypatch.setattr(examination, "CHECKS", (lambda inputs: [Finding(v, v, "message", "act") for v in verdicts],))
     assert run.main(["doctor"]) == code
     *lines, _ = capsys.readouterr().out.splitlines()
     assert ["to do: act" in line for line in lines] == [verdict != OK for verdict in verdicts]
@@ -136,11 +138,11 @@ def test_only_a_problem_fails(verdicts, code, monkeypatch, capsys):
 
 
 def test_a_check_that_breaks_is_a_problem_of_its_own_in_one_line():
-    def check(asked: Asked) -> Iterator[Finding]:
+    def check(inputs: CheckInputs) -> Iterator[Finding]:
         yield Finding("first", OK, "fine\nand \n good")
         raise ValueError("a\nb")
 
-    findings = found(check, Asked(Path))
+    findings = findings_of(check, CheckInputs(Path))
     expect(findings["first"], OK, "fine and good")
     expect(findings["check"], PROBLEM, "not checked: ValueError: a b")
 
@@ -148,13 +150,13 @@ def test_a_check_that_breaks_is_a_problem_of_its_own_in_one_line():
 def test_a_package_too_old_or_missing_is_named(tmp_path, monkeypatch):
     real, versions = software.version, {"timm": "1.0.2", "omegaconf": None, "mypy": None}
     monkeypatch.setattr(software, "version", lambda name: versions.get(name, real(name)))
-    findings = found(software.packages, asked(tmp_path))
+    findings = findings_of(software.packages, inputs_of(tmp_path))
     expect(findings["packages"], PROBLEM, "timm 1.0.2 (needed >=1.0.15)", "omegaconf missing")
     expect(findings["development packages"], WARNING, "mypy missing")
 
 
 def test_versions_other_than_the_locked_ones_are_named(tmp_path, monkeypatch):
-    question = asked(tmp_path)
+    inputs = inputs_of(tmp_path)
     locked = (
         "# numpy==1\nnot-here==1\ntorch==2.7.0\nrich==1.0 ; python_version < '3'\nrich==15.0 ; python_version > '3'"
     )
@@ -162,16 +164,16 @@ def test_versions_other_than_the_locked_ones_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(software, "ROOT", tmp_path)
     for rich, verdict, words in (("15.0", OK, "0 of 2"), ("13.8", WARNING, "1 of 2 installed packages differ")):
         monkeypatch.setattr(software, "version", {"torch": "2.7.0+cpu", "rich": rich}.get)
-        expect(found(software.locked_versions, question)["locked versions"], verdict, words)
+        expect(findings_of(software.locked_versions, inputs)["locked versions"], verdict, words)
 
 
 def test_a_python_that_is_too_old(tmp_path, monkeypatch):
     assert (
         f'requires-python = ">={".".join(map(str, software.OLDEST_PYTHON))}"' in (ROOT / "pyproject.toml").read_text()
     )
-    expect(found(software.python, asked(tmp_path))["python"], OK)
+    expect(findings_of(software.python, inputs_of(tmp_path))["python"], OK)
     monkeypatch.setattr(sys, "version_info", (3, 9, 2))
-    expect(found(software.python, asked(tmp_path))["python"], PROBLEM)
+    expect(findings_of(software.python, inputs_of(tmp_path))["python"], PROBLEM)
 
 
 def test_code_that_was_changed_and_code_without_git(tmp_path, monkeypatch):
@@ -180,11 +182,11 @@ def test_code_that_was_changed_and_code_without_git(tmp_path, monkeypatch):
     for words in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "a"]):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
-    expect(found(software.code, asked(tmp_path))["code"], OK)
+    expect(findings_of(software.code, inputs_of(tmp_path))["code"], OK)
     (tmp_path / "atm" / "a.py").write_text("a = 2\n")
-    expect(found(software.code, asked(tmp_path))["code"], WARNING, "changed since")
+    expect(findings_of(software.code, inputs_of(tmp_path))["code"], WARNING, "changed since")
     monkeypatch.setenv("PATH", str(tmp_path))
-    expect(found(software.code, asked(tmp_path))["code"], WARNING, "no git")
+    expect(findings_of(software.code, inputs_of(tmp_path))["code"], WARNING, "no git")
 
 
 @pytest.mark.parametrize(
@@ -201,14 +203,18 @@ def test_code_that_was_changed_and_code_without_git(tmp_path, monkeypatch):
 def test_a_site_file_that_cannot_be_used(tmp_path, text, names):
     site = tmp_path / "site.yaml"
     site.mkdir() if text is None else site.write_bytes(text if isinstance(text, bytes) else text.encode())
-    expect(found(data.site, asked(tmp_path, site))["site"], PROBLEM, names)
-    # the other checks go on with what there is
-    assert {verdict for verdict, _ in found(data.data, asked(tmp_path, site)).values()} == {ABSENT}
+    expect(findings_of(data.site, inputs_of(tmp_path, site))["site"], PROBLEM, names)
+    # the other checks continue without it
+    assert {verdict for verdict, _ in findings_of(data.data, inputs_of(tmp_path, site)).values()} == {ABSENT}
 
 
 def test_no_site_file_is_no_fault_and_the_example_is_valid(tmp_path):
-    expect(found(data.site, asked(tmp_path))["site"], ABSENT)
-    expect(found(data.site, asked(tmp_path, ROOT / "site.example.yaml"))["site"], OK, "sets runs_dir, data, machine")
+    expect(findings_of(data.site, inputs_of(tmp_path))["site"], ABSENT)
+    expect(
+        findings_of(data.site, inputs_of(tmp_path, ROOT / "site.example.yaml"))["site"],
+        OK,
+        "sets runs_dir, data, machine",
+    )
 
 
 @pytest.fixture
@@ -229,15 +235,15 @@ def site_with(folder: Path, **entries: object) -> Path:
     return folder / "site.yaml"
 
 
-def test_data_roots_are_counted_and_what_is_nowhere_or_not_asked_for_is_said(tmp_path, images, monkeypatch):
+def test_images_are_counted_and_missing_or_unknown_data_sets_are_named(tmp_path, images, monkeypatch):
     root = {"root": str(images)}
-    question = asked(tmp_path, site_with(tmp_path, tiny_imagenet=root, tiny=root))
-    findings = found(data.data, question)
+    inputs = inputs_of(tmp_path, site_with(tmp_path, tiny_imagenet=root, tiny=root))
+    findings = findings_of(data.data, inputs)
     expect(findings["data tiny_imagenet"], OK, f"{images}: 3 classes, 24 train images, 12 validation images")
     expect(findings["data imagenet"], ABSENT, "data.imagenet in site.yaml")
-    expect(findings["data tiny"], WARNING, "no recipe is of tiny")
+    expect(findings["data tiny"], WARNING, "no recipe uses tiny")
     monkeypatch.setattr(data, "COUNT_SECONDS", -1)
-    expect(found(data.data, question)["data tiny_imagenet"], OK, "more than 8 train images")
+    expect(findings_of(data.data, inputs)["data tiny_imagenet"], OK, "more than 8 train images")
 
 
 @pytest.mark.parametrize(
@@ -260,14 +266,14 @@ def test_a_data_root_that_no_run_could_use(tmp_path, images, names, entry, damag
     if damage:
         damage(images)
     entry = {"root": str(images), **entry} if isinstance(entry, dict) else entry
-    findings = found(data.data, asked(tmp_path, site_with(tmp_path, tiny_imagenet=entry)))
+    findings = findings_of(data.data, inputs_of(tmp_path, site_with(tmp_path, tiny_imagenet=entry)))
     expect(findings["data tiny_imagenet"], PROBLEM, names)
-    assert len(findings) == 2  # one bad root keeps no other from being looked at
+    assert len(findings) == 2  # one bad root does not prevent the check of others
 
 
 def test_the_data_of_an_experiment(tmp_path, images):
     def check(*words: str) -> dict[str, tuple[str, str]]:
-        return found(data.data, asked(tmp_path, NO_SITE, *words))
+        return findings_of(data.data, inputs_of(tmp_path, NO_SITE, *words))
 
     tiny = ("experiment=tiny_imagenet", f"data.root={images}")
     assert {name: verdict for name, (verdict, _) in check(*tiny).items()} == {"experiment": OK, "data imagenet": ABSENT}
@@ -276,41 +282,70 @@ def test_the_data_of_an_experiment(tmp_path, images):
     expect(check("experiment=scenes", "init=/no/weights.pth")["experiment"], PROBLEM, "no such file")
 
 
+def test_a_data_set_of_the_registry_is_checked_by_its_own_check(tmp_path, images, monkeypatch):
+    """Its folders are its own: images are not looked for in class folders."""
+    monkeypatch.setitem(
+        registry.DATASETS, "tiny_imagenet", registry.DatasetEntry("tests.doctor.test_doctor:check_pairs", "")
+    )
+    (tmp_path / "pairs").mkdir()
+    findings = findings_of(
+        data.data, inputs_of(tmp_path, site_with(tmp_path, tiny_imagenet={"root": str(tmp_path / "pairs")}))
+    )
+    expect(findings["data tiny_imagenet"], PROBLEM, "holds no masks")
+    (tmp_path / "pairs" / "masks").mkdir()
+    findings = findings_of(
+        data.data, inputs_of(tmp_path, site_with(tmp_path, tiny_imagenet={"root": str(tmp_path / "pairs")}))
+    )
+    expect(findings["data tiny_imagenet"], OK, f"{tmp_path / 'pairs'}; a run checks its images")
+
+
+def check_pairs(config) -> None:
+    if not (Path(config.data.root) / "masks").is_dir():
+        raise DataError(f"{config.data.root} holds no masks")
+
+
+def test_an_experiment_on_a_backbone_of_timm(tmp_path, images):
+    words = ("experiment=tiny_imagenet", "model=timm/resnet10t", f"data.root={images}")
+    expect(findings_of(data.data, inputs_of(tmp_path, NO_SITE, *words))["experiment"], OK, "3 classes")
+    with pytest.raises(ConfigError, match=r"timm/resnet10t"):
+        inputs_of(tmp_path, NO_SITE, "experiment=tiny_imagenet", "model=timm/resnet10")
+
+
 def test_a_run_folder_that_can_be_made_is_not_made(tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "SLOW_SYNC_SECONDS", 60)
     site = tmp_path / "site.yaml"
     site.write_text(f"runs_dir: {tmp_path / 'of the site'}\n")
-    question = examination.understand([], site)
-    expect(found(storage.run_folder, question)["run folder"], OK, f"{tmp_path / 'of the site'}, to be made")
+    inputs = examination.parse_inputs([], site)
+    expect(findings_of(storage.run_folder, inputs)["run folder"], OK, f"{tmp_path / 'of the site'}, to be made")
     assert list(tmp_path.iterdir()) == [site]
 
 
 @pytest.mark.parametrize("place", ["/dev/null", "/dev/null/runs", "~nobody_of_that_name/runs", '"\\0"'])
 def test_a_run_folder_that_cannot_be(place):
-    expect(next(iter(found(storage.run_folder, asked(place)).values())), PROBLEM)
+    expect(next(iter(findings_of(storage.run_folder, inputs_of(place)).values())), PROBLEM)
 
 
-def test_what_a_disk_lacks(tmp_path, monkeypatch):
-    question, inodes_are_counted = asked(tmp_path), bool(os.statvfs(tmp_path).f_files)
+def test_a_disk_that_is_full_slow_or_in_memory(tmp_path, monkeypatch):
+    inputs, inodes_are_counted = inputs_of(tmp_path), bool(os.statvfs(tmp_path).f_files)
     monkeypatch.setattr(storage, "SLOW_SYNC_SECONDS", 0)
     monkeypatch.setattr(storage, "SCARCE", ((PROBLEM, 0, 0), (WARNING, 10**20, 0)))
-    findings = found(storage.run_folder, question)
+    findings = findings_of(storage.run_folder, inputs)
     expect(findings["run folder"], WARNING, "less busy")
-    expect(findings["disk"], WARNING, "make room")
+    expect(findings["disk"], WARNING, "another disk")
     monkeypatch.setattr(storage, "SCARCE", ((PROBLEM, 0, 10**20),))
-    assert (found(storage.run_folder, question)["disk"][0] == PROBLEM) is inodes_are_counted
+    assert (findings_of(storage.run_folder, inputs)["disk"][0] == PROBLEM) is inodes_are_counted
     monkeypatch.setattr(storage, "SCARCE", ())
     monkeypatch.setattr(storage, "ask", lambda *_: (True, "tmpfs"))
-    expect(found(storage.run_folder, question)["disk"], WARNING, "reboot")
+    expect(findings_of(storage.run_folder, inputs)["disk"], WARNING, "reboot")
     monkeypatch.setattr(storage.atomic_file, "write", lambda *_: None)  # as if any process could make the file anew
-    expect(found(storage.run_folder, question)["run folder"], PROBLEM, "two processes")
+    expect(findings_of(storage.run_folder, inputs)["run folder"], PROBLEM, "two processes")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_limits_that_are_too_low(tmp_path, monkeypatch):
     for limit in ("LEAST_MEMORY", "LEAST_SHARED_MEMORY", "LEAST_OPEN_FILES"):
         monkeypatch.setattr(hardware, limit, 10**20)
-    findings = found(hardware.machine, asked(tmp_path))
+    findings = findings_of(hardware.machine, inputs_of(tmp_path))
     for name, advice in {"memory": "batch_size", "shared memory": "--shm-size", "open files": "ulimit -n"}.items():
         expect(findings[name], WARNING, advice)
 
@@ -319,9 +354,9 @@ def test_a_gpu_that_torch_does_not_see(tmp_path, program, monkeypatch):
     import torch
 
     def gpu(verdict: str, *parts: str) -> None:
-        expect(found(hardware.gpu, question)["gpu"], verdict, *parts)
+        expect(findings_of(hardware.gpu, inputs)["gpu"], verdict, *parts)
 
-    question = asked(tmp_path)
+    inputs = inputs_of(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", "12.6")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -360,47 +395,47 @@ def test_gpus_that_torch_sees(tmp_path, monkeypatch):
         monkeypatch.setattr(torch.cuda, name, answer)
     monkeypatch.setattr(torch, "ones", compute)
     monkeypatch.setattr(torch.distributed, "is_backend_available", lambda name: True)
-    findings = found(hardware.gpu, asked(tmp_path))
+    findings = findings_of(hardware.gpu, inputs_of(tmp_path))
     expect(findings["gpu"], OK, "2; torch")
     expect(findings["gpu 0"], WARNING, "Tesla T4, 16.0 GB, no bfloat16", "train.precision")
     expect(findings["gpu 1"], PROBLEM, "devices are busy ->")
     expect(findings["distributed"], OK, "gloo and nccl: devices=N can be used, on GPUs up to devices=2")
     monkeypatch.setattr(torch.distributed, "is_backend_available", lambda name: name == "gloo")
-    expect(found(hardware.gpu, asked(tmp_path))["distributed"], WARNING, "no nccl")
+    expect(findings_of(hardware.gpu, inputs_of(tmp_path))["distributed"], WARNING, "no nccl")
 
 
 def test_slurm_that_answers_in_part_in_full_and_not_at_all(tmp_path, program, monkeypatch):
-    question = asked(tmp_path)
+    inputs = inputs_of(tmp_path)
     program("sbatch", "echo 'slurm 23.11.4'")
     program("squeue", "echo 17; echo 18")
     program("sacct", "echo 'accounting storage is disabled' >&2; exit 1")
     program("scontrol", 'if [ "$2" = config ]; then echo "MaxArraySize            = 1001"; '
            "else echo 'PartitionName=gpu AllowGroups=ALL'; echo 'PartitionName=long AllowGroups=ALL'; fi")  # fmt: skip
-    expect(found(programs.slurm, question)["slurm"], WARNING, "storage is disabled", "nothing")
+    expect(findings_of(programs.slurm, inputs)["slurm"], WARNING, "storage is disabled", "nothing")
     program("sacct", "echo 12")
     words = "slurm 23.11.4; partitions: gpu, long; MaxArraySize 1001; jobs of yours: 2; sacct answers"
-    expect(found(programs.slurm, question)["slurm"], OK, words)
+    expect(findings_of(programs.slurm, inputs)["slurm"], OK, words)
     program("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     monkeypatch.setattr(ask_program, "ANSWER_SECONDS", 0.5)
     program("scontrol", "exec sleep 200")
-    expect(found(programs.slurm, question)["slurm"], PROBLEM, "Unable to contact", "timed out")
+    expect(findings_of(programs.slurm, inputs)["slurm"], PROBLEM, "Unable to contact", "timed out")
 
 
 def test_no_slurm_and_no_latex_are_no_fault(tmp_path, program, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    expect(found(programs.slurm, asked(tmp_path))["slurm"], ABSENT)
-    expect(found(programs.latex, asked(tmp_path))["latex"], ABSENT)
+    expect(findings_of(programs.slurm, inputs_of(tmp_path))["slurm"], ABSENT)
+    expect(findings_of(programs.latex, inputs_of(tmp_path))["latex"], ABSENT)
     program("tectonic", "")
-    expect(found(programs.latex, asked(tmp_path))["latex"], OK, str(tmp_path / "tectonic"))
+    expect(findings_of(programs.latex, inputs_of(tmp_path))["latex"], OK, str(tmp_path / "tectonic"))
 
 
 def test_sampling_without_a_compiler_is_slower_and_says_what_to_do(tmp_path):
-    found = []
+    checks_of_sampler = []
     for settings in ({}, {"CXX": str(tmp_path / "g++")}):
         done = command_line(f"runs_dir={tmp_path}", "--json", **settings)
         checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
-        found.append(checks["sampler, cpu"])
-    fast, slow = found
-    assert (fast["verdict"], fast["found"].split()[0]) == (OK, "native")
-    assert (slow["verdict"], slow["found"]) == (WARNING, f"eager (no C++ compiler ({tmp_path / 'g++'}) was found)")
+        checks_of_sampler.append(checks["sampler, cpu"])
+    fast, slow = checks_of_sampler
+    assert (fast["verdict"], fast["message"].split()[0]) == (OK, "native")
+    assert (slow["verdict"], slow["message"]) == (WARNING, f"eager (no C++ compiler ({tmp_path / 'g++'}) was found)")
     assert "install g++" in slow["advice"]

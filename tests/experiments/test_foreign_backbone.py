@@ -15,6 +15,7 @@ from experiments.tasks.registry import build_task
 from experiments.training import loop
 from reports.commands import report
 from sweeps import plan as plans
+from sweeps import sweep_file
 from tests.experiments.processes import frozen
 
 NAME = "timm/resnet10t"
@@ -57,7 +58,7 @@ def test_batch_norm_over_a_part_of_the_batch_is_refused(tmp_path, small_scenes, 
 def test_an_arm_of_timms_stands_beside_ours_in_one_report(tmp_path, small_scenes, monkeypatch, capsys):
     (tmp_path / "sweeps").mkdir()
     (tmp_path / "sweeps" / "beside.yaml").write_text(SWEEP)
-    monkeypatch.setattr(plans, "SWEEPS", tmp_path / "sweeps")
+    monkeypatch.setattr(sweep_file, "SWEEPS", tmp_path / "sweeps")
     settings = {key: value for key, value in small_scenes.items() if key != "train.epochs"} | {"train.epochs": 1}
     plan = plans.load("beside", "smoke", settings)
     for run in plan.runs:

@@ -97,12 +97,12 @@ def damage(path, how):
 def test_training_replaces_an_unreadable_image_and_lists_it(images, how):
     damage(images / "train" / "class1" / "3.jpg", how)
     dataset = open_images(config_of(images, data__bad_image_tolerance=0.1), training=True)
-    image, label, unreadable = dataset[SampleKey(0, 11)]
+    batch = dataset.collate([dataset[SampleKey(0, 11)]])
     follower = dataset.read(12)
-    assert unreadable == 11
-    assert label == follower[1]
+    assert batch.bad.tolist() == [11]
+    assert batch.classes.tolist() == [follower[1]]
     ledger = Ledger(dataset, tolerance=0.1)
-    ledger.note((image[None], torch.tensor([label]), torch.tensor([unreadable])))
+    ledger.note(batch)
     assert list(ledger.state()) == [11]
     assert "class1/3.jpg" in ledger.state()[11]
     assert "\n" not in ledger.state()[11]
@@ -112,7 +112,7 @@ def test_too_many_unreadable_images_fail_the_run(images):
     damage(images / "train" / "class1" / "3.jpg", "empty")
     dataset = open_images(config_of(images), training=True)
     ledger = Ledger(dataset, tolerance=0.01)
-    new = ledger.note(tuple(torch.as_tensor(part)[None] for part in dataset[SampleKey(0, 11)]))
+    new = ledger.note(dataset.collate([dataset[SampleKey(0, 11)]]))
     assert new == 1
     with pytest.raises(RunFailed, match=r"1 of 24 .* class1/3\.jpg"):
         ledger.merge([ledger.state()])

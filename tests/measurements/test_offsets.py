@@ -1,4 +1,4 @@
-"""What is said of learned offsets is so: against offsets set by hand, counted again in plain Python, token by token."""
+"""The statistics of learned offsets equal those counted in plain Python, token by token, of offsets set by hand."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from results.collect import collect
 from sweeps.plan import load
 from tests.atm.test_atm_released import Reference
 
-# maps of 16 × 24, 8 × 12, 4 × 6 and 2 × 3 tokens: rows and columns cannot be taken for one another
+# maps of 16 × 24, 8 × 12, 4 × 6 and 2 × 3 tokens, so that confusing rows with columns is noticed
 SIZE = [64, 96]
 IMAGES = 3
 SCENES = {"data.image_size": SIZE, "data.eval_images": 5, "model": "nano", "machine.threads": 1}
@@ -49,8 +49,8 @@ MODES = {
 
 
 def set_by_hand(model: torch.nn.Module, seed: int = 0) -> dict[str, tuple[list[float], list[float]]]:
-    """Makes every predictor give the same offsets whatever it sees; horizontal and vertical ones by layer."""
-    given = {}
+    """Makes every predictor return constant offsets. Returns the horizontal and the vertical ones by layer."""
+    offsets_by_layer = {}
     for path, predictor in model.named_modules():
         if not isinstance(predictor, OffsetPredictor):
             continue
@@ -61,16 +61,18 @@ def set_by_hand(model: torch.nn.Module, seed: int = 0) -> dict[str, tuple[list[f
         vertical = [-PATTERN[(first + 2 * n + 1) % len(PATTERN)] for n in range(reads)]
         torch.nn.init.zeros_(predictor.proj.weight)
         predictor.proj.bias.data = torch.tensor(horizontal + vertical)
-        given[f"layer_{stage}_{block}"] = (horizontal, vertical)
-    return given
+        offsets_by_layer[f"layer_{stage}_{block}"] = (horizontal, vertical)
+    return offsets_by_layer
 
 
 def weights_by_hand(path: Path, **settings: object) -> tuple[OffsetSource, dict[str, tuple[list[float], list[float]]]]:
     torch.manual_seed(0)
     model = build_task(resolve("scenes", SCENES | settings)).build_model()
-    given = set_by_hand(model)
+    offsets_by_layer = set_by_hand(model)
     export(model.state_dict(), path / "byhand.safetensors")
-    return of_file(str(path / "byhand.safetensors"), path, {"experiment": "scenes", **SCENES, **settings}, {}), given
+    return of_file(
+        str(path / "byhand.safetensors"), path, {"experiment": "scenes", **SCENES, **settings}, {}
+    ), offsets_by_layer
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -80,24 +82,24 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_number_is_what_counting_token_by_token_gives(mode: str, tmp_path: Path) -> None:
-    source, given = weights_by_hand(tmp_path, **MODES[mode])
+    source, offsets_by_layer = weights_by_hand(tmp_path, **MODES[mode])
     rows = read_csv(measure(source, OffsetRequest(images=IMAGES)) / "statistics.csv")
     assert len(rows) == 4 * 2 * 2
     for row in rows:
         stage = int(row["layer"].split("_")[1])
         stride, channels = 2 ** (stage + 1), (16, 32, 64, 96)[stage - 1]
         size = SIZE[::-1][row["direction"] == "vertical"] // stride
-        offsets = given[row["layer"]][row["direction"] == "vertical"]
+        offsets = offsets_by_layer[row["layer"]][row["direction"] == "vertical"]
         tokens = range(size) if row["scope"] == "all" else [size // 2]
         positions = [token + offset for token in tokens for offset in offsets]
         mean_abs = statistics.mean(map(abs, offsets))
-        others = SIZE[0] * SIZE[1] // stride**2 if row["scope"] == "all" else 1
+        tokens_across = SIZE[0] * SIZE[1] // stride**2 if row["scope"] == "all" else 1
         expected = {
             "extent": size,
             "stride": stride,
             "samples": 3 if "3 samples" in mode else 1,
             "sharing": channels * (3 if "3 samples" in mode else 1) // len(offsets),
-            "reads": IMAGES * others * channels * (3 if "3 samples" in mode else 1),
+            "reads": IMAGES * tokens_across * channels * (3 if "3 samples" in mode else 1),
             "mean": statistics.mean(offsets),
             "mean_abs": mean_abs,
             "mean_abs_px": mean_abs * stride,
@@ -115,23 +117,23 @@ def test_every_number_is_what_counting_token_by_token_gives(mode: str, tmp_path:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_histograms_hold_every_read_of_the_centre_token_in_its_bin(mode: str, tmp_path: Path) -> None:
-    source, given = weights_by_hand(tmp_path, **MODES[mode])
+    source, offsets_by_layer = weights_by_hand(tmp_path, **MODES[mode])
     rows = read_csv(measure(source, OffsetRequest(images=IMAGES)) / "histograms.csv")
-    for layer, both in given.items():
+    for layer, both in offsets_by_layer.items():
         stage = int(layer.split("_")[1])
         stride, channels = 2 ** (stage + 1), (16, 32, 64, 96)[stage - 1]
         for direction, offsets, side in zip(("horizontal", "vertical"), both, SIZE[::-1]):
             size = side // stride
-            mine = [row for row in rows if (row["layer"], row["direction"]) == (layer, direction)]
-            edges = [float(row["left"]) for row in mine] + [float(mine[-1]["right"])]
+            bins = [row for row in rows if (row["layer"], row["direction"]) == (layer, direction)]
+            edges = [float(row["left"]) for row in bins] + [float(bins[-1]["right"])]
             assert edges[0] == -math.inf and edges[-1] == math.inf
             assert (edges[1], edges[-2]) == (-(size // 2), size - 1 - size // 2), "the possible maximal range"
             each = IMAGES * channels * (3 if "3 samples" in mode else 1) // len(offsets)
-            for number, row in enumerate(mine):
+            for number, row in enumerate(bins):
                 left, right = edges[number], edges[number + 1]
-                last_inside = number == len(mine) - 2
+                last_inside = number == len(bins) - 2
                 held = [o for o in offsets if left <= o < right or (last_inside and o == right)]
-                if number == len(mine) - 1:
+                if number == len(bins) - 1:
                     held = [o for o in offsets if o > left]
                 assert int(row["reads"]) == each * len(held), (layer, direction, left, right)
 
@@ -180,10 +182,10 @@ def test_batches_one_by_one_give_what_one_batch_gives() -> None:
             measurement.add(batch)
         results.append(measurement)
     whole, parts = results
-    for one, other in zip(whole.layers, parts.layers):
-        for row, same in zip(one.statistics(), other.statistics()):
-            assert row == pytest.approx(same, abs=2e-5)
-        assert [row["reads"] for row in one.histograms()] == [row["reads"] for row in other.histograms()]
+    for at_once, in_parts in zip(whole.layers, parts.layers):
+        for row, row_in_parts in zip(at_once.statistics(), in_parts.statistics()):
+            assert row == pytest.approx(row_in_parts, abs=2e-5)
+        assert [row["reads"] for row in at_once.histograms()] == [row["reads"] for row in in_parts.histograms()]
     for key, values in whole.overlays().items():
         np.testing.assert_allclose(values, parts.overlays()[key], atol=1e-5)
 
@@ -200,15 +202,15 @@ def test_the_positions_kept_are_those_of_the_chosen_layer_image_and_token() -> N
     measurement = Measurement(model, OffsetRequest(layer="2_1", queries=((0.99, 0.0), (0.5, 0.26), (1.0, 1.0))), 7)
     for batch in images.split(4):
         measurement.add(batch)
-    kept = measurement.overlays()
-    assert kept["indices"].tolist() == [0, 2, 4, 6]
-    assert kept["queries"].tolist() == [[7, 0], [4, 3], [7, 11]]
-    for number, image in enumerate(kept["indices"]):
-        np.testing.assert_array_equal(kept["images"][number], images[image].numpy())
-        for query, (row, column) in enumerate(kept["queries"]):
+    overlays = measurement.overlays()
+    assert overlays["indices"].tolist() == [0, 2, 4, 6]
+    assert overlays["queries"].tolist() == [[7, 0], [4, 3], [7, 11]]
+    for number, image in enumerate(overlays["indices"]):
+        np.testing.assert_array_equal(overlays["images"][number], images[image].numpy())
+        for query, (row, column) in enumerate(overlays["queries"]):
             expected = caught[0][image, row, column].numpy()
-            np.testing.assert_allclose(kept["horizontal"][number, query], expected[:8], atol=1e-5)
-            np.testing.assert_allclose(kept["vertical"][number, query], expected[8:], atol=1e-5)
+            np.testing.assert_allclose(overlays["horizontal"][number, query], expected[:8], atol=1e-5)
+            np.testing.assert_allclose(overlays["vertical"][number, query], expected[8:], atol=1e-5)
 
 
 def test_unusual_offsets_are_refused_rather_than_counted(tmp_path: Path) -> None:
@@ -224,23 +226,23 @@ def test_unusual_offsets_are_refused_rather_than_counted(tmp_path: Path) -> None
 
 def test_the_same_measurement_gives_the_same_bytes_and_is_made_once(tmp_path: Path) -> None:
     source, _ = weights_by_hand(tmp_path)
-    wanted = OffsetRequest(images=2)
-    out = measure(source, wanted)
+    request = OffsetRequest(images=2)
+    out = measure(source, request)
     names = ("statistics.csv", "histograms.csv", "overlays.npz")
 
     def stamps() -> list[int]:
         return [(out / name).stat().st_mtime_ns for name in (*names, "about.json")]
 
     first, made = {name: (out / name).read_bytes() for name in names}, stamps()
-    measure(source, wanted)
-    assert stamps() == made, "nothing changed, so nothing is measured"
-    measure(source, wanted, fresh=True)
+    measure(source, request)
+    assert stamps() == made, "nothing has changed, so nothing is measured"
+    measure(source, request, fresh=True)
     assert all(new > old for new, old in zip(stamps(), made))
     assert {name: (out / name).read_bytes() for name in names} == first
     made = stamps()
     (out / "histograms.csv").write_bytes(first["histograms.csv"][:-20])
-    measure(source, wanted)
-    assert (out / "histograms.csv").read_bytes() == first["histograms.csv"], "torn files are not believed"
+    measure(source, request)
+    assert (out / "histograms.csv").read_bytes() == first["histograms.csv"], "incomplete files are measured again"
     made = stamps()
     measure(source, OffsetRequest(images=1))
     assert stamps() != made
@@ -250,14 +252,14 @@ def test_the_same_measurement_gives_the_same_bytes_and_is_made_once(tmp_path: Pa
 def test_more_images_than_there_are_means_all_of_them(tmp_path: Path, shared_images: Path) -> None:
     model = timm.create_model("atmnet_nano", num_classes=3, offsets="token")
     export(model.state_dict(), tmp_path / "w.safetensors")
-    given = {"experiment": "tiny_imagenet", "model": "nano", "model.offsets": "token", "data.root": str(shared_images),
+    settings = {"experiment": "tiny_imagenet", "model": "nano", "model.offsets": "token", "data.root": str(shared_images),
              "data.num_classes": 3, "data.image_size": [64, 64], "data.workers": 0}  # fmt: skip
-    out = measure(of_file(str(tmp_path / "w.safetensors"), tmp_path, given, {}), OffsetRequest())
+    out = measure(of_file(str(tmp_path / "w.safetensors"), tmp_path, settings, {}), OffsetRequest())
     about = json.loads((out / "about.json").read_text())
     assert (about["images"], about["dataset"], about["split"]) == (12, "tiny_imagenet", "validation")
-    with np.load(out / "overlays.npz") as kept:
-        assert kept["images"].shape == (4, 64, 64, 3)
-        blue = kept["images"].astype(float).mean(axis=(1, 2))[:, 2]
+    with np.load(out / "overlays.npz") as overlays:
+        assert overlays["images"].shape == (4, 64, 64, 3)
+        blue = overlays["images"].astype(float).mean(axis=(1, 2))[:, 2]
     assert blue[0] > blue[-1] + 60, "pictures in their own colours: the first class is bluer than the last"
 
 
@@ -292,37 +294,39 @@ def test_a_trained_run_gets_its_page_and_stays_the_run_it_was(tmp_path, small_sc
     assert all(Path(name).parent == folder.path / "offsets" for name in document["written"])
     assert all(path.read_bytes() == content for path, content in before.items())
     assert loop.run(folder) == summary, "it is still finished"
-    plan = {"sweep": "one", "protocol": "smoke", "baseline": "it", "arms": [{"name": "it"}]}
-    found = collect({**plan, "runs": [{"run": folder.id, "arm": "it", "seed": 0}]}, tmp_path)
-    assert (list(found.runs["state"]), found.warnings) == (["done"], [])
+    plan = {"sweep": "single", "protocol": "smoke", "baseline": "axial", "arms": [{"name": "axial"}]}
+    collected = collect({**plan, "runs": [{"run": folder.id, "arm": "axial", "seed": 0}]}, tmp_path)
+    assert (list(collected.runs["state"]), collected.warnings) == (["done"], [])
 
 
 def test_the_data_of_a_run_may_lie_elsewhere_by_now(tmp_path, shared_images):
-    there, gone = str(shared_images), tmp_path / "gone"
+    present, gone = str(shared_images), tmp_path / "gone"
     gone.symlink_to(shared_images)
-    given = {"model": "nano", "data.num_classes": 3, "data.image_size": [64, 64], "data.workers": 0}
-    folder = trained_by_hand(tmp_path / "runs", resolve("tiny_imagenet", given | {"data.root": str(gone)}), 1.0)
+    settings = {"model": "nano", "data.num_classes": 3, "data.image_size": [64, 64], "data.workers": 0}
+    folder = trained_by_hand(tmp_path / "runs", resolve("tiny_imagenet", settings | {"data.root": str(gone)}), 1.0)
     site = {"data": {"tiny_imagenet": {"root": "/no/such/place"}}, "machine": {"threads": 1}}
-    assert of_run(folder, {}, site).config.data.root == there, "what is frozen is there, so the site is not asked"
+    assert of_run(folder, {}, site).config.data.root == present, (
+        "the frozen root exists, so the root of the site is not used"
+    )
     gone.unlink()
     with pytest.raises(SuiteError, match="no such file or folder"):
         of_run(folder, {}, {})
-    site["data"]["tiny_imagenet"]["root"] = there
-    for source in (of_run(folder, {}, site), of_run(folder, {"data.root": there}, {})):
-        assert source.config.data.root == there
+    site["data"]["tiny_imagenet"]["root"] = present
+    for source in (of_run(folder, {}, site), of_run(folder, {"data.root": present}, {})):
+        assert source.config.data.root == present
         assert measure(source, OffsetRequest(images=2)) == folder.path / "offsets"
     assert folder.config().data.root == str(gone), "the run's own config stays as it was"
 
 
 def test_a_sweep_compares_its_finished_runs(tmp_path, small_scenes, capsys):
-    given = {key: value for key, value in small_scenes.items() if key != "train.epochs"}
+    settings = {key: value for key, value in small_scenes.items() if key != "train.epochs"}
     arms = ["zero", "token", "axial", "axial_x3"]
-    plan = load("ablation_offsets", "smoke", given, [0, 1], arms, {})
+    plan = load("ablation_offsets", "smoke", settings, [0, 1], arms, {})
     biases = {("token", 0): 1.0, ("token", 1): 2.0, ("axial", 0): -0.5, ("zero", 0): None, ("zero", 1): None}
     for each in plan.runs:
         if (each.arm, each.seed) in biases:
             trained_by_hand(tmp_path, each.config, biases[each.arm, each.seed])
-    words = [f"{key}={value}".replace(" ", "") for key, value in given.items()]
+    words = [f"{key}={value}".replace(" ", "") for key, value in settings.items()]
     words += ["offsets=ablation_offsets", "protocol=smoke", "seeds=[0,1]", f"arms=[{','.join(arms)}]", "images=2"]
     words = sorted(words, key=lambda word: not word.startswith("offsets="))
     assert run.main([*words, f"runs_dir={tmp_path}", "--json"]) == 0
@@ -342,7 +346,38 @@ def test_a_sweep_compares_its_finished_runs(tmp_path, small_scenes, capsys):
     assert "| 1.50 [1.00, 2.00] |" in page and "predicts no offsets" in page
 
 
-def test_wrong_words_get_one_line_that_names_what_is_meant(tmp_path, small_scenes, capsys):
+def test_a_sweep_of_several_tasks_compares_the_runs_of_its_own_task(tmp_path, monkeypatch, small_scenes, capsys):
+    monkeypatch.setattr("sweeps.sweep_file.SWEEPS", tmp_path)
+    (tmp_path / "transfer.yaml").write_text(
+        "recipes: {smoke: scenes}\nseeds: [0]\nbaseline: axial\ndownstream: {large: {smoke: scenes_256}}\narms: {axial: {}}\n"
+    )
+    settings = {key: value for key, value in small_scenes.items() if key != "train.epochs"}
+    own, downstream = load("transfer", "smoke", settings).runs
+    trained_by_hand(tmp_path / "runs", own.config, 1.0)
+    trained_by_hand(tmp_path / "runs", downstream.config, 3.0)
+    words = [f"{key}={value}".replace(" ", "") for key, value in settings.items()]
+    words = ["offsets=transfer", "protocol=smoke", *words, "images=2", f"runs_dir={tmp_path / 'runs'}", "--json"]
+    assert run.main(words) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [entry["run"] for entry in document["runs"]] == [own.id]
+    assert {row["mean_abs_mean"] for row in document["statistics"]} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"model": "timm/resnet10t"}, "model=timm/resnet10t"),
+        ({"model.mixer": "identity"}, "model.mixer=identity"),
+        ({"model.offsets": "zero"}, "model.offsets=zero"),
+    ],
+)
+def test_a_network_without_offsets_is_refused_with_the_reason(tmp_path, small_scenes, settings, reason):
+    folder = trained_by_hand(tmp_path, resolve("scenes", small_scenes | settings))
+    with pytest.raises(SuiteError, match=rf"predicts no offsets \({reason}\)"):
+        of_run(folder, {}, {})
+
+
+def test_a_wrong_command_gets_one_line_that_names_the_valid_choice(tmp_path, small_scenes, capsys):
     done = trained_by_hand(tmp_path, resolve("scenes", small_scenes), 1.0)
     zero = trained_by_hand(tmp_path, resolve("scenes", small_scenes | {"model.offsets": "zero"}))
     started = RunFolder(tmp_path / run_id(started_config := resolve("scenes", small_scenes | {"seed": 7})))
@@ -365,7 +400,7 @@ def test_wrong_words_get_one_line_that_names_what_is_meant(tmp_path, small_scene
         ([done.id, "layer=3_2"], "valid: layer_1_1, layer_2_1, layer_3_1, layer_4_1"),
         ([done.id, "layer=last"], "e.g. layer=layer_3_1"),
         ([weights, "experiment=scenes", "model=xt"], "holds atmnet_nano, not atmnet_xt: set model=nano"),
-        ([weights, "experiment=scenes", "model.samples=3"], "weights.safetensors does not fit model=nano"),
+        ([weights, "experiment=scenes", "model.samples=3"], "weights.safetensors does not fit this model"),
         ([weights, "experiment=scenes", "model.offsets=zero"], "predicts no offsets"),
         ([weights, "experiment=imagenet"], "needs images: set data.root=PATH"),
         ([str(resnet), "experiment=scenes"], "resnet.pth holds no ATMNet"),
@@ -381,20 +416,20 @@ def test_wrong_words_get_one_line_that_names_what_is_meant(tmp_path, small_scene
     assert not (done.path / "offsets").exists()
 
 
-def test_what_is_wanted_is_taken_out_of_the_words_of_a_command_line():
+def test_the_request_is_removed_from_the_settings_of_a_command_line():
     layers = ["layer_1_1", "layer_2_1", "layer_3_1", "layer_3_13", "layer_4_1"]
     assert OffsetRequest.taken_from({}).layer_of(layers) == "layer_3_13", "the last that predicts in stage 3"
     for word, layer in (("layer=2_1", "layer_2_1"), ("layer=layer_2_1", "layer_2_1"), ("layer=3_13", "layer_3_13")):
-        given = parse_overrides([word, "images=7", "query=[0,1]", "data.workers=0"])  # 2_1 is the number 21 in YAML
-        wanted = OffsetRequest.taken_from(given)
-        assert (wanted.layer_of(layers), wanted.images, wanted.queries) == (layer, 7, ((0.0, 1.0),))
-        assert given == {"data.workers": 0}
+        settings = parse_overrides([word, "images=7", "query=[0,1]", "data.workers=0"])  # 2_1 is the number 21 in YAML
+        request = OffsetRequest.taken_from(settings)
+        assert (request.layer_of(layers), request.images, request.queries) == (layer, 7, ((0.0, 1.0),))
+        assert settings == {"data.workers": 0}
     several = parse_overrides(["query=[[0,1],[0.5,0.25]]"])
     assert OffsetRequest.taken_from(several).queries == ((0.0, 1.0), (0.5, 0.25))
 
 
 def test_a_released_checkpoint_from_end_to_end(tmp_path: Path) -> None:
-    """In the released key layout, raw weights beside averaged ones; the averaged ones look one token to the right."""
+    """In the released key layout, with raw and averaged weights; the averaged ones read one token to the right."""
     reference = Reference("xt")
     averaged = {name: value.clone() for name, value in reference.state_dict().items()}
     for name, value in averaged.items():

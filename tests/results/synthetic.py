@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+TASK = "token_labelling"
 CODE, DATA = "c0de5eed00000001", "da7a5eed00000001"
 OFFSETS = {  # arm: (final accuracy, reach in px, G)
     "zero": (71.8, 60, 0.148),
@@ -44,13 +45,26 @@ def make_plan(
     protocol: str = "smoke",
     model: str = "nano",
 ) -> dict[str, Any]:
+    """The plan of a sweep of one task, in the form of ``sweeps.plan.Plan.as_dict``."""
+    task = {"name": TASK, "experiment": "scenes", "metric": "eval/token_accuracy", "label": "Object-token accuracy"}
     return {
         "sweep": sweep,
         "protocol": protocol,
         "baseline": next(iter(arms)),
+        "tasks": [{**task, "unit": "%", "decimals": 2, "chance": 25.0}],
         "arms": [{"name": arm, "label": arm, "model": model, "config": {"model.name": model}} for arm in arms],
-        "runs": [{"run": run_id(arm, seed), "arm": arm, "seed": seed} for arm in arms for seed in seeds],
+        "runs": [planned(run_id(arm, seed), arm, seed) for arm in arms for seed in seeds],
     }
+
+
+def planned(run: str, arm: str, seed: int, task: str = TASK, parent: str | None = None) -> dict[str, Any]:
+    return {"run": run, "arm": arm, "seed": seed, "task": task, "parent": parent}
+
+
+def without_tasks(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The same plan as it was written before sweeps had several tasks."""
+    runs = [{key: entry[key] for key in ("run", "arm", "seed")} for entry in plan["runs"]]
+    return {**{key: value for key, value in plan.items() if key != "tasks"}, "runs": runs}
 
 
 def make_runs(runs_dir: Path, plan: Mapping[str, Any], arms: Mapping[str, Any] = OFFSETS, **options: Any) -> None:
@@ -77,7 +91,7 @@ def make_run(
     random = np.random.default_rng(int(entry["run"][-8:], 16))
     (folder / "checkpoints").mkdir(parents=True)
     model = plan["arms"][0]["model"]
-    config = {"experiment": "scenes", "protocol": plan["protocol"], "task": "token_labelling", "seed": seed}
+    config = {"experiment": "scenes", "protocol": plan["protocol"], "task": TASK, "seed": seed}
     write_yaml(folder / "config.yaml", {**config, "model": {"name": model}})
     provenance = {"commit": "a1b2c3d4e5f60718", "dirty": False, "code_fingerprint": code, "data_fingerprint": data}
     provenance |= {"packages": {"torch": "2.8.0"}, "python": "3.11.7", "hardware": {"cpu": "model CPU"}}
@@ -101,7 +115,7 @@ def make_run(
     summary |= {"curves": {"reach": curve}, "params_m": 1.234567, "flops_g": flops, "wall_s": 181.25 + seed}
     summary |= {"images_per_s": 412.5, "device": "cpu", "finished": "2031-05-04T11:30:00+00:00", "notes": []}
     write_json(folder / "summary.json", summary)
-    write_json(folder / "state.json", {"state": "done", "epoch": 20, "epochs": 20, "step": 1200, "steps": 1200})
+    write_json(folder / "state.json", {"state": "done", "step": 1200, "steps": 1200})
     if examples:
         np.savez(folder / "examples.npz", **make_examples(final / 100, random))
     return folder

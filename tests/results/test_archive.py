@@ -10,7 +10,7 @@ import yaml
 
 from results import archive
 from results.collect import CollectError, collect
-from tests.results.synthetic import edit_json, make_plan, make_runs, run_id
+from tests.results.synthetic import TASK, edit_json, make_plan, make_runs, planned, run_id, without_tasks
 
 ARMS = {"zero": (71.8, 60, 0.148), "axial": (98.3, 230, 0.152)}
 
@@ -22,8 +22,8 @@ def collected(tmp_path):
     (tmp_path / "runs" / run_id("zero", 2) / "summary.json").unlink()
     edit_json(tmp_path / "runs" / run_id("zero", 2) / "state.json", state="failed", cause='a "bad", cause')
     plan["arms"].append({"name": "again", "label": "again", "model": "nano", "config": {}})
-    plan["runs"].append({"run": run_id("axial", 0), "arm": "again", "seed": 0})
-    plan["runs"].append({"run": "scenes-nano-s5-00000000", "arm": "again", "seed": 5})
+    plan["runs"].append(planned(run_id("axial", 0), "again", 0))
+    plan["runs"].append(planned("scenes-nano-s5-00000000", "again", 5, parent=run_id("axial", 0)))
     return plan, collect(plan, tmp_path / "runs")
 
 
@@ -44,7 +44,7 @@ def test_round_trip(collected, tmp_path):
         kept.sort_values(key, ignore_index=True),
         check_dtype=False,
     )
-    assert archive.plan_of(back) == plan
+    assert archive.plan_of(back) == plan and back.tasks == found.tasks == plan["tasks"]
     assert back.warnings == found.warnings
     assert back.about["title"] == "Scenes" and back.about["date"] == "2031-05-04" and back.about["hardware"] == "cpu"
 
@@ -55,6 +55,32 @@ def test_writing_what_was_read_gives_the_same_bytes(collected, tmp_path):
     again = archive.write(archive.read(tmp_path / "a"), tmp_path / "b", plan, title="t", date="d")
     for one, two in zip(first, again):
         assert one.read_bytes() == two.read_bytes(), one.name
+
+
+def test_results_that_were_written_before_sweeps_had_several_tasks(collected, tmp_path):
+    plan, found = collected
+    old = tmp_path / "m"
+    archive.write(found, old, without_tasks(plan), title="t", date="d")
+    runs = pd.read_csv(old / "runs.csv", dtype=str, keep_default_na=False).drop(columns="parent")
+    runs.loc[runs["state"] != "done", "task"] = ""  # the recorded task, which only a summary names
+    runs.to_csv(old / "runs.csv", index=False)
+    back = archive.read(old)
+    assert [(task["name"], task["metric"]) for task in back.tasks] == [(TASK, None)]
+    assert set(back.runs["task"]) == set(back.metrics["task"]) == set(back.curves["task"]) == {TASK}
+    assert back.finals("eval/token_accuracy", TASK).equals(
+        found.finals("eval/token_accuracy").astype({"seed": "int64"})
+    )
+    assert {entry["task"] for entry in archive.plan_of(back)["runs"]} == {TASK}
+    again = archive.read(archive.write(back, tmp_path / "n", archive.plan_of(back), title="t", date="d")[0].parent)
+    pd.testing.assert_frame_equal(again.runs, back.runs)
+
+
+@pytest.mark.parametrize("label", archive.labels())
+def test_committed_results_name_their_task(label):
+    collected = archive.read(archive.folder(label))
+    (task,) = collected.tasks
+    assert task["name"] in ("token_labelling", "classification")
+    assert set(collected.runs["task"]) == set(collected.metrics["task"]) == {task["name"]}
 
 
 def test_long_logs_are_kept_short(collected, tmp_path):
@@ -156,13 +182,23 @@ EDITED = {  # file, what somebody does to its text, what is said of it
         "about.yaml", lambda text: text.replace("baseline: zero", "baseline: zeroo"),
         "plan of sweep ablation_offsets: unknown arm 'zeroo'",
     ),
+    "tasks that are a text": (
+        "about.yaml", lambda text: text.replace("tasks:", "tasks: none\n  was:"), "about.yaml: the tasks of its plan are no"
+    ),
+    "a task without a name": (
+        "about.yaml", lambda text: text.replace("- name: token_labelling", "- nome: token_labelling"),
+        "about.yaml: task 1 of its plan has no name",
+    ),
+    "a run of another task": (
+        "runs.csv", edited(3, f",{TASK},", ",labelling,"), "plan of sweep ablation_offsets: unknown task 'labelling'"
+    ),
     "runs without a column": ("runs.csv", edited(1, "run,", "ran,"), "runs.csv:1: it has no column run"),
-    "a seed in words": ("runs.csv", edited(2, "zero,0,", "zero,none,"), "runs.csv:2: its seed is 'none', not a whole"),
-    "no seed": ("runs.csv", edited(3, "zero,1,", "zero,,"), "runs.csv:3: its seed is empty, not a whole number"),
-    "half a seed": ("runs.csv", edited(3, "zero,1,", "zero,0.5,"), "runs.csv:3: its seed is '0.5', not a whole number"),
+    "a seed in words": ("runs.csv", edited(2, f"zero,{TASK},0,", f"zero,{TASK},none,"), "runs.csv:2: its seed is 'none', not a whole"),
+    "no seed": ("runs.csv", edited(3, f"zero,{TASK},1,", f"zero,{TASK},,"), "runs.csv:3: its seed is empty, not a whole number"),
+    "half a seed": ("runs.csv", edited(3, f"zero,{TASK},1,", f"zero,{TASK},0.5,"), "runs.csv:3: its seed is '0.5', not a whole number"),
     "a size in words": ("runs.csv", edited(5, "1.23457", "big"), "runs.csv:5: its params_m is 'big', not a finite"),
     "no run": ("runs.csv", edited(2, RUN, ""), "runs.csv:2: its run is empty"),
-    "a cell twice": ("runs.csv", edited(3, "zero,1,", "zero,0,"), "arm zero has seed 0 more than once"),
+    "a cell twice": ("runs.csv", edited(3, f"zero,{TASK},1,", f"zero,{TASK},0,"), "arm zero has seed 0 more than once"),
     "metrics without columns": (
         "metrics.csv", edited(1, "epoch,metric,value", "e,m,value"), "metrics.csv:1: it has no column epoch, metric"
     ),

@@ -1,4 +1,4 @@
-"""What is kept of run folders saves reading them again, and never changes what is collected."""
+"""The cache saves reading run folders again, and never changes what is collected."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ import pandas as pd
 import pytest
 
 from results.collect import collect
-from results.reading import cache, folders
+from results.run_folders import cache, rows
 from tests.results.synthetic import edit_json, make_plan, make_run, make_runs, run_id
 
 ROOT = Path(__file__).resolve().parents[2]
 ARMS = {"zero": (71.8, 60, 0.148), "axial": (98.3, 230, 0.152)}
 TICKS = itertools.count(1)
-HOUR, NOW = 3600 * 10**9, cache.Cache._now
+HOUR, CLOCK = 3600 * 10**9, cache._clock
 
 
 @pytest.fixture(autouse=True)
 def later(monkeypatch):
     """Everything is collected an hour after it was written: no program can date a change of an inode back."""
-    monkeypatch.setattr(cache.Cache, "_now", lambda self: None if (now := NOW(self)) is None else now + HOUR)
+    monkeypatch.setattr(cache, "_clock", lambda runs_dir: None if (now := CLOCK(runs_dir)) is None else now + HOUR)
 
 
 @pytest.fixture
@@ -46,43 +46,44 @@ def runs_dir(tmp_path, plan):
 @pytest.fixture
 def reads(monkeypatch):
     """Run ids in the order in which their folders are read."""
-    found, read = [], folders.read
+    runs, read = [], rows.read
 
-    def noted(runs_dir, wanted):
-        found.extend(one.run for one in wanted)
-        return read(runs_dir, wanted)
+    def noting(runs_dir, folders):
+        runs.extend(folder.run for folder in folders)
+        return read(runs_dir, folders)
 
-    monkeypatch.setattr(folders, "read", noted)
-    return found
+    monkeypatch.setattr(rows, "read", noting)
+    return runs
 
 
 def settle(folder):
-    """Dates every file back by a minute, and by a little more each time."""
+    """Dates every file back by a minute, and a little less each time."""
     long_ago = time.time_ns() - 60 * 10**9 + next(TICKS) * 1000
     for path in folder.rglob("*"):
         os.utime(path, ns=(long_ago, long_ago))
 
 
-def kept(runs_dir):
-    return sorted((runs_dir / ".collected").rglob("*.feather"))
+def cache_file(runs_dir):
+    (path,) = (runs_dir / ".collected").iterdir()
+    return path
 
 
-def same(one, other):
-    pd.testing.assert_frame_equal(one.runs, other.runs)
-    pd.testing.assert_frame_equal(one.metrics, other.metrics)
-    pd.testing.assert_frame_equal(one.curves, other.curves)
-    assert (one.warnings, one.examples) == (other.warnings, other.examples)
+def same(collected, expected):
+    pd.testing.assert_frame_equal(collected.runs, expected.runs)
+    pd.testing.assert_frame_equal(collected.metrics, expected.metrics)
+    pd.testing.assert_frame_equal(collected.curves, expected.curves)
+    assert (collected.warnings, collected.examples) == (expected.warnings, expected.examples)
 
 
 def afresh(plan, runs_dir):
-    """As collected where nothing was kept."""
+    """Collects without a cache."""
     shutil.rmtree(runs_dir / ".collected", ignore_errors=True)
     return collect(plan, runs_dir)
 
 
 def test_what_did_not_change_is_not_read_again(plan, runs_dir, reads):
     first = collect(plan, runs_dir)
-    assert sorted(reads) == sorted(entry["run"] for entry in plan["runs"]) and len(kept(runs_dir)) == 1
+    assert sorted(reads) == sorted(entry["run"] for entry in plan["runs"])
     reads.clear()
     same(collect(plan, runs_dir), first)
     assert reads == []
@@ -149,12 +150,12 @@ def test_what_changed_less_than_two_seconds_ago_is_read_again(plan, runs_dir, re
     if of == "the content":
         changed += HOUR
         os.utime(log, ns=(changed, changed))
-    for passed, kept_now in ((0, False), (10**9, False), (2 * 10**9, False), (2 * 10**9 + 1, True)):
-        monkeypatch.setattr(cache.Cache, "_now", lambda self, passed=passed: NOW(self) and changed + passed)
+    for passed, is_cached in ((0, False), (10**9, False), (2 * 10**9, False), (2 * 10**9 + 1, True)):
+        monkeypatch.setattr(cache, "_clock", lambda runs_dir, now=changed + passed: CLOCK(runs_dir) and now)
         collect(plan, runs_dir)
         reads.clear()
         collect(plan, runs_dir)
-        assert (run_id("zero", 0) not in reads) == kept_now, passed
+        assert (run_id("zero", 0) not in reads) == is_cached, passed
 
 
 def test_a_file_from_the_future_is_read_again_each_time(plan, runs_dir, reads):
@@ -173,22 +174,20 @@ def test_a_run_that_is_planned_otherwise_is_judged_anew(plan, runs_dir):
     assert set(collect(plan, runs_dir).runs["state"]) == {"done"}
 
 
-def test_chunks_that_are_torn_garbled_or_foreign_are_silently_replaced(plan, runs_dir, reads):
+def test_a_cache_that_is_torn_garbled_or_foreign_is_silently_replaced(plan, runs_dir, reads):
     expected, dice = collect(plan, runs_dir), random.Random(0)
+    path = cache_file(runs_dir)
     for _ in range(20):
-        (chunk,) = kept(runs_dir)
-        content = bytearray(chunk.read_bytes())
+        content = bytearray(path.read_bytes())
         if dice.random() < 0.5:
             content = content[: dice.randrange(len(content))]
         else:
             content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
-        chunk.write_bytes(content)
+        path.write_bytes(content)
         reads.clear()
         same(collect(plan, runs_dir), expected)
         assert len(reads) == 6
-    (chunk,) = kept(runs_dir)
-    chunk.with_name(f"{cache.version()}-{'0' * 64}.feather").write_bytes(chunk.read_bytes())
-    chunk.with_name("notes.txt").write_text("mine")
+    path.with_name("notes.txt").write_text("a file of somebody else's")
     reads.clear()
     same(collect(plan, runs_dir), expected)
     assert reads == []
@@ -197,7 +196,7 @@ def test_chunks_that_are_torn_garbled_or_foreign_are_silently_replaced(plan, run
 def test_other_code_reads_everything_again(plan, runs_dir, reads, monkeypatch):
     expected = collect(plan, runs_dir)
     reads.clear()
-    monkeypatch.setattr(cache, "version", lambda: "0" * 16)
+    monkeypatch.setattr(cache, "version", lambda: bytes(32))
     same(collect(plan, runs_dir), expected)
     assert len(reads) == 6
 
@@ -214,7 +213,7 @@ def test_a_folder_that_cannot_be_written_is_read_without_keeping_anything(plan, 
 def test_a_read_only_folder(plan, runs_dir):
     runs_dir.chmod(0o555)
     try:
-        assert set(collect(plan, runs_dir).runs["state"]) == {"done"} and kept(runs_dir) == []
+        assert set(collect(plan, runs_dir).runs["state"]) == {"done"} and not (runs_dir / ".collected").exists()
     finally:
         runs_dir.chmod(0o755)
 
@@ -224,20 +223,29 @@ def test_a_folder_that_is_not_there_is_not_made(plan, tmp_path):
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_sweep_that_is_watched_keeps_few_chunks_and_no_run_twice(tmp_path):
+def test_a_sweep_that_is_watched_has_one_cache_and_no_run_twice(tmp_path):
     plan, runs_dir = make_plan(ARMS, tuple(range(5))), tmp_path / "runs"
     for entry in plan["runs"] * 2:
         shutil.rmtree(runs_dir / entry["run"], ignore_errors=True)
         make_run(runs_dir, plan, entry, *ARMS[entry["arm"]], examples=False)
         settle(runs_dir / entry["run"])
         collect(plan, runs_dir)
-        assert len(kept(runs_dir)) <= 5
-    held = [run for path in kept(runs_dir) for run in pd.read_feather(path)["run"]]
-    assert {entry["run"] for entry in plan["runs"]} == set(held) and len(held) < 20
+    cached = cache.Rows(cache._load(cache_file(runs_dir))).runs
+    assert sorted(cached) == sorted(entry["run"] for entry in plan["runs"])
     same(collect(plan, runs_dir), afresh(plan, runs_dir))
 
 
-def test_a_part_of_a_sweep_leaves_the_rest_kept(plan, runs_dir, reads):
+def test_runs_that_are_neither_planned_nor_there_leave_the_cache(plan, runs_dir):
+    collect(plan, runs_dir)
+    shutil.rmtree(runs_dir / run_id("zero", 2))
+    change_log(runs_dir / run_id("zero", 0))
+    settle(runs_dir / run_id("zero", 0))
+    collect({**plan, "runs": [entry for entry in plan["runs"] if entry["seed"] == 0]}, runs_dir)
+    cached = cache.Rows(cache._load(cache_file(runs_dir))).runs
+    assert sorted(cached) == sorted({entry["run"] for entry in plan["runs"]} - {run_id("zero", 2)})
+
+
+def test_collecting_a_part_of_a_sweep_leaves_the_rest_in_the_cache(plan, runs_dir, reads):
     collect(plan, runs_dir)
     part = {**plan, "runs": [entry for entry in plan["runs"] if entry["seed"] == 0]}
     log = runs_dir / run_id("zero", 0) / "metrics.jsonl"
@@ -250,7 +258,7 @@ def test_a_part_of_a_sweep_leaves_the_rest_kept(plan, runs_dir, reads):
 
 
 def test_many_runs_with_logs_of_every_kind(tmp_path):
-    """More runs than go into a chunk, read in threads, then kept; some torn, some with lines that are not rows."""
+    """Many groups of runs, read in threads, then cached; some torn, some with lines that are not rows."""
     plan = make_plan(ARMS, tuple(range(150)))
     for number, entry in enumerate(plan["runs"]):
         folder = tmp_path / entry["run"]
@@ -261,14 +269,13 @@ def test_many_runs_with_logs_of_every_kind(tmp_path):
         if number % 10 == 1:
             lines[2] = "not a row"
         (folder / "metrics.jsonl").write_text("\n".join(lines) + ("\n" if number % 7 else ""))
-        (folder / "state.json").write_text('{"state": "running", "epoch": 5, "epochs": 10}')
+        (folder / "state.json").write_text('{"state": "running", "step": 5, "steps": 10}')
     settle(tmp_path)
     first = collect(plan, tmp_path)
     assert len(first.metrics) == 2 * (300 * 5 - 30) and len(first.warnings) == 30
     by_run = first.metrics[first.metrics["metric"] == "eval/x"].groupby("run", observed=True)["value"].max()
     assert by_run[plan["runs"][42]["run"]] == pytest.approx(42 + 5 / 3, rel=1e-5)
     assert list(first.runs["log_line"].unique()) == [5]
-    assert len(kept(tmp_path)) == 2
     same(collect(plan, tmp_path), first)
 
 
@@ -276,9 +283,9 @@ COLLECT = """
 import json, sys
 from pathlib import Path
 from results.collect import collect
-from results.reading.cache import Cache
-now = Cache._now
-Cache._now = lambda self: None if (clock := now(self)) is None else clock + 3600 * 10**9
+from results.run_folders import cache
+clock = cache._clock
+cache._clock = lambda runs_dir: None if (now := clock(runs_dir)) is None else now + 3600 * 10**9
 plan = json.loads(sys.argv[1])
 for _ in range(int(sys.argv[3])):
     found = collect(plan, Path(sys.argv[2]))
@@ -287,16 +294,16 @@ for _ in range(int(sys.argv[3])):
 """
 
 
-def test_collectors_at_once_do_not_get_into_each_others_way(plan, runs_dir, reads):
+def test_collectors_that_run_at_once_do_not_disturb_each_other(plan, runs_dir, reads):
     words = [sys.executable, "-c", COLLECT, json.dumps(plan), str(runs_dir), "12"]
-    others = [subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(3)]
-    while any(other.poll() is None for other in others):
-        for path in kept(runs_dir)[:1]:
+    collectors = [subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    while any(process.poll() is None for process in collectors):
+        for path in (runs_dir / ".collected").glob("[!.]*"):
             path.unlink(missing_ok=True)  # and somebody clears up
         log = runs_dir / run_id("zero", 0) / "metrics.jsonl"
         os.utime(log, ns=(log.stat().st_atime_ns, log.stat().st_mtime_ns + 1000))
         time.sleep(0.02)
-    assert [(other.returncode, other.stderr.read()) for other in others] == [(0, "")] * 3
+    assert [(process.returncode, process.stderr.read()) for process in collectors] == [(0, "")] * 3
     after = collect(plan, runs_dir)
     reads.clear()
     same(collect(plan, runs_dir), after)

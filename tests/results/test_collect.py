@@ -9,7 +9,17 @@ import pandas as pd
 import pytest
 
 from results.collect import METRIC_COLUMNS, CollectError, collect
-from tests.results.synthetic import edit_json, make_plan, make_run, make_runs, run_id, write_json
+from tests.results.synthetic import (
+    TASK,
+    edit_json,
+    make_plan,
+    make_run,
+    make_runs,
+    planned,
+    run_id,
+    without_tasks,
+    write_json,
+)
 
 ARMS = {"zero": (71.8, 60, 0.148), "axial": (98.3, 230, 0.152)}
 
@@ -85,7 +95,7 @@ def test_a_scheduler_is_believed_where_a_folder_does_not_say_how_it_ended(plan, 
         (runs_dir / run / "summary.json").unlink()
     edit_json(runs_dir / failed / "state.json", state="failed", cause="non-finite loss at step 7")
     edit_json(runs_dir / refused / "state.json", state="refused", cause="other code")
-    edit_json(runs_dir / running / "state.json", state="running", epoch=8, step=480)
+    edit_json(runs_dir / running / "state.json", state="running", step=480)
     shutil.rmtree(runs_dir / waiting)
     (runs_dir / torn / "summary.json").write_text("{")
     said = dict.fromkeys((entry["run"] for entry in plan["runs"]), ("cancelled", "by somebody (job 12)"))
@@ -182,9 +192,9 @@ def test_states_before_and_beside_results(plan, runs_dir):
     running, failed, stopped = (runs_dir / run_id("axial", seed) for seed in (0, 1, 2))
     for folder in (running, failed, stopped):
         (folder / "summary.json").unlink()
-    edit_json(running / "state.json", state="running", epoch=8, step=480)
+    edit_json(running / "state.json", state="running", step=480)
     edit_json(failed / "state.json", state="failed", cause="non-finite loss\nat step 7")
-    edit_json(stopped / "state.json", state="interrupted", epoch=3, step=200)
+    edit_json(stopped / "state.json", state="interrupted", step=200)
     found = collect(plan, runs_dir)
     assert state(found, "zero", 0)["state"] == "not run"
     assert (state(found, "axial", 0)["state"], state(found, "axial", 0)["progress"]) == ("running", 0.4)
@@ -313,7 +323,7 @@ def test_foreign_folders(plan, runs_dir):
 
 def test_arms_may_share_a_run(plan, runs_dir):
     plan["arms"].append({"name": "again", "label": "again", "model": "nano", "config": {}})
-    plan["runs"].append({"run": run_id("axial", 0), "arm": "again", "seed": 0})
+    plan["runs"].append(planned(run_id("axial", 0), "again", 0))
     final = collect(plan, runs_dir).finals("eval/token_accuracy").set_index(["arm", "seed"])["value"]
     assert final["again", 0] == final["axial", 0] and len(final) == 7
 
@@ -355,3 +365,77 @@ def test_a_folder_that_a_launcher_made_for_later_is_not_run_and_a_child_of_a_fai
     found = collect({**plan, "runs": chained}, tmp_path)
     assert state(found, "axial", 0)["state"] == "cancelled"
     assert state(found, "axial", 0)["cause"] == "the run it starts from failed"
+
+
+SEGMENTATION = {"name": "segmentation", "experiment": "scenes_masks", "metric": "eval/miou"}
+
+
+@pytest.fixture
+def two_tasks(plan):
+    """The plan, each of whose runs is followed by one of segmentation that starts from it."""
+    children = [
+        planned(f"masks-nano-s{entry['seed']}-{entry['run'][-8:]}", entry["arm"], entry["seed"], "masks", entry["run"])
+        for entry in plan["runs"]
+    ]
+    tasks = [*plan["tasks"], {**SEGMENTATION, "name": "masks"}]
+    return {**plan, "tasks": tasks, "runs": [*plan["runs"], *children]}
+
+
+def make_children(runs_dir, plan, metric="eval/miou"):
+    for number, entry in enumerate(entry for entry in plan["runs"] if entry["task"] == "masks"):
+        folder = make_run(runs_dir, plan, entry, 40 + number, 60, 0.3, metric=metric, examples=False)
+        edit_json(folder / "summary.json", task="segmentation")
+
+
+def test_an_arm_has_a_run_of_every_task_and_seed(two_tasks, runs_dir):
+    make_children(runs_dir, two_tasks)
+    found = collect(two_tasks, runs_dir)
+    assert [task["name"] for task in found.tasks] == [TASK, "masks"] and found.warnings == []
+    assert not found.runs.duplicated(["arm", "task", "seed"]).any()
+    tables = {"runs": found.runs, "metrics": found.metrics, "curves": found.curves}
+    for name, table in tables.items():
+        assert table[["run", "task"]].drop_duplicates()["task"].value_counts().to_dict() == {TASK: 6, "masks": 6}, name
+    children = found.runs[found.runs["task"] == "masks"]
+    assert list(children["parent"]) == [entry["run"] for entry in two_tasks["runs"][:6]]
+    assert len(found.finals("eval/miou")) == len(found.finals("eval/miou", "masks")) == 6
+    assert found.finals("eval/miou", TASK).empty and set(found.finals("eval/token_accuracy")["task"]) == {TASK}
+
+
+def test_tasks_with_one_metric_are_kept_apart(two_tasks, runs_dir):
+    make_children(runs_dir, two_tasks, metric="eval/token_accuracy")
+    found = collect(two_tasks, runs_dir)
+    apart = [found.finals("eval/token_accuracy", task) for task in (TASK, "masks")]
+    assert [len(finals) for finals in apart] == [6, 6] and not set(apart[0]["run"]) & set(apart[1]["run"])
+    assert len(found.finals("eval/token_accuracy")) == 12
+
+
+def test_a_plan_of_two_tasks_that_contradicts_itself(two_tasks, tmp_path):
+    with pytest.raises(CollectError, match="arm zero has seed 0 of task masks more than once"):
+        collect({**two_tasks, "runs": [*two_tasks["runs"], two_tasks["runs"][6]]}, tmp_path)
+    with pytest.raises(CollectError, match="unknown task 'mask'; did you mean 'masks'"):
+        collect({**two_tasks, "runs": [{**entry, "task": "mask"} for entry in two_tasks["runs"]]}, tmp_path)
+
+
+def test_a_plan_from_before_sweeps_had_tasks_takes_the_one_that_its_runs_recorded(plan, runs_dir):
+    (runs_dir / run_id("zero", 0) / "summary.json").unlink()
+    edit_json(runs_dir / run_id("zero", 0) / "state.json", state="failed", cause="disk full")
+    found = collect(without_tasks(plan), runs_dir)
+    assert [(task["name"], task["metric"]) for task in found.tasks] == [(TASK, None)]
+    assert set(found.runs["task"]) == set(found.metrics["task"]) == {TASK}
+
+
+def test_a_run_that_counts_in_steps_has_no_epochs(plan, runs_dir):
+    folder, going = runs_dir / run_id("axial", 0), runs_dir / run_id("axial", 1)
+    for log in (folder / "metrics.jsonl", going / "metrics.jsonl"):
+        rows = [json.loads(line) for line in log.read_text().splitlines()]
+        log.write_text("".join(json.dumps({k: v for k, v in row.items() if k != "epoch"}) + "\n" for row in rows))
+    edit_json(folder / "summary.json", epochs=None)
+    (going / "summary.json").unlink()
+    write_json(going / "state.json", {"state": "running", "step": 300, "steps": 1200})
+    found = collect(plan, runs_dir)
+    assert found.warnings == [] and state(found, "axial", 0)["epochs"] is pd.NA
+    assert (state(found, "axial", 0)["state"], state(found, "axial", 0)["step"]) == ("done", 1200)
+    assert (state(found, "axial", 1)["progress"], state(found, "axial", 1)["step"]) == (0.25, 300)
+    in_steps = found.metrics[found.metrics["run"].isin([folder.name, going.name])]
+    assert len(in_steps) == 2 * 60 and in_steps["epoch"].isna().all() and in_steps["step"].max() == 1200
+    assert len(found.finals("eval/token_accuracy")) == 5

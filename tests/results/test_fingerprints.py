@@ -7,7 +7,7 @@ import pytest
 from errors import SuiteError
 from results import fingerprints
 from results.collect import collect
-from tests.results.synthetic import edit_json, make_plan, make_runs, run_id
+from tests.results.synthetic import edit_json, make_plan, make_run, make_runs, planned, run_id
 
 ARMS = {"zero": (71.8, 60, 0.148), "axial": (98.3, 230, 0.152)}
 
@@ -47,3 +47,22 @@ def test_unfinished_runs_do_not_count(folders):
     edit_json(runs_dir / run_id("zero", 0) / "provenance.json", code_fingerprint="0dd")
     (runs_dir / run_id("zero", 0) / "summary.json").unlink()
     assert fingerprints.check(collect(plan, runs_dir).runs) == []
+
+
+def test_a_run_that_was_resumed_with_other_code_is_of_both(folders):
+    plan, runs_dir = folders
+    edit_json(runs_dir / run_id("zero", 0) / "provenance.json", code_fingerprint="c0de5eed00000001+c0de5eed00000002")
+    with pytest.raises(fingerprints.MixedFingerprints, match=r"c0de5eed00000001[+]c0de5eed00000002: "):
+        fingerprints.check(collect(plan, runs_dir).runs)
+
+
+def test_tasks_are_of_different_code_and_data_and_are_checked_apart(folders):
+    plan, runs_dir = folders
+    children = [planned(f"masks-{entry['run']}", entry["arm"], entry["seed"], "masks") for entry in plan["runs"]]
+    for entry in children:
+        make_run(runs_dir, plan, entry, *ARMS[entry["arm"]], code="5e9", data="ade", examples=False)
+    plan = {**plan, "tasks": [*plan["tasks"], {"name": "masks"}], "runs": [*plan["runs"], *children]}
+    assert fingerprints.check(collect(plan, runs_dir).runs) == []
+    edit_json(runs_dir / children[0]["run"] / "provenance.json", code_fingerprint="0dd")
+    with pytest.raises(fingerprints.MixedFingerprints, match="Runs of masks with different code"):
+        fingerprints.check(collect(plan, runs_dir).runs)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from results.reading.digits import rounded
-from results.reading.metrics_log import MISSING, read_clean, read_lines, read_logs
+from results.run_folders import metrics_log
+from results.run_folders.metrics_log import MISSING, read_lines, read_logs
 
 KEYS = st.sampled_from(
     ["train/loss", "train/lr", "eval/top1", "eval_ema/top1", "a/b", "note", "späte/Größe", "x/\u2028"]
@@ -66,8 +66,8 @@ def contents(draw):
     return content[: len(content) - draw(st.sampled_from([0, 0, 0, 1, 2, 9]))]
 
 
-def plainly(content):
-    """The reader of the first version, in a few lines: (step, epoch, metric → value) of every good row."""
+def plainly_read(content):
+    """A reader in a few lines: (step, epoch, metric → value) of every good row."""
     text, rows = content.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n"), []
     for line in text.splitlines():
         try:
@@ -76,7 +76,7 @@ def plainly(content):
         except (ValueError, RecursionError):
             continue
         if isinstance(row, dict) and number(row.get("step")) and -(2**63) <= int(row["step"]) < 2**63:
-            metrics = {key: rounded(float(value)) for key, value in row.items() if "/" in key and number(value)}
+            metrics = {key: float(value) + 0.0 for key, value in row.items() if "/" in key and number(value)}
             epoch = row.get("epoch") if number(row.get("epoch")) and row["epoch"] == int(row["epoch"]) else None
             rows.append((int(row["step"]), epoch, {key: repr(value) for key, value in metrics.items()}))
     return rows
@@ -88,24 +88,39 @@ def number(value):
     return type(value) in (int, float) and math.isfinite(value)
 
 
-def told(log):
+def as_rows(log):
     return [
-        (step, None if epoch == MISSING else epoch, {k: repr(v) for k, v in zip(log.names, row) if v == v})
+        (
+            step,
+            None if epoch == MISSING else epoch,
+            {name: repr(value + 0.0) for name, value in zip(log.names, row) if value == value},
+        )
         for step, epoch, row in zip(log.steps.tolist(), log.epochs.tolist(), log.values.tolist())
     ]
+
+
+def read_fast(contents):
+    """The logs that are read at once, by their position; whatever is not among them is read line by line."""
+    slow = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            metrics_log, "read_lines", lambda content, where: slow.append(int(where.split("/")[0])) or (None, [])
+        )
+        logs = read_logs({str(position): content for position, content in enumerate(contents)})
+    return {int(position): log for position, (log, _) in logs.items() if int(position) not in slow}
 
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(contents(), min_size=1, max_size=4))
 def test_both_ways_give_the_same_log(some):
-    for content, fast in zip(some, read_clean(some)):
+    fast_logs = read_fast(some)
+    for position, content in enumerate(some):
         slow, warnings = read_lines(content, "run/metrics.jsonl")
-        assert told(slow) == plainly(content)
-        if fast is not None:
+        assert as_rows(slow) == plainly_read(content)
+        if fast := fast_logs.get(position):
             assert warnings == [] and fast.last_line == slow.last_line and fast.names == slow.names
-            for one, other in ((fast.steps, slow.steps), (fast.epochs, slow.epochs), (fast.values, slow.values)):
-                assert one.dtype == other.dtype and one.shape == other.shape
-                assert np.ascontiguousarray(one).tobytes() == np.ascontiguousarray(other).tobytes()
+            for ours, expected in ((fast.steps, slow.steps), (fast.epochs, slow.epochs), (fast.values, slow.values)):
+                assert ours.dtype == expected.dtype and np.array_equal(ours, expected, equal_nan=ours.dtype == float)
 
 
 def log_of(rows):
@@ -117,6 +132,7 @@ CLEAN = {
     "every other epoch": [{"step": n, "epoch": n, "a/b": 0.1 * n, **({"eval/x": 2.5} if n % 2 == 0 else {})} for n in range(1, 9)],
     "nothing evaluated yet": [{"step": n, "epoch": n, "train/loss": 0.0} for n in range(3)],
     "a metric that is never defined": [{"step": n, "epoch": n, "eval/iou": math.nan, "a/b": 1.5} for n in range(3)],
+    "a run that counts in steps alone": [{"step": n, "train/loss": 1 / n, "eval/x": 0.5} for n in range(1, 4)],
     "integers become floats": [{"step": 1, "epoch": 1, "a/b": 1}, {"step": 2, "epoch": 2, "a/b": 2.5}],
 }  # fmt: skip
 
@@ -124,20 +140,17 @@ CLEAN = {
 @pytest.mark.parametrize("kind", CLEAN)
 def test_what_the_engine_writes_is_read_the_fast_way(kind):
     content = log_of(CLEAN[kind])
-    (fast,) = read_clean([content])
-    assert fast is not None and told(fast) == plainly(content) and fast.last_line == len(CLEAN[kind])
+    fast = read_fast([content])[0]
+    assert as_rows(fast) == plainly_read(content) and fast.last_line == len(CLEAN[kind])
 
 
 def test_one_bad_log_does_not_slow_down_its_neighbours():
     good = log_of(CLEAN["every epoch"])
-    bad = good.replace(b'"eval/top1": 4', b'"eval/top1": "4"')
-    torn = good[:-5]
-    found = read_clean([good, bad, torn, good])
-    assert [log is not None for log in found] == [True, False, False, True]
+    bad, torn = good.replace(b'"eval/top1": 4', b'"eval/top1": "4"'), good[:-5]
+    assert sorted(read_fast([good, bad, torn, good])) == [0, 3]
     logs = read_logs({"a": good, "b": bad, "c": torn, "d": b""})
-    assert [len(log.steps) for log, _ in logs.values()] == [8, 8, 7, 0] and not any(
-        warnings for _, warnings in logs.values()
-    )
+    assert [len(log.steps) for log, _ in logs.values()] == [8, 8, 7, 0]
+    assert not any(warnings for _, warnings in logs.values())
     assert [log.last_line for log, _ in logs.values()] == [8, 8, 7, None]
 
 

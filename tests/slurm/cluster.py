@@ -1,4 +1,4 @@
-"""A real Slurm on this one machine, for tests: several virtual nodes, fake GPUs, preemption and accounting.
+"""A real Slurm on this machine, for tests: several virtual nodes, fake GPUs, preemption and accounting.
 
 By hand, as root:  eval "$(python -m tests.slurm.cluster up DIR)"  and  python -m tests.slurm.cluster down DIR
 """
@@ -24,7 +24,7 @@ from types import TracebackType
 NEEDED = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd", "sbatch", "srun", "sacct")
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 HOSTS = Path("/etc/hosts")
-MARK = "SLURM_TEST_CLUSTER"  # in the environment of every daemon: whose it is
+MARK = "SLURM_TEST_CLUSTER"  # in the environment of every daemon: the folder of its cluster
 
 TEMPLATES = Path(__file__).parent
 NODE = (
@@ -33,11 +33,11 @@ NODE = (
 
 
 class ClusterError(RuntimeError):
-    """The cluster does not do as it was told; names the log to read."""
+    """The cluster does not work as requested; the message names the log to read."""
 
 
 def why_not() -> str | None:
-    """What keeps a cluster from starting on this machine."""
+    """The reason why a cluster cannot be started on this machine, if any."""
     missing = [command for command in NEEDED if not shutil.which(command, path=SEARCH_PATH)]
     if missing:
         return f"{', '.join(missing)} not installed"
@@ -47,7 +47,7 @@ def why_not() -> str | None:
 
 
 class Cluster:
-    """Everything lies in ``folder`` but one line in /etc/hosts; every daemon listens on 127.0.0.1 alone.
+    """Everything is in ``folder`` except one line in /etc/hosts; every daemon listens on 127.0.0.1 only.
 
     Nodes are called node1, node2...; nothing is pinned or limited. Partitions: ``low`` (the default) and ``short``
     (at most five minutes) are preempted and requeued by ``high``.
@@ -81,7 +81,7 @@ class Cluster:
         self.stop()
 
     def start(self) -> None:
-        """Starts what does not run; on a cluster that is up, does nothing."""
+        """Starts the daemons that do not run."""
         if reason := why_not():
             raise ClusterError(reason)
         try:
@@ -99,16 +99,16 @@ class Cluster:
             raise
 
     def start_controller(self) -> None:
-        """Starts slurmctld, which finds the jobs of the one before it."""
+        """Starts slurmctld, which takes over the jobs of the previous one."""
         if not self._find("slurmctld"):
             self._spawn("slurmctld", "-D")
         self._wait(lambda: self._quiet("scontrol", "ping") is not None, "slurmctld")
 
     def kill_controller(self, saved: bool = True) -> None:
-        """``kill -9`` of slurmctld: no command of Slurm's is answered any more, jobs run on.
+        """``kill -9`` of slurmctld: no command of Slurm is answered any more, and jobs continue.
 
-        saved: wait for slurmctld to write down what it knows, which it does every five seconds when something has
-        changed. A job that it had not written down is forgotten, and is killed when a controller is back.
+        saved: wait for slurmctld to save its state, which it does every five seconds after a change. A job that is not
+        in the saved state is forgotten, and is killed when a controller is back.
         """
         asked, written = time.time(), self.folder / "state" / "job_state"
         while saved and time.time() < asked + 6 and not (written.exists() and written.stat().st_mtime > asked):
@@ -122,7 +122,7 @@ class Cluster:
                 self.clear()
         for name in ("slurmd", "slurmctld", "slurmdbd", "mariadbd", "munged"):
             self._end(self._find(name), signal.SIGTERM)
-        # jobs that no controller could cancel, and what held on to them
+        # jobs that no controller could cancel, and processes that depend on them
         self._end(self._marked(f"{MARK}={self.folder}", f"SLURM_CLUSTER_NAME={self._name}"), signal.SIGKILL)
         for child in self._children.values():
             child.wait()
@@ -132,15 +132,15 @@ class Cluster:
         self._name_hosts(present=False)
 
     def clear(self) -> None:
-        """Ends all jobs at once, without the seconds that Slurm gives them, and makes all nodes fit for others."""
+        """Ends all jobs at once, without the grace time of Slurm, and makes all nodes available again."""
         self.start_controller()
         if jobs := self.run("squeue", "--noheader", "--format=%A").split():
-            self._quiet("scancel", *jobs)  # complains of those that ended meanwhile
+            self._quiet("scancel", *jobs)  # fails for jobs that have ended meanwhile
         self._end(self._marked(f"SLURM_CLUSTER_NAME={self._name}"), signal.SIGKILL)
         self._wait(lambda: not self.run("squeue", "--noheader") and self._nodes_ready(), "slurmctld")
 
     def run(self, *command: str | os.PathLike[str], timeout: float = 60) -> str:
-        """Standard output of a command of Slurm's; what it complains about where it fails."""
+        """Standard output of a command of Slurm; raises ClusterError with its complaint."""
         done = subprocess.run(command, env=self._clean_environment(), text=True, capture_output=True, timeout=timeout)
         if done.returncode:
             raise ClusterError(f"{' '.join(map(str, command))}: {done.stderr.strip() or done.returncode}")
@@ -162,7 +162,7 @@ class Cluster:
             "database_port": database_port,
             "max_array_size": self.max_array_size,
             "grace": self.grace,
-            "first_job": random.randrange(1000, 60_000_000),  # no id is ever met again in old folders of jobs
+            "first_job": random.randrange(1000, 60_000_000),  # so that no id appears in old folders of jobs
             "cpus": self.cpus,
             "gpus": self.gpus,
         }
@@ -172,11 +172,11 @@ class Cluster:
         database.touch(mode=0o600)
         database.write_text((TEMPLATES / "slurmdbd.conf").read_text().format(**values))
         devices = [self.folder / "gpus" / f"gpu{number}" for number in range(self.gpus)]
-        for device in devices:  # Slurm wants a device, and any will do
+        for device in devices:  # Slurm needs a device, no matter which
             device.unlink(missing_ok=True)
             device.symlink_to("/dev/null")
         (self.folder / "gres.conf").write_text("".join(f"Name=gpu File={device}\n" for device in devices))
-        if slurm_version() >= (24, 5):  # from here on slurmd looks for cgroups unless it is told not to
+        if slurm_version() >= (24, 5):  # since then, slurmd looks for cgroups by default
             (self.folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
         self._name_hosts(present=True)
 
@@ -258,34 +258,34 @@ class Cluster:
         return self.folder / "log" / f"{name}.out"
 
     def _clean_environment(self) -> dict[str, str]:
-        """Without what tells Slurm's commands that they are called within a job, or by whose habits."""
-        ours = {
+        """Without the variables of a job, and without personal defaults of Slurm's commands."""
+        others = {
             key: value
             for key, value in os.environ.items()
             if not key.startswith(("SLURM", "SBATCH_", "SRUN_", "SALLOC_", "SQUEUE_", "SINFO_", "SACCT_"))
         }
-        return ours | self.environment | {"PATH": SEARCH_PATH}
+        return others | self.environment | {"PATH": SEARCH_PATH}
 
     def _daemon_environment(self) -> dict[str, str]:
         return self._clean_environment() | {MARK: str(self.folder)}
 
-    # --- what runs
+    # --- processes
 
     def _find(self, *names: str, arguments: tuple[str, ...] = ()) -> list[int]:
         """Our daemons of these names that were given these arguments."""
-        found = []
+        pids = []
         for pid in self._marked(f"{MARK}={self.folder}"):
             with suppress(OSError):
                 name = Path(f"/proc/{pid}/comm").read_text().strip()
                 words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
                 if name in names and set(arguments) <= set(words):
-                    found.append(pid)
-        return found
+                    pids.append(pid)
+        return pids
 
     def _marked(self, *variables: str) -> list[int]:
         """Processes that were started with one of these settings in their environment."""
-        wanted = {variable.encode() for variable in variables}
-        return [pid for pid, environment in processes() if wanted & set(environment)]
+        settings = {variable.encode() for variable in variables}
+        return [pid for pid, environment in processes() if settings & set(environment)]
 
     def _end(self, pids: list[int], sign: signal.Signals) -> None:
         for pid in pids:
@@ -316,13 +316,13 @@ class Cluster:
             ended = daemon in self._children and self._children[daemon].poll() is not None
             if ended or time.monotonic() > give_up:
                 happened = "ended" if ended else f"is not ready after {seconds:.0f} s"
-                said = self._log(daemon).read_text(errors="replace")[-2000:]
-                raise ClusterError(f"{daemon} {happened}; its log in {self.folder}/log ends with\n{said}")
+                log = self._log(daemon).read_text(errors="replace")[-2000:]
+                raise ClusterError(f"{daemon} {happened}; its log in {self.folder}/log ends with\n{log}")
             time.sleep(0.05)
 
 
 def processes() -> Iterator[tuple[int, list[bytes]]]:
-    """Process ids and the environments they were started with; a zombie has none, and is no process here."""
+    """Process ids and the environments they were started with; a zombie has none, and is left out."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
@@ -343,11 +343,11 @@ def listens(port: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports below those that outgoing connections take, drawn at random lest two clusters draw the same."""
+    """Ports below those of outgoing connections, drawn at random so that two clusters do not choose the same."""
     ports: list[int] = []
-    with ExitStack() as held:
+    with ExitStack() as sockets:
         while len(ports) < count:
-            candidate = held.enter_context(socket.socket())
+            candidate = sockets.enter_context(socket.socket())
             with suppress(OSError):
                 candidate.bind(("127.0.0.1", random.randrange(10_000, 32_000)))
                 ports.append(candidate.getsockname()[1])
@@ -355,10 +355,10 @@ def free_ports(count: int) -> list[int]:
 
 
 def slurm_version() -> tuple[int, int]:
-    said = subprocess.run(
+    version = subprocess.run(
         ["slurmd", "-V"], env={"PATH": SEARCH_PATH}, text=True, capture_output=True, check=True
     ).stdout
-    major, minor = re.findall(r"(\d+)\.(\d+)", said)[0]
+    major, minor = re.findall(r"(\d+)\.(\d+)", version)[0]
     return int(major), int(minor)
 
 
@@ -366,15 +366,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.slurm.cluster", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("check", help="whether a cluster can be started on this machine")
-    for name, text in (("up", "start a cluster, and print what makes a shell talk to it"), ("down", "stop it")):
-        commands.add_parser(name, help=text).add_argument("folder", help="where everything lies; a short path")
-    asked = parser.parse_args()
-    if asked.command == "check":
+    for name, text in (
+        ("up", "start a cluster, and print the variables with which a shell uses it"),
+        ("down", "stop it"),
+    ):
+        commands.add_parser(name, help=text).add_argument("folder", help="folder of all its files; a short path")
+    options = parser.parse_args()
+    if options.command == "check":
         reason = why_not()
         parser.exit(1 if reason else 0, f"no Slurm: {reason}\n" if reason else None)
-    cluster = Cluster(asked.folder)
+    cluster = Cluster(options.folder)
     try:
-        if asked.command == "down":
+        if options.command == "down":
             cluster.stop()
             return
         cluster.start()

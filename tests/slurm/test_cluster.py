@@ -1,4 +1,4 @@
-"""The cluster does what tests of a launcher rely on, and its tests are not skipped in silence."""
+"""The cluster does what tests of a launcher rely on, and the output says when these tests are skipped."""
 
 from __future__ import annotations
 
@@ -154,13 +154,13 @@ sys.exit(pytest.main(["-p", "no:cacheprovider", "-k", "array", "tests/slurm/test
 
 
 @pytest.mark.parametrize(
-    ("ci", "code", "said"), [("false", 0, "2 tests on a real Slurm were skipped"), ("true", 1, "2 errors")]
+    ("ci", "code", "message"), [("false", 0, "2 tests on a real Slurm were skipped"), ("true", 1, "2 errors")]
 )
-def test_where_no_slurm_can_be_had_the_tests_say_so(ci: str, code: int, said: str) -> None:
+def test_where_no_slurm_can_be_had_the_tests_say_so(ci: str, code: int, message: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", ELSEWHERE], env=os.environ | {"CI": ci}, text=True, capture_output=True
     )
     assert done.returncode == code
-    assert done.stdout.count(said) == 1
+    assert done.stdout.count(message) == 1
     assert "command-of-nobody not installed" in done.stdout
     assert done.stdout.count("make test-slurm") == (ci == "false")

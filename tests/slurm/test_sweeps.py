@@ -1,4 +1,4 @@
-"""Whole sweeps on a real Slurm: submitted, preempted, cancelled, cut off, orphaned, and ended with the same bits."""
+"""Whole sweeps on a real Slurm: submitted, preempted, cancelled, timed out, without a controller, with equal bits."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ SHORT = {  # some seconds
     "machine.threads": 1,
     "slurm.gpus_per_node": 0,
 }
-# half a minute, with averaged weights and drop path, so that a state that is not saved in full shows
+# half a minute, with averaged weights and drop path, so that an incompletely saved state has an effect
 LONG = SHORT | {"train.epochs": 80, "train.ema_decay": 0.9, "model.drop_path": 0.2, "slurm.cpus_per_task": 4}
 WAIT_SECONDS = 240
 
 
 def wait(until: Callable[[], Any], otherwise: Callable[[], Any]) -> None:
-    """Until something holds; fails with what ``otherwise`` says where that takes too long."""
+    """Waits until a condition holds; after WAIT_SECONDS, fails with the message of ``otherwise``."""
     end = time.monotonic() + WAIT_SECONDS
     while not until():
         assert time.monotonic() < end, otherwise()
@@ -59,7 +59,7 @@ def look(plan: Plan, runs_dir: Path) -> dict[str, RunStatus]:
 
 
 def wait_for(plan: Plan, runs_dir: Path, state: str, arm: str | None = None) -> None:
-    """Until one arm, or every arm, is in a state."""
+    """Waits until one arm, or every arm, is in a state."""
     arms = [arm] if arm else list(plan.labels)
     wait(
         lambda: all(look(plan, runs_dir)[name].state == state for name in arms),
@@ -82,7 +82,7 @@ def wait_for_checkpoint(folder: RunFolder) -> None:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[PlannedRun], RunFolder]]:
-    """Trains the same run beside, left alone; tests that disturb one run share it."""
+    """Trains the same run undisturbed; tests that disturb equal runs share it."""
     runs_dir = tmp_path_factory.mktemp("undisturbed")
     running: dict[str, subprocess.Popen[str]] = {}
 
@@ -105,7 +105,7 @@ def assert_as_undisturbed(folder: RunFolder, reference: RunFolder) -> None:
 
 
 def command_line(runs_dir: Path, *words: str) -> Callable[..., str]:
-    """run.py as a person calls it, with the same words for every command; what it printed."""
+    """Calls run.py with the same settings for every command; returns its output."""
     same = [f"{key}={json.dumps(value)}" for key, value in SHORT.items()]
     same += ["protocol=smoke", f"runs_dir={runs_dir}", *words]
 
@@ -181,7 +181,7 @@ def test_a_cancelled_run_is_resumed_by_the_next_launch(cluster, tmp_path, undist
     assert_as_undisturbed(folder, reference)
 
 
-def test_a_failing_arm_takes_no_other_down(cluster, tmp_path) -> None:
+def test_a_failing_arm_affects_no_other(cluster, tmp_path) -> None:
     plan = load("ablation_offsets", "smoke", SHORT, [0], ["zero", "token", "axial"])
     runs = folders(plan, tmp_path)
     runs["token"].freeze(plan.runs[1].config)
@@ -280,7 +280,7 @@ def test_code_that_is_edited_after_a_launch_does_not_reach_its_jobs(cluster, tmp
     (job,) = cluster.run("squeue", "--noheader", "--format=%i").split()
     cluster.run("scontrol", "release", job)
     wait(folder.finished, lambda: folder.log.read_text())
-    (snapshot,) = (tmp_path / "runs" / "slurm" / "code").iterdir()
+    (snapshot,) = (tmp_path / "runs" / "code").iterdir()
     assert (snapshot / "experiments" / "training" / "loop.py").read_text() == (
         ROOT / "experiments" / "training" / "loop.py"
     ).read_text()
@@ -291,11 +291,11 @@ def test_code_that_is_edited_after_a_launch_does_not_reach_its_jobs(cluster, tmp
 
 def test_the_price_is_measured_where_the_runs_will_be(cluster, tmp_path) -> None:
     run = command_line(tmp_path, "seeds=[0]", "arms=[zero]")
-    found = json.loads(run("price=ablation_offsets", "--slurm", "--json"))
-    assert found["hours"] > 0 and found["runs"] == found["left"] == 1
+    price = json.loads(run("price=ablation_offsets", "--slurm", "--json"))
+    assert price["hours"] > 0 and price["runs"] == price["left"] == 1
     wait(lambda: not cluster.run("squeue", "--noheader"), lambda: "a probe is still in the queue")
-    assert json.loads(run("price=ablation_offsets", "--slurm", "--json")) == found, "what is known is not timed again"
-    assert f"1 runs: {found['hours']:.2g} device-hours" in run("sweep=ablation_offsets", "--slurm", "--watch")
+    assert json.loads(run("price=ablation_offsets", "--slurm", "--json")) == price, "a known set-up is not timed again"
+    assert f"1 runs: {price['hours']:.2g} device-hours" in run("sweep=ablation_offsets", "--slurm", "--watch")
     assert "1 done used" in run("status=ablation_offsets")
 
 

@@ -17,7 +17,7 @@ def plan() -> Plan:
 
 @pytest.fixture
 def slurm(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
-    """A made-up Slurm on the PATH, with a partition of two days and one of half an hour."""
+    """A stand-in for Slurm on the PATH, with partitions of two days and of half an hour."""
     fake = FakeSlurm(tmp_path_factory.mktemp("slurm") / "fake")
     monkeypatch.setenv("PATH", f"{fake.bin}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)

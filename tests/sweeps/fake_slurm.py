@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Slurm's programs, made up: a JSON file is the cluster. Installed under each program's name on a PATH of its own.
+"""A stand-in for Slurm's programs, whose cluster is a JSON file. Installed under each program's name on a PATH.
 
-Decisions of ours are tested against it; that Slurm behaves so is what tests/slurm finds out.
+Our own decisions are tested against it; tests/slurm tests that a real Slurm behaves this way.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "PREEMPTED", "NODE_FAIL"
 
 
 class FakeSlurm:
-    """The cluster as a test sees and changes it."""
+    """The cluster, for a test to read and change."""
 
     def __init__(self, folder: Path):
         self.bin, self.file = folder / "bin", folder / "cluster.json"
         self.bin.mkdir(parents=True)
         for program in PROGRAMS:
-            # with the interpreter's own path, so that nothing but these programs need be found
+            # with the path of the interpreter, so that PATH needs these programs only
             script = (
                 f'#!/bin/sh\nexec "{sys.executable}" -S "{Path(__file__).resolve()}" "{self.file}" {program} "$@"\n'
             )
@@ -68,7 +68,7 @@ class FakeSlurm:
         self.write(content)
 
     def forget(self) -> None:
-        """What happens to ended jobs after some minutes, where there is no accounting."""
+        """Forgets ended jobs, as Slurm does after some minutes without accounting."""
         content = self.read()
         content["jobs"] = {n: j for n, j in content["jobs"].items() if j["state"] not in ENDED}
         self.write(content)
@@ -128,9 +128,9 @@ def squeue(content: dict[str, Any], *words: str) -> int:
 def sacct(content: dict[str, Any], *words: str) -> int:
     if not content["accounting"]:
         return refuse("Slurm accounting storage is disabled")
-    wanted = next(word for word in words if word.startswith("--jobs=")).partition("=")[2].split(",")
+    listed = next(word for word in words if word.startswith("--jobs=")).partition("=")[2].split(",")
     for number, job in content["jobs"].items():
-        if number.partition("_")[0] in wanted:
+        if number.partition("_")[0] in listed:
             print(f"{number}|{job['state']}|1:0|{job['name']}")
     return 0
 
@@ -154,8 +154,8 @@ def scancel(content: dict[str, Any], *words: str) -> int:
     return 0
 
 
-def refuse(said: str) -> int:
-    print(f"sbatch: error: {said}", file=sys.stderr)
+def refuse(message: str) -> int:
+    print(f"sbatch: error: {message}", file=sys.stderr)
     return 1
 
 

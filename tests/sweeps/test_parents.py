@@ -55,7 +55,7 @@ def test_runs_of_a_plan_are_what_resolving_each_of_them_gives(write_sweep):
 
 
 @pytest.mark.parametrize(
-    ("arms", "says"),
+    ("arms", "message"),
     [
         ("small: , big: {start_from: smal}", "arm 'big': start_from: unknown arm 'smal'; did you mean 'small'?"),
         ("small: , big: {start_form: small}", "unknown key 'start_form'; did you mean 'start_from'?"),
@@ -70,14 +70,14 @@ def test_runs_of_a_plan_are_what_resolving_each_of_them_gives(write_sweep):
         ("small: , big: {start_from: small, model: t}", "has model.name=t, but 'small', whose weights it starts from"),
     ],
 )
-def test_a_sweep_file_that_cannot_be_is_refused_in_one_line(write_sweep, arms, says):
+def test_a_sweep_file_with_contradictions_is_refused_in_one_line(write_sweep, arms, message):
     write_sweep(arms)
     with pytest.raises(ConfigError) as refused:
         load("grown", "smoke")
-    assert says in str(refused.value) and "\n" not in str(refused.value)
+    assert message in str(refused.value) and "\n" not in str(refused.value)
 
 
-def test_arms_without_what_they_start_from_are_refused(write_sweep):
+def test_arms_without_their_parents_are_refused(write_sweep):
     write_sweep("small: , other: , 384: {start_from: other}")
     with pytest.raises(ConfigError, match="'384' starts from 'other', so 'other' must be among them"):
         load("grown", "smoke", arms=["small", 384])
@@ -116,24 +116,24 @@ def test_a_failed_parent_keeps_its_children_from_starting_until_it_is_done(write
         ids["grown"]: f"waits for {ids['small']}, which failed",
         ids["late"]: f"waits for {ids['grown']}, which waits itself",
     }
-    found = states(plan, tmp_path)
-    assert {arm: state for arm, (state, _) in found.items()} == {
+    shown = states(plan, tmp_path)
+    assert {arm: state for arm, (state, _) in shown.items()} == {
         "small": FAILED, "grown": CANCELLED, "late": CANCELLED, "lone": DONE
     }  # fmt: skip
-    assert f"its parent {ids['small']} failed" in found["grown"][1] and "the next launch" in found["grown"][1]
+    assert f"its parent {ids['small']} failed" in shown["grown"][1] and "the next launch" in shown["grown"][1]
     (parent.path / "metrics.jsonl").rmdir()
     collected = collect(plan.as_dict(), tmp_path)
     assert dict(zip(collected.runs["arm"], collected.runs["state"])) == {
-        arm: state for arm, (state, _) in found.items()
+        arm: state for arm, (state, _) in shown.items()
     }
     assert collected.warnings == []
 
     words = ["sweep=grown", "protocol=smoke", "seeds=[0]", *WORDS, f"runs_dir={tmp_path}"]
     capsys.readouterr()
     assert command_line.main(words) == 1
-    said = capsys.readouterr()
-    assert f"{ids['grown']} waits for {ids['small']}, which failed; the next launch starts it" in said.err
-    assert f"waits   late         seed 0  waits for {ids['grown']}, which waits itself" in said.out
+    printed = capsys.readouterr()
+    assert f"{ids['grown']} waits for {ids['small']}, which failed; the next launch starts it" in printed.err
+    assert f"waits   late         seed 0  waits for {ids['grown']}, which waits itself" in printed.out
     assert command_line.main([*words, "--retry-failed"]) == 0
     assert {state for state, _ in states(plan, tmp_path).values()} == {DONE}
 
@@ -151,7 +151,7 @@ def test_a_child_waits_for_a_parent_that_is_run_elsewhere(write_sweep, tmp_path)
     assert not child.log.exists()
 
 
-def test_a_child_is_started_when_its_parent_gets_done_elsewhere_meanwhile(write_sweep, tmp_path):
+def test_a_child_is_started_once_its_parent_is_done_elsewhere(write_sweep, tmp_path):
     write_sweep("small: , grown: {start_from: small}, lone: {model.fusion: mean}")
     plan = load("grown", "smoke", TINY, [0])
     runs = {run.arm: run for run in plan.runs}

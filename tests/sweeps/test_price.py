@@ -1,4 +1,4 @@
-"""Prices of sweeps: arithmetic on rates that are given, and one real probe."""
+"""Prices of sweeps: arithmetic on given rates, and a real probe."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from sweeps.plan import load
 from sweeps.rates import PRICES
 from tests.sweeps.test_sweeps import TINY, WORDS
 
-# 100 steps of 8 images at 10 images/s are 80 s an epoch, an evaluation is 4 s
-FOUND = {
+# 100 steps of 8 images at 10 images/s are 80 s per epoch; an evaluation takes 4 s
+RATE = {
     "hardware": "CPU (test)",
     "train_images_per_s": 10.0,
     "eval_images_per_s": 32.0,
@@ -30,14 +30,14 @@ FOUND = {
 
 
 class Probe:
-    """Stands in for the real one: the rates it is told, and the configs it was asked for."""
+    """Stands in for the real probe: returns a given rate, and lists the configs it was called with."""
 
-    def __init__(self, **found):
-        self.found, self.asked = FOUND | found, []
+    def __init__(self, **rate):
+        self.rate, self.asked = RATE | rate, []
 
     def __call__(self, config):
         self.asked.append(config)
-        return self.found
+        return self.rate
 
 
 def smoke(arms=("zero", "axial"), seeds=(0,), **settings):
@@ -56,25 +56,49 @@ def finish(plan, runs_dir, arm, wall_s, devices=1):
     ("epochs", "eval_every", "seconds"),
     [(3, 1, 3 * 80 + 3 * 4), (3, 5, 3 * 80 + 4), (10, 3, 10 * 80 + 4 * 4), (9, 3, 9 * 80 + 3 * 4)],
 )
-def test_a_run_costs_its_epochs_and_its_evaluations_of_which_the_last_always_is(tmp_path, epochs, eval_every, seconds):
+def test_a_run_costs_its_epochs_and_evaluations_and_is_always_evaluated_at_the_end(
+    tmp_path, epochs, eval_every, seconds
+):
     plan = smoke(seeds=[0, 1], **{"train.epochs": epochs, "train.eval_every": eval_every})
-    found = price.estimate(plan, tmp_path, Probe())
-    assert [(arm.arm, arm.runs) for arm in found.arms] == [("zero", 2), ("axial", 2)]
-    assert [arm.each for arm in found.arms] == pytest.approx([seconds / 3600] * 2)
-    assert (found.runs, found.left) == (4, 4)
-    assert found.hours == found.left_hours == pytest.approx(4 * seconds / 3600)
+    cost = price.estimate(plan, tmp_path, Probe())
+    assert [(arm.arm, arm.runs) for arm in cost.arms] == [("zero", 2), ("axial", 2)]
+    assert [arm.each for arm in cost.arms] == pytest.approx([seconds / 3600] * 2)
+    assert (cost.runs, cost.left) == (4, 4)
+    assert cost.hours == cost.left_hours == pytest.approx(4 * seconds / 3600)
+
+
+def test_a_run_that_counts_steps_costs_its_steps_and_their_evaluations(tmp_path):
+    by_steps = {"train.steps": 250, "train.eval_every_steps": 100}
+    cost = price.estimate(smoke(**by_steps), tmp_path, Probe())
+    assert [arm.each for arm in cost.arms] == pytest.approx([(250 * 0.8 + 3 * 4) / 3600] * 2)
+    other = {"train.steps": 500, "train.eval_every_steps": 500, "train.schedule": "polynomial", "train.power": 2.0}
+    known = price.known(smoke(**other), tmp_path)
+    assert known.hours == pytest.approx(2 * (500 * 0.8 + 4) / 3600), "any schedule is as fast"
+
+
+def test_the_price_of_every_task_is_shown_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr("sweeps.sweep_file.SWEEPS", tmp_path)
+    (tmp_path / "transfer.yaml").write_text(
+        "recipes: {smoke: scenes}\nseeds: [0, 1]\nbaseline: a\narms: {a: {model.offsets: zero}, b: {tasks: []}}\n"
+        "downstream: {large: {smoke: scenes_256}}\n"
+    )
+    cost = price.estimate(load("transfer", "smoke"), tmp_path, Probe())
+    assert [(arm.arm, arm.task, arm.runs) for arm in cost.arms] == [
+        ("a", "token_labelling", 2), ("a", "large", 2), ("b", "token_labelling", 2)
+    ]  # fmt: skip
+    assert [line.split("  ")[0] for line in cost.table()[1:3]] == ["a, token_labelling", "a, large"]
 
 
 def test_devices_share_the_images_so_device_hours_follow_from_the_rate_of_one(tmp_path):
-    found = price.estimate(smoke(devices=2), tmp_path, Probe())
-    assert found.hours == pytest.approx(2 * 3 * 84 / 3600)
-    assert found.line() == "2 runs: 0.14 device-hours on 2 x CPU (test); 2 left: 0.14 h"
+    cost = price.estimate(smoke(devices=2), tmp_path, Probe())
+    assert cost.hours == pytest.approx(2 * 3 * 84 / 3600)
+    assert cost.line() == "2 runs: 0.14 device-hours on 2 x CPU (test); 2 left: 0.14 h"
     assert " GPU-hours on 2 x NVIDIA H100" in price.estimate(
         smoke(devices=2), tmp_path, Probe(hardware="NVIDIA H100"), "another machine"
     ).line()  # fmt: skip
 
 
-def test_what_was_used_is_set_beside_what_was_estimated(tmp_path):
+def test_used_hours_are_compared_with_the_estimate(tmp_path):
     plan = smoke(seeds=[0, 1])
     price.estimate(plan, tmp_path, Probe())
     finish(plan, tmp_path, "zero", wall_s=252)
@@ -84,23 +108,23 @@ def test_what_was_used_is_set_beside_what_was_estimated(tmp_path):
     other.freeze(plan.runs[2].config)
     other.set_state("interrupted", step=75, steps=300, cause="SIGTERM")
 
-    found = price.known(plan, tmp_path)
-    assert [(arm.done, arm.used, arm.ratio) for arm in found.arms] == [
+    cost = price.known(plan, tmp_path)
+    assert [(arm.done, arm.used, arm.ratio) for arm in cost.arms] == [
         (1, pytest.approx(0.07), pytest.approx(1)),
         (1, pytest.approx(0.14), pytest.approx(2)),
     ]
-    assert (found.left, found.ratio) == (2, pytest.approx(1.5))
-    assert found.left_hours == pytest.approx(1.75 * 0.07), "a started run is left in part"
-    assert "2 left: 0.12 h; 2 done used 0.21 h, 1.50 x the estimate" in found.line()
+    assert (cost.left, cost.ratio) == (2, pytest.approx(1.5))
+    assert cost.left_hours == pytest.approx(1.75 * 0.07), "a started run is left in part"
+    assert "2 left: 0.12 h; 2 done used 0.21 h, 1.50 x the estimate" in cost.line()
 
 
-def test_each_set_up_is_measured_once_and_then_known(tmp_path):
-    probe, said = Probe(), []
+def test_each_set_up_is_measured_once(tmp_path):
+    probe, lines = Probe(), []
     plan = smoke(seeds=[0, 1, 2])
     assert price.known(plan, tmp_path) is None
-    first = price.estimate(plan, tmp_path, probe, say=said.append)
+    first = price.estimate(plan, tmp_path, probe, say=lines.append)
     assert [config.model.offsets for config in probe.asked] == ["zero", "axial"]
-    assert said == [
+    assert lines == [
         f"measuring {n} of 2: {arm}, nano at 160 x 160 px, batch 8" for n, arm in ((1, "zero"), (2, "axial"))
     ]
 
@@ -130,7 +154,7 @@ def test_each_set_up_is_measured_once_and_then_known(tmp_path):
         ({"data.workers": 2}, 1),
     ],
 )
-def test_what_decides_speed_is_measured_anew_and_nothing_else(settings, measured):
+def test_only_settings_that_decide_speed_make_another_set_up(settings, measured):
     base, changed = (resolve("scenes", given) for given in ({}, settings))
     differ = rates.setup_of(base, "here") != rates.setup_of(changed, "here")
     assert differ == bool(measured)
@@ -146,9 +170,9 @@ def test_other_hardware_is_measured_on_its_own(tmp_path, monkeypatch):
     plan, here, there = smoke(), Probe(), Probe(train_images_per_s=20.0, hardware="NVIDIA H100")
     price.estimate(plan, tmp_path, here)
     assert price.known(plan, tmp_path, "slurm:gpu/h100") is None
-    found = price.estimate(plan, tmp_path, there, "slurm:gpu/h100")
-    assert found.hardware == ["NVIDIA H100"]
-    assert found.hours < price.known(plan, tmp_path).hours
+    cost = price.estimate(plan, tmp_path, there, "slurm:gpu/h100")
+    assert cost.hardware == ["NVIDIA H100"]
+    assert cost.hours < price.known(plan, tmp_path).hours
     assert (len(here.asked), len(there.asked)) == (2, 2)
     monkeypatch.setattr(rates, "processor", lambda: "CPU (another, 64 cores)")
     assert price.known(plan, tmp_path) is None
@@ -189,11 +213,11 @@ def test_a_damaged_file_is_measured_again(tmp_path, damage):
     assert price.known(plan, tmp_path) is not None
 
 
-def test_what_was_measured_before_a_probe_failed_is_kept(tmp_path):
+def test_rates_measured_before_a_probe_failed_are_kept(tmp_path):
     def measure(config):
         if config.model.offsets == "axial":
             raise RunFailed("the probe failed: out of GPU memory")
-        return FOUND
+        return RATE
 
     with pytest.raises(RunFailed, match="out of GPU memory"):
         price.estimate(smoke(), tmp_path, measure)
@@ -202,8 +226,8 @@ def test_what_was_measured_before_a_probe_failed_is_kept(tmp_path):
     assert [config.model.offsets for config in probe.asked] == ["axial"]
 
 
-def test_a_measure_that_answers_no_rate_is_refused(tmp_path):
-    with pytest.raises(RunFailed, match="should tell hardware, train_images_per_s"):
+def test_a_probe_without_a_rate_is_refused(tmp_path):
+    with pytest.raises(RunFailed, match="must give hardware, train_images_per_s"):
         price.estimate(smoke(), tmp_path, Probe(train_images_per_s=0.0))
     assert not (tmp_path / PRICES).exists()
 
@@ -219,7 +243,7 @@ def run(*words, **environment):
     )
 
 
-def test_a_real_probe_says_what_sweeps_cost_and_leaves_only_that(tmp_path):
+def test_a_real_probe_prices_a_sweep_and_leaves_only_the_rate(tmp_path):
     runs, temporary = tmp_path / "runs", tmp_path / "tmp"
     temporary.mkdir()
     words = ["ablation_offsets", "protocol=smoke", "seeds=[0]", "arms=zero", *WORDS, "train.ema_decay=0.9"]
@@ -234,17 +258,17 @@ def test_a_real_probe_says_what_sweeps_cost_and_leaves_only_that(tmp_path):
     assert (document["runs"], document["left"]) == (1, 1)
     assert document["hours"] == document["arms"][0]["each"] > 0
     (entry,) = json.loads((runs / PRICES).read_text()).values()
-    found = entry["rate"]
-    assert found["train_images_per_s"] > 0 and found["eval_images_per_s"] > 0
-    assert (found["steps_per_epoch"], found["eval_images"]) == (2, 2)
-    assert found["steps_timed"] > 1
+    rate = entry["rate"]
+    assert rate["train_images_per_s"] > 0 and rate["eval_images_per_s"] > 0
+    assert (rate["steps_per_epoch"], rate["eval_images"]) == (2, 2)
+    assert rate["steps_timed"] > 1
     assert [path.name for path in runs.iterdir()] == [PRICES]
     assert not list(temporary.glob("atm-*"))
 
     known = run("run.py", f"sweep={words[0]}", *words[1:], "--dry-run", "--json")
     assert json.loads(known.stdout)["price"] == document
     table = run("run.py", f"price={words[0]}", *words[1:])
-    assert table.stderr == "", "what is known is not measured"
+    assert table.stderr == "", "known rates are not measured again"
     assert [line.split()[:2] for line in table.stdout.splitlines()] == [["arm", "runs"], ["zero", "1"], ["1", "runs:"]]
     assert run("run.py", f"sweep={words[0]}", *words[1:], "--dry-run").stdout.endswith(
         table.stdout.splitlines()[-1] + "\n"
@@ -253,8 +277,8 @@ def test_a_real_probe_says_what_sweeps_cost_and_leaves_only_that(tmp_path):
 
 def test_the_share_of_a_device_is_timed_without_the_others(tmp_path):
     config = resolve("scenes", {**TINY, "data.eval_images": 4, "devices": 2, "machine.batch_per_device": 2})
-    found = rates.probe_here(config)
-    assert (found["steps_per_epoch"], found["eval_images"]) == (2, 4), "of the whole batch and set"
+    rate = rates.probe_here(config)
+    assert (rate["steps_per_epoch"], rate["eval_images"]) == (2, 4), "of the whole batch and set"
 
 
 def test_a_probe_that_is_refused_says_why_in_one_line(tmp_path):
@@ -299,7 +323,7 @@ def test_an_interrupted_measurement_leaves_nothing(tmp_path, number, code):
 def test_pricing_never_imports_torch(tmp_path):
     code = (
         "import sys\nfrom pathlib import Path\nfrom sweeps import price\nfrom sweeps.plan import load\n"
-        f"price.estimate(load('ablation_offsets', 'smoke'), Path({str(tmp_path)!r}), lambda config: {FOUND!r})\n"
+        f"price.estimate(load('ablation_offsets', 'smoke'), Path({str(tmp_path)!r}), lambda config: {RATE!r})\n"
         "assert not {'torch', 'timm', 'atm'} & set(sys.modules)"
     )
     done = run("-c", code)

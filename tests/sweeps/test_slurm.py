@@ -1,4 +1,4 @@
-"""What a launch on Slurm decides, against made-up programs; what Slurm itself does is tested in tests/slurm."""
+"""Decisions of a launch on Slurm, against a stand-in for Slurm's programs; tests/slurm tests with a real Slurm."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_one_array_is_submitted_once(plan, slurm, tmp_path):
     assert all(RunFolder(tmp_path / "runs" / run).config() for run in outcome.submitted)
 
 
-def test_every_job_is_handed_its_own_run(plan, slurm, tmp_path):
+def test_every_job_gets_its_own_run(plan, slurm, tmp_path):
     from submitit.core.utils import DelayedSubmission
 
     outcome = launch(plan, tmp_path / "runs", Cluster())
@@ -79,7 +79,7 @@ def test_runs_of_other_resources_are_arrays_of_their_own(slurm, tmp_path):
     assert ["0-1%2" in slurm.scripts[0], "0-4%5" in slurm.scripts[1]] == [True, True]
 
 
-def test_what_is_done_running_or_failed_is_left_alone(plan, slurm, tmp_path):
+def test_runs_that_are_done_running_or_failed_are_left_alone(plan, slurm, tmp_path):
     runs = [RunFolder(tmp_path / run.id) for run in plan.runs]
     for folder, run in zip(runs, plan.runs):
         folder.freeze(run.config)
@@ -102,7 +102,7 @@ def test_a_job_that_ended_before_its_run_is_followed_by_another(plan, slurm, tmp
 
 
 @pytest.mark.parametrize("end", ["FAILED", "OUT_OF_MEMORY"])
-def test_a_job_that_failed_without_a_word_is_tried_again_when_asked_to(plan, slurm, tmp_path, end):
+def test_a_job_that_failed_without_a_message_is_tried_again_when_asked_to(plan, slurm, tmp_path, end):
     launch(plan, tmp_path, Cluster())
     slurm.end("100_3", end)
     state, detail = states(plan, tmp_path)[0]["joint"]
@@ -139,17 +139,17 @@ def test_states_with_and_without_accounting(plan, slurm, tmp_path):
     attempts.started(runs["zero_mean"], "100_1", 1, "n")
     for accounting in (True, False):
         slurm.set(accounting=accounting)
-        found, complaint = states(plan, tmp_path)
+        shown, complaint = states(plan, tmp_path)
         assert complaint is None
-        assert found["zero"][0] == DONE
-        assert found["zero_mean"] == (RUNNING, "starting, job 100_1, 1:00:00 to its limit, preempted ×1")
-        assert found["token"][0] == INTERRUPTED and "NODE_FAIL" in found["token"][1]
-        assert found["joint"][0] == CANCELLED
-        assert found["axial"] == (QUEUED, "(Priority) job 100_4")
+        assert shown["zero"][0] == DONE
+        assert shown["zero_mean"] == (RUNNING, "starting, job 100_1, 1:00:00 to its limit, preempted ×1")
+        assert shown["token"][0] == INTERRUPTED and "NODE_FAIL" in shown["token"][1]
+        assert shown["joint"][0] == CANCELLED
+        assert shown["axial"] == (QUEUED, "(Priority) job 100_4")
     slurm.forget()
-    found, _ = states(plan, tmp_path)
-    assert found["zero"][0] == DONE and found["token"][0] == INTERRUPTED
-    assert found["joint"][0] == UNKNOWN and "job 100_3" in found["joint"][1]
+    shown, _ = states(plan, tmp_path)
+    assert shown["zero"][0] == DONE and shown["token"][0] == INTERRUPTED
+    assert shown["joint"][0] == UNKNOWN and "job 100_3" in shown["joint"][1]
 
 
 def test_status_asks_slurm_once_and_only_when_something_was_submitted(plan, slurm, tmp_path):
@@ -163,13 +163,13 @@ def test_status_asks_slurm_once_and_only_when_something_was_submitted(plan, slur
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
 
 
-def test_status_without_a_slurm_that_answers_says_so_and_goes_on(plan, slurm, tmp_path):
+def test_status_reports_that_slurm_does_not_answer_and_continues(plan, slurm, tmp_path):
     launch(plan, tmp_path, Cluster())
     finish(RunFolder(tmp_path / plan.runs[0].id))
     slurm.set(away=True)
-    found, complaint = states(plan, tmp_path)
+    shown, complaint = states(plan, tmp_path)
     assert "Unable to contact slurm controller" in complaint
-    assert found["zero"][0] == DONE and found["token"] == (UNKNOWN, "job 100_2: Slurm does not answer")
+    assert shown["zero"][0] == DONE and shown["token"] == (UNKNOWN, "job 100_2: Slurm does not answer")
     with pytest.raises(SuiteError, match="does not answer"):
         launch(plan, tmp_path, Cluster())
 
@@ -185,7 +185,7 @@ def test_a_launch_that_died_after_sbatch_is_found_again(plan, slurm, tmp_path):
 
 
 def test_a_job_that_was_never_given_its_call_is_replaced(plan, slurm, tmp_path):
-    """As when sbatch accepted it and submitit was killed before it heard so."""
+    """As if sbatch accepted the job and submitit was killed before it read the answer."""
     launch(plan, tmp_path, Cluster())
     (record,) = (tmp_path / "slurm").glob("*/submission.json")
     content = json.loads(record.read_text())
@@ -274,7 +274,7 @@ def test_probes_are_as_many_at_a_time_as_asked_for_and_a_failed_one_costs_no_oth
         monkeypatch.setattr(probes, name, 0.0)
 
     def play(seconds):
-        """What the jobs and the minutes between two looks would do: two tell a rate, one dies."""
+        """Does what jobs would do between two looks: two write a rate, one dies."""
         for number, run in zip((100, 102), (plan.runs[0], plan.runs[2])):
             (folder,) = (tmp_path / "slurm").glob("2*")
             rate = {
@@ -298,7 +298,7 @@ def test_probes_are_as_many_at_a_time_as_asked_for_and_a_failed_one_costs_no_oth
         ["afterany:101"],
     ]
     kept = json.loads((tmp_path / "prices.json").read_text())
-    assert len(kept) == 2, "what was measured is kept"
+    assert len(kept) == 2, "measured rates are kept"
 
 
 def test_a_queued_run_is_not_started_in_the_foreground(slurm, tmp_path):
@@ -317,7 +317,7 @@ def test_a_launch_that_died_before_sbatch_is_done_again(plan, slurm, tmp_path):
     assert len(launch(plan, tmp_path, Cluster()).submitted) == 7
 
 
-def test_what_was_submitted_before_slurm_refused_stays(plan, slurm, tmp_path):
+def test_runs_submitted_before_slurm_refused_stay_submitted(plan, slurm, tmp_path):
     slurm.set(max_array_size=3, refuse_after=1)
     first = launch(plan, tmp_path, Cluster())
     assert len(first.submitted) == 3 and first.problem
@@ -346,7 +346,7 @@ def test_a_launch_from_within_a_job_does_not_pass_that_jobs_variables_on(plan, s
     assert os.environ["WORLD_SIZE"] == "4"
 
 
-def test_cancel_takes_back_what_is_alive(plan, slurm, tmp_path):
+def test_cancel_cancels_live_jobs(plan, slurm, tmp_path):
     launch(plan, tmp_path, Cluster())
     slurm.end("100_0", "COMPLETED")
     assert list(cancel(plan, tmp_path, Cluster()).values()) == [f"100_{task}" for task in range(1, 7)]
@@ -355,7 +355,7 @@ def test_cancel_takes_back_what_is_alive(plan, slurm, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"slurm.partition": "gpus"}, "unknown partition 'gpus'; did you mean 'gpu'"),
         ({"slurm.partition": "short"}, "time_minutes=1440: partition short allows 30"),
@@ -368,8 +368,8 @@ def test_cancel_takes_back_what_is_alive(plan, slurm, tmp_path):
         ({"slurm.signal_seconds": 1200, "slurm.time_minutes": 20}, "must be less than slurm.time_minutes"),
     ],
 )
-def test_what_cannot_run_is_refused_before_anything_is_submitted(slurm, tmp_path, settings, said):
-    with pytest.raises(SuiteError, match=re.escape(said)) as refusal:
+def test_runs_that_would_fail_are_refused_before_anything_is_submitted(slurm, tmp_path, settings, message):
+    with pytest.raises(SuiteError, match=re.escape(message)) as refusal:
         launch(load("ablation_offsets", "smoke", SMALL | settings, [0]), tmp_path / "runs", Cluster())
     assert "\n" not in str(refusal.value) and refusal.value.exit_code == 2
     assert not slurm.scripts and not list((tmp_path / "runs").glob("scenes-*"))
@@ -412,12 +412,12 @@ def test_the_batch_script_is_the_golden_one(slurm, tmp_path):
     }
     plan = load("ablation_offsets", "smoke", settings, [0, 1])
     ((batch, text),) = scripts(plan, tmp_path / "runs", Cluster(), 4, False)
-    for found, name in (
+    for text_here, name in (
         (str(tmp_path), "TMP"),
         (sys.executable, "PYTHON"),
         (batch.name.rpartition(".")[0][-20:], "ID"),
     ):
-        text = text.replace(found, name)
+        text = text.replace(text_here, name)
     assert text == (Path(__file__).parent / "golden_batch.sh").read_text()
     assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
     assert not (tmp_path / "runs").exists(), "a dry run writes nothing"
@@ -449,15 +449,15 @@ def test_the_end_of_a_runs_log_is_shown_by_a_part_of_its_id(plan, slurm, tmp_pat
     launch(plan, tmp_path / "runs", Cluster())
     folder = RunFolder(tmp_path / "runs" / plan.runs[0].id)
     folder.log.write_text("".join(f"line {number}\n" for number in range(100)))
-    (said,) = (tmp_path / "runs" / "slurm").glob("2*")
-    (said / "100_0_0_log.err").write_text("srun: error: a word of Slurm's\n")
+    (submission,) = (tmp_path / "runs" / "slurm").glob("2*")
+    (submission / "100_0_0_log.err").write_text("srun: error: a message of Slurm\n")
 
     def logs(name):
         command = [sys.executable, "run.py", f"logs={name}", f"runs_dir={tmp_path / 'runs'}"]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
     shown = logs(folder.id[-8:]).stdout
-    assert "line 99" in shown and "line 10\n" not in shown and "a word of Slurm's" in shown
+    assert "line 99" in shown and "line 10\n" not in shown and "a message of Slurm" in shown
     assert "is a part of 7 run ids" in logs("scenes").stderr
     assert "unknown run" in logs("nonsense").stderr
 

@@ -1,4 +1,4 @@
-"""The parts of a launch on Slurm by themselves: how runs are dealt out, what Slurm's words mean, what a job decides."""
+"""Parts of a launch on Slurm: how runs are distributed, how Slurm's output is read, what a job decides."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CODE = Path("/code")
 @pytest.mark.parametrize("max_parallel", [1, 2, 3, 5, 40])
 @pytest.mark.parametrize("sizes", [[4], [4, 4, 1], [2, 1], [1, 1, 1, 1]])
 def test_no_more_runs_than_asked_for_can_run_at_a_time(max_parallel, sizes):
-    """Plays the queue of a cluster without end: whatever may start does."""
+    """Simulates the queue of an endless cluster, where every job that may start does."""
     runs = load("ablation_offsets", "smoke", SMALL, list(range(3))).runs[: sum(sizes)]
     place = 0
     for number, size in enumerate(sizes):
@@ -92,23 +92,23 @@ def test_gpus_follow_the_processes_unless_they_are_set():
 
 
 @pytest.mark.parametrize(
-    ("number", "found", "why"),
+    ("signal_name", "circumstances", "cause"),
     [
         ("SIGUSR2", Situation(0, True, 10.0), attempts.PREEMPTED),
         ("SIGTERM", Situation(0, True, 10.0), attempts.PREEMPTED),
         ("SIGUSR2", Situation(0, False, 100.0), attempts.TIMED_OUT),
-        ("SIGUSR2", Situation(0, False, 5000.0), attempts.PREEMPTED),  # by whoever sends it without a word
-        ("SIGUSR2", None, attempts.TIMED_OUT),  # counted against the cap, so it cannot go on for ever
+        ("SIGUSR2", Situation(0, False, 5000.0), attempts.PREEMPTED),  # by somebody who sends it without notice
+        ("SIGUSR2", None, attempts.TIMED_OUT),  # counted towards the limit, so that it ends
         ("SIGTERM", Situation(0, False, 100.0), CANCELLED),
         ("SIGTERM", Situation(1, False, None), attempts.RESTARTED),
         ("SIGTERM", None, CANCELLED),
     ],
 )
-def test_why_a_job_is_asked_to_stop(number, found, why):
-    assert why_interrupted(number, found, restarts=0, signal_seconds=120) == why
+def test_why_a_job_is_asked_to_stop(signal_name, circumstances, cause):
+    assert why_interrupted(signal_name, circumstances, restarts=0, signal_seconds=120) == cause
 
 
-def test_attempts_are_counted_from_what_jobs_said(tmp_path):
+def test_attempts_are_counted_from_the_entries_of_jobs(tmp_path):
     folder = RunFolder(tmp_path)
     for restarts in range(3):
         attempts.started(folder, "7_1", restarts, "n")
@@ -147,18 +147,18 @@ def test_a_requeue_is_asked_for_until_the_controller_answers(plan, tmp_path, mon
 
 
 def test_a_snapshot_is_the_sources_and_their_commit(tmp_path):
-    one, again = (snapshot.take(tmp_path) for _ in range(2))
-    assert one == again and [path.name for path in (tmp_path / "code").iterdir()] == [one.name]
-    assert code_fingerprint("token_labelling", one) == code_fingerprint("token_labelling")
-    assert checkout(one) == checkout(ROOT)
+    first, again = (snapshot.take(tmp_path) for _ in range(2))
+    assert first == again and [path.name for path in (tmp_path / "code").iterdir()] == [first.name]
+    assert code_fingerprint("token_labelling", first) == code_fingerprint("token_labelling")
+    assert checkout(first) == checkout(ROOT)
     sources = [p.relative_to(ROOT) for p in (ROOT / "atm").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
-    assert sources and all((one / path).read_bytes() == (ROOT / path).read_bytes() for path in sources)
+    assert sources and all((first / path).read_bytes() == (ROOT / path).read_bytes() for path in sources)
     other = tmp_path / "other"
-    shutil.copytree(one, other)
+    shutil.copytree(first, other)
     edited = other / "experiments" / "training" / "loop.py"
     edited.chmod(0o644)
     edited.write_text("# edited\n")
-    assert snapshot.take(tmp_path, other) != one
+    assert snapshot.take(tmp_path, other) != first
 
 
 def test_times_of_slurm_in_minutes():
@@ -169,14 +169,14 @@ def test_tasks_that_sacct_names_in_one_row():
     assert _tasks("45") == ["45"] and _tasks("45_3") == ["45_3"]
     assert _tasks("45_[3-5,9%2]") == ["45_3", "45_4", "45_5", "45_9"]
     assert _tasks("45_[0-6:3]") == ["45_0", "45_3", "45_6"]
-    assert _tasks("45_[0,2-3,45...]") == ["45_0", "45_2", "45_3"], "what was cut off is left to squeue"
+    assert _tasks("45_[0,2-3,45...]") == ["45_0", "45_2", "45_3"], "tasks that were cut off are left to squeue"
 
 
-def test_a_strangers_line_break_in_a_job_name_is_survived():
+def test_a_line_break_in_the_name_of_a_job_is_tolerated():
     assert list(_queued("7|RUNNING|None|1:00|a\nb\n8_1|PENDING|Priority|1:00|c|d\n")) == ["7", "8_1"]
 
 
-def test_python_starts_deaf_to_the_signals_that_it_is_not_ready_for():
+def test_python_ignores_signals_until_it_handles_them():
     asked = "import signal; print(*map(int, map(signal.getsignal, (12, 15))))"
     done = subprocess.run([*shlex.split(batches.PYTHON), "-c", asked], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1", "1"], "SIG_IGN"

@@ -1,4 +1,4 @@
-"""Sweeps: plans from files, and real launches in which runs fail, die, are stopped and are started again."""
+"""Sweeps: plans from files, and real launches whose runs fail, are killed, stopped and started again."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_every_sweep_plans_every_arm_and_seed(name, protocol):
     assert plan.runs[0].arm in plan.labels and plan.baseline in plan.labels
 
 
-def test_what_the_command_line_changes_of_a_protocol_is_part_of_the_plan():
+def test_changes_of_a_protocol_on_the_command_line_are_part_of_the_plan():
     given = {"train.epochs": 1, "model": "t", "model.peg": False, "data.root": "/x", "machine.threads": 1}
     assert load("variants", "paper", given).as_dict()["changed"] == {"train.epochs": 1, "model.peg": False}
     assert load("variants", "paper").as_dict()["changed"] == {}
@@ -84,7 +84,7 @@ def test_arms_without_the_baseline_are_refused():
         load("ablation_offsets", "smoke", arms=["token", "axial"])
 
 
-def test_a_failing_run_takes_no_other_down_and_only_what_is_missing_is_run_again(tmp_path, capsys):
+def test_a_failing_run_affects_no_other_and_only_missing_runs_are_run_again(tmp_path, capsys):
     overrides = TINY | {"data.bad_image_tolerance": 0.5}
     plan = load("ablation_offsets", "smoke", overrides, [0], arms=["zero", "token", "axial"])
     runs = {run.arm: RunFolder(tmp_path / run.id) for run in plan.runs}
@@ -109,7 +109,7 @@ def test_a_failing_run_takes_no_other_down_and_only_what_is_missing_is_run_again
     assert len(retried.done) == 3
 
 
-def test_a_refused_run_says_why_and_is_tried_again_by_the_next_launch(tmp_path):
+def test_a_refused_run_names_the_cause_and_is_tried_again_by_the_next_launch(tmp_path):
     plan = load("ablation_offsets", "smoke", TINY, [0], arms=["zero"])
     folder = RunFolder(tmp_path / plan.runs[0].id)
     folder.freeze(plan.runs[0].config)
@@ -122,7 +122,7 @@ def test_a_refused_run_says_why_and_is_tried_again_by_the_next_launch(tmp_path):
     assert local.launch(plan, tmp_path).exit_code == 0
 
 
-def test_a_run_that_is_killed_is_said_to_have_died_and_is_resumed(tmp_path):
+def test_a_killed_run_is_reported_as_dead_and_resumed(tmp_path):
     plan = load("ablation_offsets", "smoke", TINY | {"train.epochs": 40}, [0], arms=["zero"])
     folder = RunFolder(tmp_path / plan.runs[0].id)
 
@@ -161,7 +161,7 @@ def test_ctrl_c_saves_every_run_and_the_same_command_goes_on(tmp_path):
     process.communicate(timeout=60)
     assert process.returncode == 130
     assert {state_of(folder)[0] for folder in folders} <= {INTERRUPTED, DONE}
-    assert all(state_of(folder)[2] > 0 for folder in folders), "how far they are is still known"
+    assert all(state_of(folder)[2] > 0 for folder in folders), "their progress is still known"
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert {state_of(folder)[0] for folder in folders} == {DONE}

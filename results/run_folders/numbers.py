@@ -1,0 +1,32 @@
+"""What counts as a number in files that anybody may have edited, and how many of its digits are reported."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+DIGITS = 6  # significant digits of every reported number
+RANGE = range(-(2**63), 2**63)
+
+
+def is_number(value: object) -> bool:
+    """Whether this is a finite number that a float can hold; a bool is no number."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def whole(value: object) -> int | None:
+    """The number without its fraction; None for anything but a number that 64 bits can hold."""
+    if not is_number(value):
+        return None
+    number = int(value)  # type: ignore[call-overload]
+    return number if number in RANGE else None
+
+
+def rounded(value: Any) -> Any:
+    """A float at DIGITS significant digits; anything else is returned unchanged."""
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

@@ -1,0 +1,226 @@
+"""Reads one run folder: which state the run is in, and its numbers only if it finished.
+
+Nothing here writes. A file that is torn, half-written or of another run is named and never counted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import run_format
+from results.run_folders.metrics_log import LoggedMetrics
+from results.run_folders.numbers import DIGITS, is_number, rounded, whole
+from run_format import DONE, NOT_RUN, RUNNING, UNREADABLE
+
+STARTED = (run_format.STATE, run_format.SUMMARY, run_format.METRICS)  # a run that started has at least one of these
+FILES = (*STARTED, run_format.PROVENANCE, run_format.CONFIG, run_format.EXAMPLES)  # all that is read of a run
+EXPECTED = (DONE, RUNNING, UNREADABLE)  # beside a summary, which is written a moment before the state turns to done
+REQUIRED = ("run", "seed", "protocol", "step", "metrics")  # without these a summary is no result
+
+
+@dataclass
+class RecordedRun:
+    """What a folder records of one run. ``summary`` is empty unless ``state`` is ``done``."""
+
+    run: str
+    state: str = NOT_RUN
+    cause: str = ""
+    progress: float | None = None
+    status: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    config: str = ""
+    log: LoggedMetrics | None = None
+    examples: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+    def facts(self) -> dict[str, Any]:
+        """What the tables say of the run, whichever arm it is planned for, in types that JSON has."""
+        summary, provenance = self.summary, self.provenance
+        packages, notes = provenance.get("packages"), summary.get("notes")
+        row = {
+            "state": self.state,
+            "cause": self.cause,
+            "progress": rounded(self.progress),
+            "task": _one_line(summary.get("task")),
+            "model": _model(summary.get("model")),
+            **{key: _number(summary.get(key)) for key in ("params_m", "flops_g", "wall_s", "images_per_s")},
+            "epochs": whole(summary.get("epochs")),
+            "step": whole(summary.get("step", self.status.get("step"))),
+            **{key: _one_line(summary.get(key)) for key in ("device", "finished")},
+            **{key: _one_line(provenance.get(key)) for key in ("commit", "code_fingerprint", "data_fingerprint")},
+            "dirty": _flag(provenance.get("dirty")),
+            "python": _one_line(provenance.get("python")),
+            "torch": _one_line(packages.get("torch")) if isinstance(packages, Mapping) else "",
+            "notes": "; ".join(map(_one_line, notes)) if isinstance(notes, list) else _one_line(notes),
+            "log_line": self.log.last_line if self.log else None,
+        }
+        curves = self._curves()  # may add a warning
+        return {"row": row, "curves": curves, "warnings": self.warnings, "examples": self.examples}
+
+    def _curves(self) -> list[dict[str, Any]]:
+        try:
+            return [
+                {"curve": name, **{key: rounded(value) for key, value in point.items() if key != "curve"}}
+                for name, points in (self.summary.get("curves") or {}).items()
+                for point in points
+            ]
+        except (AttributeError, TypeError):
+            self.warnings.append(f"{self.run}: its curves are not lists of points; left out")
+            return []
+
+
+def read_run(folder: str, seed: int, protocol: str, logs: Mapping[str, tuple[LoggedMetrics, list[str]]]) -> RecordedRun:
+    """The run in ``folder``, which is named by the run's id and planned with this seed and protocol.
+
+    ``logs`` holds its log, if there is any.
+    """
+    recorded = RecordedRun(os.path.basename(folder))
+    with suppress(OSError):
+        recorded.config = content_of(f"{folder}/{run_format.CONFIG}").decode("utf-8", errors="replace")
+    if not any(os.path.exists(f"{folder}/{name}") for name in STARTED):
+        return recorded  # there is no folder, or a launcher made it and nothing has started
+    recorded.status = _read_json(folder, run_format.STATE, recorded.warnings) or {}
+    recorded.state = str(recorded.status.get("state") or UNREADABLE)
+    recorded.cause = " ".join(str(recorded.status.get("cause") or "").split())
+    recorded.progress = _progress(recorded.status)
+    recorded.log, bad_lines = logs.get(recorded.run, (None, []))
+    recorded.warnings += bad_lines
+    if os.path.exists(f"{folder}/{run_format.SUMMARY}"):
+        _finish(recorded, folder, seed, protocol)
+    elif recorded.state == DONE:
+        _refuse(recorded, f"its state is done, but there is no {run_format.SUMMARY}")
+    elif recorded.state == UNREADABLE:
+        _refuse(recorded, f"no readable {run_format.STATE}")
+    return recorded
+
+
+def _finish(recorded: RecordedRun, folder: str, seed: int, protocol: str) -> None:
+    """Takes over the summary, or refuses the run with the reason why the summary is no result."""
+    summary = _read_json(folder, run_format.SUMMARY, recorded.warnings)
+    problem = _problem(summary, recorded.run, seed, protocol) or _untraceable(recorded, folder)
+    if not problem and summary is not None and (contradiction := _contradiction(summary, recorded.log)):
+        if summary.get("images_per_s") == 0:
+            recorded.warnings.append(
+                f"{recorded.run}: {contradiction}; it was judged again after it was interrupted, and counts"
+            )
+        else:
+            problem = contradiction
+    if problem or summary is None:
+        _refuse(recorded, problem)
+        return
+    if recorded.state not in EXPECTED:
+        recorded.warnings.append(
+            f"{recorded.run}: {run_format.STATE} says {recorded.state}, but {run_format.SUMMARY} is whole; counted"
+        )
+    recorded.state, recorded.cause, recorded.progress, recorded.summary = DONE, "", 1.0, summary
+    recorded.examples = os.path.isfile(f"{folder}/{run_format.EXAMPLES}")
+    if recorded.log is None or not len(recorded.log.steps):
+        recorded.warnings.append(f"{recorded.run}: no rows in {run_format.METRICS}; its learning curve is missing")
+
+
+def _refuse(recorded: RecordedRun, why: str) -> None:
+    recorded.state, recorded.cause, recorded.progress = UNREADABLE, why, None
+    recorded.warnings.append(f"{recorded.run}: {why}; not counted")
+
+
+def _problem(summary: dict[str, Any] | None, run: str, seed: int, protocol: str) -> str:
+    """Why a summary is no result of the planned run; empty where it is a result."""
+    name = run_format.SUMMARY
+    if summary is None:
+        return f"{name} cannot be read"
+    missing = [key for key in REQUIRED if summary.get(key) is None]
+    if missing:
+        return f"{name} lacks {', '.join(missing)}"
+    for key, planned in (("run", run), ("seed", seed), ("protocol", protocol)):
+        if summary[key] != planned:
+            return f"{name} is of another run: its {key} is {summary[key]!r}, planned was {planned!r}"
+    if whole(summary["step"]) is None:
+        return f"{name}: its step is {summary['step']!r}, not a number"
+    if not isinstance(summary["metrics"], dict) or not summary["metrics"]:
+        return f"{name} holds no metrics"
+    broken = [metric for metric, value in summary["metrics"].items() if not is_number(value)]
+    if broken:
+        return f"{name}: {broken[0]} is {summary['metrics'][broken[0]]!r}, not a finite number"
+    return ""
+
+
+def _untraceable(recorded: RecordedRun, folder: str) -> str:
+    """Reads the provenance; says what a folder with a good summary lacks for its numbers to be followed back."""
+    recorded.provenance = _read_json(folder, run_format.PROVENANCE, recorded.warnings) or {}
+    if not recorded.provenance:
+        return f"{run_format.PROVENANCE} is missing or cannot be read, so its code and data are unknown"
+    return "" if recorded.config else f"{run_format.CONFIG} is missing"
+
+
+def _contradiction(summary: Mapping[str, Any], log: LoggedMetrics | None) -> str:
+    """Where the log has another value than the summary; the engine writes both from one evaluation.
+
+    Only a run that was interrupted between the two is judged again, perhaps on another device, where sums are rounded
+    otherwise; no step was trained then, so its summary has no images per second.
+    """
+    step = whole(summary["step"])
+    rows = [] if log is None else (log.steps == step).nonzero()[0]
+    if log is None or not len(rows):
+        return ""
+    for position, name in enumerate(log.names):
+        if name in summary["metrics"]:
+            value = summary["metrics"][name]
+            for logged in log.values[rows, position].tolist():
+                if is_number(logged) and rounded(logged) != rounded(float(value)):
+                    logged_text = f"{run_format.METRICS} says {logged:.{DIGITS}g} at step {step}"
+                    return f"{run_format.SUMMARY}: {name} is {value}, but {logged_text}"
+    return ""
+
+
+def _progress(status: dict[str, Any]) -> float | None:
+    step, steps = status.get("step"), status.get("steps")
+    if is_number(step) and is_number(steps) and steps > 0:  # type: ignore[operator]
+        return min(1.0, max(0.0, float(step / steps)))  # type: ignore[operator]
+    return None
+
+
+def _read_json(folder: str, name: str, warnings: list[str]) -> dict[str, Any] | None:
+    where = f"{os.path.basename(folder)}/{name}"
+    try:
+        text = content_of(f"{folder}/{name}").decode("utf-8")
+        content = json.loads(text)
+        if "\\ud" in text.lower():  # half a surrogate pair is JSON, but no text
+            json.dumps(content, ensure_ascii=False).encode()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        warnings.append(f"{where}{line}: torn or not JSON")
+        return None
+    if not isinstance(content, dict):
+        warnings.append(f"{where}: expected keys and values")
+        return None
+    return content
+
+
+def content_of(path: str) -> bytes:
+    """Raises OSError."""
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
+
+
+def _number(value: Any) -> float | None:
+    return rounded(float(value)) if is_number(value) else None
+
+
+def _model(model: Any) -> str:
+    return _one_line((model.get("name") if isinstance(model, Mapping) else model) or "")
+
+
+def _one_line(text: Any) -> str:
+    return " ".join(str(text if text is not None else "").split())
+
+
+def _flag(value: Any) -> str:
+    return {True: "yes", False: "no"}.get(value, "") if isinstance(value, bool) else ""
