@@ -1,7 +1,7 @@
 """The run folders in ``run_folders/``: made up, small, and in every state that a report has to show.
 
-They are committed, with the plans they answer, so that a test reads what a sweep left behind and not what the code of
-the day would write. `python -m tests.reports.made_up` writes them anew.
+They are committed, with the plans they answer, so that tests read the files of a past sweep and not those that today's
+code would write. `python -m tests.reports.made_up` writes them anew.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PLANS = FOLDER / "plans.json"
 EPOCHS, STEPS = 6, 7506  # few epochs, but as many steps as 300 of ImageNet have in 6
 UNTOUCHED = {("variants", "l"), ("resolution_384", "224"), ("resolution_384", "384")}  # sweep, arm
 MISSING = {("variants", "s", 2), ("variants", "b", 1), ("variants", "b", 2), ("ablation_peg", "k2_nopeg", 0)}
-STATES = {  # sweep, arm, seed: what its folder says instead of a result
+STATES = {  # sweep, arm, seed: content of its state.json in place of a result
     ("ablation_peg", "k2_nopeg", 1): {"state": "failed", "cause": "non-finite loss at step 41"},
     ("ablation_peg", "k2_nopeg", 2): {"state": "running", "step": 3002, "steps": 7506, "epoch": 2, "epochs": 6},
     ("ablation_offsets", "joint", 2): {"state": "interrupted", "cause": "SIGTERM", "step": 10, "steps": 7506},
@@ -176,7 +176,7 @@ def collected_by_hand(plan: Mapping[str, Any], means: Mapping[tuple[str, str], f
 
 
 def _expected(sweep: str, arm: str, model: str) -> float:
-    """About what the papers print for an arm of this model."""
+    """Near the number that the papers print for an arm of this model."""
     spec = specification.of_sweep(sweep)
     for place in spec.arms[arm].published if arm in spec.arms else ():
         number = papers.number(place.source, place.table, place.row, spec.papers.metric)

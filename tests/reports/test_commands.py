@@ -1,4 +1,4 @@
-"""The command report= of several sweeps: what it gathers, what it leaves out, and how it says so."""
+"""The command report= of several sweeps: which results it shows, which it leaves out, and its messages."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def planned(tmp_path):
 
 @pytest.fixture
 def without_figures(monkeypatch):
-    """They take most of the time, and one test has them."""
+    """Figures take most of the time; one test has them."""
     monkeypatch.setattr(commands.compose, "page", partial(compose.page, figures=False))
 
 
@@ -54,7 +54,7 @@ def page_of(planned, tmp_path, capsys, **given):
     return tmp_path / "runs" / "reports" / "paper", *capsys.readouterr()
 
 
-def test_the_page_of_both_papers_has_what_runs_and_what_is_committed(planned, tmp_path, capsys):
+def test_the_page_of_both_papers_has_running_and_committed_results(planned, tmp_path, capsys):
     folder, out, err = page_of(planned, tmp_path, capsys)
     page = (folder / "report.md").read_text()
     titles = re.findall(r"^## (.*)$", page, re.M)

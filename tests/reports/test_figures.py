@@ -1,4 +1,4 @@
-"""Figures show what the runs say, with labels that do not overlap."""
+"""Figures show the numbers of the runs, with labels that do not overlap."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_bands_are_intervals_where_there_are_seeds_enough(values, band, words):
 
 
 def test_a_wide_interval_does_not_stretch_the_learning_curves(finished):
-    """Three seeds that differ much at first: their interval passes what the axis shows, the curves do not."""
+    """Three seeds that differ much at first: their interval exceeds the axis, their curves do not."""
     plan, _, collected = finished
     metrics = collected.metrics.copy()
     early = (metrics["arm"] == "axial") & (metrics["step"] == metrics["step"].min())
@@ -198,8 +198,8 @@ def test_a_forest_without_results_is_not_drawn_and_with_some_says_which(finished
     rows = tuple(replace(row, difference=None, references=()) for row in made.rows)
     assert forest.draw([replace(made, rows=rows)], made.spec.figures[0]) is None
     rows = (*made.rows[:2], replace(made.rows[2], difference=None), *rows[3:4])
-    said = [text.get_text() for text in forest.forest([forest.of_table(replace(made, rows=rows))]).axes[0].texts]
-    assert said == ["n = 3", "not run", "not run"]
+    texts = [text.get_text() for text in forest.forest([forest.of_table(replace(made, rows=rows))]).axes[0].texts]
+    assert texts == ["n = 3", "not run", "not run"]
 
 
 def published_models():
@@ -227,8 +227,8 @@ def test_circles_have_areas_as_the_parameters_and_ours_are_filled():
             c for c in circles if tuple(c.get_offsets()[0]) == place and c.get_sizes()[0] == pytest.approx(area)
         )
         assert (tuple(circle.get_facecolor()[0]) == (1, 1, 1, 1)) is not point.ours
-    said = {text.get_text() for text in axes.texts}
-    assert {"ATMNet-xT", "ATMNet-L", "xT, ours", "Swin", "ViP", "DeiT III"} <= said and "Swin-T" not in said
+    labels = {text.get_text() for text in axes.texts}
+    assert {"ATMNet-xT", "ATMNet-L", "xT, ours", "Swin", "ViP", "DeiT III"} <= labels and "Swin-T" not in labels
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def overlapping(canvas):
             texts += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
     boxes = [(text.get_text(), Box(*text.get_window_extent().extents)) for text in texts if text.get_text()]
     assert len(boxes) > 5
-    return [(a, b) for i, (a, one) in enumerate(boxes) for b, other in boxes[:i] if one.overlaps(other)]
+    return [(a, b) for i, (a, box) in enumerate(boxes) for b, before in boxes[:i] if box.overlaps(before)]
 
 
 def test_no_two_texts_overlap(finished, tmp_path):
@@ -309,7 +309,7 @@ def broken_examples(finished, folder, **changes):
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({}, "cannot be read"),
         ({"predictions": np.zeros((5, 3, 3), np.int8)}, "do not fit together"),
@@ -317,10 +317,10 @@ def broken_examples(finished, folder, **changes):
         ({"images": np.zeros((5, 128, 128, 3), np.uint8)}, "are of other scenes"),
     ],
 )
-def test_examples_that_cannot_be_shown_are_named_and_the_rest_is_drawn(finished, tmp_path, changes, says):
+def test_examples_that_cannot_be_shown_are_named_and_the_rest_is_drawn(finished, tmp_path, changes, message):
     drawings, problems = broken_examples(finished, tmp_path / "runs", **changes)
     assert [drawing.name for drawing in drawings] == ["learning_curves"]
-    assert len(problems) == 1 and problems[0].startswith("figure examples: ") and says in problems[0]
+    assert len(problems) == 1 and problems[0].startswith("figure examples: ") and message in problems[0]
 
 
 def test_the_optional_arm_may_be_missing_but_not_a_required_one(finished, tmp_path):
@@ -340,15 +340,15 @@ def test_the_optional_arm_may_be_missing_but_not_a_required_one(finished, tmp_pa
 
 
 @given(st.lists(st.floats(0, 300), min_size=1, max_size=12))
-def test_end_labels_keep_apart_and_in_order(wanted):
-    placed = _spread(sorted(wanted), 20, 0, 300)
+def test_end_labels_keep_apart_and_in_order(heights):
+    placed = _spread(sorted(heights), 20, 0, 300)
     assert all(b - a >= 20 - 1e-6 for a, b in pairwise(placed))
     assert placed[0] >= -1e-6 and placed[-1] <= 300 + 1e-6
 
 
 @given(st.floats(30, 250))
-def test_a_lone_end_label_is_at_its_line(wanted):
-    assert _spread([wanted], 20, 0, 300) == [wanted]
+def test_a_lone_end_label_is_at_its_line(height):
+    assert _spread([height], 20, 0, 300) == [height]
 
 
 points = st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 0.04))

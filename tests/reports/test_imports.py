@@ -47,9 +47,9 @@ from reports.content import compose
 from reports.formats import files, terminal
 plan = make_plan(seeds=(0,)); folder = Path({str(tmp_path)!r})
 make_runs(folder / "runs", plan)
-found = collect(plan, folder / "runs")
+collected = collect(plan, folder / "runs")
 spec = specification.of_sweep("ablation_offsets")
-results = compose.Results(spec, found, plan, folder / "runs")
+results = compose.Results(spec, collected, plan, folder / "runs")
 files.write(compose.page("paper", [results]), folder / "out")  # with every figure
 terminal.to_json(results.ablation())
 assert "matplotlib" in sys.modules

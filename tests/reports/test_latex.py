@@ -1,4 +1,4 @@
-"""What a report gives to LaTeX is set by a real one, with nothing but booktabs and graphicx, and says the same."""
+"""A report's LaTeX is typeset by a real LaTeX with booktabs and graphicx alone, and shows the same numbers."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def test_every_macro_stands_for_its_number_in_a_document(folder):
 def test_awkward_words_are_set_as_they_are(messy, write_report, tmp_path):
     plan, collected = messy
     write_report(collected, plan, tmp_path, mixed=True, figures=False)
-    said = (
+    expected = (
         "failed: 50% of $x 1$ & {A|B} <b> \\cmd #3"  # the raised and lowered signs behind it have no text of their own
     )
-    assert said in written(typeset(tmp_path, "table_alone").text)
+    assert expected in written(typeset(tmp_path, "table_alone").text)
     (tmp_path / "paper.tex").write_text(OWN % (r"\tiny\setlength{\tabcolsep}{0pt}\hspace*{-4cm}\input{table}"))
-    assert said in written(typeset(tmp_path, "paper", over=999).text)  # wider than an article, and that is all
+    assert expected in written(typeset(tmp_path, "paper", over=999).text)  # wider than an article, and that is all
 
 
 def alone(folder, columns, rows, group=1):

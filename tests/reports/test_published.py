@@ -1,4 +1,4 @@
-"""The papers' tables: every printed number is there, ours stand beneath the right ones, and what contradicts is marked."""
+"""The papers' tables: every printed number is shown, ours stand beneath the right rows, and contradictions are marked."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def with_zero(folder, values):
     """A sweep of ATMNet-T on the papers' protocol, of which only the arm without offsets has results."""
     plan = make_plan(protocol="paper", model="t")
     made = build(specification.of_sweep("ablation_offsets"), collect(plan, folder), plan).first
-    found = mean_interval(values) if values else None
-    rows = tuple(replace(row, values=values, interval=found) if row.arm == "zero" else row for row in made.rows)
+    interval = mean_interval(values) if values else None
+    rows = tuple(replace(row, values=values, interval=interval) if row.arm == "zero" else row for row in made.rows)
     return Reproduction(replace(made, rows=rows), folder)
 
 
@@ -123,11 +123,11 @@ def test_a_mean_that_rounds_to_the_printed_number_does_not_contradict_it(tmp_pat
     assert (cell.value.tone == "contradicts") is contradicts
 
 
-def test_of_several_reproductions_of_a_number_the_one_with_most_seeds_is_shown(tmp_path):
+def test_of_several_reproductions_that_with_most_seeds_is_shown(tmp_path):
     seeds = ({}, {0: 78.0}, {0: 79.1, 1: 79.2, 2: 79.6}, {0: 81.0, 1: 81.5})
-    found = [with_zero(tmp_path / str(number), values) for number, values in enumerate(seeds)]
-    for given in (found, found[::-1]):
-        cell = beneath_zero(*given)
+    reproductions = [with_zero(tmp_path / str(number), values) for number, values in enumerate(seeds)]
+    for ordered in (reproductions, reproductions[::-1]):
+        cell = beneath_zero(*ordered)
         assert cell.value.order == pytest.approx(79.3) and "n = 3" in text(cell.value)
 
 
@@ -158,7 +158,7 @@ def test_a_failed_run_is_named_until_another_seed_has_a_result(both_papers):
 
 
 @pytest.mark.parametrize("entry", papers.contradictions(), ids=lambda e: f"{e.source} {e.table} {e.rows[0]}")
-def test_what_contradicts_a_number_is_marked_where_it_stands(entry, sections):
+def test_contradicted_numbers_are_marked(entry, sections):
     name = next(n for n in TABLES if (entry.source, entry.table) == place_of(n))
     section = sections[name]
     letter = next(letter for letter, remark in section.remarks.items() if remark == remarks.sentence(entry))
@@ -197,10 +197,10 @@ def test_committed_results_are_linked_to_their_lines():
     label = "ablation_offsets-smoke"
     folder = archive.folder(label)
     collected = archive.read(folder)
-    found = compose.Results(
+    results = compose.Results(
         specification.of_sweep("ablation_offsets"), collected, archive.plan_of(collected), folder, label
     )
-    section = compose.page("ablation_offsets", [found], figures=False).sections[0]
+    section = compose.page("ablation_offsets", [results], figures=False).sections[0]
     lines = (folder / "metrics.csv").read_text().splitlines()
     finals = collected.finals("eval/token_accuracy").set_index("run")["value"]
     for run in section.runs:
@@ -217,7 +217,7 @@ def test_macros_are_names_that_latex_takes(sections):
     assert macros.macros(sections["aaai_table8"])["atmAaaiTableEightTwoImageNetTopOnePapers"] == "82.0"
 
 
-def test_a_column_that_is_not_there_or_not_one_is_refused():
+def test_a_missing_or_ambiguous_column_is_refused():
     table = PublishedTable("x", "x", "x", "AAAI", "Table 4", (Column("AP", "ap_box"),))
     with pytest.raises(SpecificationError, match=r"column 'AP': .* prints ap_box several times; which protocol\?"):
         published.section(table, [])
@@ -230,8 +230,8 @@ def test_a_column_that_is_not_there_or_not_one_is_refused():
 
 
 def rebuilt(both_papers, name, **changes):
-    """The results of one sweep with a changed plan, and all others."""
-    return [replace(one, plan={**one.plan, **changes}) if one.spec.name == name else one for one in both_papers]
+    """All results, those of one sweep with a changed plan."""
+    return [replace(each, plan={**each.plan, **changes}) if each.spec.name == name else each for each in both_papers]
 
 
 def test_runs_that_changed_the_protocol_are_not_the_papers(both_papers):
@@ -243,23 +243,26 @@ def test_runs_that_changed_the_protocol_are_not_the_papers(both_papers):
     assert any("another protocol than this table's (`paper`, changed)" in line for line in page.legend)
 
 
-def test_an_arm_that_only_shows_the_same_thing_stands_for_no_row(both_papers, sections):
+def test_an_arm_of_a_similar_model_stands_for_no_row(both_papers, sections):
     """The offsets sweep with model T has a token arm too, of another offset interval than v1's."""
     expected = ours(sections["v1_table7"], "④", "ImageNet, Top-1 (%)")
     arms = [
-        {**arm, "model": "t"} for one in both_papers if one.spec.name == "ablation_offsets" for arm in one.plan["arms"]
+        {**arm, "model": "t"}
+        for each in both_papers
+        if each.spec.name == "ablation_offsets"
+        for arm in each.plan["arms"]
     ]
     section = compose.page("v1_table7", rebuilt(both_papers, "ablation_offsets", arms=arms), figures=False).sections[0]
     assert ours(section, "④", "ImageNet, Top-1 (%)") == expected and all("-t-" in run for run in expected.runs)
 
 
-def test_what_cannot_be_shown_is_not_said_to_be_not_run(both_papers, tmp_path):
+def test_results_that_cannot_be_shown_are_left_out_and_not_called_not_run(both_papers, tmp_path):
     shutil.copytree(made_up.FOLDER, tmp_path / "runs")
     (odd,) = {
         run
-        for one in both_papers
-        if one.spec.name == "variants"
-        for run in one.collected.finals("eval_ema/top1")["run"]
+        for each in both_papers
+        if each.spec.name == "variants"
+        for run in each.collected.finals("eval_ema/top1")["run"]
         if "-xt-s0" in run
     }
     edit_json(tmp_path / "runs" / odd / "provenance.json", code_fingerprint="0dd")
@@ -273,14 +276,14 @@ def test_what_cannot_be_shown_is_not_said_to_be_not_run(both_papers, tmp_path):
     assert json.loads(terminal.page_json(page))["lead"] == list(page.left_out)
 
 
-def test_runs_of_different_code_beside_each_other_are_said_to_be(both_papers, tmp_path):
+def test_runs_of_different_data_beside_each_other_are_named(both_papers, tmp_path):
     shutil.copytree(made_up.FOLDER, tmp_path / "runs")
-    for one in both_papers:
-        if one.spec.name == "ablation_v1":
-            for run in one.collected.runs.query("arm == 'token_peg'")["run"]:
+    for each in both_papers:
+        if each.spec.name == "ablation_v1":
+            for run in each.collected.runs.query("arm == 'token_peg'")["run"]:
                 edit_json(tmp_path / "runs" / run / "provenance.json", data_fingerprint="0dd")
-    results = [one for one in made_up.results(tmp_path / "runs") if one.spec.name != "ablation_v1"]
-    alone = [one for one in made_up.results(tmp_path / "runs") if one.spec.name == "ablation_v1"]
+    results = [each for each in made_up.results(tmp_path / "runs") if each.spec.name != "ablation_v1"]
+    alone = [each for each in made_up.results(tmp_path / "runs") if each.spec.name == "ablation_v1"]
     assert compose.page("v1_table7", results, figures=False).sections[0].cautions == ()
     token = [{**entry} for entry in alone[0].plan["runs"] if entry["arm"] == "token_peg"]
     arms = [arm for arm in alone[0].plan["arms"] if arm["name"] == "token_peg"]

@@ -1,4 +1,4 @@
-"""The table holds our numbers, the papers' and the verdict, and says what is missing instead of hiding it."""
+"""The table holds our numbers, the papers' and the verdict, and names whatever is missing."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_another_protocol_compares_signs_and_says_so(finished):
 
 
 @pytest.mark.parametrize(
-    ("protocol", "model", "said"),
+    ("protocol", "model", "verdict"),
     [
         ("paper", "t", Verdict.CONTRADICTS),
         ("paper", "xt", Verdict.AGREES),
@@ -140,14 +140,14 @@ def test_another_protocol_compares_signs_and_says_so(finished):
         ("tiny", "t", Verdict.AGREES),
     ],
 )
-def test_sizes_count_on_the_papers_protocol_and_model_only(tmp_path, protocol, model, said):
+def test_sizes_count_on_the_papers_protocol_and_model_only(tmp_path, protocol, model, verdict):
     """+27 points against the papers' +2.7: of ATMNet-T a contradiction, of another model or protocol the same sign."""
     plan = make_plan(protocol=protocol, model=model)
     metric = specification.of_sweep("ablation_offsets").metric(protocol, {"name": ""}).metric
     make_runs(tmp_path, plan, metric=metric, examples=False)
     made = build(plan, tmp_path)
-    assert row(made, "axial").verdict is said
-    assert row(made, "axial").judged.same_protocol is (said is Verdict.CONTRADICTS)
+    assert row(made, "axial").verdict is verdict
+    assert row(made, "axial").judged.same_protocol is (verdict is Verdict.CONTRADICTS)
     assert ("another protocol" in " ".join(words.legend(made))) is (protocol != "paper")
 
 
@@ -184,7 +184,7 @@ def test_arms_the_plan_does_not_know_are_refused(tmp_path):
         build(make_plan(arms), tmp_path)
 
 
-def test_mixed_code_is_refused_unless_told(partial):
+def test_mixed_code_is_refused_unless_allowed(partial):
     plan, runs_dir = partial
     edit_json(runs_dir / run_id("axial", 1) / "provenance.json", code_fingerprint="0dd")
     with pytest.raises(MixedFingerprints):
@@ -199,7 +199,7 @@ def test_a_metric_that_no_run_has_is_refused_and_one_that_some_lack_is_named(par
     assert len(row(made, "axial").values) == 2
     assert made.warnings == (f"{run_id('axial', 1)}: finished without eval/token_accuracy; not counted",)
     with pytest.raises(specification.SpecificationError, match="unknown protocol 'paperr'; did you mean 'paper'"):
-        build({**without_tasks(plan), "protocol": "paperr"}, runs_dir)  # a plan with tasks names their metric
+        build({**without_tasks(plan), "protocol": "paperr"}, runs_dir)
 
 
 def test_no_run_has_the_metric(tmp_path):
@@ -220,7 +220,7 @@ def test_every_specification_loads_and_its_numbers_were_published(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"titel": "x"}, "unknown key 'titel'; did you mean 'title'"),
         ({"title": None}, "title missing"),
@@ -229,13 +229,13 @@ def test_every_specification_loads_and_its_numbers_were_published(tmp_path):
         ({"papers": {"protocol": "paper"}}, "papers: label, metric missing"),
     ],
 )
-def test_faults_of_a_specification_are_one_line(tmp_path, monkeypatch, change, says):
+def test_faults_of_a_specification_are_one_line(tmp_path, monkeypatch, change, message):
     content = yaml.safe_load((specification.SPECS / "ablation_peg.yaml").read_text())
     (tmp_path / "broken.yaml").write_text(yaml.safe_dump({**content, **change}, allow_unicode=True))
     monkeypatch.setattr(specification, "SPECS", tmp_path)
     with pytest.raises(specification.SpecificationError) as refused:
         specification.of_sweep("broken")
-    assert says in str(refused.value) and "\n" not in str(refused.value)
+    assert message in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_an_unknown_report_is_refused_with_the_nearest_name():
@@ -244,10 +244,10 @@ def test_an_unknown_report_is_refused_with_the_nearest_name():
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [(1.234, "+1.23"), (-1.234, "−1.23"), (0.0, "0.00"), (-0.001, "0.00"), (0.005, "+0.01")]
+    ("value", "written"), [(1.234, "+1.23"), (-1.234, "−1.23"), (0.0, "0.00"), (-0.001, "0.00"), (0.005, "+0.01")]
 )
-def test_signs(value, said):
-    assert signed(value, 2) == said
+def test_signs(value, written):
+    assert signed(value, 2) == written
 
 
 def test_arms_left_out_of_a_sweep_have_no_row_and_are_no_error(tmp_path):

@@ -140,9 +140,9 @@ def test_verdicts_of_all_tasks_are_one_family(table8):
     of_tasks = results(table8())
     alone = build(of_tasks.spec, *only_first(of_tasks)).first
     together = of_tasks.ablation().first
-    for one, of_several in zip(alone.rows, together.rows):
-        if not one.is_baseline:
-            assert of_several.judgement.p_holm > one.judgement.p_holm
+    for single, several in zip(alone.rows, together.rows):
+        if not single.is_baseline:
+            assert several.judgement.p_holm > single.judgement.p_holm
 
 
 def only_first(of_tasks):

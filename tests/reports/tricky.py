@@ -1,4 +1,4 @@
-"""A page of hand-made sections with everything that is hard to show: pairs of rows, hostile words, awkward paths."""
+"""A page of hand-made sections with everything that is difficult to show: pairs of rows, hostile words, awkward paths."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def verdicts(folder: Path) -> Section:
     runs = [run(folder, n, f"arm {n // 3}") for n in range(24)]
     rows = []
     for n, (tone, value) in enumerate(zip(TONES, values)):
-        mine = tuple(one.id for one in runs[3 * n : 3 * n + 3])
+        ids = tuple(run.id for run in runs[3 * n : 3 * n + 3])
         words: Line = ("failed: " + HOSTILE,)
         if value is not None:
             words = (Numeral(value, 2), " ± ", Numeral(0.5, 1), " (n = ", Numeral(3), ")")
-        shown = Cell(Shown(words), mine)
+        shown = Cell(Shown(words), ids)
         change: Line = (Numeral(value, 1, signed=True),) if value else ("–",)
-        more = Cell(Shown(change), (*mine, runs[0].id), ("a",) if n % 2 else ("a", "b"))
+        more = Cell(Shown(change), (*ids, runs[0].id), ("a",) if n % 2 else ("a", "b"))
         label = Cell(Text(f"Arm {'cab'[n % 3]}{n} {HOSTILE if n == 6 else ''}"))
         rows.append(((label, shown, more, Cell(Text(tone, tone=tone))),))
     return Section(
@@ -71,17 +71,17 @@ def verdicts(folder: Path) -> Section:
 
 
 def pairs(folder: Path) -> Section:
-    """The papers' rows with ours beneath, wider than any screen; one run is behind all of ours."""
-    one = run(folder, 99, "ours")
+    """The papers' rows with ours beneath, wider than any screen; all of ours have the same run."""
+    shared = run(folder, 99, "ours")
     groups = []
     for n, name in enumerate(("delta", "Alpha", "charlie", "bravo", "alpha 10", "alpha 9")):
         number = Shown((Numeral(n + 0.5, 1),), "waiting" if n == 3 else "")
         printed = Text("–") if n == 2 else Count(10.0 * (3 - n), 1)
         groups.append((
-            (Cell(Text(name)), *[Cell(printed)] * 12), (Cell(Text("ours")), *[Cell(number, (one.id,))] * 12),
+            (Cell(Text(name)), *[Cell(printed)] * 12), (Cell(Text("ours")), *[Cell(number, (shared.id,))] * 12),
         ))  # fmt: skip
     header = ("Model", *(f"A long column's name {n}" for n in range(12)))
-    return Section("table-1", "Papers, Table 1", grid=Grid(header, "l" + "r" * 12, tuple(groups)), runs=(one,))
+    return Section("table-1", "Papers, Table 1", grid=Grid(header, "l" + "r" * 12, tuple(groups)), runs=(shared,))
 
 
 def empty() -> Section:
