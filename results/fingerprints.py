@@ -1,4 +1,4 @@
-"""Runs of one table must be of one code and one data set; anything else is refused, or said on the page."""
+"""Runs of one table must be of one code and one data set; a mixture is refused, or stated on the page."""
 
 from __future__ import annotations
 
