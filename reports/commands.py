@@ -17,7 +17,7 @@ from reports.content.compose import Results
 from reports.content.page import Page
 from reports.formats import files, terminal
 from reports.formats.comparison import differences
-from reports.specification import SWEEP, Collection, PublishedTable, Specification, load, names, of_sweep
+from reports.specification import SWEEP, Collection, PublishedTable, Specification, names, of_sweep
 from results import archive
 from results.collect import Plan, collect
 from run_format import NOT_RUN
@@ -36,7 +36,7 @@ def report(name: str, given: dict[str, Any], options: argparse.Namespace, planne
     planned: a sweep's name and the words of the command line → its plan, the folder of its runs, and their states.
     A sweep that no specification describes has a report, too.
     """
-    spec = specification.default(name) if specification.is_default(name) else load(name)
+    spec = specification.find(name, planned=not options.check and "measured" not in given)
     if options.check:
         if given:
             raise ConfigError(f"--check compares the committed pages; {next(iter(given))} cannot change them")
@@ -77,7 +77,10 @@ def _sweep(
     if label is not None:
         results, out = _labelled(label, spec), PAGES / label
     else:
-        plan, runs_dir, states = planned(spec.sweep, given)
+        try:
+            plan, runs_dir, states = planned(spec.sweep, given)
+        except ConfigError as error:  # the sweeps alone would be named as what there is
+            raise specification.unknown_report(spec.name) or error from None
         results = Results(spec, collect(plan, runs_dir, states()), plan, runs_dir)
         out = runs_dir / "reports" / results.name
     page = compose.page(spec, [results], mixed=options.mixed)

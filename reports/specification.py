@@ -203,9 +203,20 @@ def load(name: str) -> Report:
     return KINDS[_kind(name)](name)
 
 
-def is_default(name: str) -> bool:
-    """Whether ``name`` is a sweep that no specification describes; its plan gives its report, see ``default``."""
-    return name not in (*names_in_folder(), COMPLEXITY) and name in _sweeps()
+def find(name: str, *, planned: bool) -> Report:
+    """The specification of a report; of a sweep without one, the default, which shows what the sweep's plan says.
+
+    planned: whether the sweep is going to be planned, which refuses a name that does not exist; otherwise its file in
+    ``sweeps/`` must exist. Raises SpecificationError for an unknown name.
+    """
+    has_file = name in (*names_in_folder(), COMPLEXITY)
+    return load(name) if has_file or not (planned or name in _sweeps()) else default(name)
+
+
+def unknown_report(name: str) -> SpecificationError | None:
+    """What to say of a name that belongs neither to a specification nor to a sweep of the checkout."""
+    known = sorted({*names_in_folder(), *_sweeps()})
+    return None if name in known else SpecificationError(unknown("report", name, known))
 
 
 def default(sweep: str) -> Specification:
@@ -224,7 +235,9 @@ def of_sweep(name: str) -> Specification:
 def _kind(name: str) -> str:
     if name == COMPLEXITY:
         raise SpecificationError(f"{COMPLEXITY} is a command of its own: python run.py {COMPLEXITY}")
-    kind = str(read_yaml(name, sorted({*names_in_folder(), *_sweeps()})).get("kind", SWEEP))
+    if error := unknown_report(name):
+        raise error
+    kind = str(read_yaml(name, names_in_folder()).get("kind", SWEEP))
     if kind not in KINDS:
         raise SpecificationError(f"report {name}: {unknown('kind', kind, KINDS)}")
     return kind

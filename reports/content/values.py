@@ -1,4 +1,4 @@
-"""What a table cell says, as a value. A value knows its numbers and words; only a format turns numbers into digits.
+"""The contents of table cells. A value holds its numbers and words; only a format turns numbers into digits.
 
 A value consists of lines of words and numerals. Formats set the lines side by side; a narrow terminal sets them below
 one another.
@@ -7,7 +7,6 @@ one another.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from results.papers import Number
 from results.statistics import Difference, Interval, Verdict
@@ -31,7 +30,10 @@ Line = tuple[str | Numeral, ...]
 class Value:
     """One cell's content."""
 
-    tone: str = ""  # a word that a style can be tied to
+    @property
+    def tone(self) -> str:
+        """A word that a style can be tied to."""
+        return ""
 
     @property
     def order(self) -> float | None:
@@ -62,7 +64,7 @@ class State(Value):
     """The state of runs that have no result yet."""
 
     words: str
-    tone: ClassVar[str] = WAITING  # type: ignore[misc]
+    tone = WAITING
 
     def lines(self) -> tuple[Line, ...]:
         shown = self.words
@@ -81,7 +83,7 @@ class Count(Value):
     agrees: bool | None = None
 
     @property
-    def tone(self) -> str:  # type: ignore[override]
+    def tone(self) -> str:
         return {True: "agrees", False: "differs", None: ""}[self.agrees]
 
     def lines(self) -> tuple[Line, ...]:
@@ -180,7 +182,7 @@ class Judged(Value):
     verdict: Verdict
 
     @property
-    def tone(self) -> str:  # type: ignore[override]
+    def tone(self) -> str:
         return "" if self.verdict is Verdict.NO_NUMBER else self.verdict.value
 
     def lines(self) -> tuple[Line, ...]:
@@ -191,20 +193,20 @@ class Judged(Value):
 class Reproduced(Value):
     """Our mean beneath a printed number: the mean, its difference to that number, and the verdict on it."""
 
-    measurement: SeedMean
+    mean: SeedMean
     to_printed: float | None
     verdict: Verdict
 
     @property
-    def tone(self) -> str:  # type: ignore[override]
+    def tone(self) -> str:
         return self.verdict.value
 
     def lines(self) -> tuple[Line, ...]:
-        first, (*seeds, last) = self.measurement.lines()
+        first, (*seeds, last) = self.mean.lines()
         end = f", {self.verdict.value}"
         if self.to_printed is None:
             return (first, (*seeds, f"{last}{end}"))
-        difference = Numeral(self.to_printed, self.measurement.decimals, signed=True)
+        difference = Numeral(self.to_printed, self.mean.decimals, signed=True)
         return (first, (*seeds, f"{last},"), ("Δ ", difference, end))
 
 

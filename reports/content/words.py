@@ -15,11 +15,6 @@ from run_format import DONE
 if TYPE_CHECKING:
     import pandas as pd
 
-CORRECTED = (
-    f"Excluded: the paired t-test's p is under {1 - LEVEL:.2g} after Holm's correction over this table's rows; the "
-    "intervals are not corrected, so one may leave 0 out and the verdict still be *within noise*."
-)
-
 
 def about(ablation: Ablation, date: str = "") -> str:
     """One paragraph: protocol, models, seeds, length, device, code and data, dates."""
@@ -148,20 +143,25 @@ def _protocol_lines(ablation: Ablation) -> Iterator[str]:
                 f"(`{table.protocol}`{', changed' if table.changed else ''}): the sizes "
                 "of the two columns cannot be compared, only the signs of the differences.**"
             )
+    family = "this table's rows and tasks" if ablation.several else "this table's rows"
+    corrected = (
+        f"Excluded: the paired t-test's p is under {1 - LEVEL:.2g} after Holm's correction over {family}; the "
+        "intervals are not corrected, so one may leave 0 out and the verdict still be *within noise*."
+    )
     with_papers = [table for table in ablation.tables if table.papers is not None]
     if any(table.is_papers_protocol for table in with_papers):
         yield (
             "Verdict: *agrees*: the papers' Δ, give or take its rounding, is not excluded, and 0 is. *within noise*: "
             "neither is excluded. *contradicts*: the papers' Δ is excluded. *not run*: no "
             "finished pair of runs yet. –: the papers give no difference. Where an arm's model is not the papers' "
-            f"model (in brackets), only the sign is compared. {CORRECTED}"
+            f"model (in brackets), only the sign is compared. {corrected}"
         )
     if not all(table.is_papers_protocol for table in with_papers):
         yield (
             "Verdict, by sign alone: *agrees*: 0 is excluded and our difference is on the papers' side. *within "
             "noise*: 0 is not excluded. *contradicts*: 0 is excluded and our difference is on the other side, or the "
             "papers' Δ is 0.0. *not run*: no finished pair of runs yet. –: the papers give no difference. "
-            f"{CORRECTED}"
+            f"{corrected}"
         )
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from errors import ConfigError
 from reports import commands, specification
 from reports.content import compose, published
 from reports.content.reproduction import Reproduction
@@ -256,8 +257,18 @@ def test_networks_of_others_are_never_taken_for_ours():
 
 
 def test_an_unknown_report_names_the_nearest_of_reports_and_sweeps(by_hand):
-    with pytest.raises(SpecificationError, match="did you mean 'mine'"):
-        commands.report("mime", {}, options(), None)
+    def refuse(*_):
+        raise ConfigError("unknown sweep")
+
+    for given in ({}, {"measured": "all"}):
+        with pytest.raises(SpecificationError, match="unknown report 'mime'; did you mean 'mine'"):
+            commands.report("mime", given, options(), refuse)
+    with pytest.raises(ConfigError, match="unknown sweep"):
+        commands.report("mine", {}, options(), refuse)  # the sweep exists, so something else is wrong
+
+
+def test_a_sweep_of_any_other_place_has_a_report_if_it_can_be_planned(by_hand):
+    assert (by_hand("elsewhere", "elsewhere") / "report.md").is_file()
 
 
 def test_the_papers_verdict_needs_their_protocol(table8):
