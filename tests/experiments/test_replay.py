@@ -149,6 +149,17 @@ def test_on_another_number_of_devices_nothing_can_be_compared(run, tmp_path):
     assert exit_code == 2 and "1 × 1" in message and "1 × 4" in message and len(message.splitlines()) == 1
 
 
+def test_two_devices_replay_together(tmp_path, settings):
+    folder = frozen(tmp_path / "runs", {**settings, "machine.devices": 2})
+    process = start(folder)
+    wait_for_step(folder, 8, process)
+    process.terminate()
+    process.wait()
+    assert resume(folder, edited_copy(tmp_path, *EQUAL), "--replay") == (0, "")
+    assert len(folder.read_json("provenance.json")["replays"]) == 1
+    assert "equal over steps" in folder.finished()["notes"][0]
+
+
 def test_the_same_code_and_a_run_without_checkpoints_have_nothing_to_replay(run, tmp_path, settings):
     assert finish(run, "--replay") == (0, "")
     fresh = frozen(tmp_path / "fresh", {**settings, "train.epochs": 2})
