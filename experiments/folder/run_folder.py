@@ -45,12 +45,15 @@ class RunFolder:
         """
         with refusing(self.path):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            if (self.path / "config.yaml").exists():
+            path, text = self.path / "config.yaml", write_yaml(_only(config.as_dict(), settings))
+            if path.exists():
+                if path.read_bytes() == text.encode():
+                    return
                 self._refuse_other(config)
                 if self.holder():
                     return
             try:
-                atomic_file.write(self.path / "config.yaml", write_yaml(_only(config.as_dict(), settings)))
+                atomic_file.write(path, text)
             except WriteError as error:
                 raise error.__cause__ or error from None
 

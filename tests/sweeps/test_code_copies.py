@@ -26,7 +26,7 @@ from tests.experiments.processes import assert_equal_runs
 from tests.sweeps.test_sweeps import TINY, WORDS
 
 LEFT_OUT = (".*", "runs", "tests", "docs", "__pycache__", "site.yaml", "pages", "published", "measured")
-SLOW = ["train.epochs=60"]  # long enough to be caught in the middle
+SLOW = ["train.epochs=40"]  # long enough to be caught in the middle
 COMPUTES = Path("experiments/tasks/network.py")
 
 
