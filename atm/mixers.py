@@ -51,7 +51,7 @@ def _active_token_mixer(dim: int, options: MixerOptions) -> ActiveTokenMixer:
 _active_token_mixer.takes_offsets = True
 
 MIXERS: dict[str, Callable[[int, MixerOptions], TokenMixer]] = {"atm": _active_token_mixer, "identity": IdentityMixer}
-"""Name -> callable that builds the mixer of one block from its width. ``MIXERS["mine"] = MyMixer`` adds an entry.
+"""Name -> callable that builds the mixer of one block from its width. ``MIXERS["my_mixer"] = MyMixer`` adds an entry.
 
 A callable whose attribute ``takes_offsets`` is True gets blocks that predict offsets; without it there are none.
 ``ATMNet`` initialises Linear and Conv2d layers of any mixer as its own; other parameters keep their initialisation.

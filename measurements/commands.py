@@ -60,7 +60,13 @@ def offsets(
     return 0
 
 
-def complexity(name: str, settings: dict[str, Any], options: argparse.Namespace, table: ModuleType) -> int:
+def complexity(
+    name: str,
+    settings: dict[str, Any],
+    options: argparse.Namespace,
+    table: ModuleType,
+    print_section: Callable[[Any], None],
+) -> int:
     """Counts parameters and FLOPs of every classification model and arm, beside those that the papers print.
 
     name: a variant of ATMNet, or ``timm/NAME`` for any other model of timm.
@@ -80,7 +86,7 @@ def complexity(name: str, settings: dict[str, Any], options: argparse.Namespace,
     if options.json:
         print(table.to_json(comparison))
     else:
-        table.show(comparison)
+        print_section(table.section(comparison))
     return 0
 
 

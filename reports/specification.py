@@ -12,20 +12,22 @@ import yaml
 from errors import SuiteError, unknown
 
 SPECS = Path(__file__).resolve().parent / "specs"
+SWEEPS = SPECS.parents[1] / "sweeps"  # a sweep without a specification has a report too
 FIGURES = ("accuracy_flops", "forest", "reach", "examples", "learning_curves")  # of a sweep
 PUBLISHED_FIGURES = ("circles",)  # of a published table
-COMPLEXITY = "complexity"  # the one specification that is no sweep's; reports.complexity reads it
+DEFAULT_FIGURES = ("accuracy_flops", "forest", "learning_curves")  # of a sweep without a specification
+COMPLEXITY = "complexity"  # specs/complexity.yaml lists models to count; content.complexity reads it
 SWEEP, PUBLISHED, OFFSETS, COLLECTION = "sweep", "published", "offsets", "collection"  # kinds of reports
 Made = TypeVar("Made")
 
 
 class SpecificationError(SuiteError):
-    """A report specification that is not there, or that names something unknown."""
+    """A report specification that does not exist, or that names something unknown."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What a protocol is judged by: the metric's name in summaries, its words, unit, decimals and chance level."""
+    """The metric that a task reports under one protocol: its name in summaries, label, unit, decimals, chance level."""
 
     metric: str
     label: str
@@ -36,21 +38,27 @@ class Metric:
 
 @dataclass(frozen=True)
 class Papers:
-    """Which protocol and metric of the papers stand beside ours."""
+    """Which protocol and metric of the papers stand beside ours.
+
+    head: the network's head that the papers print the metric for; training: their words for how it was trained, where
+    they print it for several schedules (``COCO, 1x``).
+    """
 
     protocol: str
     label: str
     metric: str
+    head: str = "classification"
+    training: str | None = None
 
 
 @dataclass(frozen=True)
 class Published:
-    """A place in the papers' tables; ``baseline`` is the row of the same table that their difference is to.
+    """A row of the papers' tables; ``baseline`` is the row of the same table that their difference is to.
 
-    against: the arm that plays that baseline here, where it is not the sweep's own; same_model: whether the arm is the
-    row's very model, so that sizes can be compared, or only shows the same thing.
-    flops_table, flops_row: where the FLOPs of its model are printed, where its own row does not say more than by how
-    much it increases them.
+    against: the arm of ours that stands for that baseline, where it is not the sweep's own; same_model: whether the arm
+    is the row's very model, so that sizes can be compared, or a model that shows the same effect.
+    flops_table, flops_row: where the FLOPs of its model are printed, if its own row prints only an increase.
+    task: the one task whose number the row prints; without it, the row counts for every task whose metric it prints.
     """
 
     source: str
@@ -61,6 +69,7 @@ class Published:
     same_model: bool = True
     flops_table: str | None = None
     flops_row: str | None = None
+    task: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,10 +80,10 @@ class Arm:
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure: its kind and the words and arms it takes.
+    """One figure: its kind, its words and its arms.
 
     circles: areas proportional to the parameters in place of markers; papers: with the papers' own points.
-    Of a published table: metric and protocol: what stands against FLOPs of which image size; highlight: families of
+    Of a published table: metric and protocol: what is drawn against FLOPs at which image size; highlight: families of
     models that stand out; bottom: where the axis begins.
     """
 
@@ -92,22 +101,45 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class TaskReport:
+    """How one task of a sweep is reported: its metric per protocol, and the papers' numbers beside it."""
+
+    protocols: dict[str, Metric] = field(default_factory=dict)
+    papers: Papers | None = None
+
+
+@dataclass(frozen=True)
 class Specification:
-    """A report of one sweep: its arms against its baseline."""
+    """A report of one sweep: its arms against its baseline.
+
+    protocols and papers are those of the sweep's own task; ``tasks`` has those of its downstream tasks, by name.
+    """
 
     name: str
     title: str
     question: str
     sweep: str
     protocols: dict[str, Metric]
-    papers: Papers
     arms: dict[str, Arm]
-    figures: tuple[Figure, ...] = field(default=())
+    papers: Papers | None = None
+    figures: tuple[Figure, ...] = ()
+    tasks: dict[str, TaskReport] = field(default_factory=dict)
 
-    def metric(self, protocol: str) -> Metric:
-        if protocol not in self.protocols:
-            raise SpecificationError(f"report {self.name}: {unknown('protocol', protocol, self.protocols)}")
-        return self.protocols[protocol]
+    def metric(self, protocol: str, task: Mapping[str, Any], *, downstream: bool = False) -> Metric:
+        """The metric of one of a plan's tasks; the plan's own where this specification names none.
+
+        Raises SpecificationError where neither does.
+        """
+        protocols = self.of_task(str(task["name"]), downstream=downstream).protocols
+        if protocol in protocols:
+            return protocols[protocol]
+        if task.get("metric"):
+            return Metric(**{key: task[key] for key in Metric.__dataclass_fields__ if key in task})
+        raise SpecificationError(f"report {self.name}: {unknown('protocol', protocol, protocols)}")
+
+    def of_task(self, task: str, *, downstream: bool) -> TaskReport:
+        own = TaskReport() if downstream else TaskReport(self.protocols, self.papers)
+        return self.tasks.get(task, own)
 
 
 @dataclass(frozen=True)
@@ -122,9 +154,9 @@ class Column:
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """A report of one of the papers' tables: every number in it, and ours beneath those that can be repeated.
+    """A report of one of the papers' tables: every number in it, and ours beneath those that can be reproduced.
 
-    models: of the rows that this suite is to repeat; a table without columns shows its figures alone.
+    models: those of the rows that this suite reproduces; a table without columns shows its figures alone.
     """
 
     name: str
@@ -139,7 +171,7 @@ class PublishedTable:
 
 @dataclass(frozen=True)
 class LearnedOffsets:
-    """A report of what has been measured of the offsets that the runs of some sweeps learned."""
+    """A report of the measured offsets that the runs of some sweeps learned."""
 
     name: str
     title: str
@@ -149,7 +181,7 @@ class LearnedOffsets:
 
 @dataclass(frozen=True)
 class Collection:
-    """Reports on one page, in order. differences: what the forest plot of all their differences is called."""
+    """Reports on one page, in order. differences: title of the forest plot of all their differences."""
 
     name: str
     title: str
@@ -167,12 +199,34 @@ def names(kind: str | None = None) -> list[str]:
 
 
 def load(name: str) -> Report:
-    """The specification ``specs/<name>.yaml``, of whatever kind it says it is."""
+    """The specification ``specs/<name>.yaml``, of the kind that it names."""
     return KINDS[_kind(name)](name)
 
 
+def find(name: str, *, planned: bool) -> Report:
+    """The specification of a report; of a sweep without one, the default, which shows what the sweep's plan says.
+
+    planned: whether the sweep is going to be planned, which refuses a name that does not exist; otherwise its file in
+    ``sweeps/`` must exist. Raises SpecificationError for an unknown name.
+    """
+    has_file = name in (*names_in_folder(), COMPLEXITY)
+    return load(name) if has_file or not (planned or name in _sweeps()) else default(name)
+
+
+def unknown_report(name: str) -> SpecificationError | None:
+    """What to say of a name that belongs neither to a specification nor to a sweep of the checkout."""
+    known = sorted({*names_in_folder(), *_sweeps()})
+    return None if name in known else SpecificationError(unknown("report", name, known))
+
+
+def default(sweep: str) -> Specification:
+    """The report of a sweep without a specification. Arms' labels and the tasks' metrics are those of its plan."""
+    figures = tuple(Figure(kind) for kind in DEFAULT_FIGURES)
+    return Specification(sweep, sweep, "", sweep, protocols={}, arms={}, figures=figures)
+
+
 def of_sweep(name: str) -> Specification:
-    """The report of a sweep. Raises SpecificationError for one of another kind."""
+    """The report of a sweep. Raises SpecificationError for a report of another kind."""
     if _kind(name) != SWEEP:
         raise SpecificationError(f"report {name} is not about one sweep; those that are: {', '.join(names(SWEEP))}")
     return _sweep(name)
@@ -181,6 +235,8 @@ def of_sweep(name: str) -> Specification:
 def _kind(name: str) -> str:
     if name == COMPLEXITY:
         raise SpecificationError(f"{COMPLEXITY} is a command of its own: python run.py {COMPLEXITY}")
+    if error := unknown_report(name):
+        raise error
     kind = str(read_yaml(name, names_in_folder()).get("kind", SWEEP))
     if kind not in KINDS:
         raise SpecificationError(f"report {name}: {unknown('kind', kind, KINDS)}")
@@ -189,36 +245,44 @@ def _kind(name: str) -> str:
 
 def _published(name: str) -> PublishedTable:
     content, where = _content(name), f"report {name}"
-    columns = tuple(_make(Column, column, f"{where}, columns") for column in content.get("columns") or [])
-    figures = tuple(_figure(value, where, PUBLISHED_FIGURES) for value in content.get("figures") or [])
-    content |= {"columns": columns, "figures": figures}
-    if "models" in content:
-        content["models"] = tuple(content["models"])
-    return _make(PublishedTable, content, where)
+    columns = [_make(Column, column, f"{where}, columns") for column in content.get("columns") or []]
+    figures = [_figure(value, where, PUBLISHED_FIGURES) for value in content.get("figures") or []]
+    return _make(PublishedTable, {**content, "columns": columns, "figures": figures}, where)
 
 
 def _collection(name: str) -> Collection:
-    content = _content(name)
-    for report in content.get("reports") or []:
+    made = _make(Collection, _content(name), f"report {name}")
+    for report in made.reports:
         if report not in names_in_folder():
             raise SpecificationError(f"report {name}: {unknown('report', report, names_in_folder())}")
-    return _make(Collection, {**content, "reports": tuple(content.get("reports") or ())}, f"report {name}")
+    return made
 
 
 def _offsets(name: str) -> LearnedOffsets:
-    content = _content(name)
-    return _make(LearnedOffsets, {**content, "sweeps": tuple(content.get("sweeps") or ())}, f"report {name}")
+    return _make(LearnedOffsets, _content(name), f"report {name}")
 
 
 def _sweep(name: str) -> Specification:
     content = _content(name)
     where = f"report {name}"
-    protocols = {key: _make(Metric, value, f"{where}, protocol {key}") for key, value in _section(content, "protocols")}
     arms = {key: _arm(value, f"{where}, arm {key}") for key, value in _section(content, "arms")}
-    figures = tuple(_figure(value, where) for value in content.get("figures") or [])
-    papers = _make(Papers, content.get("papers"), f"{where}, papers")
-    made = {"protocols": protocols, "arms": arms, "papers": papers, "figures": figures}
-    return _make(Specification, {**content, **made}, where)
+    figures = [_figure(value, where) for value in content.get("figures") or []]
+    tasks = {
+        key: _make(TaskReport, {**value, **_task_parts(value, f"{where}, task {key}")}, f"{where}, task {key}")
+        for key, value in _section(content, "tasks")
+    }
+    for key, arm in arms.items():
+        for place in arm.published:
+            if place.task is not None and place.task not in tasks:
+                raise SpecificationError(f"{where}, arm {key}: {unknown('task', place.task, tasks)}")
+    parts = {**_task_parts(content, where), "arms": arms, "figures": figures, "tasks": tasks}
+    return _make(Specification, {**content, **parts}, where)
+
+
+def _task_parts(content: Mapping[str, Any], where: str) -> dict[str, Any]:
+    protocols = {key: _make(Metric, value, f"{where}, protocol {key}") for key, value in _section(content, "protocols")}
+    papers = _make(Papers, content["papers"], f"{where}, papers") if content.get("papers") else None
+    return {"protocols": protocols, "papers": papers}
 
 
 def _content(name: str) -> dict[str, Any]:
@@ -231,8 +295,12 @@ def names_in_folder() -> list[str]:
     return sorted(path.stem for path in SPECS.glob("*.yaml") if path.stem != COMPLEXITY)
 
 
+def _sweeps() -> list[str]:
+    return sorted(path.stem for path in SWEEPS.glob("*.yaml"))
+
+
 def check_arms(spec: Specification, planned: list[str]) -> None:
-    """Refuses arms of the specification that the sweep does not have. The reverse is no error: they get a row."""
+    """Refuses arms of the specification that the sweep does not have. Arms that only the sweep has get a row."""
     named = set(spec.arms)
     named.update(p.against for arm in spec.arms.values() for p in arm.published if p.against)
     for arm in (*sorted(named), *(arm for figure in spec.figures for arm in (*figure.arms, *figure.required))):
@@ -259,19 +327,19 @@ def _section(content: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
 
 
 def _arm(content: Mapping[str, Any], where: str) -> Arm:
-    published = tuple(_make(Published, place, where) for place in content.get("published") or [])
+    published = [_make(Published, place, where) for place in content.get("published") or []]
     return _make(Arm, {**content, "published": published}, where)
 
 
 def _figure(content: Mapping[str, Any], where: str, kinds: tuple[str, ...] = FIGURES) -> Figure:
-    figure = _make(Figure, {key: tuple(v) if isinstance(v, list) else v for key, v in content.items()}, where)
+    figure = _make(Figure, content, where)
     if figure.kind not in kinds:
         raise SpecificationError(f"{where}: {unknown('figure', figure.kind, kinds)}")
     return figure
 
 
 def _make(cls: type[Made], content: Any, where: str) -> Made:
-    """A dataclass from a mapping; unknown and missing keys are named."""
+    """A dataclass from a mapping, lists as tuples; unknown and missing keys are named."""
     if not isinstance(content, Mapping):
         raise SpecificationError(f"{where}: expected keys and values")
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
@@ -282,12 +350,9 @@ def _make(cls: type[Made], content: Any, where: str) -> Made:
     missing = [key for key in required if content.get(key) is None]
     if missing:
         raise SpecificationError(f"{where}: {', '.join(missing)} missing")
-    return cls(**content)
+    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})
 
 
 KINDS: dict[str, Callable[[str], Report]] = {
-    SWEEP: _sweep,
-    PUBLISHED: _published,
-    OFFSETS: _offsets,
-    COLLECTION: _collection,
-}
+    SWEEP: _sweep, PUBLISHED: _published, OFFSETS: _offsets, COLLECTION: _collection,
+}  # fmt: skip

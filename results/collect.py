@@ -20,7 +20,7 @@ __all__ = ["METRIC_COLUMNS", "RUN_COLUMNS", "CollectError", "Collected", "Plan",
 
 States = Mapping[str, tuple[str, str]]  # run id → (state, cause)
 RUN_ID = re.compile(r".+-s\d+-[0-9a-f]{8}")
-ENDED = (DONE, UNREADABLE, FAILED, REFUSED)  # what a folder says of its run and no scheduler can know better
+ENDED = (DONE, UNREADABLE, FAILED, REFUSED)  # states in a folder that no scheduler can know better
 
 
 def collect(plan: Plan, runs_dir: Path, states: States | None = None) -> Collected:
@@ -40,7 +40,7 @@ def collect(plan: Plan, runs_dir: Path, states: States | None = None) -> Collect
         if run in facts and facts[run]["row"]["state"] not in ENDED:
             facts[run]["row"] |= {"state": state, "cause": cause}
     _cancel(facts, plan)
-    tasks = tasks_of(plan, (of_run["row"]["task"] for of_run in facts.values()))
+    tasks = tasks_of(plan, (recorded_facts["row"]["task"] for recorded_facts in facts.values()))
     rows, curves, logs = [], [], []
     models = {arm["name"]: arm.get("model") for arm in plan["arms"]}
     for entry in plan["runs"]:
@@ -53,9 +53,9 @@ def collect(plan: Plan, runs_dir: Path, states: States | None = None) -> Collect
         curves += [{**planned, **point, **planned} for point in facts[run]["curves"]]  # a point names no run
         log, finals = recorded.log(row_of[run]), recorded.finals[row_of[run]]
         logs.append(RunLog(**planned, protocol=plan["protocol"], log=log, finals=finals))
-    warnings = [warning for of_run in facts.values() for warning in of_run["warnings"]]
+    warnings = [warning for recorded_facts in facts.values() for warning in recorded_facts["warnings"]]
     warnings += lost + _foreign(paths)
-    examples = {run: runs_dir / run / run_format.EXAMPLES for run, of_run in facts.items() if of_run["examples"]}
+    examples = {run: runs_dir / run / run_format.EXAMPLES for run in facts if facts[run]["examples"]}
     return Collected(runs_table(rows), metrics_table(logs), _curves(curves), warnings, examples, tasks=tasks)
 
 

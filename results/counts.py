@@ -1,6 +1,6 @@
-"""What was counted on the models: parameters, FLOPs and architecture, in ``counted.csv``.
+"""Parameters, FLOPs and architecture as counted on the models, in ``counted.csv``.
 
-Counting needs torch; these numbers are kept so that reports, which never load it, can show them.
+Counting needs torch; the numbers are committed so that reports, which never load it, can show them.
 ``python run.py collect=complexity`` writes them again.
 """
 
@@ -30,7 +30,9 @@ def load() -> dict[tuple[str, int, str], float]:
     try:
         return {(row["label"], int(row["stage"]), row["metric"]): float(row["value"]) for row in rows}
     except (KeyError, TypeError, ValueError) as error:
-        raise CountsError(f"{COUNTED.name}: columns are {', '.join(COLUMNS)}, numbers are numbers: {error}") from None
+        raise CountsError(
+            f"{COUNTED.name}: needs columns {', '.join(COLUMNS)}, with numbers in stage and value: {error}"
+        ) from None
 
 
 def write(counts: Counts) -> Path:

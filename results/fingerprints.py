@@ -1,4 +1,4 @@
-"""Runs of one table must be of one code and one data set; anything else is refused, or said on the page."""
+"""Runs of one table must be of one code and one data set; a mixture is refused, or stated on the page."""
 
 from __future__ import annotations
 
@@ -18,10 +18,20 @@ class MixedFingerprints(SuiteError):
 
 
 def check(runs: pd.DataFrame, *, mixed: bool = False) -> list[str]:
-    """Sentences for the report about code and data that differ among the finished ``runs`` of one task.
+    """Sentences for the report about mixtures of code and data among the finished ``runs``.
 
-    Different tasks compute different things on different data, so they are not compared with each other.
     Raises MixedFingerprints where fingerprints differ and ``mixed`` is not set.
+    """
+    if not mixed and (refused := mixtures(runs, "would be averaged")):
+        raise MixedFingerprints(f"{refused[0]} Repeat the runs that differ, or average them all the same with --mixed")
+    return mixtures(runs, "are averaged here")
+
+
+def mixtures(runs: pd.DataFrame, relation: str) -> list[str]:
+    """A sentence for each kind of fingerprint that differs among the finished ``runs`` of one task.
+
+    relation: the verb of the sentence. Different tasks compute different things on different data, so the runs of one
+    task are not compared with those of another.
     """
     finished = runs[runs["state"] == DONE]
     several_tasks = finished["task"].nunique() > 1
@@ -32,10 +42,7 @@ def check(runs: pd.DataFrame, *, mixed: bool = False) -> list[str]:
             if len(groups) > 1:
                 listed = "; ".join(f"{fingerprint}: {_some(list(ids))}" for fingerprint, ids in groups.items())
                 of = f"of {task} with different {kind}" if several_tasks else f"of different {kind}"
-                sentences.append(f"Runs {of} are averaged here ({kind} fingerprint {listed}).")
-    if sentences and not mixed:
-        first = sentences[0].replace("are averaged here", "would be averaged")
-        raise MixedFingerprints(f"{first} Repeat the runs that differ, or average them all the same with --mixed")
+                sentences.append(f"Runs {of} {relation} ({kind} fingerprint {listed}).")
     return sentences
 
 

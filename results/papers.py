@@ -25,7 +25,7 @@ SOURCES = {
 
 
 class PublishedError(SuiteError):
-    """A published number that is not there, or a table of them that is not tidy."""
+    """A published number that does not exist, or a file of them that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Contradiction:
-    """Published numbers that something else contradicts. ``rows`` and ``metrics`` name the numbers, all of one head.
+    """Published numbers that contradict something. ``rows`` and ``metrics`` name the numbers, which have one head.
 
     kind: "misprint" (the number is wrong where it stands), "rounding" (not what the exact value rounds to),
     "editions" (the two versions of the paper differ), "text" (the prose states what the numbers do not give).
@@ -94,12 +94,12 @@ def _load() -> pd.DataFrame:
 
 
 def load() -> pd.DataFrame:
-    """Every published number: the CSV columns, ``value`` as a float, ``printed`` as the text it was, ``file``."""
+    """Every published number: the CSV's columns, ``value`` as a float, ``printed`` as the printed text, ``file``."""
     return _load().copy()
 
 
 def metrics(source: str, table: str, row: str, head: str = "classification") -> list[str]:
-    """Which metrics a row prints for a head."""
+    """The metrics that a row prints for a head."""
     frame = _load()
     chosen = (frame["source"] == source) & (frame["table"] == table) & (frame["row"] == row) & (frame["head"] == head)
     return list(frame[chosen]["metric"])
@@ -108,38 +108,38 @@ def metrics(source: str, table: str, row: str, head: str = "classification") -> 
 def number(
     source: str, table: str, row: str, metric: str, head: str = "classification", protocol: str | None = None
 ) -> Number:
-    """Looks one number up; ``protocol`` where a table prints the metric for several (1x and 3x MS).
+    """Looks up a number; give ``protocol`` where a table prints the metric for several (1x and 3x MS).
 
-    Raises PublishedError with the nearest valid name for whatever is not there.
+    Raises PublishedError, naming the nearest valid name, where there is no such number.
     """
-    found = _load()
+    matching = _load()
     place = [("source", source), ("table", table), ("row", row), ("head", head), ("metric", metric)]
-    for column, wanted in place if protocol is None else [*place, ("protocol", protocol)]:
-        narrowed = found[found[column] == wanted]
+    for column, name in place if protocol is None else [*place, ("protocol", protocol)]:
+        narrowed = matching[matching[column] == name]
         if narrowed.empty:
-            raise PublishedError(f"published numbers: {unknown(column, wanted, found[column].unique())}")
-        found = narrowed
-    if len(found) > 1:
-        protocols = "; ".join(found["protocol"])
+            raise PublishedError(f"published numbers: {unknown(column, name, matching[column].unique())}")
+        matching = narrowed
+    if len(matching) > 1:
+        protocols = "; ".join(matching["protocol"])
         raise PublishedError(f"published numbers: {source} {table} {row} {metric} needs its protocol ({protocols})")
-    return _number(found.iloc[0])
+    return _number(matching.iloc[0])
 
 
 def _number(row: Any) -> Number:
-    """One line of the published numbers."""
+    """The number on one line of the CSV files."""
     value = float(row["value"]) if row["printed"] else None
     place = (row["source"], row["table"], row["row"], row["model"])
     return Number(*place, value, row["printed"], row["unit"], row["note"], row["head"], row["protocol"], row["metric"])
 
 
 def numbers(source: str, table: str) -> list[Number]:
-    """Every number of one of a paper's tables, in the order of print."""
+    """Every number of one of a paper's tables, in printed order."""
     frame = _load()
-    found = frame[(frame["source"] == source) & (frame["table"] == table)]
-    if found.empty:
+    rows = frame[(frame["source"] == source) & (frame["table"] == table)]
+    if rows.empty:
         known = (frame["source"] + " " + frame["table"]).unique()
         raise PublishedError(f"published numbers: {unknown('table', f'{source} {table}', known)}")
-    return [_number(row) for row in found.to_dict("records")]
+    return [_number(row) for row in rows.to_dict("records")]
 
 
 @cache
@@ -159,7 +159,7 @@ def _contradictions() -> tuple[Contradiction, ...]:
 def contradictions(
     source: str | None = None, table: str | None = None, row: str | None = None
 ) -> tuple[Contradiction, ...]:
-    """What is known to contradict the numbers of a source, of one of its tables, or of one row there."""
+    """The known contradictions of a source's numbers, of those in one of its tables, or in one row of it."""
     return tuple(
         entry
         for entry in _contradictions()
@@ -168,7 +168,7 @@ def contradictions(
 
 
 def contradicting(number: Number) -> tuple[Contradiction, ...]:
-    """What is known to contradict one printed number."""
+    """The known contradictions of a printed number."""
     return tuple(
         entry
         for entry in contradictions(number.source, number.table, number.row)

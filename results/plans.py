@@ -1,8 +1,8 @@
-"""A sweep's plan in plain values: what the rooms that read results know of it.
+"""A sweep's plan in plain values, as the rooms that read results know it.
 
 ``sweep``, ``protocol``, ``baseline``; ``arms``: name, label, model, config; ``tasks``: name, experiment, metric, label,
 unit, decimals, chance, the sweep's own task first; ``runs``: run, arm, task, seed, parent. Plans made before sweeps had
-several tasks lack ``tasks`` and each run's ``task``: their one task is named by what their runs recorded.
+several tasks lack ``tasks`` and each run's ``task``: their only task has the name that their runs recorded.
 """
 
 from __future__ import annotations

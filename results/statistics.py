@@ -1,4 +1,4 @@
-"""Ablations are differences: paired by seed, with a t-interval, and a verdict beside the papers' difference.
+"""Differences between arms, paired by seed, with a t-interval and a verdict on the papers' difference.
 
 All values are in the metric's unit, differences and deviations in its points; seeds are the unit of repetition.
 """
@@ -14,11 +14,11 @@ from functools import cache
 
 LEVEL, POWER = 0.95, 0.8
 MARGIN = 0.5  # in points: a mean whose interval is wider to either side is too vague to agree with a printed number
-TOLERANCE = 1e-9  # in points: what float arithmetic may add to a difference of accuracies
+TOLERANCE = 1e-9  # in points: the error that float arithmetic may add to a difference of accuracies
 
 
 class Verdict(str, Enum):
-    """What our difference says about the papers'."""
+    """How our difference compares with the papers'."""
 
     AGREES = "agrees"
     WITHIN_NOISE = "within noise"
@@ -32,8 +32,8 @@ class Verdict(str, Enum):
 class Interval:
     """A mean over ``n`` seeds, their sample deviation (None of one value) and the t-interval of the mean.
 
-    No interval where there is one value only, or where all are the same: accuracies are counts of images, so that
-    happens by chance, and an interval of no width would claim certainty.
+    There is no interval of a single value or of equal values: accuracies are counts of images, so equal values happen
+    by chance, and an interval of no width would claim certainty.
     """
 
     mean: float
@@ -50,8 +50,8 @@ class Interval:
     def p_against(self, value: float, within: float = 0.0) -> float | None:
         """Two-sided p of the t-test that the true mean is ``value``; None where there is no interval.
 
-        within: the value is known only to lie so far around ``value`` (a printed number is rounded); the p is that of
-        the nearest one.
+        within: how far the exact value may lie from ``value`` (a printed number is rounded); the p is that of the
+        nearest possible value.
         """
         if self.low is None or self.sd is None:
             return None
@@ -63,7 +63,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference(Interval):
-    """The mean paired difference over the seeds both arms have; ``differences`` are the pairs', in seed order."""
+    """The mean paired difference over the seeds that both arms have; ``differences`` of the pairs in seed order."""
 
     seeds: tuple[int, ...]
     differences: tuple[float, ...]
@@ -76,7 +76,7 @@ class Difference(Interval):
 
 @dataclass(frozen=True)
 class Comparison:
-    """One row of a table: our number, and the papers' as far as they print one.
+    """One row of a table: our number, and the papers' number where they print one.
 
     ours: a Difference between arms, or the Interval of a mean that stands beside a printed mean.
     same_protocol: whether ours was made on the papers' own protocol and model, so that sizes can be compared.
@@ -91,7 +91,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a comparison says. p_holm: that our difference is 0; papers_p_holm: that it is the papers'."""
+    """The verdict on a comparison, with adjusted p-values of our difference being 0 and being the papers'."""
 
     verdict: Verdict
     p_holm: float | None = None
@@ -115,7 +115,7 @@ def paired_difference(
 
 
 def judge(comparisons: Sequence[Comparison]) -> list[Judgement]:
-    """Compares all rows of one table with the papers', in their order.
+    """Judges all rows of one table against the papers' numbers, in their order.
 
     A table is as many tests as it has rows, so its p-values are corrected together (Holm), those against 0 and those
     against the papers' numbers as one family each. "Excluded" below is an adjusted p under 1 - LEVEL.
@@ -124,11 +124,11 @@ def judge(comparisons: Sequence[Comparison]) -> list[Judgement]:
     the sign of a difference can be compared: which side of 0 ours is on, if 0 is excluded at all; means are not judged
     there.
     """
-    against_zero = holm([_p_against_zero(one) for one in comparisons])
-    against_papers = holm([_p_against_papers(one) for one in comparisons])
+    against_zero = holm([_p_against_zero(comparison) for comparison in comparisons])
+    against_papers = holm([_p_against_papers(comparison) for comparison in comparisons])
     return [
-        Judgement(_verdict(one, zero, papers), zero, papers)
-        for one, zero, papers in zip(comparisons, against_zero, against_papers)
+        Judgement(_verdict(comparison, zero, papers), zero, papers)
+        for comparison, zero, papers in zip(comparisons, against_zero, against_papers)
     ]
 
 
@@ -144,11 +144,12 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def pooled_sd(differences: Iterable[Difference]) -> float | None:
-    """One deviation of paired differences for all arms: of three seeds, an arm's own says little.
+    """The deviation of paired differences, estimated from all arms together: an arm's own, of three seeds, is poor.
 
-    The root of the variances' mean, weighted by their degrees of freedom; None where no arm has two pairs.
+    It is the root of the variances' mean, weighted by their degrees of freedom; None where no arm has two pairs.
     """
-    variances = [(one.n - 1, one.sd**2) for one in differences if one.sd]  # equal pairs say nothing of the spread
+    # equal pairs say nothing about the spread
+    variances = [(difference.n - 1, difference.sd**2) for difference in differences if difference.sd]
     freedom = sum(weight for weight, _ in variances)
     return math.sqrt(sum(weight * variance for weight, variance in variances) / freedom) if freedom else None
 
@@ -177,33 +178,36 @@ def _estimate(values: Sequence[float], level: float) -> tuple[float, float | Non
     return mean, mean - half, mean + half, n, sd
 
 
-def _p_against_zero(one: Comparison) -> float | None:
-    return one.ours.p_against(0.0, TOLERANCE) if isinstance(one.ours, Difference) else None
+def _p_against_zero(comparison: Comparison) -> float | None:
+    return comparison.ours.p_against(0.0, TOLERANCE) if isinstance(comparison.ours, Difference) else None
 
 
-def _p_against_papers(one: Comparison) -> float | None:
-    if one.ours is None or not one.same_protocol or one.papers is None or math.isnan(one.papers):
+def _p_against_papers(comparison: Comparison) -> float | None:
+    ours, papers = comparison.ours, comparison.papers
+    if ours is None or not comparison.same_protocol or papers is None or math.isnan(papers):
         return None
-    return one.ours.p_against(one.papers, one.rounding + TOLERANCE)
+    return ours.p_against(papers, comparison.rounding + TOLERANCE)
 
 
-def _verdict(one: Comparison, zero: float | None, papers: float | None) -> Verdict:
-    if one.papers is None or math.isnan(one.papers):
+def _verdict(comparison: Comparison, zero: float | None, papers: float | None) -> Verdict:
+    """``zero`` and ``papers`` are the adjusted p-values."""
+    ours = comparison.ours
+    if comparison.papers is None or math.isnan(comparison.papers):
         return Verdict.NO_NUMBER
-    if one.ours is None:
+    if ours is None:
         return Verdict.NOT_RUN
     if zero is None and papers is None:
         return Verdict.NOT_JUDGED
     noise = zero is not None and not zero < 1 - LEVEL
-    if not isinstance(one.ours, Difference):
-        noise = one.ours.half is not None and one.ours.half > MARGIN
+    if not isinstance(ours, Difference):
+        noise = ours.half is not None and ours.half > MARGIN
     if papers is not None:
         if papers < 1 - LEVEL:
             return Verdict.CONTRADICTS
         return Verdict.WITHIN_NOISE if noise else Verdict.AGREES
     if noise:
         return Verdict.WITHIN_NOISE
-    return Verdict.AGREES if one.ours.mean * one.papers > 0 else Verdict.CONTRADICTS
+    return Verdict.AGREES if ours.mean * comparison.papers > 0 else Verdict.CONTRADICTS
 
 
 @cache

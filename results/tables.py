@@ -37,7 +37,7 @@ class Collected:
     config.yaml, ``log_line`` the line of metrics.jsonl (from 1) that holds its last row;
     metrics: the whole log of every run that started; ``final`` marks the summary's values, the only ones reported;
     curves: rows of finished runs' curves (CURVE_COLUMNS and whatever columns the curve has);
-    warnings: whatever is wrong in the folders, and what was not counted for it; examples: run id → ``examples.npz``;
+    warnings: what is wrong in the folders and was not counted; examples: run id → its ``examples.npz``;
     about: title, sweep, protocol, plan, hardware, date, note of measured results that were read back;
     tasks: those of the plan, the sweep's own first.
 
@@ -89,7 +89,7 @@ def runs_table(rows: Iterable[Mapping[Any, Any]]) -> pd.DataFrame:
 
 
 def typed_metrics(frame: pd.DataFrame) -> pd.DataFrame:
-    """The metrics table with its types, from one in other types."""
+    """The metrics table with its types; ``frame`` has the same columns in any types."""
     texts = {column: frame[column].astype(str).astype("category") for column in (*RUN_TEXTS, "metric")}
     types = {"seed": "int64", "step": "int64", "epoch": "Int64", "value": "float64", "final": "bool"}
     return frame.assign(**texts)[list(METRIC_COLUMNS)].astype(types)
@@ -129,9 +129,10 @@ def metrics_table(logs: Sequence[RunLog]) -> pd.DataFrame:
         step[part] = np.repeat(np.concatenate([log.steps for log in batch]), per_row)
         epoch[part] = np.repeat(np.where(missing, 0, epochs), per_row)
         without_epoch[part] = np.repeat(missing, per_row)
+    seeds = np.array([each.seed for each in logs], np.int64)
     columns: dict[str, Any] = {kind: _repeated([getattr(each, kind) for each in logs], counts) for kind in RUN_TEXTS}
     columns |= {
-        "seed": np.repeat(np.array([each.seed for each in logs], np.int64), counts).astype(np.int32),
+        "seed": np.repeat(seeds.astype(_integers([seeds])), counts),
         "step": step,
         "epoch": pd.arrays.IntegerArray(epoch, without_epoch),
         "metric": pd.Categorical.from_codes(metric, dtype=pd.CategoricalDtype(metrics), validate=False),
@@ -142,7 +143,7 @@ def metrics_table(logs: Sequence[RunLog]) -> pd.DataFrame:
 
 
 def _batches(logs: Sequence[RunLog]) -> Iterator[tuple[tuple[str, ...], list[LoggedMetrics]]]:
-    """Neighbouring logs with the same metrics, a few at a time: what is computed of them stays in the cache."""
+    """Neighbouring logs with the same metrics, few enough that their numbers stay in the processor's cache."""
     for names, group in groupby((each.log for each in logs), key=lambda log: log.names):
         while batch := list(islice(group, AT_ONCE)):
             yield names, batch

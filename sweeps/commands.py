@@ -170,7 +170,7 @@ def collect(name: str, given: dict[str, Any], options: argparse.Namespace) -> in
         if label or given:
             raise ConfigError(f"collect={COMPLEXITY} counts models and takes no other word")
         from measurements.commands import collect_complexity
-        from reports import complexity
+        from reports.content import complexity
 
         return collect_complexity(options, complexity)
     if not label:

@@ -1,4 +1,4 @@
-"""Figures of a report, drawn from the same table and runs; each comes as PNG, PDF and the CSV of what it shows."""
+"""Figures of a report, drawn from its tables and runs; each comes as PNG, PDF and the CSV of the data it shows."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 from errors import SuiteError
 
 if TYPE_CHECKING:
-    from reports.specification import PublishedTable
-    from reports.table import Table
-    from results.collect import Collected
+    from reports.content.table import Ablation, TaskTable
+    from reports.specification import Figure, PublishedTable
     from results.papers import Number
     from results.statistics import Interval
 
 
 class FigureError(SuiteError):
-    """A figure whose data are there but cannot be drawn; the report is made without it and says so."""
+    """A figure whose data exist but cannot be drawn; the report is made without it and says so."""
 
 
 @dataclass(frozen=True)
@@ -35,28 +34,28 @@ class Drawing:
         return f"{self.name}.png"
 
 
-def draw(table: Table, collected: Collected) -> tuple[list[Drawing], list[str]]:
-    """Every figure of the specification that has data, and what to say about those that could not be drawn."""
-    from reports.figures import style
+def draw(ablation: Ablation) -> tuple[list[Drawing], list[str]]:
+    """Every figure of the specification that has data, and a sentence about each that could not be drawn.
 
+    The forest plot shows all tasks; every other figure is drawn once per task.
+    """
     drawings, problems = [], []
-    for figure in table.spec.figures:
-        module = import_module(f"reports.figures.{figure.kind}")
-        try:
-            with style.theme():
-                drawn = module.draw(table, collected, figure)
-                if drawn is not None:
-                    canvas, data, title, caption = drawn
-                    drawings.append(drawing(figure.kind, canvas, data, figure.title or title, caption))
-        except FigureError as error:
-            problems.append(f"figure {figure.kind}: {error}")
+    for figure in ablation.spec.figures:
+        tables = ablation.tables[:1] if figure.kind == "forest" else ablation.tables
+        for table in tables:
+            try:
+                shown = ablation.tables if figure.kind == "forest" else table
+                if (drawing := _of_sweep(figure, shown, table.task if table.downstream else "")) is not None:
+                    drawings.append(drawing)
+            except FigureError as error:
+                problems.append(f"figure {figure.kind}: {error}")
     return drawings, problems
 
 
 def draw_published(
     spec: PublishedTable, numbers: Sequence[Number], ours: Mapping[Number, Interval]
 ) -> tuple[list[Drawing], list[str]]:
-    """Every figure of a published table, and what to say about those that could not be drawn."""
+    """Every figure of a published table, and a sentence about each that could not be drawn."""
     from reports.figures import circles, style
 
     drawings, problems = [], []
@@ -69,7 +68,7 @@ def draw_published(
     return drawings, problems
 
 
-def draw_differences(tables: Sequence[Table]) -> Drawing | None:
+def draw_differences(tables: Sequence[TaskTable]) -> Drawing | None:
     """The forest plot of all tables that have a difference; None while there is none."""
     from reports.figures import forest, style
 
@@ -86,3 +85,16 @@ def drawing(name: str, canvas: Any, data: Any, title: str, caption: str) -> Draw
     from reports.figures import style
 
     return Drawing(name, title, caption, style.files(canvas, data, name))
+
+
+def _of_sweep(figure: Figure, shown: Any, task: str) -> Drawing | None:
+    from reports.figures import style
+
+    module = import_module(f"reports.figures.{figure.kind}")
+    with style.theme():
+        drawn = module.draw(shown, figure)
+        if drawn is None:
+            return None
+        canvas, data, title, caption = drawn
+        name, end = (f"{figure.kind}_{task}", f": {task}") if task else (figure.kind, "")
+        return drawing(name, canvas, data, f"{figure.title or title}{end}", caption)

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reports.figures import style
-from reports.figures.bubbles import Point, draw_bubbles
-from reports.figures.labels import Point as Label
-from reports.figures.labels import beside_points
+from reports.figures.bubbles import ModelPoint, draw_bubbles
+from reports.figures.labels import LabelledPoint, beside_points
 from results import papers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from reports.content.table import ArmRow, TaskTable
     from reports.specification import Figure, Published
-    from reports.table import Row, Table
-    from results.collect import Collected
 
 PANEL = (5.4, 3.7)  # inches
 PAPERS_PANEL = 3.9  # inches of width
 
 
-def draw(table: Table, collected: Collected, figure: Figure) -> tuple[Any, Any, str, str] | None:
+def draw(table: TaskTable, figure: Figure) -> tuple[Any, Any, str, str] | None:
     """The figure, its data, title and caption; None while no arm has a result and a FLOP count.
 
     On the papers' own protocol their points stand among ours; elsewhere in a panel of their own, as its scale is.
@@ -40,10 +39,10 @@ def draw(table: Table, collected: Collected, figure: Figure) -> tuple[Any, Any, 
     widths = [PANEL[0], PAPERS_PANEL] if apart else [1.0]
     panels = canvas.subplots(1, len(widths), squeeze=False, width_ratios=widths, gridspec_kw={"wspace": 0.22})[0]
     _panel(panels[0], measured if apart else measured + printed, _axis_label(table, table.protocol), table, figure)
-    if apart:
-        _panel(panels[1], printed, _axis_label(table, table.spec.papers.protocol), table, figure)
+    if apart and table.papers:
+        _panel(panels[1], printed, _axis_label(table, table.papers.protocol), table, figure)
         panels[0].set_title(f"Ours, protocol {table.protocol}", loc="left", fontweight="bold")
-        panels[1].set_title(f"Papers, {table.spec.papers.label}", loc="left", fontweight="bold")
+        panels[1].set_title(f"Papers, {table.papers.label}", loc="left", fontweight="bold")
     shown = [(row.arm, row.label, row.flops_g, row.mean, row.sd, len(row.values)) for row in rows]
     data = pd.DataFrame(shown, columns=["arm", "label", "flops_g", "mean", "sd", "n"]).round(4)
     if figure.papers:
@@ -52,44 +51,46 @@ def draw(table: Table, collected: Collected, figure: Figure) -> tuple[Any, Any, 
     return canvas, data, "Accuracy against computation", _caption(table, figure, printed)
 
 
-def _measured(row: Row) -> Point:
+def _measured(row: ArmRow) -> ModelPoint:
     assert row.mean is not None and row.flops_g is not None
     params = math.nan if row.params_m is None else row.params_m
-    return Point(row.label, row.flops_g, params, row.mean, row.sd, row.label, True)
+    return ModelPoint(row.label, row.flops_g, params, row.mean, row.sd, row.label, True)
 
 
-def _printed(table: Table, figure: Figure) -> list[Point]:
+def _printed(table: TaskTable, figure: Figure) -> list[ModelPoint]:
     """The papers' points of the table's arms, as far as accuracy, FLOPs and, for circles, parameters are printed."""
-    found: dict[tuple[str, str, float], Point] = {}
+    points: dict[tuple[str, str, float], ModelPoint] = {}
     for row in table.rows:
-        places = table.spec.arms[row.arm].published if row.references else ()
-        for place, number in zip(places, (reference.number for reference in row.references)):
-            flops, params = _printed_flops(place), _at(place, place.table, place.row, "params_m")
+        for reference in row.references:
+            place, number = reference.place, reference.number
+            flops, params = _printed_flops(place, number.head), _number(place, "params_m", number.head)
             if number.value is None or flops is None or (figure.circles and params is None):
                 continue
             label = f"{row.label} ({number.model})"
-            made = Point(label, flops, math.nan if params is None else params, number.value, None, row.label, False)
-            found.setdefault((row.arm, number.model, number.value), made)  # both editions print some numbers
-    return list(found.values())
+            point = ModelPoint(
+                label, flops, math.nan if params is None else params, number.value, None, row.label, False
+            )
+            points.setdefault((row.arm, number.model, number.value), point)  # both editions print some numbers
+    return list(points.values())
 
 
-def _printed_flops(place: Published) -> float | None:
+def _printed_flops(place: Published, head: str) -> float | None:
     """The FLOPs of a published row, in G: its own, or those of its model with the increase that the row states."""
-    own = _at(place, place.table, place.row, "flops_g")
+    own = _number(place, "flops_g", head)
     if own is not None or place.flops_table is None or place.flops_row is None:
         return own
-    of_model = _at(place, place.flops_table, place.flops_row, "flops_g")
-    increase = _at(place, place.table, place.row, "flops_increase") or 0.0
+    of_model = _number(replace(place, table=place.flops_table, row=place.flops_row), "flops_g", head)
+    increase = _number(place, "flops_increase", head) or 0.0
     return None if of_model is None else of_model * (1 + increase / 100)
 
 
-def _at(place: Published, table: str, row: str, metric: str) -> float | None:
-    if metric not in papers.metrics(place.source, table, row):
+def _number(place: Published, metric: str, head: str) -> float | None:
+    if metric not in papers.metrics(place.source, place.table, place.row, head):
         return None
-    return papers.number(place.source, table, row, metric).value
+    return papers.number(place.source, place.table, place.row, metric, head).value
 
 
-def _panel(axes: Axes, points: Sequence[Point], axis_label: str, table: Table, figure: Figure) -> None:
+def _panel(axes: Axes, points: Sequence[ModelPoint], axis_label: str, table: TaskTable, figure: Figure) -> None:
     styles = {row.label: style.arm_styles(table)[row.arm] for row in table.rows}
     if figure.circles:
         draw_bubbles(axes, points, axis_label, colours={label: look.colour for label, look in styles.items()})
@@ -104,7 +105,7 @@ def _panel(axes: Axes, points: Sequence[Point], axis_label: str, table: Table, f
             ecolor=look.colour, zorder=4,
         )  # fmt: skip
         low, high = point.accuracy - sd, point.accuracy + sd
-        labels.append(Label(point.flops_g, point.accuracy, low, high, point.label, look.colour))
+        labels.append(LabelledPoint(point.flops_g, point.accuracy, low, high, point.label, look.colour))
     _limits(axes, labels, table.metric.unit)
     axes.set_xlabel("FLOPs (G)")
     axes.set_ylabel(axis_label)
@@ -112,7 +113,7 @@ def _panel(axes: Axes, points: Sequence[Point], axis_label: str, table: Table, f
     beside_points(axes, labels)
 
 
-def _limits(axes: Axes, points: list[Label], unit: str) -> None:
+def _limits(axes: Axes, points: list[LabelledPoint], unit: str) -> None:
     """Room on all sides for the labels."""
     xs, lows, highs = [p.x for p in points], [p.low for p in points], [p.high for p in points]
     width = max(xs) - min(xs) or max(xs) * 0.2 or 1.0
@@ -123,12 +124,12 @@ def _limits(axes: Axes, points: list[Label], unit: str) -> None:
         axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 100 and axes.get_ylim()[0] <= tick])
 
 
-def _axis_label(table: Table, protocol: str) -> str:
-    metric = table.spec.protocols.get(protocol, table.metric)
+def _axis_label(table: TaskTable, protocol: str) -> str:
+    metric = table.spec.of_task(table.task, downstream=table.downstream).protocols.get(protocol, table.metric)
     return f"{metric.label} ({metric.unit})"
 
 
-def _caption(table: Table, figure: Figure, printed: Sequence[Point]) -> str:
+def _caption(table: TaskTable, figure: Figure, printed: Sequence[ModelPoint]) -> str:
     sentences = [f"{table.metric.label} against FLOPs. Error bars: one standard deviation over seeds."]
     if figure.circles:
         sentences.append("Areas of circles: parameters.")

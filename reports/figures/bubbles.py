@@ -9,8 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from reports.figures import style
-from reports.figures.labels import Box, Line, beside_points
-from reports.figures.labels import Point as Label
+from reports.figures.labels import Box, LabelledPoint, Line, beside_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +22,7 @@ FAINT = 0.85  # width of a family's lines and outlines; those of a highlighted o
 
 
 @dataclass(frozen=True)
-class Point:
+class ModelPoint:
     """One model. accuracy, sd in the axis' unit; models of one family are joined; ours: measured, not printed."""
 
     label: str
@@ -36,7 +35,7 @@ class Point:
 
 
 def bubbles(
-    points: Sequence[Point],
+    points: Sequence[ModelPoint],
     axis_label: str,
     *,
     highlight: Collection[str] = (),
@@ -55,7 +54,7 @@ def bubbles(
 
 def draw_bubbles(
     axes: Axes,
-    points: Sequence[Point],
+    points: Sequence[ModelPoint],
     axis_label: str,
     *,
     highlight: Collection[str] = (),
@@ -75,8 +74,8 @@ def draw_bubbles(
     for order, family in enumerate(colours):
         dash = "-" if family in highlight else style.DASHES[order % len(style.DASHES)]  # families apart in grey, too
         for ours in (False, True):
-            mine = sorted((p for p in points if (p.family, p.ours) == (family, ours)), key=lambda p: p.flops_g)
-            xs, ys = [p.flops_g for p in mine], [p.accuracy for p in mine]
+            of_family = sorted((p for p in points if (p.family, p.ours) == (family, ours)), key=lambda p: p.flops_g)
+            xs, ys = [p.flops_g for p in of_family], [p.accuracy for p in of_family]
             width = 2 * FAINT if family in highlight else FAINT
             axes.plot(xs, ys, color=colours[family], linewidth=width, linestyle=dash, zorder=2.5)
     # large circles below small ones, so that none is hidden
@@ -103,30 +102,32 @@ def draw_bubbles(
 
 def _labels(
     axes: Axes,
-    points: Sequence[Point],
+    points: Sequence[ModelPoint],
     diameters: Sequence[float],
     colours: dict[str, Any],
     highlight: Collection[str],
     ink: Any,
-) -> list[Label]:
+) -> list[LabelledPoint]:
     pixels = {id(point): axes.transData.transform((point.flops_g, point.accuracy)) for point in points}
     texts = {id(point): point.label for point in points if point.ours or point.family in highlight}
     for family in dict.fromkeys(point.family for point in points):
-        mine = [point for point in points if point.family == family]
-        if not any(id(point) in texts for point in mine):
+        of_family = [point for point in points if point.family == family]
+        if not any(id(point) in texts for point in of_family):
             others = [point for point in points if point.family != family]
-            lonely = max(mine, key=lambda p: min((math.dist(pixels[id(p)], pixels[id(o)]) for o in others), default=0))
-            texts[id(lonely)] = family if len(mine) > 1 else lonely.label
-    made = []
+            lonely = max(
+                of_family, key=lambda p: min((math.dist(pixels[id(p)], pixels[id(o)]) for o in others), default=0)
+            )
+            texts[id(lonely)] = family if len(of_family) > 1 else lonely.label
+    labels = []
     for point, diameter in zip(points, diameters):
         sd, strong = point.sd or 0.0, point.family in highlight
-        made.append(
-            Label(
+        labels.append(
+            LabelledPoint(
                 point.flops_g, point.accuracy, point.accuracy - sd, point.accuracy + sd, texts.get(id(point), ""),
                 colours[point.family], marker=diameter + 1, bold=strong, ink=ink or colours[point.family],
             )
         )  # fmt: skip
-    return made
+    return labels
 
 
 def _colours(families: Sequence[str], highlight: Collection[str]) -> dict[str, Any]:
@@ -141,7 +142,7 @@ def _colours(families: Sequence[str], highlight: Collection[str]) -> dict[str, A
     return {family: colours.get(family, style.INK) for family in families}
 
 
-def _limits(axes: Axes, points: Sequence[Point], bottom: float | None) -> None:
+def _limits(axes: Axes, points: Sequence[ModelPoint], bottom: float | None) -> None:
     """Room for the largest circle and the labels on all sides."""
     xs, ys = [point.flops_g for point in points], [point.accuracy for point in points]
     sds = [point.sd or 0.0 for point in points]
@@ -180,11 +181,11 @@ def _nice_sizes(params: Sequence[float]) -> list[float]:
     return [round(value, 6) for value in below if value >= 0.6 * min(params)][-SIZES:] or [round(below[-1], 6)]
 
 
-def _family_lines(axes: Axes, points: Sequence[Point]) -> list[Line]:
+def _family_lines(axes: Axes, points: Sequence[ModelPoint]) -> list[Line]:
     """The lines between the models of a family, in pixels."""
-    made: list[Line] = []
+    lines: list[Line] = []
     for family in dict.fromkeys(point.family for point in points):
-        mine = sorted((p for p in points if p.family == family), key=lambda p: p.flops_g)
-        pixels = [tuple(map(float, axes.transData.transform((p.flops_g, p.accuracy)))) for p in mine]
-        made += [((a[0], a[1]), (b[0], b[1])) for a, b in pairwise(pixels)]
-    return made
+        of_family = sorted((p for p in points if p.family == family), key=lambda p: p.flops_g)
+        pixels = [tuple(map(float, axes.transData.transform((p.flops_g, p.accuracy)))) for p in of_family]
+        lines += [((a[0], a[1]), (b[0], b[1])) for a, b in pairwise(pixels)]
+    return lines

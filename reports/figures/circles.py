@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reports.figures import FigureError
-from reports.figures.bubbles import Point, bubbles
+from reports.figures.bubbles import ModelPoint, bubbles
 
 if TYPE_CHECKING:
     from reports.specification import Figure
@@ -36,17 +36,17 @@ def draw(
     canvas = bubbles(unlabelled, figure.axis, highlight=figure.highlight, bottom=figure.bottom)
     data = pd.DataFrame([{**vars(point), "source": "ours" if point.ours else "papers"} for point in points])
     data = data.drop(columns="ours").rename(columns={"accuracy": figure.metric}).round(4)
-    said = [f"{figure.axis} against FLOPs at {figure.protocol}, as printed (hollow)"]
+    clauses = [f"{figure.axis} against FLOPs at {figure.protocol}, as printed (hollow)"]
     if any(point.ours for point in points):
-        said.append("and as measured here (filled, error bars: one standard deviation over seeds)")
-    caption = " ".join(said) + ". Areas of circles: parameters; lines join models of one family."
+        clauses.append("and as measured here (filled, error bars: one standard deviation over seeds)")
+    caption = " ".join(clauses) + ". Areas of circles: parameters; lines join models of one family."
     if len(shown) < len(points):
         below = ", ".join(f"{point.label} ({point.accuracy:g})" for point in points if point not in shown)
         caption += f" Below the axis: {below}."
     return canvas, data, figure.title or title, caption
 
 
-def _points(numbers: Sequence[Number], ours: Mapping[Number, Interval], figure: Figure) -> list[Point]:
+def _points(numbers: Sequence[Number], ours: Mapping[Number, Interval], figure: Figure) -> list[ModelPoint]:
     rows: dict[str, dict[str, Number]] = {}
     for number in numbers:
         if number.metric == figure.metric or number.protocol == figure.protocol:
@@ -56,9 +56,9 @@ def _points(numbers: Sequence[Number], ours: Mapping[Number, Interval], figure: 
         if any(row.get(metric) is None or row[metric].value is None for metric in (*NEEDED, figure.metric)):
             continue
         flops, params, accuracy = (float(row[metric].value or 0) for metric in (*NEEDED, figure.metric))
-        points.append(Point(label, flops, params, accuracy, None, family(label), False))
+        points.append(ModelPoint(label, flops, params, accuracy, None, family(label), False))
         if (mean := ours.get(row[figure.metric])) is not None:
-            points.append(Point(label, flops, params, mean.mean, mean.sd, family(label), True))
+            points.append(ModelPoint(label, flops, params, mean.mean, mean.sd, family(label), True))
     return points
 
 

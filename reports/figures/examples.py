@@ -1,4 +1,4 @@
-"""Input scenes, their true token labels, and what the arms predict, token by token."""
+"""Input scenes, their true token labels and the arms' predictions, token by token."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from reports.content.table import TaskTable
     from reports.specification import Figure
-    from reports.table import Table
     from results.collect import Collected
 
 SCENES = 4
@@ -23,11 +23,11 @@ INSET = 0.09  # of a tile's side, left free at each edge
 Arrays = dict[str, Any]
 
 
-def draw(table: Table, collected: Collected, figure: Figure) -> tuple[Any, Any, str, str] | None:
+def draw(table: TaskTable, figure: Figure) -> tuple[Any, Any, str, str] | None:
     """The figure, its data, title and caption; None where no seed has examples of every required arm."""
     import pandas as pd
 
-    seed, examples = _first_seed(collected, figure)
+    seed, examples = _first_seed(table.collected, figure)
     if seed is None:
         return None
     truth = examples[figure.required[0] if figure.required else next(iter(examples))]
@@ -62,10 +62,10 @@ def _first_seed(collected: Collected, figure: Figure) -> tuple[int | None, dict[
     runs = collected.runs
     for seed in sorted(map(int, runs["seed"].unique())):
         of_seed = runs[runs["seed"] == seed].set_index("arm")["run"].to_dict()
-        found = {arm: collected.examples[of_seed[arm]] for arm in figure.arms if of_seed.get(arm) in collected.examples}
-        if not found or not set(figure.required) <= set(found):
+        paths = {arm: collected.examples[of_seed[arm]] for arm in figure.arms if of_seed.get(arm) in collected.examples}
+        if not paths or not set(figure.required) <= set(paths):
             continue
-        examples = {arm: _read(path) for arm, path in found.items()}
+        examples = {arm: _read(path) for arm, path in paths.items()}
         reference = examples[figure.required[0] if figure.required else next(iter(examples))]
         for arm, arrays in examples.items():
             if not all(np.array_equal(arrays[key], reference[key]) for key in ("images", "labels")):

@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from reports import specification
-    from reports.table import Table
-    from results.collect import Collected
+    from reports.content.table import TaskTable
+    from reports.specification import Figure
 
 COLOUR = "#0072b2"
 ROW, HEAD, FOOT, GAP = 0.24, 0.45, 0.42, 0.12  # inches of height: a row, a group's headings, its axis, between groups
@@ -40,7 +39,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Group:
+class ArmGroup:
     """The differences of one table, all of one protocol and metric.
 
     papers_label: the papers' protocol where it is another one: then their differences have a scale of their own.
@@ -53,15 +52,15 @@ class Group:
     papers_label: str | None = None
 
 
-def draw(table: Table, collected: Collected, figure: specification.Figure) -> tuple[Any, pd.DataFrame, str, str] | None:
-    """The figure of one table, its data, title and caption; None where no arm has a difference yet."""
-    group = of_table(table)
-    if all(entry.ours is None for entry in group.entries):
+def draw(tables: Sequence[TaskTable], figure: Figure) -> tuple[Any, pd.DataFrame, str, str] | None:
+    """The figure of a sweep's tasks, its data, title and caption; None where no arm has a difference yet."""
+    groups = [group for group in map(of_table, tables) if any(entry.ours for entry in group.entries)]
+    if not groups:
         return None
-    return forest([group]), data([group]), "Differences", caption([group])
+    return forest(groups), data(groups), "Differences", caption(groups)
 
 
-def of_table(table: Table) -> Group:
+def of_table(table: TaskTable) -> ArmGroup:
     """A row per arm against the baseline, and one more where the papers compare with another arm."""
     entries, base, same = [], table.label_of[table.baseline], table.is_papers_protocol
     for row in table.rows:
@@ -76,12 +75,14 @@ def of_table(table: Table) -> Group:
             label = f"{row.label} − {against}"
             entries.append(Entry(row.arm, label, against, judged.ours, judged.difference, other))
     metric = table.metric
-    protocol = table.spec.papers.label if same else f"protocol {table.protocol}"
+    papers = table.papers
+    protocol = papers.label if papers and same else f"protocol {table.protocol}"
     axis_label = f"Δ {metric.label} to {base} (points)"
-    return Group(table.spec.title, protocol, axis_label, tuple(entries), None if same else table.spec.papers.label)
+    title = f"{table.spec.title}: {table.task}" if table.downstream else table.spec.title
+    return ArmGroup(title, protocol, axis_label, tuple(entries), None if same or papers is None else papers.label)
 
 
-def forest(groups: Sequence[Group]) -> Any:
+def forest(groups: Sequence[ArmGroup]) -> Any:
     """One panel per group with its own scale, as high as it has rows; a second one where the papers' scale differs."""
     left = LETTER * max(len(entry.label) for group in groups for entry in group.entries) + 0.15
     apart = any(_is_apart(group) for group in groups)
@@ -104,7 +105,7 @@ def forest(groups: Sequence[Group]) -> Any:
     return canvas
 
 
-def data(groups: Sequence[Group]) -> pd.DataFrame:
+def data(groups: Sequence[ArmGroup]) -> pd.DataFrame:
     """What the figure shows, one line per row of it."""
     import pandas as pd
 
@@ -120,21 +121,21 @@ def data(groups: Sequence[Group]) -> pd.DataFrame:
     return pd.DataFrame(records).round(4)
 
 
-def caption(groups: Sequence[Group]) -> str:
+def caption(groups: Sequence[ArmGroup]) -> str:
     sentences = [
         f"Differences in points, paired by seed, with the {100 * LEVEL:.0f} % t-interval, not corrected for the number "
-        "of rows; n pairs of runs at the right. Without an interval: one pair, or pairs that all differ by the same."
+        "of rows; n pairs of runs at the right. Without an interval: one pair, or pairs that differ by the same amount."
     ]
     if any(_is_apart(group) for group in groups):
         sentences.append("The papers' differences are of another protocol and have their own scale.")
     return " ".join(sentences)
 
 
-def _is_apart(group: Group) -> bool:
+def _is_apart(group: ArmGroup) -> bool:
     return group.papers_label is not None and any(entry.papers is not None for entry in group.entries)
 
 
-def _ours(axes: Axes, group: Group) -> None:
+def _ours(axes: Axes, group: ArmGroup) -> None:
     _rows(axes, group)
     axes.set_yticks(range(len(group.entries)), [entry.label for entry in group.entries])
     axes.set_title(f"Ours, {group.protocol}", loc="left", fontsize=8.5)
@@ -147,15 +148,15 @@ def _ours(axes: Axes, group: Group) -> None:
             axes.plot(ours.mean, y, "o", color=COLOUR, markersize=5.5, markeredgecolor="white", mew=0.6, zorder=4)
         if entry.papers is not None and group.papers_label is None:
             _diamond(axes, entry.papers, y, style.GREY if entry.other_model else style.INK)
-        said = "not run" if ours is None else f"n = {ours.n}"
+        count = "not run" if ours is None else f"n = {ours.n}"
         axes.annotate(
-            said, (1, y), xycoords=("axes fraction", "data"), xytext=(5, 0), textcoords="offset points",
+            count, (1, y), xycoords=("axes fraction", "data"), xytext=(5, 0), textcoords="offset points",
             fontsize=7.5, color=style.GREY, va="center",
         )  # fmt: skip
     _widen(axes)
 
 
-def _theirs(axes: Axes, group: Group) -> None:
+def _theirs(axes: Axes, group: ArmGroup) -> None:
     _rows(axes, group)
     axes.set_yticks(range(len(group.entries)), [""] * len(group.entries))
     axes.set_xlabel("Papers' Δ (points)")
@@ -166,7 +167,7 @@ def _theirs(axes: Axes, group: Group) -> None:
     _widen(axes)
 
 
-def _rows(axes: Axes, group: Group) -> None:
+def _rows(axes: Axes, group: ArmGroup) -> None:
     axes.set_ylim(len(group.entries) - 0.5, -0.5)
     axes.axvline(0, color=style.INK, linewidth=0.9, zorder=2)
     axes.spines["left"].set_visible(False)

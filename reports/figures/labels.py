@@ -50,7 +50,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Point:
+class LabelledPoint:
     """What a label belongs to, in data coordinates; low and high are the ends of its error bar.
 
     marker: its diameter in points; a point without a text only keeps the labels of others away; bold, ink: its text's.
@@ -68,7 +68,11 @@ class Point:
 
 
 def beside_points(
-    axes: Axes, points: Sequence[Point], obstacles: Sequence[Box] = (), lines: Sequence[Line] = (), size: float = 8
+    axes: Axes,
+    points: Sequence[LabelledPoint],
+    obstacles: Sequence[Box] = (),
+    lines: Sequence[Line] = (),
+    size: float = 8,
 ) -> list[Box]:
     """Labels every point with a text at the nearest free place, with a thin leader where that is not beside it.
 
@@ -114,9 +118,9 @@ def at_line_ends(axes: Axes, ends: Sequence[tuple[float, float, str, Any]], heig
     """
     pixel = axes.figure.dpi / 72
     frame = axes.get_window_extent(_renderer(axes))
-    wanted = [_pixels(axes, x, y)[1] for x, y, _, _ in ends]
-    order = sorted(range(len(ends)), key=lambda i: (wanted[i], i))
-    heights = _spread([wanted[i] for i in order], height * pixel, frame.y0, frame.y1)
+    preferred = [_pixels(axes, x, y)[1] for x, y, _, _ in ends]
+    order = sorted(range(len(ends)), key=lambda i: (preferred[i], i))
+    heights = _spread([preferred[i] for i in order], height * pixel, frame.y0, frame.y1)
     placed = dict(zip(order, heights))
     to_axes = axes.transAxes.inverted()
     for index, (x, y, text, colour) in enumerate(ends):
@@ -203,10 +207,10 @@ def _nearest(box: Box, point: tuple[float, float]) -> tuple[float, float]:
     return min(max(point[0], box.left), box.right), min(max(point[1], box.bottom), box.top)
 
 
-def _spread(wanted: list[float], gap: float, low: float, high: float) -> list[float]:
-    """Ascending positions at least ``gap`` apart, near ``wanted`` (ascending), within the range if they fit."""
-    groups: list[list[float]] = []  # [sum of (wanted - own offset), members]
-    for value in wanted:
+def _spread(preferred: list[float], gap: float, low: float, high: float) -> list[float]:
+    """Ascending positions at least ``gap`` apart, near ``preferred`` (ascending), within the range if they fit."""
+    groups: list[list[float]] = []  # [sum of (preferred - own offset), members]
+    for value in preferred:
         groups.append([value, 1])
         while len(groups) > 1 and groups[-2][0] / groups[-2][1] + groups[-2][1] * gap > groups[-1][0] / groups[-1][1]:
             total, members = groups.pop()

@@ -8,24 +8,23 @@ from reports.figures import lines, style
 from run_format import DONE
 
 if TYPE_CHECKING:
+    from reports.content.table import TaskTable
     from reports.specification import Figure
-    from reports.table import Table
-    from results.collect import Collected
 
 AIR = 0.05  # of the height, above and below what the seeds reach
 
 
-def draw(table: Table, collected: Collected, figure: Figure) -> tuple[Any, Any, str, str] | None:
+def draw(table: TaskTable, figure: Figure) -> tuple[Any, Any, str, str] | None:
     """The figure, its data, title and caption; None where no finished run logged the metric more than once."""
     from matplotlib.ticker import StrMethodFormatter
 
-    metric, metrics = table.metric, collected.metrics
-    done = set(collected.runs[collected.runs["state"] == DONE]["run"])
-    mine = metrics[(metrics["metric"] == metric.metric) & metrics["run"].isin(done)]
-    if mine.empty or mine["step"].nunique() < 2:
+    metric, metrics = table.metric, table.collected.metrics
+    done = set(table.runs[table.runs["state"] == DONE]["run"])
+    logged = metrics[(metrics["metric"] == metric.metric) & metrics["run"].isin(done)]
+    if logged.empty or logged["step"].nunique() < 2:
         return None
-    seeds = lines.over_seeds(mine, ["step"])
-    summary = lines.with_intervals(seeds, mine, ["step"])
+    seeds = lines.over_seeds(logged, ["step"])
+    summary = lines.with_intervals(seeds, logged, ["step"])
     canvas = style.new_figure(5.6, 3.6)
     canvas.subplots_adjust(right=0.78)
     axes = canvas.subplots()

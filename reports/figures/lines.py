@@ -1,4 +1,4 @@
-"""One line per arm with a band over seeds, labelled at its end: what reach and learning curves are drawn with."""
+"""One line per arm with a band over seeds, labelled at its end, for reach and learning curves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from reports.table import Table
+    from reports.content.table import TaskTable
 
 MARKED = 9  # markers per line, about
 ENOUGH = 3  # seeds for an interval in a figure; that of two is thirteen times as wide as they lie apart
@@ -50,16 +50,16 @@ def band_words(summary: pd.DataFrame) -> str:
     return f"band: {interval}" + ("" if (summary["n"] >= ENOUGH).all() else f", or {span} of fewer than {ENOUGH} seeds")
 
 
-def lines(axes: Axes, summary: pd.DataFrame, x: str, table: Table) -> list[tuple[float, float, str, Any]]:
+def lines(axes: Axes, summary: pd.DataFrame, x: str, table: TaskTable) -> list[tuple[float, float, str, Any]]:
     """Draws ``summary`` and returns the ends of the lines for ``finish``."""
     styles, ends = style.arm_styles(table), []
     for order, row in enumerate(table.rows):
-        mine = summary[summary["arm"] == row.arm]
-        if mine.empty:
+        of_arm = summary[summary["arm"] == row.arm]
+        if of_arm.empty:
             continue
         look = styles[row.arm]
-        xs, ys = mine[x].to_numpy(float), mine["mean"].to_numpy(float)
-        band = (mine["low"].to_numpy(float), mine["high"].to_numpy(float))
+        xs, ys = of_arm[x].to_numpy(float), of_arm["mean"].to_numpy(float)
+        band = (of_arm["low"].to_numpy(float), of_arm["high"].to_numpy(float))
         axes.fill_between(xs, *band, color=look.colour, alpha=0.16, lw=0)
         every = max(1, round(len(xs) / MARKED))
         axes.plot(

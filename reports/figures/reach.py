@@ -1,4 +1,4 @@
-"""Accuracy against how far away the evidence lies, along rows and along columns."""
+"""Accuracy against the distance of the evidence, along rows and along columns."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 from reports.figures import FigureError, lines, style
 
 if TYPE_CHECKING:
+    from reports.content.table import TaskTable
     from reports.specification import Figure
-    from reports.table import Table
-    from results.collect import Collected
 
 PANEL = 3.2  # inches of width
 DRAWN = 0.01  # of a direction's tokens: a distance with a smaller share is left to the CSV file
 NEEDED = {"direction", "distance", "correct", "count"}
 
 
-def draw(table: Table, collected: Collected, figure: Figure) -> tuple[Any, Any, str, str] | None:
+def draw(table: TaskTable, figure: Figure) -> tuple[Any, Any, str, str] | None:
     """The figure, its data, title and caption; None where no finished run has a reach curve."""
-    curves = collected.curves[collected.curves["curve"] == "reach"]
+    curves = table.collected.curves
+    curves = curves[curves["curve"] == "reach"]
     if curves.empty:
         return None
     if missing := NEEDED - set(curves.columns):
@@ -49,7 +49,8 @@ def draw(table: Table, collected: Collected, figure: Figure) -> tuple[Any, Any, 
     canvas.subplots_adjust(left=0, right=1 - gutter / width, wspace=gutter / PANEL)
     lines.finish(canvas, panels)
     caption = (
-        "Accuracy of the tokens at each distance from what tells their class, by direction: mean over finished seeds; "
-        f"the band spans the lowest and highest seed. Distances of fewer than {DRAWN:.0%} of the tokens are not drawn."
+        "Accuracy of the tokens at each distance from the evidence for their class, by direction: mean over finished "
+        "seeds; the band spans the lowest and highest seed. Distances of fewer than "
+        f"{DRAWN:.0%} of the tokens are not drawn."
     )
     return canvas, summary.round(4), "Reach", caption

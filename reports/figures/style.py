@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from reports.table import Table
+    from reports.content.table import TaskTable
 
 MARKERS = "oDs^vPX*<>"
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2, 1, 2)), (0, (2, 1)))
@@ -57,7 +57,7 @@ def theme() -> Iterator[None]:
         yield
 
 
-def arm_styles(table: Table) -> dict[str, ArmStyle]:
+def arm_styles(table: TaskTable) -> dict[str, ArmStyle]:
     """Arm → style, by the arm's place in the table."""
     return styles_of([row.arm for row in table.rows])
 
@@ -93,12 +93,12 @@ def percent_axis(axes: Axes, unit: str) -> None:
 
 def files(figure: Figure, data: pd.DataFrame, name: str) -> dict[str, bytes]:
     """PNG, PDF and CSV; the same figure gives the same bytes."""
-    made, silent = {}, {"png": ["Software"], "pdf": ["CreationDate", "Creator", "Producer"]}
+    contents, silent = {}, {"png": ["Software"], "pdf": ["CreationDate", "Creator", "Producer"]}
     for suffix, keys in silent.items():
         buffer = io.BytesIO()
         figure.savefig(
             buffer, format=suffix, dpi=DPI, metadata=dict.fromkeys(keys), bbox_inches="tight", pad_inches=0.06
         )
-        made[f"{name}.{suffix}"] = buffer.getvalue()
-    made[f"{name}.csv"] = data.to_csv(index=False, lineterminator="\n").encode()
-    return made
+        contents[f"{name}.{suffix}"] = buffer.getvalue()
+    contents[f"{name}.csv"] = data.to_csv(index=False, lineterminator="\n").encode()
+    return contents

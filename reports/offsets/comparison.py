@@ -18,24 +18,24 @@ BY = ["arm", "layer", "direction", "scope"]
 
 
 def over_seeds(plan: Mapping[str, Any], measured: Mapping[str, Measured]) -> pd.DataFrame:
-    """Per arm, layer, direction and scope: mean, lowest and highest seed of every measure, and n, the seeds there are.
+    """Per arm, layer, direction and scope: mean, lowest and highest seed of every measure, and n, the number of seeds.
 
-    measured: by run id; runs that are not among them are left out.
+    measured: by run id; runs that are missing there are left out.
     """
     import pandas as pd
 
-    found = [
+    statistics = [
         measured[run["run"]].statistics.assign(arm=run["arm"], seed=run["seed"])
         for run in plan["runs"]
         if run["run"] in measured
     ]
-    runs = pd.concat(found, ignore_index=True)
+    runs = pd.concat(statistics, ignore_index=True)
     order = {arm["name"]: place for place, arm in enumerate(plan["arms"])}
     runs = runs.sort_values("seed", kind="stable").sort_values("arm", key=lambda arms: arms.map(order), kind="stable")
     named = {
-        f"{measure}_{what}": (measure, function)
+        f"{measure}_{statistic}": (measure, function)
         for measure in MEASURES
-        for what, function in (("mean", "mean"), ("low", "min"), ("high", "max"))
+        for statistic, function in (("mean", "mean"), ("low", "min"), ("high", "max"))
     }
     return runs.groupby(BY, sort=False).agg(n=("seed", "nunique"), **named).round(6).reset_index()  # type: ignore[call-overload, no-any-return]
 
@@ -56,9 +56,10 @@ def draw(plan: Mapping[str, Any], summary: pd.DataFrame) -> tuple[Any, pd.DataFr
     for axes_row, direction in zip(grid, DIRECTIONS):
         for axes, (column, title) in zip(axes_row, QUANTITIES.items()):
             for place, arm in enumerate(arms):
-                mine = drawn[(drawn["arm"] == arm) & (drawn["direction"] == direction)].set_index("layer")
+                of_arm = drawn[(drawn["arm"] == arm) & (drawn["direction"] == direction)].set_index("layer")
                 mean, low, high = (
-                    mine[f"{column}_{what}"].reindex(layers).to_numpy(float) for what in ("mean", "low", "high")
+                    of_arm[f"{column}_{statistic}"].reindex(layers).to_numpy(float)
+                    for statistic in ("mean", "low", "high")
                 )
                 # beside one another, or the seeds' ranges of different arms could not be told apart
                 xs = [number + 0.055 * (place - (len(arms) - 1) / 2) for number in range(len(layers))]

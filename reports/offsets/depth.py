@@ -72,9 +72,9 @@ def _legend(canvas: Any) -> None:
     handles = [
         Line2D(
             [], [], color=colour, marker=marker, linestyle=DASHES[direction], markersize=4.2, linewidth=1.4,
-            markerfacecolor=colour if direction == "horizontal" else "white", label=f"{said}, {direction}",
+            markerfacecolor=colour if direction == "horizontal" else "white", label=f"{scope_label}, {direction}",
         )
-        for scope, (colour, marker, said) in SCOPES.items()
+        for colour, marker, scope_label in SCOPES.values()
         for direction in DIRECTIONS
     ]  # fmt: skip
     canvas.legend(

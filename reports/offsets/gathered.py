@@ -1,4 +1,4 @@
-"""What has been measured of the runs of sweeps, as sections of a larger page."""
+"""The measured offsets of the runs of sweeps, as sections of a larger page."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from pathlib import Path
 from typing import Any
 
 from errors import SuiteError
-from reports.document import Section
+from reports.content.page import Section
 from reports.offsets import histograms, overlays, page
 from reports.offsets.measured import OF_TRAINED, Measured, MeasuredError, read
+from reports.offsets.page import NOT_MEASURED
 from reports.specification import LearnedOffsets
+from run_format import PROVENANCE
 
-NOT_MEASURED, OF_ANOTHER = "not measured", "measured of another run"
+OF_ANOTHER = "measured of another run"
 FIGURES = {"offset_histograms": histograms, "sampled_positions": overlays}
 
 
 def sections(
     spec: LearnedOffsets, sweeps: Mapping[str, tuple[Mapping[str, Any], Path]], *, mixed: bool, figures: bool
 ) -> Iterator[Section]:
-    """A section per sweep of which anything was measured, or one that says how to.
+    """A section per sweep of which any run was measured, or a single section that says how to measure.
 
     sweeps: section's name → the sweep's plan and the folder of its runs.
     """
-    none, left_out = True, []
+    empty, left_out = True, []
     for name, (plan, runs_dir) in sweeps.items():
         folders = {entry["run"]: _measured(runs_dir / entry["run"]) for entry in plan["runs"]}
         if not any(isinstance(folder, Path) for folder in folders.values()):
             left_out += [f"{run}: {why}" for run, why in folders.items() if why != NOT_MEASURED]
             continue
-        none = False
+        empty = False
         try:
             _, section = page.of_sweep(plan, folders, mixed=mixed)
         except SuiteError as error:
@@ -46,14 +48,14 @@ def sections(
             question=spec.question,
             drawings=(*section.drawings, *shown) if figures else (),
         )
-    if none:
+    if empty:
         commands = ", ".join(f"`python run.py offsets={sweep}`" for sweep in spec.sweeps)
         about = f"Nothing has been measured yet; {commands} measures finished runs."
         yield Section(spec.name, spec.title, spec.question, about, cautions=tuple(dict.fromkeys(left_out)))
 
 
 def _measured(run: Path) -> Path | str:
-    """The folder of what was measured of a run, or in words why it holds nothing of it."""
+    """The folder of a run's measurement, or in words why there is none."""
     folder = run / "offsets"
     if not (folder / "about.json").is_file():
         return NOT_MEASURED
@@ -64,20 +66,20 @@ def _measured(run: Path) -> Path | str:
     if about["name"] != run.name:
         return f"{OF_ANOTHER}, {about['name']}"
     if any(about["trained"][kind] != value for kind, value in _trained(run).items()):
-        return f"{OF_ANOTHER}: this one was trained with other code or data; --fresh measures again"
+        return f"{OF_ANOTHER}: this run was trained with other code or data; --fresh measures again"
     return folder
 
 
 def _trained(run: Path) -> dict[str, str]:
-    """Fingerprints of the run as it is now. They tell another training; to hash its weights would take too long."""
+    """Fingerprints of the run as it is now. They reveal another training; hashing its weights would take too long."""
     with suppress(OSError, ValueError, AttributeError):
-        provenance = json.loads((run / "provenance.json").read_text())
+        provenance = json.loads((run / PROVENANCE).read_text())
         return {kind: provenance[kind] for kind in OF_TRAINED if provenance.get(kind)}
     return {}
 
 
 def _drawings(plan: Mapping[str, Any], folders: Mapping[str, Path | str]) -> Iterator[Any]:
-    """The pictures of one run per arm, the first that was measured."""
+    """The pictures of the first measured run of each arm."""
     first: dict[str, Measured] = {}
     for entry in plan["runs"]:
         folder = folders[entry["run"]]

@@ -49,9 +49,9 @@ def draw(measured: Measured) -> tuple[Any, pd.DataFrame, str, str]:
     about = measured.about
     caption = (
         f"Offsets of the centre token over {about['images']:,} images, each counted for every channel that reads with "
-        "it. The horizontal axis is all that the centre token can reach at the layer's resolution; what lies outside "
-        "is in the line above each panel (horizontal, vertical) and not drawn. Positive is to the right and down. "
-        "layer_i_j: block j of stage i; blocks that are not shown reuse the offsets of the one before."
+        "it. The horizontal axis is all that the centre token can reach at the layer's resolution; reads outside "
+        "are in the line above each panel (horizontal, vertical) and not drawn. Positive is to the right and down. "
+        "layer_i_j: block j of stage i; blocks that are not shown reuse the offsets of the block before."
     )
     return canvas, pd.concat(drawn, ignore_index=True), "Offsets of the centre token", caption
 
@@ -65,12 +65,12 @@ def _panel(axes: Axes, measured: Measured, layer: str) -> pd.DataFrame:
     bins["share"] = (100 * bins["reads"] / bins.groupby("direction")["reads"].transform("sum")).round(4)
     limits, outside = [], []
     for direction in DIRECTIONS:
-        mine = bins[bins["direction"] == direction]
-        inside = mine[np.isfinite(mine["left"]) & np.isfinite(mine["right"])]
+        of_direction = bins[bins["direction"] == direction]
+        inside = of_direction[np.isfinite(of_direction["left"]) & np.isfinite(of_direction["right"])]
         edges = np.append(inside["left"].to_numpy(), inside["right"].iloc[-1])
         axes.stairs((inside["share"] / (inside["right"] - inside["left"])).to_numpy(), edges, **LOOKS[direction])
         limits.append((edges[0], edges[-1]))
-        outside.append(f"{100 * (1 - inside['reads'].sum() / mine['reads'].sum()):.1f} %")
+        outside.append(f"{100 * (1 - inside['reads'].sum() / of_direction['reads'].sum()):.1f} %")
     rows, columns = about["map"]
     axes.set_xlim(min(low for low, _ in limits), max(high for _, high in limits))
     axes.set_ylim(bottom=0)

@@ -1,4 +1,4 @@
-"""What was measured of one model, read back from its folder."""
+"""The measurement of one model, read back from its folder."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Measured:
 
 
 def read(folder: Path) -> Measured:
-    """Raises MeasuredError naming the file that cannot be read, or is not the one that was measured."""
+    """Raises MeasuredError, which names the file that cannot be read or whose hash differs."""
     import numpy as np
     import pandas as pd
 
@@ -84,12 +84,12 @@ def _check(about: Any) -> None:
         if len(size) != 2 or not all(type(number) is int for number in size):
             raise ValueError(f"{size} is no size")
     if about["overlay_layer"] not in [layer["layer"] for layer in about["layers"]]:
-        raise ValueError(f"its overlay_layer {about['overlay_layer']} is none of its layers")
+        raise ValueError(f"its overlay_layer {about['overlay_layer']} is not among its layers")
 
 
-def _need(what: str, found: Any, keys: Mapping[str, type]) -> None:
-    if not isinstance(found, dict):
-        raise ValueError(f"{what} is no mapping")
+def _need(name: str, content: Any, keys: Mapping[str, type]) -> None:
+    if not isinstance(content, dict):
+        raise ValueError(f"{name} is no mapping")
     for key, kind in keys.items():
-        if not isinstance(found.get(key), kind):
-            raise ValueError(f"{what} has no {key}" if key not in found else f"{what} has a wrong {key}")
+        if not isinstance(content.get(key), kind):
+            raise ValueError(f"{name} has no {key}" if key not in content else f"{name} has a wrong {key}")

@@ -42,13 +42,13 @@ def draw(measured: Measured) -> tuple[Any, pd.DataFrame, str, str]:
     canvas.subplots_adjust(
         left=0, right=1, top=1, bottom=below / (pictures * (tall + below)), wspace=0.05, hspace=below / tall
     )
-    told = "" if joint else ", orange along the row and blue along the column"
+    colours = "" if joint else ", orange along the row and blue along the column"
     beyond = "" if joint else ", along the row (→) and the column (↓)"
     numbers = ", ".join(str(number) for number in overlays["indices"].tolist())
     caption = (
         f"Where one token (star) reads in {about['overlay_layer']}. "
-        f"Circles are the tokens that its channels read{told}; "
-        "the more channels read one, the more opaque it is (positions are rounded to the nearest token). "
+        f"Circles are the tokens that its channels read{colours}; "
+        "the more channels read a token, the more opaque its circle is (positions are rounded to the nearest token). "
         f"Below: reads whose position lies outside the map{beyond}. Images {numbers} of those measured, "
         f"{width} × {height} px, tokens of {_stride(measured)} px."
     )
@@ -113,12 +113,12 @@ def _panel(axes: Axes, overlays: dict[str, Any], picture: int, query: int, place
 
 def _outside(places: pd.DataFrame) -> str:
     """``→ 3 %, ↓ 0 %``"""
-    said = []
+    shares = []
     for direction in dict.fromkeys(places["direction"]):
-        mine = places[places["direction"] == direction]
-        share = 100 * mine.loc[~mine["inside"], "reads"].sum() / mine["reads"].sum()
-        said.append(f"{ARROWS[direction]}{share:.0f} %")
-    return ", ".join(said)
+        reads = places[places["direction"] == direction]
+        share = 100 * reads.loc[~reads["inside"], "reads"].sum() / reads["reads"].sum()
+        shares.append(f"{ARROWS[direction]}{share:.0f} %")
+    return ", ".join(shares)
 
 
 def _stride(measured: Measured) -> int:

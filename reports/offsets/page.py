@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reports import render
-from reports.cells import NOTHING
-from reports.document import Cell, Grid, Page, Run, Section, Source
+from reports.content.page import Cell, Grid, Page, RunLine, Section, SourceFile
+from reports.content.values import Count, Span, Text, Value
 from reports.figures import Drawing, drawing, style
+from reports.formats import files
 from reports.offsets import DIRECTIONS
 from reports.offsets.measured import Measured, MeasuredError, read
 from results.fingerprints import check
@@ -23,22 +23,26 @@ COMPARED = (
     "Arm", "Layer", "Direction", "n", "Mean |offset| (tokens)", "(px)", "Spread (tokens)", "Variation (tokens)",
     "Outside (%)", "Reads nothing (%)",
 )  # fmt: skip
+SHOWN = {  # measure → decimals; the last column of HEADER is apart
+    "mean_abs": 2, "mean_abs_px": 1, "mean_abs_share": 1, "spread": 2, "variation": 2, "outside": 1, "nothing": 1,
+}  # fmt: skip
+MEASURED, NOT_MEASURED = "measured", "not measured"
 SIDES, COMPARED_SIDES = "lll" + "r" * 8, "lll" + "r" * 7
 LEGEND = (
     "Offsets are in tokens of the layer's own map; positive is right and down. Every offset counts once for each "
     "channel that reads with it. px and per cent of the map's width (horizontal) or height (vertical) compare layers.",
     "Spread: standard deviation over what one token reads (its channels and samples), averaged over tokens and images. "
-    "0 means that all channels read at one place.",
+    "0: all channels read at the same place.",
     "Variation: standard deviation of one channel's offset over images (and tokens, where all are counted), averaged "
-    "over channels. 0 means that it reads at the same offset whatever is there: a fixed pattern.",
+    "over channels. 0: the channel always reads at the same offset, a fixed pattern.",
     "Outside: the position lies beyond the first or last token, so that zero padding is read at least in part. Reads "
-    "nothing: a token or more beyond, so that zero padding is all there is.",
+    "nothing: a token or more beyond, so that only zero padding is read.",
     "Centre: the token of index size // 2; of an even map it has one token more on its left and upper side.",
 )
 
 
 def write(folder: Path) -> tuple[Measured, list[Path]]:
-    """The page of one model, beside what was measured of it. The same files give the same bytes."""
+    """The page of one model, in the folder of its measurement. The same files give the same bytes."""
     from reports.offsets import depth, histograms, overlays
 
     measured = read(folder)
@@ -47,12 +51,12 @@ def write(folder: Path) -> tuple[Measured, list[Path]]:
         name="offsets",
         title=f"Learned offsets of {measured.about['name']}",
         about=sentence(measured),
-        grid=_grid(HEADER, SIDES, rows(measured)),
+        grid=grid(HEADER, SIDES, rows(measured)),
         legend=LEGEND,
         drawings=tuple(drawn(name, module.draw, measured) for name, module in figures.items()),
         records=_records(measured.statistics),
     )
-    return measured, render.write(Page(section.name, section.title, (section,)), folder)
+    return measured, files.write(Page(section.name, section.title, (section,)), folder)
 
 
 def compare(
@@ -60,15 +64,15 @@ def compare(
 ) -> tuple[Any, list[Path]]:
     """The page of a sweep; returns the statistics over seeds and the files. See ``of_sweep``."""
     summary, section = of_sweep(plan, folders, mixed=mixed)
-    return summary, render.write(Page(section.name, section.title, (section,)), out)
+    return summary, files.write(Page(section.name, section.title, (section,)), out)
 
 
 def of_sweep(plan: Mapping[str, Any], folders: Mapping[str, Path | str], *, mixed: bool = False) -> tuple[Any, Section]:
-    """The arms of a sweep side by side. folders: what was measured of each run, or in words why nothing was.
+    """The arms of a sweep side by side. folders: each run's measurement, or in words why there is none.
 
     Returns the statistics over seeds, a row per arm, layer, direction and scope, and the section that shows them.
-    Raises MeasuredError where nothing was measured, and MixedFingerprints where runs of different code or data would
-    be averaged, unless ``mixed``.
+    Raises MeasuredError where no run was measured, and MixedFingerprints where runs of different code or data would be
+    averaged, unless ``mixed``.
     """
     import pandas as pd
 
@@ -93,7 +97,7 @@ def of_sweep(plan: Mapping[str, Any], folders: Mapping[str, Path | str], *, mixe
             f"each of {first.about['dataset']} ({first.about['split']}) at {_size(first)} px."
         ),
         cautions=tuple(cautions),
-        grid=_grid(COMPARED, COMPARED_SIDES, compared(summary, labels)),
+        grid=grid(COMPARED, COMPARED_SIDES, compared(summary, labels)),
         legend=(
             "Statistics over all tokens: mean over seeds, in brackets the lowest and the highest. The centre token is "
             "in `table.csv`.",
@@ -107,7 +111,7 @@ def of_sweep(plan: Mapping[str, Any], folders: Mapping[str, Path | str], *, mixe
 
 
 def sentence(measured: Measured) -> str:
-    """What was measured."""
+    """Which model was measured, on which images."""
     about = measured.about
     return (
         f"atmnet_{about['model']}, offsets {about['offsets']}, weights `{about['weights']}` "
@@ -117,45 +121,43 @@ def sentence(measured: Measured) -> str:
     )
 
 
-def rows(measured: Measured) -> list[list[object]]:
+def rows(measured: Measured) -> list[list[Value]]:
     """The statistics as cells of HEADER."""
     records: list[dict[str, Any]] = measured.statistics.to_dict("records")  # type: ignore[assignment]
     return [
         [
-            row["layer"], row["direction"], row["scope"], f"{row['mean_abs']:.2f}", f"{row['mean_abs_px']:.1f}",
-            f"{row['mean_abs_share']:.1f}", f"{row['spread']:.2f}", f"{row['variation']:.2f}", f"{row['outside']:.1f}",
-            f"{row['nothing']:.1f}", f"{row['min']:.1f} … {row['max']:.1f}".replace("-", "−"),
+            *(Text(row[column]) for column in ("layer", "direction", "scope")),
+            *(Count(row[measure], decimals) for measure, decimals in SHOWN.items()),
+            Span(row["min"], row["max"], 1),
         ]
         for row in records
-    ]  # fmt: skip
+    ]
 
 
-def compared(summary: Any, labels: Mapping[str, str], ranges: bool = True) -> list[list[object]]:
+def compared(summary: Any, labels: Mapping[str, str], ranges: bool = True) -> list[list[Value]]:
     """The statistics over all tokens as cells of COMPARED, layer by layer so that arms stand below one another.
 
     ranges: with the lowest and the highest seed in brackets.
     """
     from reports.offsets.comparison import layers_of
 
-    made: list[list[object]] = []
+    cells: list[list[Value]] = []
     for layer in layers_of(summary):
         for direction in DIRECTIONS:
             chosen = (summary["layer"] == layer) & (summary["direction"] == direction) & (summary["scope"] == "all")
             for row in summary[chosen].to_dict("records"):
-                numbers = [
-                    _ranged(row, measure, decimals, ranges)
-                    for measure, decimals in (
-                        ("mean_abs", 2), ("mean_abs_px", 1), ("spread", 2), ("variation", 2), ("outside", 1),
-                        ("nothing", 1),
-                    )
-                ]  # fmt: skip
-                made.append([labels[row["arm"]], layer, direction, row["n"], *numbers])
-    return made
+                measures = [
+                    _over_seeds(row, measure, decimals, ranges)
+                    for measure, decimals in SHOWN.items()
+                    if measure != "mean_abs_share"
+                ]
+                cells.append([Text(labels[row["arm"]]), Text(layer), Text(direction), Count(row["n"], 0), *measures])
+    return cells
 
 
-def _ranged(row: Mapping[Any, Any], measure: str, decimals: int, ranges: bool) -> str:
-    mean, low, high = (f"{row[f'{measure}_{what}']:.{decimals}f}" for what in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]" if ranges and row["n"] > 1 else mean
+def _over_seeds(row: Mapping[Any, Any], measure: str, decimals: int, ranges: bool) -> Value:
+    mean, low, high = (row[f"{measure}_{statistic}"] for statistic in ("mean", "low", "high"))
+    return Span(low, high, decimals, mean) if ranges and row["n"] > 1 else Count(mean, decimals)
 
 
 def drawn(name: str, draw: Callable[..., tuple[Any, Any, str, str]], *shown: Any) -> Drawing:
@@ -168,25 +170,16 @@ def _records(frame: Any) -> tuple[Mapping[str, Any], ...]:
     return tuple(frame.to_dict("records"))
 
 
-def _grid(header: Sequence[str], sides: str, rows: Iterable[Sequence[object]]) -> Grid:
-    """Numbers sort as numbers, by what stands before any bracket."""
-    return Grid(tuple(header), sides, tuple(((*map(_cell, row),),) for row in rows))
+def grid(header: Sequence[str], sides: str, rows: Iterable[Sequence[Value]]) -> Grid:
+    return Grid(tuple(header), sides, tuple((tuple(map(Cell, row)),) for row in rows))
 
 
-def _cell(content: object) -> Cell:
-    text = str(content)
-    try:
-        return Cell(text, float(text.partition(" ")[0].replace("−", "-")))
-    except ValueError:
-        return Cell(text)
-
-
-def _run(arm: str, entry: Mapping[str, Any], folder: Path | str) -> Run:
-    """A run of the sweep, with what was measured of it."""
-    there = isinstance(folder, Path)
-    sources = [Source(name, Path(folder) / name) for name in ("statistics.csv", "histograms.csv")] if there else []
-    said = "measured" if there else str(folder)
-    return Run(entry["run"], arm, entry["seed"], said, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, tuple(sources))
+def _run(arm: str, entry: Mapping[str, Any], folder: Path | str) -> RunLine:
+    """A run of the sweep, with its measurement or the reason why there is none."""
+    if not isinstance(folder, Path):
+        return RunLine(entry["run"], arm, entry["seed"], NOT_MEASURED, folder)
+    sources = tuple(SourceFile(name, folder / name) for name in ("statistics.csv", "histograms.csv"))
+    return RunLine(entry["run"], arm, entry["seed"], MEASURED, MEASURED, sources=sources)
 
 
 def _size(measured: Measured) -> str:

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from reports.content.text import text
+from reports.formats.terminal import rich_table, wide_console
 from reports.offsets.measured import Measured
-from reports.offsets.page import COMPARED, HEADER, compared, rows, sentence
-from reports.terminal import grid, wide_console
+from reports.offsets.page import COMPARED, COMPARED_SIDES, HEADER, SIDES, compared, rows, sentence
 
 
 def show(measured: Measured) -> None:
     console = wide_console()
     console.print(sentence(measured).replace("`", ""), style="dim", markup=False)
-    console.print(grid(list(HEADER), [list(map(str, row)) for row in rows(measured)], "lllrrrrrrrr"))
+    console.print(rich_table(HEADER, [list(map(text, row)) for row in rows(measured)], SIDES))
 
 
 def to_json(measured: Measured, files: list[Path]) -> str:
@@ -27,9 +28,8 @@ def to_json(measured: Measured, files: list[Path]) -> str:
 def show_comparison(plan: Mapping[str, Any], summary: Any, folders: Mapping[str, Path | str]) -> None:
     console = wide_console()
     labels = {arm["name"]: arm["label"] for arm in plan["arms"]}
-    console.print(
-        grid(list(COMPARED), [list(map(str, row)) for row in compared(summary, labels, ranges=False)], "lllrrrrrrr")
-    )
+    cells = compared(summary, labels, ranges=False)
+    console.print(rich_table(COMPARED, [list(map(text, row)) for row in cells], COMPARED_SIDES))
     for run, folder in folders.items():
         if not isinstance(folder, Path):
             console.print(f"{run}: {folder}", style="dim", markup=False)

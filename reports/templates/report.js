@@ -1,11 +1,11 @@
 "use strict";
-// Without this script the page shows all it has; with it tables sort and filter, and lists of runs open beside their cell.
+// Without this script the page shows everything; with it, tables sort and filter, and lists of runs open beside their cell.
 
 const ORDERS = ["none", "ascending", "descending"];
 const words = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
 
 function makeSortable(table) {
-  const original = [...table.tBodies]; // rows of one tbody belong together and are moved as one
+  const original = [...table.tBodies]; // rows of one tbody belong together and are moved together
   const headers = [...table.tHead.rows[0].cells];
   headers.forEach((header, column) => {
     if (header.classList.contains("sources")) return;
@@ -49,10 +49,10 @@ function makeFilter(box) {
   const bodies = [...box.parentElement.querySelector("table").tBodies];
   const texts = bodies.map((body) => [...body.rows[0].cells].map((cell) => cell.textContent.toLowerCase()).join(" "));
   const apply = () => {
-    const wanted = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-    bodies.forEach((body, n) => (body.hidden = !wanted.every((word) => texts[n].includes(word))));
+    const terms = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    bodies.forEach((body, n) => (body.hidden = !terms.every((word) => texts[n].includes(word))));
     const left = bodies.filter((body) => !body.hidden).length;
-    shown.value = wanted.length ? `${left} of ${bodies.length}` : "";
+    shown.value = terms.length ? `${left} of ${bodies.length}` : "";
   };
   input.addEventListener("input", apply);
   box.addEventListener("clear", () => {
@@ -60,11 +60,11 @@ function makeFilter(box) {
     apply();
   });
   box.hidden = false;
-  apply(); // a browser may have kept what was typed before the page was loaded again
+  apply(); // a browser may restore the text that was typed before the page was loaded again
 }
 
-// A list of runs serves every cell with the same runs, so it is placed when it opens: below the cell, above it if there
-// is more room, and never beyond the window.
+// All cells with the same runs share one list, so it is placed when it opens: below the cell, or above it if only that
+// fits, and never beyond the window.
 function place(popover, cell) {
   const edge = 8;
   const at = cell.getBoundingClientRect();
@@ -91,7 +91,7 @@ function makePopovers() {
   }
 }
 
-// What a link leads to may be folded away, or filtered out.
+// The target of a link may be folded or filtered out.
 function reveal(hash) {
   const target = hash.length > 1 && document.getElementById(decodeURIComponent(hash.slice(1)));
   if (!target) return;

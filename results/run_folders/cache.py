@@ -1,4 +1,4 @@
-"""What was read from run folders is kept beside them, in ``.collected/``, until a folder changes.
+"""Keeps what was read from run folders beside them, in ``.collected/``, until a folder changes.
 
 A sweep and protocol have one file: an Arrow table with a row per run, followed by a SHA-256 over the table and over the
 code that filled it. A row is used only where that holds and the run's files still have their stamps, so a file that is
@@ -57,6 +57,7 @@ def read_runs(runs_dir: Path, name: str, runs: Mapping[str, int], protocol: str)
         if run in unchanged or (run not in superseded and (runs_dir / run).is_dir())  # of another plan of this sweep
     ]
     everything = Rows(pa.concat_tables([cached.take(kept), fresh]))
+    del cached, fresh  # each may hold the logs of 10,000 runs
     settled = [row for row, folder in enumerate(changed, len(kept)) if now is not None and _settled(folder, now)]
     if settled:
         stored = [*range(len(kept)), *settled]
@@ -114,7 +115,7 @@ def _unchanged(cached: Rows, folders: Sequence[PlannedFolder]) -> dict[str, int]
 def _clock(runs_dir: Path) -> int | None:
     """The time by the clock that dates the run folders' files; None where nothing can be written."""
     try:
-        (runs_dir / FOLDER).mkdir(exist_ok=True)  # without the runs' folder there is nothing to cache
+        (runs_dir / FOLDER).mkdir(exist_ok=True)  # not its parents: without a runs folder there is nothing to cache
         with tempfile.TemporaryFile(dir=runs_dir / FOLDER) as file:
             return os.fstat(file.fileno()).st_mtime_ns
     except OSError:

@@ -1,19 +1,23 @@
 """The mixer's slot: built-in and foreign token mixers stand in the place of the Active Token Mixer."""
 
 import copy
+import re
 import warnings
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 from torch import Tensor, nn
 
+import atm
 from atm import ATMNet
 from atm.complexity import count
 from atm.mixer import ActiveTokenMixer
 from atm.mixers import MIXERS, IdentityMixer, MixerOptions
 from atm.offsets import OffsetPredictor
+from experiments import schema
 
 
 class ShiftMixer(nn.Module):
@@ -143,6 +147,14 @@ def test_an_own_mixer_trains_a_step(own_mixers: None) -> None:
     assert_trains_a_step(model)
 
 
+def test_the_mixer_of_the_documentation_trains_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(atm.__file__).parents[1] / "docs" / "sampling.md").read_text("utf-8")
+    (example,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "MIXERS" in block]
+    monkeypatch.setitem(MIXERS, "shift", IdentityMixer)  # restores the registry afterwards
+    exec(example, {})
+    assert_trains_a_step(nano(mixer="shift"))
+
+
 def test_an_own_mixer_may_use_predicted_offsets(own_mixers: None) -> None:
     model = nano(mixer="mean_offset", offsets="joint", samples=3, offset_sharing=4)
     options = model.stages[2].blocks[1].mixer.options
@@ -195,7 +207,4 @@ def test_refuses_unknown_mixers_and_switches(installed: None, arguments: dict, m
 
 
 def test_the_schema_lists_the_built_in_mixers() -> None:
-    schema = pytest.importorskip("experiments.schema")
-    if not hasattr(schema, "MIXERS"):
-        pytest.skip("this schema has no setting model.mixer")
-    assert tuple(schema.MIXERS) == tuple(MIXERS)
+    assert tuple(MIXERS) == schema.MIXERS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from experiments.folder.run_folder import RunFolder
 from experiments.tasks import registry as task_registry
 from experiments.tasks.network import dense_backbone
 from experiments.training import loop
+from reports.commands import report
 from results.collect import collect
 from tests.experiments.processes import assert_equal_runs, finish, frozen, saved_steps, start, wait_for_step
 
@@ -82,6 +84,7 @@ def test_it_trains_in_steps_and_leaves_everything_that_a_run_leaves(undisturbed)
     backbone = dense_backbone(undisturbed.config().model, (16,))  # its images are looked at in two sizes
     sizes = [(64, 64), (64, 96), (128, 128), (128, 192)]
     flops = sum(count(backbone, (3, *size)).flops for size in sizes) / 2
+    flops += sum(4 * 3 * height * width for height, width in sizes[2:]) / 2  # of the enlargement
     assert summary["flops_g"] == pytest.approx(flops / 1e9, rel=1e-4)
     state = undisturbed.read_json("state.json")
     assert (state["state"], state["step"], state["steps"]) == ("done", 16, 16)
@@ -108,17 +111,25 @@ def test_it_runs_on_two_devices_one_image_each_if_need_be(tmp_path, undisturbed)
     assert finish(four) == (0, ""), "as many devices as images"
 
 
-def test_it_is_collected(tmp_path, undisturbed):
+def test_it_is_collected_and_reported(tmp_path, undisturbed, capsys):
+    entry = task_registry.task_entry("box_counting")
     plan = {
         "sweep": "boxes", "protocol": "smoke", "experiment": "scenes", "baseline": "axial",
+        "tasks": [{"name": "box_counting", "experiment": "scenes", "metric": f"eval_ema/{entry.metric}",
+                   "label": entry.label, "unit": entry.unit, "decimals": entry.decimals, "chance": entry.chance}],
         "arms": [{"name": "axial", "label": "axial", "model": "nano", "config": {}}],
         "runs": [{"run": undisturbed.id, "arm": "axial", "seed": 0, "task": "box_counting", "parent": None}],
     }  # fmt: skip
-    collected = collect(plan, undisturbed.path.parent)
+    runs_dir, value = undisturbed.path.parent, undisturbed.finished()["metrics"]["eval_ema/within_one"]
+    collected = collect(plan, runs_dir)
     assert collected.warnings == []
-    (value,) = collected.finals("eval_ema/within_one")["value"]
-    assert value == pytest.approx(undisturbed.finished()["metrics"]["eval_ema/within_one"], rel=1e-5)
+    assert collected.finals("eval_ema/within_one")["value"].tolist() == pytest.approx([value], rel=1e-5)
     assert set(collected.metrics["step"]) == {5, 10, 15, 16}
+    options = argparse.Namespace(json=True, mixed=False, check=False)
+    assert report("boxes", {"protocol": "smoke"}, options, lambda sweep, words: (plan, runs_dir, lambda: {})) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["metric"], document["rows"][0]["mean"]) == ("eval_ema/within_one", pytest.approx(value, abs=1e-3))
+    assert "Counts off by at most one" in next(runs_dir.glob("reports/*/report.md")).read_text()
 
 
 def test_its_optimizer_groups_scale_rates_and_spare_peg_within_the_backbone(tmp_path):

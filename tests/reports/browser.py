@@ -1,4 +1,4 @@
-"""A real browser without a window, and what tests ask of the page in it."""
+"""A real browser without a window, and questions about the page in it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ return [colour, "rgb(255, 255, 255)"];
 
 
 def start():
-    """A driver of Chromium that keeps what the console says."""
+    """A driver of Chromium that keeps the messages of the console."""
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
@@ -59,17 +59,17 @@ def wait(driver, condition):
 
 
 def broken_links(driver, folder):
-    """Links of the page in ``folder`` that lead nowhere, or out of the files it came with."""
+    """Links of the page in ``folder`` that lead nowhere, or to files that are not part of it."""
     ids = set(every(driver, "[id]", "e.id"))
     broken = []
     for link in every(driver, "a", "e.getAttribute('href')"):
         parts = urlsplit(link)
         if link.startswith("#"):
-            found = unquote(link[1:]) in ids
+            leads_somewhere = unquote(link[1:]) in ids
         else:
-            found = not (parts.scheme or parts.netloc or link.startswith("/"))
-            found = found and (folder / unquote(parts.path)).is_file()
-        if not found:
+            leads_somewhere = not (parts.scheme or parts.netloc or link.startswith("/"))
+            leads_somewhere = leads_somewhere and (folder / unquote(parts.path)).is_file()
+        if not leads_somewhere:
             broken.append(link)
     return broken
 

@@ -1,4 +1,4 @@
-"""A finished offsets sweep and a messy one, made up once for the whole room, and what writes their reports."""
+"""A finished offsets sweep and a messy one, made once for all tests here, and a function that writes their reports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from reports import compose, render, specification
+from reports import specification
+from reports.content import compose
+from reports.formats import files
 from results.collect import collect
 from tests.reports import browser, made_up, programs
 from tests.reports.programs import GET_THEM, without_browser, without_latex
@@ -18,7 +20,7 @@ NASTY = r"50% of $x_1$ & {A|B} <b> \cmd #3 ~^ [y] *z* `c` ① Δ ±"
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """(plan, runs_dir, collected) of seven arms and three seeds. Not to be changed: copy what you break."""
+    """(plan, runs_dir, collected) of seven arms and three seeds. Tests that change it work on a copy."""
     plan, runs_dir = make_plan(), tmp_path_factory.mktemp("runs")
     make_runs(runs_dir, plan)
     return plan, runs_dir, collect(plan, runs_dir)
@@ -34,7 +36,7 @@ def both_papers(tmp_path_factory):
 
 @pytest.fixture
 def messy(finished, tmp_path):
-    """(plan, collected) of unfinished runs, awkward words, mixed code: everything a table may have to set."""
+    """(plan, collected) of unfinished runs, awkward words, mixed code: everything that a table must be able to set."""
     plan, runs_dir, _ = finished
     shutil.copytree(runs_dir, tmp_path / "runs", ignore=shutil.ignore_patterns("*.npz"))
     runs_dir = tmp_path / "runs"
@@ -53,14 +55,14 @@ def write_report():
     """Writes the report of an offsets sweep, as the command line does, and returns its files."""
 
     def written(collected, plan, out_dir, *, folder=Path("runs"), label=None, **options):
-        found = compose.Results(specification.of_sweep(plan["sweep"]), collected, plan, folder, label)
-        return render.write(compose.page(plan["sweep"], [found], **options), out_dir)
+        results = compose.Results(specification.of_sweep(plan["sweep"]), collected, plan, folder, label)
+        return files.write(compose.page(plan["sweep"], [results], **options), out_dir)
 
     return written
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Says that pages were not read as their readers do; the dots and letters above do not."""
+    """Reports how many tests of pages in a browser or with LaTeX were skipped."""
     skipped = [str(report.longrepr) for report in terminalreporter.getreports("skipped")]
     if count := sum(GET_THEM in reason for reason in skipped):
         missing = ", ".join([*without_browser(), *without_latex()])

@@ -1,4 +1,4 @@
-"""Sets LaTeX as a reader would, and reads what came out."""
+"""Typesets LaTeX as a reader would, and reads the PDF."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.reports import programs
 
-POINTS_OVER = 2.0  # what sticks out of a line by less is not seen
+POINTS_OVER = 2.0  # a smaller overhang of a line is not visible
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Typeset:
 
 
 def typeset(folder: Path, name: str, over: float = POINTS_OVER) -> Typeset:
-    """The PDF of ``name``; fails where LaTeX complains of what a reader would see, lines that are too wide included."""
+    """The PDF of ``name``; fails where LaTeX reports a fault that a reader would see, lines that are too wide included."""
     programs.need(programs.without_latex())
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", f"{name}.tex"]
     # lines of a log are otherwise broken after 79 characters, in the middle of a word

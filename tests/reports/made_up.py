@@ -1,23 +1,25 @@
 """The run folders in ``run_folders/``: made up, small, and in every state that a report has to show.
 
-They are committed, with the plans they answer, so that a test reads what a sweep left behind and not what the code of
-the day would write. `python -m tests.reports.made_up` writes them anew.
+They are committed, with the plans they answer, so that tests read the files of a past sweep and not those that today's
+code would write. `python -m tests.reports.made_up` writes them anew.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from reports import specification
-from reports.compose import Results
-from reports.table import variant
+from reports.content.compose import Results
+from reports.content.table import variant
 from results import counts, papers
-from results.collect import collect
+from results.collect import RUN_COLUMNS, Collected, collect
 from tests.results.synthetic import CODE, DATA, write_json, write_yaml
 
 FOLDER = Path(__file__).with_name("run_folders")
@@ -25,7 +27,7 @@ PLANS = FOLDER / "plans.json"
 EPOCHS, STEPS = 6, 7506  # few epochs, but as many steps as 300 of ImageNet have in 6
 UNTOUCHED = {("variants", "l"), ("resolution_384", "224"), ("resolution_384", "384")}  # sweep, arm
 MISSING = {("variants", "s", 2), ("variants", "b", 1), ("variants", "b", 2), ("ablation_peg", "k2_nopeg", 0)}
-STATES = {  # sweep, arm, seed: what its folder says instead of a result
+STATES = {  # sweep, arm, seed: content of its state.json in place of a result
     ("ablation_peg", "k2_nopeg", 1): {"state": "failed", "cause": "non-finite loss at step 41"},
     ("ablation_peg", "k2_nopeg", 2): {"state": "running", "step": 3002, "steps": 7506, "epoch": 2, "epochs": 6},
     ("ablation_offsets", "joint", 2): {"state": "interrupted", "cause": "SIGTERM", "step": 10, "steps": 7506},
@@ -104,8 +106,77 @@ def _write_run(sweep: str, plan: dict[str, Any], entry: dict[str, Any]) -> None:
         (folder / "summary.json").write_text(text[: len(text) // 2])
 
 
+TASKS = {  # name in the plan → its entry there
+    "classification": {"metric": "eval_ema/top1", "label": "Top-1"},
+    "detection": {"metric": "eval/ap_box", "label": "Box AP"},
+    "segmentation": {"metric": "eval/miou", "label": "mIoU"},
+}
+
+
+def plan_of_tasks(
+    sweep: str,
+    arms: Sequence[str],
+    *,
+    tasks: Sequence[str] = tuple(TASKS),
+    models: Mapping[str, str] | None = None,
+    lacking: Sequence[tuple[str, str]] = (),
+    protocol: str = "paper",
+) -> dict[str, Any]:
+    """Three seeds of every arm in every task; ``lacking`` are (arm, task) without runs; models are T unless named."""
+    models = models or dict.fromkeys(arms, "t")
+    entry = {"experiment": "imagenet", "unit": "%", "decimals": 2, "chance": None}
+    return {
+        "sweep": sweep,
+        "protocol": protocol,
+        "experiment": "imagenet",
+        "baseline": arms[0],
+        "tasks": [{"name": task, **entry, **TASKS[task]} for task in tasks],
+        "arms": [{"name": arm, "label": f"Arm {arm}", "model": models[arm], "config": {}} for arm in arms],
+        "runs": [
+            {"run": f"{task}-{arm}-s{seed}-0000000{seed}", "arm": arm, "seed": seed, "task": task, "parent": None}
+            for arm in arms
+            for task in tasks
+            for seed in range(3)
+            if (arm, task) not in lacking
+        ],
+    }
+
+
+def collected_by_hand(plan: Mapping[str, Any], means: Mapping[tuple[str, str], float | None]) -> Collected:
+    """What ``collect`` gives for a plan of several tasks. means: (task, arm) → mean of its seeds, or None: not run.
+
+    Each task has code and data of its own, as its fingerprints cover the task's module and data set.
+    """
+    metric_of = {task["name"]: task["metric"] for task in plan["tasks"]}
+    models = {arm["name"]: arm["model"] for arm in plan["arms"]}
+    runs, metrics = [], []
+    for number, entry in enumerate(plan["runs"]):
+        mean, task = means[entry["task"], entry["arm"]], entry["task"]
+        own = {key: entry[key] for key in ("run", "arm", "seed", "task")}
+        row = dict.fromkeys(RUN_COLUMNS) | own | {"model": models[entry["arm"]], "state": "done", "dirty": "no"}
+        row |= {"params_m": 5.4, "flops_g": 1.1, "step": 300, "wall_s": 10.0, "images_per_s": 80.0, "commit": "abc"}
+        row |= {"code_fingerprint": f"c0de {task}", "data_fingerprint": f"da7a {task}"}
+        if mean is None:
+            row |= dict.fromkeys(("params_m", "flops_g", "step", "wall_s", "images_per_s")) | {"state": "not run"}
+        else:
+            noise = np.random.default_rng(number // 3).normal(0, 0.02, 3)  # of one arm and task
+            value = mean + float(noise[entry["seed"]] - noise.mean())
+            points = [(150, value - 5.0, False), (300, value, False), (300, value, True)]
+            metrics += [
+                {**own, "protocol": plan["protocol"], "step": step, "metric": metric_of[task], "value": v, "final": f}
+                for step, v, f in points
+            ]
+        runs.append(row)
+    numbers = dict.fromkeys(("params_m", "flops_g", "progress", "wall_s", "images_per_s"), "float64")
+    texts = [column for column in RUN_COLUMNS if column not in (*numbers, "seed", "epochs", "step", "log_line")]
+    frame = pd.DataFrame(runs).astype({**numbers, **dict.fromkeys(("seed", "epochs", "step", "log_line"), "Int64")})
+    frame[texts] = frame[texts].fillna("").astype(object)
+    curves = pd.DataFrame(columns=["run", "arm", "seed", "task", "curve"])
+    return Collected(frame, pd.DataFrame(metrics), curves)
+
+
 def _expected(sweep: str, arm: str, model: str) -> float:
-    """About what the papers print for an arm of this model."""
+    """Near the number that the papers print for an arm of this model."""
     spec = specification.of_sweep(sweep)
     for place in spec.arms[arm].published if arm in spec.arms else ():
         number = papers.number(place.source, place.table, place.row, spec.papers.metric)

@@ -1,6 +1,6 @@
-"""The programs that read a report's pages in tests: a browser for HTML, LaTeX and what shows its PDF.
+"""The programs that read a report's pages in tests: a browser for HTML, LaTeX and a reader of its PDF.
 
-``python -m tests.reports.programs`` says which of them are missing, and ends with 1 if any is.
+``python -m tests.reports.programs`` lists those that are missing, and exits with 1 if there are any.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ def browser() -> str | None:
 
 
 def without_browser() -> list[str]:
-    """What is missing to read HTML."""
+    """Missing programs to read HTML."""
     return [*([] if browser() else ["chromium"]), *([] if shutil.which("chromedriver") else ["chromedriver"])]
 
 
 def without_latex() -> list[str]:
-    """What is missing to read LaTeX."""
+    """Missing programs and packages to read LaTeX."""
     missing = [command for command in ("pdflatex", "pdftotext") if not shutil.which(command)]
     if shutil.which("kpsewhich") and subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True).returncode:
         missing.append("booktabs.sty")
@@ -32,17 +32,17 @@ def without_latex() -> list[str]:
 
 
 def need(missing: list[str]) -> None:
-    """Skips a test for what is missing, or fails it where CI=true says that it must run."""
+    """Skips a test whose programs are missing, or fails it where CI=true requires it."""
     import pytest
 
     if not missing:
         return
     reason = f"{', '.join(missing)} not installed"
     if os.environ.get("CI") == "true":
-        pytest.fail(f"{reason}, and CI=true says that these tests must run", pytrace=False)
+        pytest.fail(f"{reason}, and CI=true requires these tests", pytrace=False)
     pytest.skip(f"{reason}: {GET_THEM}")
 
 
 if __name__ == "__main__":
-    found = [*without_browser(), *without_latex()]
-    sys.exit(f"no readers of pages: {', '.join(found)} not installed" if found else 0)
+    missing = [*without_browser(), *without_latex()]
+    sys.exit(f"no readers of pages: {', '.join(missing)} not installed" if missing else 0)

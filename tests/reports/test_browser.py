@@ -1,4 +1,4 @@
-"""A report's HTML page in a real browser: it sorts, leads to its runs, can be read, and runs nothing of others."""
+"""A report's HTML page in a real browser: it sorts, leads to its runs, is readable, and runs no foreign code."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from reports import render
+from reports.formats import files
 from tests.reports import tricky
 from tests.reports.browser import COLOURS, broken_links, column, every, header, look, printed, wait
 
@@ -21,7 +21,7 @@ def pages(finished, write_report, tmp_path_factory):
     plan, runs_dir, collected = finished
     folder = tmp_path_factory.mktemp("pages")
     write_report(collected, plan, folder / "ablation", folder=runs_dir)
-    render.write(tricky.page(folder), folder / "awkward [out] 100%" / "tricky")
+    files.write(tricky.page(folder), folder / "awkward [out] 100%" / "tricky")
     return {"ablation": folder / "ablation", "tricky": folder / "awkward [out] 100%" / "tricky"}
 
 
@@ -191,8 +191,8 @@ def test_the_policy_lets_nothing_else_run(view, chromium):
     """)
     wait(driver, lambda: every(driver, "img", "e.complete") == [True, True])
     assert driver.title != "owned"
-    said = [entry["message"] for entry in chromium.get_log("browser")]
-    assert len(said) == 2 and all("Content Security Policy" in message for message in said)
+    messages = [entry["message"] for entry in chromium.get_log("browser")]
+    assert len(messages) == 2 and all("Content Security Policy" in message for message in messages)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -252,7 +252,7 @@ def rgb(colour):
     return tuple(float(part) for part in re.findall(r"[\d.]+", colour)[:3])
 
 
-def contrast(one, other):
+def contrast(first, second):
     """Of WCAG 2: 21 for black on white."""
 
     def luminance(colour):
@@ -260,5 +260,5 @@ def contrast(one, other):
         red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
-    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    light, dark = sorted((luminance(first), luminance(second)), reverse=True)
     return (light + 0.05) / (dark + 0.05)

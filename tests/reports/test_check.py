@@ -1,4 +1,4 @@
-"""--check makes committed pages again and fails on whatever differs; the pages in the checkout do not."""
+"""--check makes the committed pages again and fails where they differ; the pages in the checkout agree."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from errors import ConfigError
-from reports import check, commands, specification
+from reports import commands, specification
+from reports.formats import comparison
 from results import archive
 
 
@@ -27,7 +28,7 @@ def checked(name, capsys, **given):
 
 @pytest.fixture
 def pages(tmp_path, monkeypatch):
-    """A copy of the committed pages in place of them, as far from the results as they are."""
+    """A copy of the committed pages in their place, with the results at the same relative path."""
     copy = tmp_path / "reports" / "pages"
     shutil.copytree(commands.PAGES, copy)
     (tmp_path / "results").symlink_to(archive.MEASURED.parent)
@@ -42,7 +43,7 @@ def test_the_committed_pages_are_what_the_committed_results_give(capsys):
     assert {*archive.labels(), "paper"} == {path.name for path in commands.PAGES.iterdir()}
 
 
-def test_what_differs_is_named_with_its_line(pages, capsys):
+def test_differing_files_are_named_with_their_line(pages, capsys):
     label = "ablation_offsets-smoke"
     page = pages / label / "report.md"
     page.write_text(page.read_text().replace("| axial |", "| axial! |", 1))
@@ -91,9 +92,9 @@ def test_pictures_of_another_drawing_library_are_not_compared_but_their_data_are
 
 
 def drawn_by(software, png):
-    said, made = PngImagePlugin.PngInfo(), io.BytesIO()
-    said.add_text("Software", software)
-    Image.open(io.BytesIO(png)).save(made, "png", pnginfo=said)
+    about, made = PngImagePlugin.PngInfo(), io.BytesIO()
+    about.add_text("Software", software)
+    Image.open(io.BytesIO(png)).save(made, "png", pnginfo=about)
     return made.getvalue()
 
 
@@ -102,9 +103,11 @@ def test_a_page_is_compared_without_the_pictures_within_it(tmp_path):
     (tmp_path / "x.png").write_bytes(old)
     (tmp_path / "report.html").write_text('<img src="data:image/png;base64,AAAA=="> one')
     other = '<img src="data:image/png;base64,BBBB"> one'
-    assert not list(check.differences(tmp_path, {"x.png": new, "report.html": other}))
-    assert list(check.differences(tmp_path, {"x.png": new, "report.html": other + "!"})) == ["report.html:1: differs"]
-    assert list(check.differences(tmp_path, {"x.png": old, "report.html": other})) == ["report.html:1: differs"]
+    assert not list(comparison.differences(tmp_path, {"x.png": new, "report.html": other}))
+    assert list(comparison.differences(tmp_path, {"x.png": new, "report.html": other + "!"})) == [
+        "report.html:1: differs"
+    ]
+    assert list(comparison.differences(tmp_path, {"x.png": old, "report.html": other})) == ["report.html:1: differs"]
 
 
 def _pixel():

@@ -1,4 +1,4 @@
-"""The command report= of several sweeps: what it gathers, what it leaves out, and how it says so."""
+"""The command report= of several sweeps: which results it shows, which it leaves out, and its messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from functools import partial
 import pytest
 
 from errors import ConfigError, DataError
-from reports import commands, compose
+from reports import commands
+from reports.content import compose
 from results import archive
 from tests.results.synthetic import edit_json, make_plan, make_runs, run_id
 
@@ -44,7 +45,7 @@ def planned(tmp_path):
 
 @pytest.fixture
 def without_figures(monkeypatch):
-    """They take most of the time, and one test has them."""
+    """Figures take most of the time; one test has them."""
     monkeypatch.setattr(commands.compose, "page", partial(compose.page, figures=False))
 
 
@@ -53,7 +54,7 @@ def page_of(planned, tmp_path, capsys, **given):
     return tmp_path / "runs" / "reports" / "paper", *capsys.readouterr()
 
 
-def test_the_page_of_both_papers_has_what_runs_and_what_is_committed(planned, tmp_path, capsys):
+def test_the_page_of_both_papers_has_running_and_committed_results(planned, tmp_path, capsys):
     folder, out, err = page_of(planned, tmp_path, capsys)
     page = (folder / "report.md").read_text()
     titles = re.findall(r"^## (.*)$", page, re.M)
@@ -103,17 +104,17 @@ def test_a_table_of_the_papers_takes_runs_of_their_protocol_only(planned, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
-        ({"protocol": "smoke"}, "report=paper is of several sweeps, as they are planned: it takes"),
+        ({"protocol": "smoke"}, "it takes measured, runs_dir, seed, seeds, no protocol="),
         ({"arms": ["zero"]}, "no arms="),
         ({"train.epochs": 1}, "no train.epochs="),
         ({"model": "t"}, "no model="),
         ({"bogus": 1}, "no bogus="),
-        ({"measured": "all", "seeds": [0]}, "measured=all says what was run; seeds cannot change it"),
+        ({"measured": "all", "seeds": [0]}, "measured=all names results; seeds cannot change them"),
         ({"measured": archive.labels()[0]}, "measured=all takes every committed result"),
     ],
 )
-def test_words_of_one_sweep_are_refused(planned, given, said):
-    with pytest.raises(ConfigError, match=re.escape(said)):
+def test_words_of_one_sweep_are_refused(planned, given, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         commands.report("paper", given, options(), planned)

@@ -6,7 +6,9 @@ import json
 
 import pytest
 
-from reports import complexity
+from reports.content import complexity
+from reports.content.text import text
+from reports.formats import terminal
 from reports.specification import SpecificationError
 from results import papers
 
@@ -69,14 +71,15 @@ def test_agreement_is_at_printed_precision(value, printed, agrees):
 def test_terminal_and_json_show_the_same(counted):
     from rich.console import Console
 
-    body = complexity.body(counted)
+    section = complexity.section(counted)
+    body = [[text(cell.value) for cell in row] for row in section.grid.rows]
     assert len(body) == len(COUNTED) and {len(row) for row in body} == {len(complexity.HEADER)}
     assert ["ATMNet-B", "224", "52.155", "52 / 51.9 ≠", "10.148", "10.1", "1 of 6 differ"] in body
     assert any("51.9 (v1 Table 1 Base)" in note for note in complexity.notes(counted))
     console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
-    complexity.show(counted, console)
-    text = console.export_text()
-    assert "52 / 51.9 ≠" in text and "37 of 43" in text
+    terminal.print_section(section, console)
+    output = console.export_text()
+    assert "52 / 51.9 ≠" in output and "37 of 43" in output
     rows = {row["label"]: row for row in json.loads(complexity.to_json(counted))["rows"]}
     assert rows["ATMNet-B"]["published"][2] == {
         "metric": "params_m", "place": "v1 Table 1 Base", "printed": "51.9", "note": "", "agrees": False,

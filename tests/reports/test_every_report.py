@@ -1,4 +1,4 @@
-"""Every report there is, made from the committed run folders, as its readers find it: text, LaTeX, and a browser."""
+"""Every report, made from the committed run folders, as its readers see it: as text, in LaTeX, in a browser."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from reports import compose, render, specification
+from reports import specification
+from reports.content import compose
+from reports.formats import files
 from tests.reports.browser import broken_links, column, every, header
 from tests.reports.latex import typeset
 from tests.reports.test_render import balanced, tables, unescaped_bars
@@ -23,14 +25,14 @@ def written(both_papers, tmp_path_factory):
     """Report's name → folder. Figures are drawn once, for the page of both papers, on which all reports are."""
     folder = tmp_path_factory.mktemp("every")
     for name in REPORTS:
-        render.write(compose.page(name, both_papers, figures=name == "paper"), folder / name)
+        files.write(compose.page(name, both_papers, figures=name == "paper"), folder / name)
     return folder
 
 
 def test_the_committed_folders_hold_every_state(both_papers):
-    states = {state for one in both_papers for state in one.collected.runs["state"]}
+    states = {state for results in both_papers for state in results.collected.runs["state"]}
     assert states == {"done", "failed", "running", "interrupted", "not run", "unreadable"}
-    warnings = [line for one in both_papers for line in one.collected.warnings]
+    warnings = [line for results in both_papers for line in results.collected.warnings]
     assert any("torn or not JSON" in line for line in warnings)
 
 
@@ -62,7 +64,7 @@ def test_latex_sets_each_table_by_itself(written, name):
     shown = pd.read_csv(written / name / "table.csv", dtype=str, keep_default_na=False)
     printed = [text for text in shown["papers"] if text]
     assert made.pages <= 2 and printed and all(text in made.text for text in printed)
-    assert "?" not in (written / name / "table.tex").read_text()  # what markup.latex has no sign for
+    assert "?" not in (written / name / "table.tex").read_text()  # a character that markup.latex has no sign for
 
 
 def test_latex_sets_all_tables_and_names_in_one_document(written):
@@ -70,7 +72,7 @@ def test_latex_sets_all_tables_and_names_in_one_document(written):
         rf"\clearpage\sbox0{{\input{{{name}/table}}}}\input{{{name}/macros}}\usebox0" for name in WITH_TABLE
     )
     macros = [line for name in WITH_TABLE for line in (written / name / "macros.tex").read_text().splitlines()]
-    names = [found.group(1) for line in macros if (found := re.match(r"\\newcommand\{(\\\w+)\}", line))]
+    names = [match.group(1) for line in macros if (match := re.match(r"\\newcommand\{(\\\w+)\}", line))]
     assert len(names) == len(set(names)) > 700
     used = " ".join(f"{name}{{}};" for name in names)
     preamble = r"\documentclass{article}\usepackage[utf8]{inputenc}\usepackage{booktabs}"

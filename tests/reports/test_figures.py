@@ -1,4 +1,4 @@
-"""Figures show what the runs say, with labels that do not overlap."""
+"""Figures show the numbers of the runs, with labels that do not overlap."""
 
 from __future__ import annotations
 
@@ -14,19 +14,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reports import specification, table
+from reports import specification
+from reports.content import table
 from reports.figures import accuracy_flops, bubbles, draw, forest, learning_curves, lines, style
-from reports.figures.labels import Box, Point, _spread, beside_points
+from reports.figures.labels import Box, LabelledPoint, _spread, beside_points
 from results import archive, papers
 from results.collect import collect
 from results.statistics import mean_interval
 from tests.results.synthetic import make_plan, make_runs, run_id
 
 
+def built(collected, plan):
+    """The table of a sweep's one task."""
+    return table.build(specification.of_sweep(plan["sweep"]), collected, plan).first
+
+
 @pytest.fixture(scope="module")
 def drawn(finished):
     plan, _, collected = finished
-    drawings, problems = draw(table.build(specification.of_sweep("ablation_offsets"), collected, plan), collected)
+    drawings, problems = draw(table.build(specification.of_sweep("ablation_offsets"), collected, plan))
     assert problems == []
     return {drawing.name: drawing for drawing in drawings}
 
@@ -54,7 +60,7 @@ def test_every_figure_is_a_picture_with_something_on_it(drawn):
 
 def test_figures_are_readable_in_grey(finished):
     plan, _, collected = finished
-    styles = style.arm_styles(table.build(specification.of_sweep("ablation_offsets"), collected, plan))
+    styles = style.arm_styles(built(collected, plan))
     assert len({look.marker for look in styles.values()}) == 7 and len({look.colour for look in styles.values()}) == 7
 
 
@@ -125,20 +131,20 @@ def test_bands_are_intervals_where_there_are_seeds_enough(values, band, words):
 
 
 def test_a_wide_interval_does_not_stretch_the_learning_curves(finished):
-    """Three seeds that differ much at first: their interval passes what the axis shows, the curves do not."""
+    """Three seeds that differ much at first: their interval exceeds the axis, their curves do not."""
     plan, _, collected = finished
     metrics = collected.metrics.copy()
     early = (metrics["arm"] == "axial") & (metrics["step"] == metrics["step"].min())
     metrics.loc[early, "value"] = metrics.loc[early, "seed"].map({0: 30.0, 1: 45.0, 2: 60.0})
-    made = table.build(specification.load("ablation_offsets"), collected, plan)
-    canvas, shown, _, _ = learning_curves.draw(made, replace(collected, metrics=metrics), made.spec.figures[-1])
+    made = built(replace(collected, metrics=metrics), plan)
+    canvas, shown, _, _ = learning_curves.draw(made, made.spec.figures[-1])
     low, high = canvas.axes[0].get_ylim()
     assert shown["low"].min() < low < shown["mean"].min() and shown["mean"].max() < high
 
 
 def test_the_forest_is_the_table(drawn, finished):
     plan, _, collected = finished
-    made = table.build(specification.load("ablation_offsets"), collected, plan)
+    made = built(collected, plan)
     shown = data(drawn["forest"])
     to_zero = shown[shown["against"] == "zero"].set_index("arm")
     assert list(to_zero.index) == [row.arm for row in made.rows if not row.is_baseline]
@@ -152,7 +158,7 @@ def test_the_forest_is_the_table(drawn, finished):
 
 def test_every_row_of_the_forest_has_the_difference_to_the_arm_it_names(finished):
     plan, _, collected = finished
-    made = table.build(specification.load("ablation_offsets"), collected, plan)
+    made = built(collected, plan)
     finals = collected.finals("eval/token_accuracy").pivot(index="seed", columns="arm", values="value")
     arm_of = {label: arm for arm, label in made.label_of.items()}
     entries = forest.of_table(made).entries
@@ -167,20 +173,20 @@ def of_papers_protocol(folder, model="xt"):
     plan = make_plan(protocol="paper", model=model)
     make_runs(folder, plan, metric="eval_ema/top1", examples=False)
     collected = collect(plan, folder)
-    return table.build(specification.load("ablation_offsets"), collected, plan), collected
+    return built(collected, plan)
 
 
 def test_scales_of_two_protocols_never_share_an_axis(finished, tmp_path):
     plan, _, collected = finished
-    other = table.build(specification.load("ablation_offsets"), collected, plan)
-    same, of_same = of_papers_protocol(tmp_path)
+    other = built(collected, plan)
+    same = of_papers_protocol(tmp_path)
     figure = other.spec.figures[0]
     assert figure.kind == "accuracy_flops" and figure.papers
-    assert len(accuracy_flops.draw(other, collected, figure)[0].axes) == 2
-    assert len(accuracy_flops.draw(same, of_same, figure)[0].axes) == 1
-    assert len(accuracy_flops.draw(other, collected, replace(figure, papers=False))[0].axes) == 1
-    assert len(forest.draw(other, collected, figure)[0].axes) == 2
-    assert len(forest.draw(same, of_same, figure)[0].axes) == 1
+    assert len(accuracy_flops.draw(other, figure)[0].axes) == 2
+    assert len(accuracy_flops.draw(same, figure)[0].axes) == 1
+    assert len(accuracy_flops.draw(other, replace(figure, papers=False))[0].axes) == 1
+    assert len(forest.draw([other], figure)[0].axes) == 2
+    assert len(forest.draw([same], figure)[0].axes) == 1
     grey = [entry.arm for entry in forest.of_table(same).entries if entry.other_model]
     assert grey == ["token", "axial"]  # printed for T
     assert len(forest.forest([forest.of_table(other), forest.of_table(same)]).axes) == 3
@@ -188,12 +194,12 @@ def test_scales_of_two_protocols_never_share_an_axis(finished, tmp_path):
 
 def test_a_forest_without_results_is_not_drawn_and_with_some_says_which(finished):
     plan, _, collected = finished
-    made = table.build(specification.load("ablation_offsets"), collected, plan)
+    made = built(collected, plan)
     rows = tuple(replace(row, difference=None, references=()) for row in made.rows)
-    assert forest.draw(replace(made, rows=rows), collected, made.spec.figures[0]) is None
+    assert forest.draw([replace(made, rows=rows)], made.spec.figures[0]) is None
     rows = (*made.rows[:2], replace(made.rows[2], difference=None), *rows[3:4])
-    said = [text.get_text() for text in forest.forest([forest.of_table(replace(made, rows=rows))]).axes[0].texts]
-    assert said == ["n = 3", "not run", "not run"]
+    texts = [text.get_text() for text in forest.forest([forest.of_table(replace(made, rows=rows))]).axes[0].texts]
+    assert texts == ["n = 3", "not run", "not run"]
 
 
 def published_models():
@@ -203,13 +209,13 @@ def published_models():
     ]
     models = numbers.pivot_table(index="row", columns="metric", values="value", sort=False)
     return [
-        bubbles.Point(name, m["flops_g"], m["params_m"], m["top1"], None, re.split(r"-|\d", name)[0], False)
+        bubbles.ModelPoint(name, m["flops_g"], m["params_m"], m["top1"], None, re.split(r"-|\d", name)[0], False)
         for name, m in models.iterrows()
     ]
 
 
 def test_circles_have_areas_as_the_parameters_and_ours_are_filled():
-    ours = bubbles.Point("xT, ours", 2.2, 15.3, 79.5, 0.2, "ATMNet", True)
+    ours = bubbles.ModelPoint("xT, ours", 2.2, 15.3, 79.5, 0.2, "ATMNet", True)
     points = [*published_models(), ours]
     assert len(points) > 37
     largest = max(point.params_m for point in points)
@@ -221,8 +227,8 @@ def test_circles_have_areas_as_the_parameters_and_ours_are_filled():
             c for c in circles if tuple(c.get_offsets()[0]) == place and c.get_sizes()[0] == pytest.approx(area)
         )
         assert (tuple(circle.get_facecolor()[0]) == (1, 1, 1, 1)) is not point.ours
-    said = {text.get_text() for text in axes.texts}
-    assert {"ATMNet-xT", "ATMNet-L", "xT, ours", "Swin", "ViP", "DeiT III"} <= said and "Swin-T" not in said
+    labels = {text.get_text() for text in axes.texts}
+    assert {"ATMNet-xT", "ATMNet-L", "xT, ours", "Swin", "ViP", "DeiT III"} <= labels and "Swin-T" not in labels
 
 
 @pytest.mark.parametrize(
@@ -254,22 +260,22 @@ def overlapping(canvas):
             texts += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
     boxes = [(text.get_text(), Box(*text.get_window_extent().extents)) for text in texts if text.get_text()]
     assert len(boxes) > 5
-    return [(a, b) for i, (a, one) in enumerate(boxes) for b, other in boxes[:i] if one.overlaps(other)]
+    return [(a, b) for i, (a, box) in enumerate(boxes) for b, before in boxes[:i] if box.overlaps(before)]
 
 
 def test_no_two_texts_overlap(finished, tmp_path):
     plan, _, collected = finished
-    other = table.build(specification.load("ablation_offsets"), collected, plan)
-    same, _ = of_papers_protocol(tmp_path)
+    other = built(collected, plan)
+    same = of_papers_protocol(tmp_path)
     archived = archive.read(archive.folder("ablation_peg-tiny-50-classes"))
-    peg = table.build(specification.load("ablation_peg"), archived, archive.plan_of(archived))
+    peg = built(archived, archive.plan_of(archived))
     figure = specification.Figure("accuracy_flops", papers=True)
     circles = specification.Figure("accuracy_flops", circles=True)
     with style.theme():
         canvases = [forest.forest([forest.of_table(made) for made in (other, same, peg)])]
-        canvases += [forest.draw(made, collected, figure)[0] for made in (other, same, peg)]
+        canvases += [forest.draw([made], figure)[0] for made in (other, same, peg)]
         for made in (other, same, peg):
-            canvases += [accuracy_flops.draw(made, collected, kind)[0] for kind in (figure, circles)]
+            canvases += [accuracy_flops.draw(made, kind)[0] for kind in (figure, circles)]
         canvases.append(bubbles.bubbles(published_models(), "Top-1 (%)", highlight=["ATMNet"]))
         canvases.append(bubbles.bubbles(published_models(), "Top-1 (%)", highlight=["ATMNet"], bottom=76))
         assert [overlapping(canvas) for canvas in canvases] == [[]] * len(canvases)
@@ -299,11 +305,11 @@ def broken_examples(finished, folder, **changes):
     collected = collect(plan, folder)
     made = table.build(specification.of_sweep("ablation_offsets"), collected, plan)
     few = replace(made.spec, figures=tuple(f for f in made.spec.figures if f.kind in ("examples", "learning_curves")))
-    return draw(replace(made, spec=few), collected)
+    return draw(replace(made, tables=(replace(made.first, spec=few),)))
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({}, "cannot be read"),
         ({"predictions": np.zeros((5, 3, 3), np.int8)}, "do not fit together"),
@@ -311,10 +317,10 @@ def broken_examples(finished, folder, **changes):
         ({"images": np.zeros((5, 128, 128, 3), np.uint8)}, "are of other scenes"),
     ],
 )
-def test_examples_that_cannot_be_shown_are_named_and_the_rest_is_drawn(finished, tmp_path, changes, says):
+def test_examples_that_cannot_be_shown_are_named_and_the_rest_is_drawn(finished, tmp_path, changes, message):
     drawings, problems = broken_examples(finished, tmp_path / "runs", **changes)
     assert [drawing.name for drawing in drawings] == ["learning_curves"]
-    assert len(problems) == 1 and problems[0].startswith("figure examples: ") and says in problems[0]
+    assert len(problems) == 1 and problems[0].startswith("figure examples: ") and message in problems[0]
 
 
 def test_the_optional_arm_may_be_missing_but_not_a_required_one(finished, tmp_path):
@@ -325,24 +331,24 @@ def test_the_optional_arm_may_be_missing_but_not_a_required_one(finished, tmp_pa
     spec = specification.of_sweep("ablation_offsets")
     spec = replace(spec, figures=tuple(figure for figure in spec.figures if figure.kind == "examples"))
     collected = collect(plan, tmp_path / "runs")
-    (drawing,), _ = draw(table.build(spec, collected, plan), collected)
+    (drawing,), _ = draw(table.build(spec, collected, plan))
     shown = data(drawing)
     assert set(shown["arm"]) == {"zero", "axial"} and set(shown["seed"]) == {0}
     collected.examples = {run: path for run, path in collected.examples.items() if run != run_id("zero", 0)}
-    (drawing,), _ = draw(table.build(spec, collected, plan), collected)
+    (drawing,), _ = draw(table.build(spec, collected, plan))
     assert set(data(drawing)["seed"]) == {2}
 
 
 @given(st.lists(st.floats(0, 300), min_size=1, max_size=12))
-def test_end_labels_keep_apart_and_in_order(wanted):
-    placed = _spread(sorted(wanted), 20, 0, 300)
+def test_end_labels_keep_apart_and_in_order(heights):
+    placed = _spread(sorted(heights), 20, 0, 300)
     assert all(b - a >= 20 - 1e-6 for a, b in pairwise(placed))
     assert placed[0] >= -1e-6 and placed[-1] <= 300 + 1e-6
 
 
 @given(st.floats(30, 250))
-def test_a_lone_end_label_is_at_its_line(wanted):
-    assert _spread([wanted], 20, 0, 300) == [wanted]
+def test_a_lone_end_label_is_at_its_line(height):
+    assert _spread([height], 20, 0, 300) == [height]
 
 
 points = st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 0.04))
@@ -356,7 +362,7 @@ def test_labels_beside_points_do_not_overlap(places):
     axes.set_xlim(-0.2, 1.3)
     axes.set_ylim(-0.2, 1.2)
     canvas.draw_without_rendering()
-    boxes = beside_points(axes, [Point(x, y, y - d, y + d, "axial, 3 samples", "k") for x, y, d in places])
+    boxes = beside_points(axes, [LabelledPoint(x, y, y - d, y + d, "axial, 3 samples", "k") for x, y, d in places])
     frame = Box(*axes.get_window_extent().extents)
     assert all(box.within(frame) for box in boxes)
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])

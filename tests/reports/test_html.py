@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
 
@@ -12,32 +13,59 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports import decimals, html, render
-from reports.document import Cell, Grid, Page, Run, Section, Source
+from reports.content.page import Cell, Grid, Page, RunLine, Section, SourceFile
+from reports.content.text import text
+from reports.content.values import Count, Numeral, PairedDifference, SeedMean, Text, Value
+from reports.formats import alignment, files, html
+from results.statistics import Difference, Interval
 from tests.reports import tricky
 
 
-def spaced(texts):
+def spaced(column):
     """As a typewriter would set it."""
-    return ["".join(" " * space + piece for space, piece in line.pieces) + " " * line.rest for line in texts]
+    lines = alignment.aligned(column)
+    return ["".join(" " * space + piece for space, piece in line.pieces) + " " * line.rest for line in lines]
 
 
 def test_numbers_with_the_same_words_around_them_meet():
-    texts = ["+0.72 [−1.51, +2.95] (n = 3)", "+40.97 [+32.74, +149.2] (n = 12)", "baseline", "–", "+5 (2 of 3)"]
-    assert spaced(decimals.aligned(texts)) == [
-        " +0.72 [ −1.51,   +2.95] (n =  3)",
-        "+40.97 [+32.74, +149.2 ] (n = 12)",
-        "baseline",
-        "–",
-        " +5    (2 of 3)",
+    column = [
+        PairedDifference(Difference(0.72, -1.51, 2.95, 3, 1.0, (), ()), 2),
+        PairedDifference(Difference(40.97, 32.74, 149.2, 12, 1.0, (), ()), 1),
+        Text("baseline"),
+        Text("2 × not run"),  # words that begin with a digit are no number
+        SeedMean(Interval(5.0, None, None, 2, None), 3, 0),
     ]
-    assert spaced(decimals.aligned(["15.4", "152", "2.180"])) == [" 15.4  ", "152    ", "  2.180"]
-    assert decimals.alone(["15.4", "–", "−2"]) and not decimals.alone(["15.4", "82.0 (T)"])
+    assert spaced(column) == [
+        " +0.72 [ −1.51,   +2.95] (n =  3)",
+        "+41.0  [+32.7 , +149.2 ] (n = 12)",
+        "baseline",
+        "2 × not run",
+        "  5    (2 of 3)",
+    ]
+    assert spaced([Count(15.4, 1), Count(152, 0), Count(2.18, 3)]) == [" 15.4  ", "152    ", "  2.180"]
+    numbers = [Count(15.4, 1), Text("–"), Count(-2, 0)]
+    assert alignment.only_numbers(numbers) and not alignment.only_numbers([*numbers, column[0]])
 
 
-@given(st.lists(st.text("0123456789.+−- [](,a", max_size=12), max_size=5))
-def test_alignment_changes_no_text(texts):
-    assert ["".join(piece for _, piece in line.pieces) for line in decimals.aligned(texts)] == texts
+@dataclass(frozen=True)
+class Anything(Value):
+    """A value of any words and numerals."""
+
+    content: tuple
+
+    def lines(self):
+        return self.content
+
+
+parts = st.one_of(
+    st.text("0. +−[a", max_size=4), st.builds(Numeral, st.floats(-999, 999), st.integers(0, 3), st.booleans())
+)
+values = st.builds(Anything, st.lists(st.lists(parts, max_size=4).map(tuple), min_size=1, max_size=2).map(tuple))
+
+
+@given(st.lists(values, max_size=5))
+def test_alignment_changes_no_text(column):
+    assert ["".join(piece for _, piece in line.pieces) for line in alignment.aligned(column)] == list(map(text, column))
 
 
 def test_sentences_have_code_and_stress():
@@ -56,9 +84,9 @@ def test_any_sentence_stays_text(text):
 
 
 def test_sources_are_linked_from_where_the_page_is(tmp_path):
-    odd = Source("s", tmp_path / "a b" / "50%&#?.csv")
+    odd = SourceFile("s", tmp_path / "a b" / "50%&#?.csv")
     assert html.link(odd, tmp_path / "pages" / "x") == "../../a%20b/50%25%26%23%3F.csv"
-    assert html.link(Source("s", Path("runs/a")), Path("runs/reports")) == "../a"
+    assert html.link(SourceFile("s", Path("runs/a")), Path("runs/reports")) == "../a"
 
 
 def test_the_policy_names_the_style_and_the_script_and_nothing_is_loaded(tmp_path):
@@ -75,18 +103,18 @@ def test_the_policy_names_the_style_and_the_script_and_nothing_is_loaded(tmp_pat
 
 
 def test_a_table_without_rows_and_half_a_character_are_no_obstacle(tmp_path):
-    run = Run("r", "a", 0, "failed: \ud800", "–", "–", "–", "–", "–")
+    run = RunLine("r", "a", 0, "failed", "failed: \ud800")
     section = Section("s", "S", grid=Grid(("Arm", "Mean"), "lr", ()), runs=(run,))
-    files = render.write(Page("p", "P", (section,)), tmp_path)
-    assert "failed: ?" in files[1].read_text()
+    written = files.write(Page("p", "P", (section,)), tmp_path)
+    assert "failed: ?" in written[1].read_text()
 
 
 def test_a_run_that_two_arms_share_has_one_anchor(tmp_path):
-    runs = tuple(Run("same", arm, 0, "done", "1", "1", "1", "c" * 40, "–") for arm in "ab")
+    runs = tuple(RunLine("same", arm, 0, "done", "done", commit="c" * 40) for arm in "ab")
     grid = Grid(
         ("Arm", "Mean"),
         "lr",
-        (((Cell("a"), Cell("1.0", 1.0, ("same",))),), ((Cell("b"), Cell("1.0", 1.0, ("same",))),)),
+        tuple(((Cell(Text(arm)), Cell(Count(1.0, 1), ("same",))),) for arm in "ab"),
     )
     text = html.document(Page("p", "P", (Section("s", "S", grid=grid, runs=runs),)), tmp_path)
     assert text.count('id="s.run-same"') == 1 and text.count('popovertarget="s.of-1"') == 2
@@ -94,6 +122,6 @@ def test_a_run_that_two_arms_share_has_one_anchor(tmp_path):
 
 
 def test_a_cell_of_an_unknown_run_is_a_mistake(tmp_path):
-    grid = Grid(("Mean",), "r", (((Cell("1.0", 1.0, ("unknown",)),),),))
+    grid = Grid(("Mean",), "r", (((Cell(Count(1.0, 1), ("unknown",)),),),))
     with pytest.raises(KeyError, match="unknown"):
         html.document(Page("p", "P", (Section("s", "S", grid=grid),)), tmp_path)

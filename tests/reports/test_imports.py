@@ -42,14 +42,16 @@ import sys; sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from tests.results.synthetic import make_plan, make_runs
 from results.collect import collect
-from reports import compose, render, specification, terminal
+from reports import specification
+from reports.content import compose
+from reports.formats import files, terminal
 plan = make_plan(seeds=(0,)); folder = Path({str(tmp_path)!r})
 make_runs(folder / "runs", plan)
-found = collect(plan, folder / "runs")
+collected = collect(plan, folder / "runs")
 spec = specification.of_sweep("ablation_offsets")
-results = compose.Results(spec, found, plan, folder / "runs")
-render.write(compose.page("paper", [results]), folder / "out")  # with every figure
-terminal.to_json(results.table())
+results = compose.Results(spec, collected, plan, folder / "runs")
+files.write(compose.page("paper", [results]), folder / "out")  # with every figure
+terminal.to_json(results.ablation())
 assert "matplotlib" in sys.modules
 assert not {{"torch", "timm", "atm", "experiments", "sweeps"}} & set(sys.modules)
 """

@@ -1,4 +1,4 @@
-"""What a report gives to LaTeX is set by a real one, with nothing but booktabs and graphicx, and says the same."""
+"""A report's LaTeX is typeset by a real LaTeX with booktabs and graphicx alone, and shows the same numbers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from reports import render
-from reports.document import Cell, Grid, Page, Section
+from reports.content.page import Cell, Grid, Page, Section
+from reports.content.values import Text
+from reports.formats import files
 from tests.reports.latex import typeset
 
 OWN = r"\documentclass{article}\usepackage[utf8]{inputenc}\usepackage{booktabs}\begin{document}%s\end{document}"
@@ -52,19 +53,19 @@ def test_every_macro_stands_for_its_number_in_a_document(folder):
 def test_awkward_words_are_set_as_they_are(messy, write_report, tmp_path):
     plan, collected = messy
     write_report(collected, plan, tmp_path, mixed=True, figures=False)
-    said = (
+    expected = (
         "failed: 50% of $x 1$ & {A|B} <b> \\cmd #3"  # the raised and lowered signs behind it have no text of their own
     )
-    assert said in written(typeset(tmp_path, "table_alone").text)
+    assert expected in written(typeset(tmp_path, "table_alone").text)
     (tmp_path / "paper.tex").write_text(OWN % (r"\tiny\setlength{\tabcolsep}{0pt}\hspace*{-4cm}\input{table}"))
-    assert said in written(typeset(tmp_path, "paper", over=999).text)  # wider than an article, and that is all
+    assert expected in written(typeset(tmp_path, "paper", over=999).text)  # wider than an article, and that is all
 
 
 def alone(folder, columns, rows, group=1):
-    cells = [tuple(Cell(f"{row}.{column:02}") for column in range(columns)) for row in range(rows)]
+    cells = [tuple(Cell(Text(f"{row}.{column:02}")) for column in range(columns)) for row in range(rows)]
     groups = tuple(tuple(cells[n : n + group]) for n in range(0, rows, group))
     grid = Grid(tuple(f"column {n}" for n in range(columns)), "l" + "r" * (columns - 1), groups)
-    render.write(Page("p", "p", (Section("p", "p", grid=grid, legend=("How to read it.",)),)), folder)
+    files.write(Page("p", "p", (Section("p", "p", grid=grid, legend=("How to read it.",)),)), folder)
     return typeset(folder, "table_alone")
 
 

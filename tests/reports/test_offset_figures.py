@@ -1,4 +1,4 @@
-"""Pages of learned offsets show what was measured, with no label on another, and never load torch."""
+"""Pages of learned offsets show the measurements, without overlapping labels, and never load torch."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_histograms_are_drawn_over_the_range_that_the_centre_can_reach(measured)
         assert (values.max(), edges[values.argmax()]) == (300, 1.0)
         values, edges, _ = vertical.get_data()
         assert (values.max(), edges[values.argmax()]) == (400, 0.0)
-        assert horizontal.get_fill() and not vertical.get_fill(), "told apart without colour"
+        assert horizontal.get_fill() and not vertical.get_fill(), "distinguishable without colour"
     assert data.groupby(["layer", "direction"])["share"].sum().round(6).eq(100).all()
     assert "4 images" in caption
 
@@ -196,9 +196,9 @@ def test_circles_stand_on_the_tokens_that_are_read(measured):
     with style.theme():
         canvas, data, _, caption = overlays.draw(measured)
     first = data[(data["image"] == 3) & (data["query"] == 0)]
-    found = {(r.direction, r.row, r.column, r.inside): r.reads for r in first.itertuples()}
+    reads = {(r.direction, r.row, r.column, r.inside): r.reads for r in first.itertuples()}
     # each offset is read by 4 channels; -0.4 rounds to the own column of the query, -0.6 to the one before
-    assert found == {
+    assert reads == {
         ("horizontal", 4, 6, True): 8, ("horizontal", 4, 5, True): 4, ("horizontal", 4, 7, True): 4,
         ("vertical", 6, 6, True): 12, ("vertical", -5, 6, False): 4,
     }  # fmt: skip
@@ -266,7 +266,7 @@ def test_arms_are_compared_by_means_over_their_seeds(tmp_path):
         page.compare(plan(("zero", 0)), {"zero-0": "predicts no offsets"}, tmp_path / "none")
 
 
-def test_runs_of_different_code_are_not_averaged_unless_that_is_wanted(tmp_path):
+def test_runs_of_different_code_are_averaged_only_with_mixed(tmp_path):
     folders = {
         f"axial-{seed}": make(tmp_path / str(seed), layers=4, code=code) for seed, code in ((0, "c0de"), (1, "else"))
     }
@@ -315,7 +315,7 @@ def test_damaged_files_are_named(tmp_path):
         read(folder)
 
 
-ABOUTS = {  # what somebody made of about.json, what is said of it
+ABOUTS = {  # an edit of about.json, the message about it
     "nothing": (lambda about: {}, "it has no name"),
     "a list": (lambda about: [about], "it is no mapping"),
     "without hashes": (lambda about: {k: v for k, v in about.items() if k != "files"}, "it has no files"),
@@ -327,7 +327,7 @@ ABOUTS = {  # what somebody made of about.json, what is said of it
     "a size of one side": (lambda about: {**about, "image_size": [128]}, r"\[128\] is no size"),
     "a layer that is none": (
         lambda about: {**about, "overlay_layer": "layer_9_1"},
-        "its overlay_layer layer_9_1 is none",
+        "its overlay_layer layer_9_1 is not among",
     ),
 }
 
@@ -335,10 +335,10 @@ ABOUTS = {  # what somebody made of about.json, what is said of it
 @pytest.mark.parametrize("case", ABOUTS)
 def test_an_edited_about_is_named(tmp_path, case):
     folder = make(tmp_path / "axial", layers=4)
-    edit, said = ABOUTS[case]
+    edit, message = ABOUTS[case]
     about = json.loads((folder / "about.json").read_text())
     (folder / "about.json").write_text(json.dumps(edit(about)))
-    with pytest.raises(MeasuredError, match=rf"about\.json cannot be read \({said}.*\); --fresh measures again"):
+    with pytest.raises(MeasuredError, match=rf"about\.json cannot be read \({message}.*\); --fresh measures again"):
         read(folder)
 
 
@@ -362,7 +362,7 @@ def test_half_an_archive_is_named_even_where_its_hash_is_right(tmp_path):
         read(folder)
 
 
-def test_what_was_measured_of_another_run_is_not_shown(tmp_path):
+def test_measurements_of_another_run_are_not_shown(tmp_path):
     spec = specification.load("learned_offsets")
     planned = plan(("axial", 0), ("axial", 1), ("axial", 2))
     for run, name in (("axial-0", "axial-0"), ("axial-1", "axial-0"), ("axial-2", "axial-2")):
@@ -371,9 +371,9 @@ def test_what_was_measured_of_another_run_is_not_shown(tmp_path):
     (tmp_path / "axial-0" / "provenance.json").write_text(json.dumps(trained))
     (tmp_path / "axial-2" / "provenance.json").write_text(json.dumps({**trained, "code_fingerprint": "0dd"}))
     (section,) = gathered.sections(spec, {"ablation_offsets-smoke": (planned, tmp_path)}, mixed=False, figures=False)
-    assert [run.state for run in section.runs] == [
+    assert [run.status for run in section.runs] == [
         "measured", "measured of another run, axial-0",
-        "measured of another run: this one was trained with other code or data; --fresh measures again",
+        "measured of another run: this run was trained with other code or data; --fresh measures again",
     ]  # fmt: skip
     shutil.rmtree(tmp_path / "axial-0")
     (nothing,) = gathered.sections(spec, {"ablation_offsets-smoke": (planned, tmp_path)}, mixed=False, figures=False)
@@ -381,7 +381,7 @@ def test_what_was_measured_of_another_run_is_not_shown(tmp_path):
     assert nothing.cautions[0] == "axial-1: measured of another run, axial-0" and len(nothing.cautions) == 2
 
 
-def test_what_was_measured_of_sweeps_is_gathered_and_what_was_not_is_said(tmp_path):
+def test_measurements_of_sweeps_are_collected_and_missing_ones_are_named(tmp_path):
     spec = specification.load("learned_offsets")
     planned = plan(("zero", 0), ("axial", 0), ("axial", 1))
     sweeps = {"ablation_offsets-smoke": (planned, tmp_path / "runs"), "variants-paper": (planned, tmp_path / "none")}
@@ -396,7 +396,7 @@ def test_what_was_measured_of_sweeps_is_gathered_and_what_was_not_is_said(tmp_pa
         "offsets_by_arm", "axial_offset_histograms", "axial_sampled_positions"
     ]  # fmt: skip
     assert [drawing.title for drawing in section.drawings][1].endswith(": axial *")
-    states = [run.state for run in section.runs]
+    states = [run.status for run in section.runs]
     assert states[:2] == ["not measured", "measured"] and "statistics.csv cannot be read" in states[2]
     assert [source.path.name for source in section.runs[1].sources] == ["statistics.csv", "histograms.csv"]
     assert len(section.grid.rows) == 4 * 2

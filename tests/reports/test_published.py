@@ -1,4 +1,4 @@
-"""The papers' tables: every printed number is there, ours stand beneath the right ones, and what contradicts is marked."""
+"""The papers' tables: every printed number is shown, ours stand beneath the right rows, and contradictions are marked."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from statistics import fmean
 import pytest
 from scipy import stats
 
-from reports import compose, published, specification, terminal, words
-from reports.document import Page, Section
+from reports import specification
+from reports.content import compose, published, remarks
+from reports.content.page import Page, Section
+from reports.content.reproduction import Reproduction
+from reports.content.table import build
+from reports.content.text import text
+from reports.content.values import State
+from reports.formats import macros, terminal
 from reports.specification import PUBLISHED, Column, PublishedTable, SpecificationError
-from reports.table import build
 from results import archive, papers
 from results.collect import collect
 from results.statistics import mean_interval
@@ -32,7 +37,7 @@ def sections(both_papers):
 def ours(section, row, column):
     """The cell beneath a printed row, below a column."""
     at = section.grid.header.index(column)
-    return next(group[1][at] for group in section.grid.groups if group[0][0].text == row)
+    return next(group[1][at] for group in section.grid.groups if text(group[0][0].value) == row)
 
 
 def printed_in(name):
@@ -58,10 +63,10 @@ def test_every_printed_number_stands_in_one_cell(name, sections):
     gains = printed["metric"].str.endswith("_difference")
     shown = [(r["row"], r["head"], r["protocol"], r["metric"]) for r in section.records]
     assert sorted(shown) == sorted(map(tuple, printed[~gains][["row", "head", "protocol", "metric"]].to_numpy()))
-    texts = [cell.text for group in section.grid.groups for cell in group[0]]
-    assert sum("↑" in text for text in texts) == gains.sum()
+    texts = [text(cell.value) for group in section.grid.groups for cell in group[0]]
+    assert sum("↑" in shown for shown in texts) == gains.sum()
     for gain in printed[gains]["value"]:
-        assert any(text.endswith(f"(↑{papers_text(gain, printed)})") for text in texts)
+        assert any(shown.endswith(f"(↑{papers_text(gain, printed)})") for shown in texts)
     assert len({len(row) for row in section.grid.rows} | {len(section.grid.header), len(section.grid.sides)}) == 1
 
 
@@ -74,8 +79,8 @@ def test_rows_of_our_models_and_no_others_have_ours_beneath(name, sections):
     spec, printed = specification.load(name), printed_in(name)
     repeatable = set(printed[printed["model"].isin(spec.models)]["row"])
     for group in sections[name].grid.groups:
-        assert len(group) == (2 if group[0][0].text in repeatable else 1)
-        assert len(group) == 1 or group[1][0].text == "ours"
+        assert len(group) == (2 if text(group[0][0].value) in repeatable else 1)
+        assert len(group) == 1 or text(group[1][0].value) == "ours"
     assert repeatable
 
 
@@ -84,22 +89,22 @@ def test_means_are_judged_against_the_printed_number(sections):
     assert len(cell.runs) == 3 and all("-t-" in run for run in cell.runs)  # the table is of T, another sweep has xT
     values = [value_of(run) for run in cell.runs]
     half = stats.t.ppf(0.975, 2) * stats.sem(values)
-    assert cell.text == f"{fmean(values):.2f} ± {half:.2f} (n = 3), Δ +{fmean(values) - 79.3:.2f}, agrees"
-    assert cell.tone == "agrees" and cell.order == pytest.approx(fmean(values))
+    assert text(cell.value) == f"{fmean(values):.2f} ± {half:.2f} (n = 3), Δ +{fmean(values) - 79.3:.2f}, agrees"
+    assert cell.value.tone == "agrees" and cell.value.order == pytest.approx(fmean(values))
 
 
 def test_a_mean_far_from_the_printed_one_contradicts_it(sections):
     cell = ours(sections["v1_table7"], "④", "ImageNet, Top-1 (%)")
-    assert cell.tone == "contradicts" and ", Δ −1." in cell.text
+    assert cell.value.tone == "contradicts" and ", Δ −1." in text(cell.value)
 
 
 def with_zero(folder, values):
     """A sweep of ATMNet-T on the papers' protocol, of which only the arm without offsets has results."""
     plan = make_plan(protocol="paper", model="t")
-    made = build(specification.of_sweep("ablation_offsets"), collect(plan, folder), plan)
-    found = mean_interval(values) if values else None
-    rows = tuple(replace(row, values=values, interval=found) if row.arm == "zero" else row for row in made.rows)
-    return published.Reproduction(replace(made, rows=rows), folder)
+    made = build(specification.of_sweep("ablation_offsets"), collect(plan, folder), plan).first
+    interval = mean_interval(values) if values else None
+    rows = tuple(replace(row, values=values, interval=interval) if row.arm == "zero" else row for row in made.rows)
+    return Reproduction(replace(made, rows=rows), folder)
 
 
 def beneath_zero(*reproductions):
@@ -114,20 +119,20 @@ def test_a_mean_that_rounds_to_the_printed_number_does_not_contradict_it(tmp_pat
     interval = mean_interval(values)
     assert not interval.low <= 79.3 <= interval.high
     cell = beneath_zero(with_zero(tmp_path, values))
-    assert cell.order == pytest.approx(middle)
-    assert (cell.tone == "contradicts") is contradicts
+    assert cell.value.order == pytest.approx(middle)
+    assert (cell.value.tone == "contradicts") is contradicts
 
 
-def test_of_several_reproductions_of_a_number_the_one_with_most_seeds_is_shown(tmp_path):
+def test_of_several_reproductions_that_with_most_seeds_is_shown(tmp_path):
     seeds = ({}, {0: 78.0}, {0: 79.1, 1: 79.2, 2: 79.6}, {0: 81.0, 1: 81.5})
-    found = [with_zero(tmp_path / str(number), values) for number, values in enumerate(seeds)]
-    for given in (found, found[::-1]):
-        cell = beneath_zero(*given)
-        assert cell.order == pytest.approx(79.3) and "n = 3" in cell.text
+    reproductions = [with_zero(tmp_path / str(number), values) for number, values in enumerate(seeds)]
+    for ordered in (reproductions, reproductions[::-1]):
+        cell = beneath_zero(*ordered)
+        assert cell.value.order == pytest.approx(79.3) and "n = 3" in text(cell.value)
 
 
 @pytest.mark.parametrize(
-    ("table", "row", "column", "text"),
+    ("table", "row", "column", "pattern"),
     [
         ("aaai_table1", "ATMNet-S", "Top-1 (%)", r"83\.\d\d ± \d\.\d\d \(2 of 3\), Δ [+−]?0\.\d\d, agrees"),
         ("aaai_table1", "ATMNet-B", "Top-1 (%)", r"83\.\d\d \(1 of 3\), Δ [+−]0\.\d\d, not judged"),
@@ -140,22 +145,26 @@ def test_of_several_reproductions_of_a_number_the_one_with_most_seeds_is_shown(t
         ("v1_table1", "Base", "Params (M)", "52.155, differs"),
     ],
 )
-def test_states_and_counts(sections, table, row, column, text):
-    assert re.fullmatch(text, ours(sections[table], row, column).text)
+def test_states_and_counts(sections, table, row, column, pattern):
+    assert re.fullmatch(pattern, text(ours(sections[table], row, column).value))
 
 
 def test_a_failed_run_is_named_until_another_seed_has_a_result(both_papers):
     """No printed row stands for the arm alone, so the sweep's own report shows it."""
-    texts = [cell.text for row in compose.page("ablation_peg", both_papers).sections[0].grid.rows for cell in row]
+    texts = [
+        text(cell.value) for row in compose.page("ablation_peg", both_papers).sections[0].grid.rows for cell in row
+    ]
     assert "not run; failed: non-finite loss at step 41; running 39 %" in texts
 
 
 @pytest.mark.parametrize("entry", papers.contradictions(), ids=lambda e: f"{e.source} {e.table} {e.rows[0]}")
-def test_what_contradicts_a_number_is_marked_where_it_stands(entry, sections):
+def test_contradicted_numbers_are_marked(entry, sections):
     name = next(n for n in TABLES if (entry.source, entry.table) == place_of(n))
     section = sections[name]
-    letter = next(letter for letter, remark in section.remarks.items() if remark == words.remark(entry))
-    marked = {group[0][0].text for group in section.grid.groups if any(letter in cell.marks for cell in group[0])}
+    letter = next(letter for letter, remark in section.remarks.items() if remark == remarks.sentence(entry))
+    marked = {
+        text(group[0][0].value) for group in section.grid.groups if any(letter in cell.marks for cell in group[0])
+    }
     assert marked <= set(entry.rows) and marked
     metrics = {m.removesuffix("_difference") for m in entry.metrics}
     columns = [column.metric for column in specification.load(name).columns]
@@ -188,10 +197,10 @@ def test_committed_results_are_linked_to_their_lines():
     label = "ablation_offsets-smoke"
     folder = archive.folder(label)
     collected = archive.read(folder)
-    found = compose.Results(
+    results = compose.Results(
         specification.of_sweep("ablation_offsets"), collected, archive.plan_of(collected), folder, label
     )
-    section = compose.page("ablation_offsets", [found], figures=False).sections[0]
+    section = compose.page("ablation_offsets", [results], figures=False).sections[0]
     lines = (folder / "metrics.csv").read_text().splitlines()
     finals = collected.finals("eval/token_accuracy").set_index("run")["value"]
     for run in section.runs:
@@ -202,13 +211,13 @@ def test_committed_results_are_linked_to_their_lines():
 
 
 def test_macros_are_names_that_latex_takes(sections):
-    names = [name for section in sections.values() for name in section.macros]
+    names = [name for section in sections.values() for name in macros.macros(section)]
     assert len(names) == len(set(names)) > 500
     assert all(re.fullmatch("[A-Za-z]+", name) for name in names)
-    assert sections["aaai_table8"].macros["atmAaaiTableEightTwoImageNetTopOnePapers"] == "82.0"
+    assert macros.macros(sections["aaai_table8"])["atmAaaiTableEightTwoImageNetTopOnePapers"] == "82.0"
 
 
-def test_a_column_that_is_not_there_or_not_one_is_refused():
+def test_a_missing_or_ambiguous_column_is_refused():
     table = PublishedTable("x", "x", "x", "AAAI", "Table 4", (Column("AP", "ap_box"),))
     with pytest.raises(SpecificationError, match=r"column 'AP': .* prints ap_box several times; which protocol\?"):
         published.section(table, [])
@@ -221,57 +230,60 @@ def test_a_column_that_is_not_there_or_not_one_is_refused():
 
 
 def rebuilt(both_papers, name, **changes):
-    """The results of one sweep with a changed plan, and all others."""
-    return [replace(one, plan={**one.plan, **changes}) if one.spec.name == name else one for one in both_papers]
+    """All results, those of one sweep with a changed plan."""
+    return [replace(each, plan={**each.plan, **changes}) if each.spec.name == name else each for each in both_papers]
 
 
 def test_runs_that_changed_the_protocol_are_not_the_papers(both_papers):
     changed = rebuilt(both_papers, "variants", changed={"train.epochs": 1})
     section = compose.page("aaai_table1", changed, figures=False).sections[0]
-    assert ours(section, "ATMNet-xT", "Top-1 (%)").text == "not run"
+    assert ours(section, "ATMNet-xT", "Top-1 (%)").value == State("not run")
     page = compose.page("variants", changed, figures=False).sections[0]
     assert "Protocol `paper`, changed by `train.epochs=1`" in page.about
     assert any("another protocol than this table's (`paper`, changed)" in line for line in page.legend)
 
 
-def test_an_arm_that_only_shows_the_same_thing_stands_for_no_row(both_papers, sections):
+def test_an_arm_of_a_similar_model_stands_for_no_row(both_papers, sections):
     """The offsets sweep with model T has a token arm too, of another offset interval than v1's."""
     expected = ours(sections["v1_table7"], "④", "ImageNet, Top-1 (%)")
     arms = [
-        {**arm, "model": "t"} for one in both_papers if one.spec.name == "ablation_offsets" for arm in one.plan["arms"]
+        {**arm, "model": "t"}
+        for each in both_papers
+        if each.spec.name == "ablation_offsets"
+        for arm in each.plan["arms"]
     ]
     section = compose.page("v1_table7", rebuilt(both_papers, "ablation_offsets", arms=arms), figures=False).sections[0]
     assert ours(section, "④", "ImageNet, Top-1 (%)") == expected and all("-t-" in run for run in expected.runs)
 
 
-def test_what_cannot_be_shown_is_not_said_to_be_not_run(both_papers, tmp_path):
+def test_results_that_cannot_be_shown_are_left_out_and_not_called_not_run(both_papers, tmp_path):
     shutil.copytree(made_up.FOLDER, tmp_path / "runs")
     (odd,) = {
         run
-        for one in both_papers
-        if one.spec.name == "variants"
-        for run in one.collected.finals("eval_ema/top1")["run"]
+        for each in both_papers
+        if each.spec.name == "variants"
+        for run in each.collected.finals("eval_ema/top1")["run"]
         if "-xt-s0" in run
     }
     edit_json(tmp_path / "runs" / odd / "provenance.json", code_fingerprint="0dd")
     mixed = made_up.results(tmp_path / "runs")
     page = compose.page("aaai_table1", mixed, figures=False)
-    assert ours(page.sections[0], "ATMNet-xT", "Top-1 (%)").text == "left out: variants-paper"
-    said = next(line for line in page.lead if line.startswith("**variants-paper is left out"))  # shared with others
-    assert "Runs of different code would be averaged" in said
+    assert ours(page.sections[0], "ATMNet-xT", "Top-1 (%)").value == State("left out: variants-paper")
+    sentence = next(line for line in page.left_out if line.startswith("variants-paper is left out"))
+    assert "Runs of different code would be averaged" in sentence
     records = {(r["row"], r["metric"]): r for r in page.sections[0].records}
     assert records["ATMNet-xT", "top1"]["state"] == "left out: variants-paper"
-    assert json.loads(terminal.page_json(page))["lead"] == list(page.lead)
+    assert json.loads(terminal.page_json(page))["lead"] == list(page.left_out)
 
 
-def test_runs_of_different_code_beside_each_other_are_said_to_be(both_papers, tmp_path):
+def test_runs_of_different_data_beside_each_other_are_named(both_papers, tmp_path):
     shutil.copytree(made_up.FOLDER, tmp_path / "runs")
-    for one in both_papers:
-        if one.spec.name == "ablation_v1":
-            for run in one.collected.runs.query("arm == 'token_peg'")["run"]:
+    for each in both_papers:
+        if each.spec.name == "ablation_v1":
+            for run in each.collected.runs.query("arm == 'token_peg'")["run"]:
                 edit_json(tmp_path / "runs" / run / "provenance.json", data_fingerprint="0dd")
-    results = [one for one in made_up.results(tmp_path / "runs") if one.spec.name != "ablation_v1"]
-    alone = [one for one in made_up.results(tmp_path / "runs") if one.spec.name == "ablation_v1"]
+    results = [each for each in made_up.results(tmp_path / "runs") if each.spec.name != "ablation_v1"]
+    alone = [each for each in made_up.results(tmp_path / "runs") if each.spec.name == "ablation_v1"]
     assert compose.page("v1_table7", results, figures=False).sections[0].cautions == ()
     token = [{**entry} for entry in alone[0].plan["runs"] if entry["arm"] == "token_peg"]
     arms = [arm for arm in alone[0].plan["arms"] if arm["name"] == "token_peg"]
@@ -293,5 +305,5 @@ def test_the_settings_of_the_arms_behind_a_table_are_shown(sections):
 
 def test_sections_of_one_name_are_refused():
     twice = Section("same", "A")
-    with pytest.raises(ValueError, match="sections of one name on page x"):
+    with pytest.raises(ValueError, match="several sections of page x have one name"):
         Page("x", "X", (twice, twice))

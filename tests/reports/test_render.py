@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from reports import markup
+from reports.formats import markup
 from results import archive
 from results.collect import collect
 from tests.reports.conftest import NASTY
@@ -71,12 +71,12 @@ def test_macros_are_the_numbers_of_the_runs(report, finished):
         expected |= {f"{name}Mean": f"{fmean(finals[arm]):.2f}", f"{name}Deviation": f"{stdev(finals[arm]):.2f}"}
         expected |= {f"{name}N": "3"}
         if arm != "zero":
-            differences = [one - zero for one, zero in zip(finals[arm], finals["zero"])]
+            differences = [value - zero for value, zero in zip(finals[arm], finals["zero"])]
             half = stats.t.ppf(0.975, 2) * stats.sem(differences)
             ends = {"Delta": 0.0, "DeltaLow": -half, "DeltaHigh": half}
             expected |= {name + end: f"{fmean(differences) + by:+.2f}".replace("-", "$-$") for end, by in ends.items()}
-    found = {name: written.get(f"atmAblationOffsetsSmoke{name}") for name in expected}
-    assert found == expected and found["ZeroMeanDelta"].startswith("$-$")
+    shown = {name: written.get(f"atmAblationOffsetsSmoke{name}") for name in expected}
+    assert shown == expected and shown["ZeroMeanDelta"].startswith("$-$")
     assert not any(name.startswith("atmAblationOffsetsSmokeZeroDelta") for name in written)
 
 

@@ -1,4 +1,4 @@
-"""The table holds our numbers, the papers' and the verdict, and says what is missing instead of hiding it."""
+"""The table holds our numbers, the papers' and the verdict, and names whatever is missing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import pytest
 import yaml
 from scipy import stats
 
-from reports import cells, specification, table, words
+from reports import specification
+from reports.content import ablation, table, words
+from reports.content.text import signed
+from reports.content.text import text as text_of
 from results.collect import collect
 from results.fingerprints import MixedFingerprints
 from results.statistics import Verdict
-from tests.results.synthetic import OFFSETS, PEG, edit_json, make_plan, make_run, make_runs, run_id
+from tests.results.synthetic import OFFSETS, PEG, edit_json, make_plan, make_run, make_runs, run_id, without_tasks
 
 
 def build(plan, runs_dir, name="ablation_offsets", **options):
@@ -20,12 +23,18 @@ def build(plan, runs_dir, name="ablation_offsets", **options):
 
 
 def row(made, arm):
-    return next(r for r in made.rows if r.arm == arm)
+    return next(r for r in made.first.rows if r.arm == arm)
 
 
 def text(made, arm):
+    """The texts of an arm's cells in the table of one task."""
+    cells = ablation.grid(made, {}).rows[[r.arm for r in made.first.rows].index(arm)]
     return dict(
-        zip(("arm", "m", "g", "result", "gap", "papers", "papers_gap", "verdict"), cells.cells(made, row(made, arm)))
+        zip(
+            ("arm", "m", "g", "result", "gap", "papers", "papers_gap", "verdict"),
+            (text_of(cell.value) for cell in cells),
+            strict=True,
+        )
     )
 
 
@@ -40,7 +49,7 @@ def partial(finished, tmp_path):
 def test_a_complete_table(finished):
     plan, _, collected = finished
     made = table.build(specification.of_sweep("ablation_offsets"), collected, plan)
-    assert [r.arm for r in made.rows] == list(OFFSETS)
+    assert [r.arm for r in made.first.rows] == list(OFFSETS)
     axial = text(made, "axial")
     values = collected.finals("eval/token_accuracy").query("arm == 'axial'")["value"]
     half = stats.t.ppf(0.975, 2) * stats.sem(values)
@@ -119,11 +128,11 @@ def test_another_protocol_compares_signs_and_says_so(finished):
     made = table.build(specification.of_sweep("ablation_offsets"), collected, plan)
     legend = " ".join(words.legend(made))
     assert "another protocol" in legend and "by sign alone" in legend
-    assert cells.header(made)[5] == "Papers (ImageNet-1K, 300 epochs)"
+    assert ablation.grid(made, {}).header[5] == "Papers (ImageNet-1K, 300 epochs)"
 
 
 @pytest.mark.parametrize(
-    ("protocol", "model", "said"),
+    ("protocol", "model", "verdict"),
     [
         ("paper", "t", Verdict.CONTRADICTS),
         ("paper", "xt", Verdict.AGREES),
@@ -131,14 +140,14 @@ def test_another_protocol_compares_signs_and_says_so(finished):
         ("tiny", "t", Verdict.AGREES),
     ],
 )
-def test_sizes_count_on_the_papers_protocol_and_model_only(tmp_path, protocol, model, said):
+def test_sizes_count_on_the_papers_protocol_and_model_only(tmp_path, protocol, model, verdict):
     """+27 points against the papers' +2.7: of ATMNet-T a contradiction, of another model or protocol the same sign."""
     plan = make_plan(protocol=protocol, model=model)
-    metric = specification.of_sweep("ablation_offsets").metric(protocol).metric
+    metric = specification.of_sweep("ablation_offsets").metric(protocol, {"name": ""}).metric
     make_runs(tmp_path, plan, metric=metric, examples=False)
     made = build(plan, tmp_path)
-    assert row(made, "axial").verdict is said
-    assert row(made, "axial").judged.same_protocol is (said is Verdict.CONTRADICTS)
+    assert row(made, "axial").verdict is verdict
+    assert row(made, "axial").judged.same_protocol is (verdict is Verdict.CONTRADICTS)
     assert ("another protocol" in " ".join(words.legend(made))) is (protocol != "paper")
 
 
@@ -165,7 +174,7 @@ def test_arms_the_specification_does_not_know_get_a_row(tmp_path):
     plan = make_plan(arms)
     make_runs(tmp_path, plan, arms, examples=False)
     made = build(plan, tmp_path)
-    assert [r.arm for r in made.rows][-1] == "new_arm"
+    assert [r.arm for r in made.first.rows][-1] == "new_arm"
     assert text(made, "new_arm")["papers"] == "–" and "(n = 3)" in text(made, "new_arm")["result"]
 
 
@@ -175,7 +184,7 @@ def test_arms_the_plan_does_not_know_are_refused(tmp_path):
         build(make_plan(arms), tmp_path)
 
 
-def test_mixed_code_is_refused_unless_told(partial):
+def test_mixed_code_is_refused_unless_allowed(partial):
     plan, runs_dir = partial
     edit_json(runs_dir / run_id("axial", 1) / "provenance.json", code_fingerprint="0dd")
     with pytest.raises(MixedFingerprints):
@@ -190,7 +199,7 @@ def test_a_metric_that_no_run_has_is_refused_and_one_that_some_lack_is_named(par
     assert len(row(made, "axial").values) == 2
     assert made.warnings == (f"{run_id('axial', 1)}: finished without eval/token_accuracy; not counted",)
     with pytest.raises(specification.SpecificationError, match="unknown protocol 'paperr'; did you mean 'paper'"):
-        build({**plan, "protocol": "paperr"}, runs_dir)
+        build({**without_tasks(plan), "protocol": "paperr"}, runs_dir)
 
 
 def test_no_run_has_the_metric(tmp_path):
@@ -207,11 +216,11 @@ def test_every_specification_loads_and_its_numbers_were_published(tmp_path):
         spec = specification.of_sweep(name)
         plan = make_plan(dict.fromkeys(spec.arms), sweep=spec.sweep)
         for protocol in spec.protocols:
-            assert len(build({**plan, "protocol": protocol}, tmp_path, name).rows) == len(spec.arms)
+            assert len(build({**plan, "protocol": protocol}, tmp_path, name).first.rows) == len(spec.arms)
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"titel": "x"}, "unknown key 'titel'; did you mean 'title'"),
         ({"title": None}, "title missing"),
@@ -220,13 +229,13 @@ def test_every_specification_loads_and_its_numbers_were_published(tmp_path):
         ({"papers": {"protocol": "paper"}}, "papers: label, metric missing"),
     ],
 )
-def test_faults_of_a_specification_are_one_line(tmp_path, monkeypatch, change, says):
+def test_faults_of_a_specification_are_one_line(tmp_path, monkeypatch, change, message):
     content = yaml.safe_load((specification.SPECS / "ablation_peg.yaml").read_text())
     (tmp_path / "broken.yaml").write_text(yaml.safe_dump({**content, **change}, allow_unicode=True))
     monkeypatch.setattr(specification, "SPECS", tmp_path)
     with pytest.raises(specification.SpecificationError) as refused:
         specification.of_sweep("broken")
-    assert says in str(refused.value) and "\n" not in str(refused.value)
+    assert message in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_an_unknown_report_is_refused_with_the_nearest_name():
@@ -235,10 +244,10 @@ def test_an_unknown_report_is_refused_with_the_nearest_name():
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [(1.234, "+1.23"), (-1.234, "−1.23"), (0.0, "0.00"), (-0.001, "0.00"), (0.005, "+0.01")]
+    ("value", "written"), [(1.234, "+1.23"), (-1.234, "−1.23"), (0.0, "0.00"), (-0.001, "0.00"), (0.005, "+0.01")]
 )
-def test_signs(value, said):
-    assert cells.signed(value, 2) == said
+def test_signs(value, written):
+    assert signed(value, 2) == written
 
 
 def test_arms_left_out_of_a_sweep_have_no_row_and_are_no_error(tmp_path):
@@ -246,7 +255,7 @@ def test_arms_left_out_of_a_sweep_have_no_row_and_are_no_error(tmp_path):
     plan = make_plan(chosen) | {"left_out": [arm for arm in OFFSETS if arm not in chosen]}
     make_runs(tmp_path, plan, chosen)
     made = build(plan, tmp_path)
-    assert [r.arm for r in made.rows] == ["zero", "axial_x3"]
+    assert [r.arm for r in made.first.rows] == ["zero", "axial_x3"]
     assert row(made, "axial_x3").verdict is Verdict.NOT_RUN  # the arm it is compared with was left out
     assert text(made, "axial_x3")["papers_gap"] == "+0.2 to axial"
     assert any("compared here with axial" in line for line in words.places(made))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from reports import cells, compose, specification, table, terminal
+from reports import specification
+from reports.content import ablation, compose, table
+from reports.content.text import signed, text
+from reports.formats import terminal
 from results.collect import collect
 from tests.results.synthetic import make_plan
 
@@ -16,30 +20,33 @@ def built(collected, plan):
     return table.build(specification.of_sweep("ablation_offsets"), collected, plan)
 
 
-def shown(width, plan, collected):
+def section_of(collected, plan):
+    return ablation.section(built(collected, plan), plan, name="a", folder=Path("runs"), figures=False)
+
+
+def shown(width, section):
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
-    terminal.print_table(built(collected, plan), console)
+    terminal.print_section(section, console)
     return console.export_text()
 
 
 def test_wide_terminals_have_one_line_per_arm(finished):
     plan, _, collected = finished
-    made = built(collected, plan)
-    lines = shown(170, plan, collected).splitlines()
-    for row in made.rows:
-        line = next(line for line in lines if line.split("  ")[0].strip() == row.label)
-        assert all(cell in line for cell in cells.cells(made, row))
+    section = section_of(collected, plan)
+    lines = shown(170, section).splitlines()
+    for row in section.grid.rows:
+        line = next(line for line in lines if line.split("  ")[0].strip() == text(row[0].value))
+        assert all(text(cell.value) in line for cell in row)
     assert any("another protocol" in line for line in lines)
 
 
 def test_narrow_terminals_keep_every_number(finished):
     plan, _, collected = finished
-    made = built(collected, plan)
-    text = shown(90, plan, collected)
-    assert max(map(len, text.splitlines())) <= 90
-    for row in made.rows:
-        assert f"{row.mean:.2f} ± {row.interval.half:.2f}" in text and f"{row.flops_g:.3f}" in text
-        assert row.is_baseline or cells.signed(row.difference.low, 2) in text
+    output = shown(90, section_of(collected, plan))
+    assert max(map(len, output.splitlines())) <= 90
+    for row in built(collected, plan).first.rows:
+        assert f"{row.mean:.2f} ± {row.interval.half:.2f}" in output and f"{row.flops_g:.3f}" in output
+        assert row.is_baseline or signed(row.difference.low, 2) in output
 
 
 def test_json_is_one_document(finished):
@@ -55,22 +62,20 @@ def test_json_is_one_document(finished):
 
 def test_json_before_anything_has_run(tmp_path):
     plan = make_plan()
-    text = terminal.to_json(built(collect(plan, tmp_path), plan))
-    assert "NaN" not in text
-    document = json.loads(text)
+    written = terminal.to_json(built(collect(plan, tmp_path), plan))
+    assert "NaN" not in written
+    document = json.loads(written)
     assert {row["state"] for row in document["rows"]} == {"not run"}
     assert document["runs"][0]["wall_s"] is None and document["runs"][0]["step"] is None
 
 
 def test_a_table_of_the_papers_stands_on_the_terminal_with_its_remarks(both_papers):
     section = compose.page("aaai_table8", both_papers).sections[0]
-    console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
-    terminal.print_section(section, console)
-    text = console.export_text()
+    output = shown(140, section)
     for row in section.grid.rows:
-        line = next(line for line in text.splitlines() if all(cell.text in line for cell in row))
+        line = next(line for line in output.splitlines() if all(text(cell.value) in line for cell in row))
         assert line.split()[0] in "①②③ours"
-    assert "3.924 [a]" in text and "[a] AAAI Table 8, ②, misprint" in text and "T* less PEG" in text
+    assert "3.924 [a]" in output and "[a] AAAI Table 8, ②, misprint" in output and "T* less PEG" in output
 
 
 def test_a_page_of_many_tables_is_one_document(both_papers):

@@ -1,4 +1,4 @@
-"""Measured results that are committed give the report that their run folders gave."""
+"""Committed results give the report that their run folders gave."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ARMS = {"zero": (71.8, 60, 0.148), "axial": (98.3, 230, 0.152)}
 
 
 @pytest.fixture
-def collected(tmp_path):
+def sweep(tmp_path):
     plan = make_plan(ARMS)
     make_runs(tmp_path / "runs", plan, ARMS, examples=False)
     (tmp_path / "runs" / run_id("zero", 2) / "summary.json").unlink()
@@ -27,40 +27,40 @@ def collected(tmp_path):
     return plan, collect(plan, tmp_path / "runs")
 
 
-def test_round_trip(collected, tmp_path):
-    plan, found = collected
-    files = archive.write(found, tmp_path / "m", plan, title="Scenes", date="2031-05-04", note="made up")
+def test_round_trip(sweep, tmp_path):
+    plan, collected = sweep
+    files = archive.write(collected, tmp_path / "m", plan, title="Scenes", date="2031-05-04", note="made up")
     assert sorted(path.name for path in files) == ["about.yaml", "curves.csv", "metrics.csv", "runs.csv"]
     back = archive.read(tmp_path / "m")
-    ours = list(archive.OF_FOLDERS)  # not committed: they lead to files that are not
-    pd.testing.assert_frame_equal(back.runs.drop(columns=ours), found.runs.drop(columns=ours))
+    of_folders = list(archive.OF_FOLDERS)  # not committed, since the files they lead to are not
+    pd.testing.assert_frame_equal(back.runs.drop(columns=of_folders), collected.runs.drop(columns=of_folders))
     assert set(back.runs["config"]) == {""} and back.runs["log_line"].isna().all()
-    pd.testing.assert_frame_equal(back.curves, found.curves, check_dtype=False)
-    kept = found.metrics[found.metrics["metric"] != "train/lr"].reset_index(drop=True)
-    kept["metric"] = kept["metric"].cat.remove_unused_categories()
+    pd.testing.assert_frame_equal(back.curves, collected.curves, check_dtype=False)
+    expected = collected.metrics[collected.metrics["metric"] != "train/lr"].reset_index(drop=True)
+    expected["metric"] = expected["metric"].cat.remove_unused_categories()
     key = ["arm", "seed", "metric", "step"]
     pd.testing.assert_frame_equal(
-        back.metrics.sort_values(key, ignore_index=True)[list(kept.columns)],
-        kept.sort_values(key, ignore_index=True),
+        back.metrics.sort_values(key, ignore_index=True)[list(expected.columns)],
+        expected.sort_values(key, ignore_index=True),
         check_dtype=False,
     )
-    assert archive.plan_of(back) == plan and back.tasks == found.tasks == plan["tasks"]
-    assert back.warnings == found.warnings
+    assert archive.plan_of(back) == plan and back.tasks == collected.tasks == plan["tasks"]
+    assert back.warnings == collected.warnings
     assert back.about["title"] == "Scenes" and back.about["date"] == "2031-05-04" and back.about["hardware"] == "cpu"
 
 
-def test_writing_what_was_read_gives_the_same_bytes(collected, tmp_path):
-    plan, found = collected
-    first = archive.write(found, tmp_path / "a", plan, title="t", date="d")
+def test_writing_what_was_read_gives_the_same_bytes(sweep, tmp_path):
+    plan, collected = sweep
+    first = archive.write(collected, tmp_path / "a", plan, title="t", date="d")
     again = archive.write(archive.read(tmp_path / "a"), tmp_path / "b", plan, title="t", date="d")
-    for one, two in zip(first, again):
-        assert one.read_bytes() == two.read_bytes(), one.name
+    for written, rewritten in zip(first, again):
+        assert written.read_bytes() == rewritten.read_bytes(), written.name
 
 
-def test_results_that_were_written_before_sweeps_had_several_tasks(collected, tmp_path):
-    plan, found = collected
+def test_results_that_were_written_before_sweeps_had_several_tasks(sweep, tmp_path):
+    plan, collected = sweep
     old = tmp_path / "m"
-    archive.write(found, old, without_tasks(plan), title="t", date="d")
+    archive.write(collected, old, without_tasks(plan), title="t", date="d")
     runs = pd.read_csv(old / "runs.csv", dtype=str, keep_default_na=False).drop(columns="parent")
     runs.loc[runs["state"] != "done", "task"] = ""  # the recorded task, which only a summary names
     runs.to_csv(old / "runs.csv", index=False)
@@ -68,7 +68,7 @@ def test_results_that_were_written_before_sweeps_had_several_tasks(collected, tm
     assert [(task["name"], task["metric"]) for task in back.tasks] == [(TASK, None)]
     assert set(back.runs["task"]) == set(back.metrics["task"]) == set(back.curves["task"]) == {TASK}
     assert back.finals("eval/token_accuracy", TASK).equals(
-        found.finals("eval/token_accuracy").astype({"seed": "int64"})
+        collected.finals("eval/token_accuracy").astype({"seed": "int64"})
     )
     assert {entry["task"] for entry in archive.plan_of(back)["runs"]} == {TASK}
     again = archive.read(archive.write(back, tmp_path / "n", archive.plan_of(back), title="t", date="d")[0].parent)
@@ -83,25 +83,25 @@ def test_committed_results_name_their_task(label):
     assert set(collected.runs["task"]) == set(collected.metrics["task"]) == {task["name"]}
 
 
-def test_long_logs_are_kept_short(collected, tmp_path):
-    plan, found = collected
-    row = {**found.metrics.iloc[0].to_dict(), "metric": "train/loss", "final": False}
+def test_long_logs_are_thinned(sweep, tmp_path):
+    plan, collected = sweep
+    row = {**collected.metrics.iloc[0].to_dict(), "metric": "train/loss", "final": False}
     long = pd.DataFrame([{**row, "step": 100_000 + step} for step in range(5000)])
-    found.metrics = pd.concat([found.metrics, long], ignore_index=True)
-    archive.write(found, tmp_path / "m", plan, title="t", date="d")
+    collected.metrics = pd.concat([collected.metrics, long], ignore_index=True)
+    archive.write(collected, tmp_path / "m", plan, title="t", date="d")
     back = archive.read(tmp_path / "m").metrics
     loss = back[(back["metric"] == "train/loss") & (back["run"] == row["run"])]
     assert 100 < len(loss) <= archive.LOSS_POINTS
     assert (
         len(back[back["metric"] == "eval/token_accuracy"]) == 20 * 7
-    )  # the judged metric is kept whole: seven arms and seeds that started
+    )  # evaluations are not thinned: seven runs started
 
 
-def test_the_line_of_a_committed_number(collected, tmp_path):
-    plan, found = collected
-    archive.write(found, tmp_path / "m", plan, title="t", date="d")
+def test_the_line_of_a_committed_number(sweep, tmp_path):
+    plan, collected = sweep
+    archive.write(collected, tmp_path / "m", plan, title="t", date="d")
     lines = (tmp_path / "m" / "metrics.csv").read_text().splitlines()
-    for run, value in found.finals("eval/token_accuracy")[["run", "value"]].itertuples(index=False):
+    for run, value in collected.finals("eval/token_accuracy")[["run", "value"]].itertuples(index=False):
         line = archive.line_of(tmp_path / "m", run, "eval/token_accuracy")
         assert lines[line - 1] == f"{run},1200,20,eval/token_accuracy,{value},True"
     assert archive.line_of(tmp_path / "m", run_id("zero", 2), "eval/token_accuracy") is None, "it has not finished"
@@ -115,21 +115,19 @@ def test_the_line_of_a_committed_number(collected, tmp_path):
 
 def test_every_committed_number_is_found_at_its_line():
     for label in archive.labels():
-        collected, lines = (
-            archive.read(archive.folder(label)),
-            (archive.folder(label) / "metrics.csv").read_text().splitlines(),
-        )
+        folder = archive.folder(label)
+        collected, lines = archive.read(folder), (folder / "metrics.csv").read_text().splitlines()
         finals = collected.metrics[collected.metrics["final"]]
         for run, metric in set(zip(finals["run"], finals["metric"])):
-            line = lines[archive.line_of(archive.folder(label), run, metric) - 1]
+            line = lines[archive.line_of(folder, run, metric) - 1]
             assert line.startswith(f"{run},") and f",{metric}," in line and line.endswith(",True")
 
 
-def test_files_that_are_missing_or_torn_are_one_line(collected, tmp_path):
-    plan, found = collected
+def test_files_that_are_missing_or_torn_are_one_line(sweep, tmp_path):
+    plan, collected = sweep
     with pytest.raises(CollectError, match="unknown measured results 'nowhere'"):
         archive.read(tmp_path / "nowhere")
-    archive.write(found, tmp_path / "m", plan, title="t", date="d")
+    archive.write(collected, tmp_path / "m", plan, title="t", date="d")
     for name in ("runs.csv", "metrics.csv", "curves.csv"):
         content = (tmp_path / "m" / name).read_text()
         (tmp_path / "m" / name).write_text("")
@@ -142,7 +140,7 @@ def test_files_that_are_missing_or_torn_are_one_line(collected, tmp_path):
 
 
 def edited(number: int, old: str, new: str):
-    """Of a file's lines, the one of this number changed."""
+    """An edit of the line with this number."""
 
     def edit(text: str) -> str:
         lines = text.splitlines(keepends=True)
@@ -154,18 +152,18 @@ def edited(number: int, old: str, new: str):
 
 
 def without(key: str):
-    """about.yaml without one of its keys, or its plan's."""
+    """An edit that removes a key of about.yaml or of its plan."""
 
     def edit(text: str) -> str:
-        found = yaml.safe_load(text)
-        (found if key in found else found["plan"]).pop(key)
-        return yaml.safe_dump(found)
+        content = yaml.safe_load(text)
+        (content if key in content else content["plan"]).pop(key)
+        return yaml.safe_dump(content)
 
     return edit
 
 
 RUN, OTHER = run_id("zero", 0), run_id("zero", 1)
-EDITED = {  # file, what somebody does to its text, what is said of it
+EDITED = {  # file, an edit of its text, the message about it
     "a list": ("about.yaml", lambda text: "- a\n- b\n", "about.yaml: it is no mapping"),
     "no YAML": ("about.yaml", lambda text: "a: [b\nc: }", "about.yaml: while parsing a flow sequence"),
     "no plan": ("about.yaml", without("plan"), "about.yaml: it has no plan"),
@@ -224,11 +222,11 @@ EDITED = {  # file, what somebody does to its text, what is said of it
 
 
 @pytest.mark.parametrize("case", EDITED)
-def test_what_somebody_edited_is_named_with_file_and_line(tmp_path, case):
+def test_an_edit_that_makes_a_file_unreadable_is_named_with_file_and_line(tmp_path, case):
     plan = make_plan(ARMS)
     make_runs(tmp_path / "runs", plan, ARMS, examples=False)
     archive.write(collect(plan, tmp_path / "runs"), tmp_path / "m", plan, title="t", date="d")
-    name, edit, said = EDITED[case]
+    name, edit, reason = EDITED[case]
     path = tmp_path / "m" / name
     before = path.read_text()
     path.write_text(edit(before))
@@ -236,4 +234,4 @@ def test_what_somebody_edited_is_named_with_file_and_line(tmp_path, case):
     with pytest.raises(CollectError) as refused:
         archive.read(tmp_path / "m")
     message = str(refused.value)
-    assert message.startswith("measured results m: ") and said in message and "\n" not in message, message
+    assert message.startswith("measured results m: ") and reason in message and "\n" not in message, message

@@ -81,7 +81,7 @@ def afresh(plan, runs_dir):
     return collect(plan, runs_dir)
 
 
-def test_what_did_not_change_is_not_read_again(plan, runs_dir, reads):
+def test_a_run_that_did_not_change_is_not_read_again(plan, runs_dir, reads):
     first = collect(plan, runs_dir)
     assert sorted(reads) == sorted(entry["run"] for entry in plan["runs"])
     reads.clear()
@@ -109,7 +109,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_changed_is_seen_and_nothing_else_is_read(plan, runs_dir, reads, change):
+def test_a_change_is_seen_and_only_the_changed_run_is_read(plan, runs_dir, reads, change):
     before = collect(plan, runs_dir)
     reads.clear()
     CHANGES[change](runs_dir / run_id("axial", 1))
@@ -142,7 +142,7 @@ def test_an_edit_in_place_of_equal_size_and_time_is_seen(plan, runs_dir, reads):
 
 
 @pytest.mark.parametrize("of", ["the content", "the inode"])
-def test_what_changed_less_than_two_seconds_ago_is_read_again(plan, runs_dir, reads, monkeypatch, of):
+def test_a_file_that_changed_less_than_two_seconds_ago_is_read_again(plan, runs_dir, reads, monkeypatch, of):
     log = runs_dir / run_id("zero", 0) / "metrics.jsonl"
     time.sleep(0.02)
     os.utime(log, ns=(0, 0))  # changes the inode
@@ -167,10 +167,10 @@ def test_a_file_from_the_future_is_read_again_each_time(plan, runs_dir, reads):
     assert reads == [run_id("zero", 0)]
 
 
-def test_a_run_that_is_planned_otherwise_is_judged_anew(plan, runs_dir):
+def test_a_run_that_is_planned_with_another_seed_is_read_again(plan, runs_dir):
     collect(plan, runs_dir)
-    other = {**plan, "runs": [{**entry, "seed": entry["seed"] + 7} for entry in plan["runs"]]}
-    assert set(collect(other, runs_dir).runs["state"]) == {"unreadable"}
+    with_other_seeds = {**plan, "runs": [{**entry, "seed": entry["seed"] + 7} for entry in plan["runs"]]}
+    assert set(collect(with_other_seeds, runs_dir).runs["state"]) == {"unreadable"}
     assert set(collect(plan, runs_dir).runs["state"]) == {"done"}
 
 
@@ -201,7 +201,7 @@ def test_other_code_reads_everything_again(plan, runs_dir, reads, monkeypatch):
     assert len(reads) == 6
 
 
-def test_a_folder_that_cannot_be_written_is_read_without_keeping_anything(plan, runs_dir, reads):
+def test_a_folder_that_cannot_be_written_is_read_without_a_cache(plan, runs_dir, reads):
     (runs_dir / ".collected").write_text("in the way, for root as well")
     first = collect(plan, runs_dir)
     reads.clear()
@@ -218,7 +218,7 @@ def test_a_read_only_folder(plan, runs_dir):
         runs_dir.chmod(0o755)
 
 
-def test_a_folder_that_is_not_there_is_not_made(plan, tmp_path):
+def test_a_folder_that_does_not_exist_is_not_made(plan, tmp_path):
     assert set(collect(plan, tmp_path / "nowhere").runs["state"]) == {"not run"}
     assert not (tmp_path / "nowhere").exists()
 
@@ -288,9 +288,9 @@ clock = cache._clock
 cache._clock = lambda runs_dir: None if (now := clock(runs_dir)) is None else now + 3600 * 10**9
 plan = json.loads(sys.argv[1])
 for _ in range(int(sys.argv[3])):
-    found = collect(plan, Path(sys.argv[2]))
-    assert len(found.finals("eval/token_accuracy")) == 6 and found.warnings == [], found.warnings
-    assert found.metrics["value"].notna().all() and len(found.metrics) == 6 * 60
+    collected = collect(plan, Path(sys.argv[2]))
+    assert len(collected.finals("eval/token_accuracy")) == 6 and collected.warnings == [], collected.warnings
+    assert collected.metrics["value"].notna().all() and len(collected.metrics) == 6 * 60
 """
 
 

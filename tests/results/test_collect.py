@@ -1,4 +1,4 @@
-"""What run folders say is what is collected; whatever is torn, foreign or unfinished is named and never counted."""
+"""Collecting gives what run folders record; a torn, foreign or unfinished run is named and never counted."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def state(collected, arm, seed):
 
 
 def test_a_complete_sweep(plan, runs_dir):
-    found = collect(plan, runs_dir)
-    assert found.warnings == []
-    assert list(found.runs["state"]) == ["done"] * 6
-    first = found.runs.iloc[0]
+    collected = collect(plan, runs_dir)
+    assert collected.warnings == []
+    assert list(collected.runs["state"]) == ["done"] * 6
+    first = collected.runs.iloc[0]
     assert (first["model"], first["params_m"], first["flops_g"]) == ("nano", 1.23457, 0.148)
     assert (first["step"], first["epochs"], first["torch"], first["dirty"]) == (1200, 20, "2.8.0", "no")
     summary = json.loads((runs_dir / run_id("axial", 2) / "summary.json").read_text())
-    final = found.finals("eval/token_accuracy").set_index(["arm", "seed"])["value"]
+    final = collected.finals("eval/token_accuracy").set_index(["arm", "seed"])["value"]
     assert len(final) == 6
     assert final["axial", 2] == pytest.approx(summary["metrics"]["eval/token_accuracy"], rel=1e-5)
 
@@ -66,8 +66,8 @@ def test_the_whole_log_is_there_and_only_the_summary_is_final(plan, runs_dir):
     for case, end in ends.items():
         log.write_text("\n".join([*lines, *end]) + "\n")
         metrics = collect(plan, runs_dir).metrics
-        mine = metrics[(metrics["run"] == run_id("zero", 0)) & (metrics["metric"] == "eval/token_accuracy")]
-        assert len(mine) == 20 and list(mine[mine["final"]]["value"]) == [12.5], case
+        of_run = metrics[(metrics["run"] == run_id("zero", 0)) & (metrics["metric"] == "eval/token_accuracy")]
+        assert len(of_run) == 20 and list(of_run[of_run["final"]]["value"]) == [12.5], case
     log.write_text("\n".join([*lines, last.replace("eval/token_accuracy", "train/spare")]) + "\n")
     assert set(metrics["metric"]) == {"train/loss", "train/lr", "eval/token_accuracy"}
     assert set(metrics["protocol"]) == {"smoke"} and set(metrics["task"]) == {"token_labelling"}
@@ -81,15 +81,17 @@ def test_a_run_comes_with_its_config_and_the_line_of_its_last_row(plan, runs_dir
     log.write_text(log.read_text() + 'torn? no: foreign\n{"step": 1300}\n{"step": 13')
     config = runs_dir / run_id("zero", 0) / "config.yaml"
     config.write_text("# by hand: [not, YAML\n" + config.read_text())
-    found = collect(plan, runs_dir)
-    assert state(found, "zero", 0)["config"] == config.read_text() and state(found, "zero", 0)["log_line"] == 20
-    assert state(found, "axial", 0)["config"] and state(found, "axial", 0)["log_line"] is pd.NA  # only submitted so far
-    assert state(found, "axial", 1)["config"] == "" and state(found, "axial", 1)["log_line"] is pd.NA
-    assert state(found, "axial", 2)["log_line"] == 22
-    assert (str(found.runs["log_line"].dtype), str(found.runs["seed"].dtype)) == ("Int64", "Int64")
+    collected = collect(plan, runs_dir)
+    assert state(collected, "zero", 0)["config"] == config.read_text() and state(collected, "zero", 0)["log_line"] == 20
+    assert (
+        state(collected, "axial", 0)["config"] and state(collected, "axial", 0)["log_line"] is pd.NA
+    )  # only submitted so far
+    assert state(collected, "axial", 1)["config"] == "" and state(collected, "axial", 1)["log_line"] is pd.NA
+    assert state(collected, "axial", 2)["log_line"] == 22
+    assert (str(collected.runs["log_line"].dtype), str(collected.runs["seed"].dtype)) == ("Int64", "Int64")
 
 
-def test_a_scheduler_is_believed_where_a_folder_does_not_say_how_it_ended(plan, runs_dir):
+def test_a_schedulers_state_counts_unless_the_folder_records_how_the_run_ended(plan, runs_dir):
     _, failed, refused, running, waiting, torn = (entry["run"] for entry in plan["runs"])
     for run in (failed, refused, running):
         (runs_dir / run / "summary.json").unlink()
@@ -98,22 +100,26 @@ def test_a_scheduler_is_believed_where_a_folder_does_not_say_how_it_ended(plan, 
     edit_json(runs_dir / running / "state.json", state="running", step=480)
     shutil.rmtree(runs_dir / waiting)
     (runs_dir / torn / "summary.json").write_text("{")
-    said = dict.fromkeys((entry["run"] for entry in plan["runs"]), ("cancelled", "by somebody (job 12)"))
-    found = collect(plan, runs_dir, {**said, waiting: ("queued", "Priority"), "scenes-nano-s9-00000000": ("lost", "")})
-    assert list(found.runs["state"]) == ["done", "failed", "refused", "cancelled", "queued", "unreadable"]
-    causes = list(found.runs["cause"])
+    states = dict.fromkeys((entry["run"] for entry in plan["runs"]), ("cancelled", "by somebody (job 12)"))
+    collected = collect(
+        plan, runs_dir, {**states, waiting: ("queued", "Priority"), "scenes-nano-s9-00000000": ("lost", "")}
+    )
+    assert list(collected.runs["state"]) == ["done", "failed", "refused", "cancelled", "queued", "unreadable"]
+    causes = list(collected.runs["cause"])
     assert causes[:3] == ["", "non-finite loss at step 7", "other code"]
     assert causes[3:5] == ["by somebody (job 12)", "Priority"] and "cannot be read" in causes[5]
-    assert found.runs["progress"][3] == 0.4
-    assert list(collect(plan, runs_dir).runs["state"])[3:5] == ["running", "not run"], "what is said is not kept"
+    assert collected.runs["progress"][3] == 0.4
+    assert list(collect(plan, runs_dir).runs["state"])[3:5] == ["running", "not run"], (
+        "the scheduler's states are not cached"
+    )
 
 
 def test_a_child_of_a_run_that_the_scheduler_lost_is_cancelled(plan, tmp_path):
     parent, child = plan["runs"][0]["run"], plan["runs"][1]["run"]
     chained = [{**entry, "parent": parent if entry["run"] == child else None} for entry in plan["runs"]]
-    found = collect({**plan, "runs": chained}, tmp_path, {parent: ("cancelled", "by somebody")})
-    assert list(found.runs["state"])[:3] == ["cancelled", "cancelled", "not run"]
-    assert found.runs["cause"][1] == "the run it starts from failed"
+    collected = collect({**plan, "runs": chained}, tmp_path, {parent: ("cancelled", "by somebody")})
+    assert list(collected.runs["state"])[:3] == ["cancelled", "cancelled", "not run"]
+    assert collected.runs["cause"][1] == "the run it starts from failed"
 
 
 STRANGE = {
@@ -126,12 +132,12 @@ STRANGE = {
 
 
 @pytest.mark.parametrize("kind", STRANGE)
-def test_what_somebody_wrote_into_a_summary_by_hand_does_not_stop_the_rest(plan, runs_dir, kind):
+def test_a_summary_that_was_edited_by_hand_does_not_stop_the_others(plan, runs_dir, kind):
     edit_json(runs_dir / run_id("zero", 0) / "summary.json", **STRANGE[kind])
     edit_json(runs_dir / run_id("zero", 1) / "provenance.json", packages=["torch"], dirty="perhaps", commit=7)
-    found = collect(plan, runs_dir)
-    assert len(found.finals("eval/token_accuracy")) == 6
-    assert all("curves" in warning for warning in found.warnings)
+    collected = collect(plan, runs_dir)
+    assert len(collected.finals("eval/token_accuracy")) == 6
+    assert all("curves" in warning for warning in collected.warnings)
 
 
 def test_texts_of_the_metrics_are_categories_and_numbers_have_their_types(plan, runs_dir):
@@ -153,7 +159,7 @@ def test_curves_are_tidy(plan, runs_dir):
     assert set(curves["curve"]) == {"reach"} and set(curves["direction"]) == {"horizontal", "vertical"}
 
 
-def test_a_point_of_a_curve_does_not_say_whose_it_is(plan, runs_dir):
+def test_a_point_of_a_curve_cannot_claim_to_be_of_another_run(plan, runs_dir):
     expected = collect(plan, runs_dir).curves
     for seed in (0, 1, 2):
         path = runs_dir / run_id("zero", seed) / "summary.json"
@@ -163,7 +169,7 @@ def test_a_point_of_a_curve_does_not_say_whose_it_is(plan, runs_dir):
     pd.testing.assert_frame_equal(collect(plan, runs_dir).curves, expected)
 
 
-def test_what_is_left_of_a_run_that_does_not_say_how_it_stands_is_named(plan, tmp_path):
+def test_remains_of_a_run_without_a_state_are_named(plan, tmp_path):
     file, link, checkpoints, later, elsewhere, _ = (entry["run"] for entry in plan["runs"])
     (tmp_path / file).write_text("not a folder")
     (tmp_path / link).symlink_to("/nonexistent")
@@ -173,18 +179,20 @@ def test_what_is_left_of_a_run_that_does_not_say_how_it_stands_is_named(plan, tm
     make_run(tmp_path / "elsewhere", plan, plan["runs"][4], 70, 60, 0.1, examples=False)
     (tmp_path / elsewhere).symlink_to(tmp_path / "elsewhere" / elsewhere)
     states = ["not run"] * 4 + ["done", "not run"]
-    for _ in range(2):  # a checkpoint is found whatever was kept of its folder
-        found = collect(plan, tmp_path)
-        assert list(found.runs["state"]) == states
-        there = [f"{checkpoints}: has checkpoints, but no state.json, metrics.jsonl or summary.json; not counted"]
-        assert sorted(found.warnings) == sorted([
+    for _ in range(2):  # with a checkpoint and without, whatever the cache holds
+        collected = collect(plan, tmp_path)
+        assert list(collected.runs["state"]) == states
+        of_checkpoints = [
+            f"{checkpoints}: has checkpoints, but no state.json, metrics.jsonl or summary.json; not counted"
+        ]
+        assert sorted(collected.warnings) == sorted([
             f"{file}: a file where the run's folder should be; not counted",
             f"{link}: a link that leads to no folder where the run's folder should be; not counted",
-            *(there if (tmp_path / checkpoints / "checkpoints" / "step-1.pt").exists() else ()),
+            *(of_checkpoints if (tmp_path / checkpoints / "checkpoints" / "step-1.pt").exists() else ()),
         ])  # fmt: skip
         (tmp_path / checkpoints / "checkpoints" / "step-1.pt").touch()
-    said = collect(plan, tmp_path, {checkpoints: ("queued", "Priority")})
-    assert there[0] in said.warnings and said.runs["state"][2] == "queued"
+    collected = collect(plan, tmp_path, {checkpoints: ("queued", "Priority")})
+    assert of_checkpoints[0] in collected.warnings and collected.runs["state"][2] == "queued"
 
 
 def test_states_before_and_beside_results(plan, runs_dir):
@@ -195,15 +203,15 @@ def test_states_before_and_beside_results(plan, runs_dir):
     edit_json(running / "state.json", state="running", step=480)
     edit_json(failed / "state.json", state="failed", cause="non-finite loss\nat step 7")
     edit_json(stopped / "state.json", state="interrupted", step=200)
-    found = collect(plan, runs_dir)
-    assert state(found, "zero", 0)["state"] == "not run"
-    assert (state(found, "axial", 0)["state"], state(found, "axial", 0)["progress"]) == ("running", 0.4)
-    assert state(found, "axial", 1)["cause"] == "non-finite loss at step 7"
-    assert state(found, "axial", 2)["state"] == "interrupted"
-    assert found.warnings == []
-    assert set(found.finals("eval/token_accuracy")["arm"]) == {"zero"}
-    assert found.curves["arm"].unique().tolist() == ["zero"]
-    logged = found.metrics[found.metrics["run"] == run_id("axial", 0)]
+    collected = collect(plan, runs_dir)
+    assert state(collected, "zero", 0)["state"] == "not run"
+    assert (state(collected, "axial", 0)["state"], state(collected, "axial", 0)["progress"]) == ("running", 0.4)
+    assert state(collected, "axial", 1)["cause"] == "non-finite loss at step 7"
+    assert state(collected, "axial", 2)["state"] == "interrupted"
+    assert collected.warnings == []
+    assert set(collected.finals("eval/token_accuracy")["arm"]) == {"zero"}
+    assert collected.curves["arm"].unique().tolist() == ["zero"]
+    logged = collected.metrics[collected.metrics["run"] == run_id("axial", 0)]
     assert len(logged) and not logged["final"].any()
 
 
@@ -231,66 +239,64 @@ BROKEN = {
 
 @pytest.mark.parametrize("damage", BROKEN)
 def test_a_damaged_folder_is_named_and_not_counted(plan, runs_dir, damage):
-    harm, says = BROKEN[damage]
+    harm, cause = BROKEN[damage]
     harm(runs_dir / run_id("zero", 1))
-    found = collect(plan, runs_dir)
-    assert state(found, "zero", 1)["state"] == "unreadable" and says in state(found, "zero", 1)["cause"]
-    assert any(run_id("zero", 1) in warning and says in warning for warning in found.warnings)
-    assert len(found.finals("eval/token_accuracy")) == 5
-    assert run_id("zero", 1) not in set(found.curves["run"])
+    collected = collect(plan, runs_dir)
+    assert state(collected, "zero", 1)["state"] == "unreadable" and cause in state(collected, "zero", 1)["cause"]
+    assert any(run_id("zero", 1) in warning and cause in warning for warning in collected.warnings)
+    assert len(collected.finals("eval/token_accuracy")) == 5
+    assert run_id("zero", 1) not in set(collected.curves["run"])
 
 
 def test_a_log_without_metrics_does_not_hide_the_result(plan, runs_dir):
     log = runs_dir / run_id("zero", 0) / "metrics.jsonl"
     log.write_text('{"step": 600, "epoch": 10}\n{"step": 1200, "epoch": 20}\n')
-    found = collect(plan, runs_dir)
-    assert len(found.finals("eval/token_accuracy")) == 6 and found.warnings == []
-    assert len(found.metrics[found.metrics["run"] == run_id("zero", 0)]) == 1
+    collected = collect(plan, runs_dir)
+    assert len(collected.finals("eval/token_accuracy")) == 6 and collected.warnings == []
+    assert len(collected.metrics[collected.metrics["run"] == run_id("zero", 0)]) == 1
 
 
 def test_finals_of_nothing(plan, tmp_path):
     assert collect(plan, tmp_path).finals("eval/token_accuracy").empty
 
 
-def test_a_finished_run_counts_whatever_its_state_file_says(plan, runs_dir):
+def test_a_finished_run_counts_whatever_its_state_file_holds(plan, runs_dir):
     edit_json(runs_dir / run_id("zero", 0) / "state.json", state="running", step=10)
-    found = collect(plan, runs_dir)
-    assert state(found, "zero", 0)["state"] == "done"
-    assert found.warnings == [], "the engine writes the summary a moment before it says done"
+    collected = collect(plan, runs_dir)
+    assert state(collected, "zero", 0)["state"] == "done"
+    assert collected.warnings == [], "the engine writes the summary a moment before the state turns to done"
     edit_json(runs_dir / run_id("zero", 0) / "state.json", state="failed", cause="disk full")
-    found = collect(plan, runs_dir)
-    assert (state(found, "zero", 0)["state"], state(found, "zero", 0)["cause"]) == ("done", "")
-    assert found.warnings == [f"{run_id('zero', 0)}: state.json says failed, but summary.json is whole; counted"]
+    collected = collect(plan, runs_dir)
+    assert (state(collected, "zero", 0)["state"], state(collected, "zero", 0)["cause"]) == ("done", "")
+    assert collected.warnings == [f"{run_id('zero', 0)}: state.json says failed, but summary.json is whole; counted"]
 
 
 def test_a_summary_that_the_log_contradicts_is_not_counted(plan, runs_dir):
     run = run_id("zero", 0)
     summary, log = runs_dir / run / "summary.json", runs_dir / run / "metrics.jsonl"
-    said = json.loads(summary.read_text())["metrics"]["eval/token_accuracy"]
-    edit_json(summary, metrics={"eval/token_accuracy": said * (1 + 1e-9)})
-    assert collect(plan, runs_dir).warnings == [], "not beyond the digits that are kept"
+    value = json.loads(summary.read_text())["metrics"]["eval/token_accuracy"]
+    edit_json(summary, metrics={"eval/token_accuracy": value * (1 + 1e-9)})
+    assert collect(plan, runs_dir).warnings == [], "not beyond the digits that are reported"
     edit_json(summary, metrics={"eval/token_accuracy": 99.0})
-    cause = f"summary.json: eval/token_accuracy is 99.0, but metrics.jsonl says {said:.6g} at step 1200"
+    cause = f"summary.json: eval/token_accuracy is 99.0, but metrics.jsonl says {value:.6g} at step 1200"
     for content in (log.read_text(), "a foreign line\n" + log.read_text()):  # which is read line by line
         log.write_text(content)
-        found = collect(plan, runs_dir)
-        assert (state(found, "zero", 0)["state"], state(found, "zero", 0)["cause"]) == ("unreadable", cause)
-        assert f"{run}: {cause}; not counted" in found.warnings
-        assert run not in set(found.finals("eval/token_accuracy")["run"])
+        collected = collect(plan, runs_dir)
+        assert (state(collected, "zero", 0)["state"], state(collected, "zero", 0)["cause"]) == ("unreadable", cause)
+        assert f"{run}: {cause}; not counted" in collected.warnings
+        assert run not in set(collected.finals("eval/token_accuracy")["run"])
     log.write_text("".join(log.read_text().splitlines(keepends=True)[1:-1]))
-    assert state(collect(plan, runs_dir), "zero", 0)["state"] == "done", (
-        "what the log does not say, it cannot contradict"
-    )
+    assert state(collect(plan, runs_dir), "zero", 0)["state"] == "done", "a log without the value cannot contradict it"
 
 
 def test_a_run_that_was_judged_again_after_an_interruption_counts_and_says_so(plan, runs_dir):
     run = run_id("zero", 0)
     edit_json(runs_dir / run / "summary.json", metrics={"eval/token_accuracy": 71.5}, images_per_s=0.0)
-    found = collect(plan, runs_dir)
-    (warning,) = found.warnings
+    collected = collect(plan, runs_dir)
+    (warning,) = collected.warnings
     assert warning.startswith(f"{run}: summary.json: eval/token_accuracy is 71.5, but metrics.jsonl says ")
     assert warning.endswith("at step 1200; it was judged again after it was interrupted, and counts")
-    assert 71.5 in set(found.finals("eval/token_accuracy")["value"])
+    assert 71.5 in set(collected.finals("eval/token_accuracy")["value"])
 
 
 def test_a_torn_last_line_is_ignored_and_garbage_elsewhere_is_named(plan, runs_dir):
@@ -300,14 +306,18 @@ def test_a_torn_last_line_is_ignored_and_garbage_elsewhere_is_named(plan, runs_d
     lines = log.read_text().splitlines()
     lines[2], lines[4] = "\x00\x00garbage", '"a string"'
     log.write_text("\n".join(lines))
-    found = collect(plan, runs_dir)
+    collected = collect(plan, runs_dir)
     where = f"{run_id('zero', 0)}/metrics.jsonl"
-    assert [w.split(": ")[0] for w in found.warnings] == [f"{where}:3", f"{where}:5"]
+    assert [w.split(": ")[0] for w in collected.warnings] == [f"{where}:3", f"{where}:5"]
     assert (
-        len(found.metrics[(found.metrics["run"] == run_id("zero", 0)) & (found.metrics["metric"] == "train/loss")])
+        len(
+            collected.metrics[
+                (collected.metrics["run"] == run_id("zero", 0)) & (collected.metrics["metric"] == "train/loss")
+            ]
+        )
         == 18
     )
-    log.write_text(log.read_text() + "\n")  # a whole bad line at the end is no torn one
+    log.write_text(log.read_text() + "\n")  # a complete bad line at the end is not torn
     assert any(f"{where}:21" in warning for warning in collect(plan, runs_dir).warnings)
 
 
@@ -316,9 +326,9 @@ def test_foreign_folders(plan, runs_dir):
     shutil.copytree(runs_dir / run_id("zero", 0), runs_dir / "other-nano-s0-0123abcd")  # another sweep's run
     (runs_dir / "notes").mkdir()
     (runs_dir / "README").write_text("not a folder")
-    found = collect(plan, runs_dir)
-    assert found.warnings == ["zero-copy: looks like a run folder, but its name is not a run id; skipped"]
-    assert len(found.runs) == 6
+    collected = collect(plan, runs_dir)
+    assert collected.warnings == ["zero-copy: looks like a run folder, but its name is not a run id; skipped"]
+    assert len(collected.runs) == 6
 
 
 def test_arms_may_share_a_run(plan, runs_dir):
@@ -329,9 +339,9 @@ def test_arms_may_share_a_run(plan, runs_dir):
 
 
 def test_nothing_has_run_yet(plan, tmp_path):
-    found = collect(plan, tmp_path / "nowhere")
-    assert list(found.runs["state"]) == ["not run"] * 6
-    assert found.metrics.empty and found.curves.empty and found.warnings == []
+    collected = collect(plan, tmp_path / "nowhere")
+    assert list(collected.runs["state"]) == ["not run"] * 6
+    assert collected.metrics.empty and collected.curves.empty and collected.warnings == []
 
 
 def test_plans_that_contradict_themselves(plan, tmp_path):
@@ -348,9 +358,9 @@ def test_optional_fields_may_be_missing(plan, tmp_path):
         del summary[key]
     write_json(folder / "summary.json", summary)
     (folder / "metrics.jsonl").unlink()
-    found = collect(plan, tmp_path)
-    assert state(found, "zero", 0)["state"] == "done" and found.curves.empty
-    assert found.warnings == [f"{run_id('zero', 0)}: no rows in metrics.jsonl; its learning curve is missing"]
+    collected = collect(plan, tmp_path)
+    assert state(collected, "zero", 0)["state"] == "done" and collected.curves.empty
+    assert collected.warnings == [f"{run_id('zero', 0)}: no rows in metrics.jsonl; its learning curve is missing"]
 
 
 def test_a_folder_that_a_launcher_made_for_later_is_not_run_and_a_child_of_a_failed_run_is_cancelled(plan, tmp_path):
@@ -358,13 +368,13 @@ def test_a_folder_that_a_launcher_made_for_later_is_not_run_and_a_child_of_a_fai
     chained = [{**entry, "parent": zero if entry["run"] == axial else None} for entry in plan["runs"]]
     (tmp_path / axial).mkdir()
     (tmp_path / axial / "config.yaml").write_text("seed: 0\n")
-    found = collect({**plan, "runs": chained}, tmp_path)
-    assert state(found, "axial", 0)["state"] == "not run" and found.warnings == []
+    collected = collect({**plan, "runs": chained}, tmp_path)
+    assert state(collected, "axial", 0)["state"] == "not run" and collected.warnings == []
     (tmp_path / zero).mkdir()
     (tmp_path / zero / "state.json").write_text('{"state": "failed", "cause": "non-finite loss at step 3"}')
-    found = collect({**plan, "runs": chained}, tmp_path)
-    assert state(found, "axial", 0)["state"] == "cancelled"
-    assert state(found, "axial", 0)["cause"] == "the run it starts from failed"
+    collected = collect({**plan, "runs": chained}, tmp_path)
+    assert state(collected, "axial", 0)["state"] == "cancelled"
+    assert state(collected, "axial", 0)["cause"] == "the run it starts from failed"
 
 
 SEGMENTATION = {"name": "segmentation", "experiment": "scenes_masks", "metric": "eval/miou"}
@@ -372,7 +382,7 @@ SEGMENTATION = {"name": "segmentation", "experiment": "scenes_masks", "metric": 
 
 @pytest.fixture
 def two_tasks(plan):
-    """The plan, each of whose runs is followed by one of segmentation that starts from it."""
+    """The plan with a run of segmentation behind each of its runs, starting from it."""
     children = [
         planned(f"masks-nano-s{entry['seed']}-{entry['run'][-8:]}", entry["arm"], entry["seed"], "masks", entry["run"])
         for entry in plan["runs"]
@@ -389,24 +399,24 @@ def make_children(runs_dir, plan, metric="eval/miou"):
 
 def test_an_arm_has_a_run_of_every_task_and_seed(two_tasks, runs_dir):
     make_children(runs_dir, two_tasks)
-    found = collect(two_tasks, runs_dir)
-    assert [task["name"] for task in found.tasks] == [TASK, "masks"] and found.warnings == []
-    assert not found.runs.duplicated(["arm", "task", "seed"]).any()
-    tables = {"runs": found.runs, "metrics": found.metrics, "curves": found.curves}
+    collected = collect(two_tasks, runs_dir)
+    assert [task["name"] for task in collected.tasks] == [TASK, "masks"] and collected.warnings == []
+    assert not collected.runs.duplicated(["arm", "task", "seed"]).any()
+    tables = {"runs": collected.runs, "metrics": collected.metrics, "curves": collected.curves}
     for name, table in tables.items():
         assert table[["run", "task"]].drop_duplicates()["task"].value_counts().to_dict() == {TASK: 6, "masks": 6}, name
-    children = found.runs[found.runs["task"] == "masks"]
+    children = collected.runs[collected.runs["task"] == "masks"]
     assert list(children["parent"]) == [entry["run"] for entry in two_tasks["runs"][:6]]
-    assert len(found.finals("eval/miou")) == len(found.finals("eval/miou", "masks")) == 6
-    assert found.finals("eval/miou", TASK).empty and set(found.finals("eval/token_accuracy")["task"]) == {TASK}
+    assert len(collected.finals("eval/miou")) == len(collected.finals("eval/miou", "masks")) == 6
+    assert collected.finals("eval/miou", TASK).empty and set(collected.finals("eval/token_accuracy")["task"]) == {TASK}
 
 
 def test_tasks_with_one_metric_are_kept_apart(two_tasks, runs_dir):
     make_children(runs_dir, two_tasks, metric="eval/token_accuracy")
-    found = collect(two_tasks, runs_dir)
-    apart = [found.finals("eval/token_accuracy", task) for task in (TASK, "masks")]
+    collected = collect(two_tasks, runs_dir)
+    apart = [collected.finals("eval/token_accuracy", task) for task in (TASK, "masks")]
     assert [len(finals) for finals in apart] == [6, 6] and not set(apart[0]["run"]) & set(apart[1]["run"])
-    assert len(found.finals("eval/token_accuracy")) == 12
+    assert len(collected.finals("eval/token_accuracy")) == 12
 
 
 def test_a_plan_of_two_tasks_that_contradicts_itself(two_tasks, tmp_path):
@@ -419,9 +429,9 @@ def test_a_plan_of_two_tasks_that_contradicts_itself(two_tasks, tmp_path):
 def test_a_plan_from_before_sweeps_had_tasks_takes_the_one_that_its_runs_recorded(plan, runs_dir):
     (runs_dir / run_id("zero", 0) / "summary.json").unlink()
     edit_json(runs_dir / run_id("zero", 0) / "state.json", state="failed", cause="disk full")
-    found = collect(without_tasks(plan), runs_dir)
-    assert [(task["name"], task["metric"]) for task in found.tasks] == [(TASK, None)]
-    assert set(found.runs["task"]) == set(found.metrics["task"]) == {TASK}
+    collected = collect(without_tasks(plan), runs_dir)
+    assert [(task["name"], task["metric"]) for task in collected.tasks] == [(TASK, None)]
+    assert set(collected.runs["task"]) == set(collected.metrics["task"]) == {TASK}
 
 
 def test_a_run_that_counts_in_steps_has_no_epochs(plan, runs_dir):
@@ -432,10 +442,10 @@ def test_a_run_that_counts_in_steps_has_no_epochs(plan, runs_dir):
     edit_json(folder / "summary.json", epochs=None)
     (going / "summary.json").unlink()
     write_json(going / "state.json", {"state": "running", "step": 300, "steps": 1200})
-    found = collect(plan, runs_dir)
-    assert found.warnings == [] and state(found, "axial", 0)["epochs"] is pd.NA
-    assert (state(found, "axial", 0)["state"], state(found, "axial", 0)["step"]) == ("done", 1200)
-    assert (state(found, "axial", 1)["progress"], state(found, "axial", 1)["step"]) == (0.25, 300)
-    in_steps = found.metrics[found.metrics["run"].isin([folder.name, going.name])]
+    collected = collect(plan, runs_dir)
+    assert collected.warnings == [] and state(collected, "axial", 0)["epochs"] is pd.NA
+    assert (state(collected, "axial", 0)["state"], state(collected, "axial", 0)["step"]) == ("done", 1200)
+    assert (state(collected, "axial", 1)["progress"], state(collected, "axial", 1)["step"]) == (0.25, 300)
+    in_steps = collected.metrics[collected.metrics["run"].isin([folder.name, going.name])]
     assert len(in_steps) == 2 * 60 and in_steps["epoch"].isna().all() and in_steps["step"].max() == 1200
-    assert len(found.finals("eval/token_accuracy")) == 5
+    assert len(collected.finals("eval/token_accuracy")) == 5

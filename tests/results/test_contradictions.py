@@ -76,7 +76,7 @@ SAME = [  # tables of the two versions that print the same experiments: (AAAI, v
 
 
 def known(source: str, table: str, row: str, metric: str, head: str, protocol: str = "") -> bool:
-    """Whether one number has a contradiction other than in the prose."""
+    """Whether a number has a contradiction other than in the prose."""
     return any(
         entry.kind != "text"
         and metric in entry.metrics
@@ -111,8 +111,8 @@ def test_what_the_prose_states_is_what_the_tables_give_or_a_known_contradiction(
     source, number, ours, theirs, (metric, *where), claim = stated
     values = [papers.number(source, f"Table {number}", row, metric, *where).value for row in (ours, theirs)]
     if claim.endswith("%"):
-        given = 100 * (values[0] / values[1] - 1)
-        holds = float(claim[:-1]) in (math.trunc(given), round(given))
+        percent = 100 * (values[0] / values[1] - 1)
+        holds = float(claim[:-1]) in (math.trunc(percent), round(percent))
     else:
         holds = values[0] - values[1] == pytest.approx(float(claim))
     noted = [
@@ -129,11 +129,11 @@ def test_what_the_prose_is_said_to_state_stands_there():
     if not PAPERS.is_dir():
         pytest.skip("the papers' text is not beside the checkout")
     text = {source: (PAPERS / name).read_text(encoding="utf-8") for source, name in TEXTS.items()}
-    said = [(source, claim) for source, *_, claim in STATED]
-    said += [(entry.source, entry.printed) for entry in papers.contradictions() if entry.kind == "text"]
+    claims = [(source, claim) for source, *_, claim in STATED]
+    claims += [(entry.source, entry.printed) for entry in papers.contradictions() if entry.kind == "text"]
     assert not [
         (source, claim)
-        for source, claim in said
+        for source, claim in claims
         if not re.search(rf"(?<![\d.]){re.escape(claim.lstrip('+'))}(?![\d]|\.\d)", text[source])
     ]
 

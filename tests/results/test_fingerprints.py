@@ -1,4 +1,4 @@
-"""Runs of different code or data are not averaged unless one asks for it."""
+"""Runs of different code or data are not averaged unless that is asked for."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def test_different_ones_are_refused_and_named(folders, key, kind):
     with pytest.raises(fingerprints.MixedFingerprints, match=f"different {kind}.*{run_id('axial', 1)}") as refused:
         fingerprints.check(runs)
     assert isinstance(refused.value, SuiteError) and "\n" not in str(refused.value)
-    said = fingerprints.check(runs, mixed=True)
-    assert len(said) == 1 and f"Runs of different {kind}" in said[0] and "0dd0dd0dd0dd0dd0" in said[0]
+    (sentence,) = fingerprints.check(runs, mixed=True)
+    assert f"Runs of different {kind}" in sentence and "0dd0dd0dd0dd0dd0" in sentence
 
 
 def test_an_unknown_fingerprint_is_a_different_one(folders):

@@ -50,8 +50,8 @@ def even_rows(draw):
     )
     rows = []
     for epoch in range(1, draw(st.integers(1, 6)) + 1):
-        there = [key for key in keys if not key.startswith("eval") or epoch % every == 0]
-        rows.append(json.dumps({"step": 10 * epoch, "epoch": epoch, **{key: draw(numbers) for key in there}}))
+        row_keys = [key for key in keys if not key.startswith("eval") or epoch % every == 0]
+        rows.append(json.dumps({"step": 10 * epoch, "epoch": epoch, **{key: draw(numbers) for key in row_keys}}))
     return rows
 
 

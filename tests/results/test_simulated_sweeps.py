@@ -1,4 +1,4 @@
-"""Made-up sweeps with known effects: intervals hold the truth as often as they say, tests find what they promise.
+"""Made-up sweeps with known effects: intervals cover the truth at their level, tests have their stated power.
 
 A seed moves all arms of a sweep together, as initialisation and data order do; that is what pairing takes out. Many
 sweeps are drawn at once and computed by scipy; that our functions give the same is checked on some of them.
@@ -25,7 +25,7 @@ from results.statistics import (
 
 SWEEPS = 20_000
 CHECKED = 40
-SEED_SD, RUN_SD = 1.5, 0.3  # points: what a seed does to all arms, and to one alone
+SEED_SD, RUN_SD = 1.5, 0.3  # points: the effect of a seed on all arms together, and on each run alone
 
 
 def accuracies(effects, seeds, sweeps=SWEEPS, rng=0):
@@ -55,8 +55,8 @@ def test_95_of_100_intervals_hold_the_true_difference(seeds):
     interval = test.confidence_interval(0.95)
     assert 0.945 < np.mean((interval.low < 0.7) & (interval.high > 0.7)) < 0.955
     for sweep, low, high, p in zip(drawn[:CHECKED], interval.low, interval.high, test.pvalue):
-        (mine,) = ours(sweep)
-        assert (mine.low, mine.high, mine.p) == pytest.approx((low[0], high[0], p[0]))
+        (difference,) = ours(sweep)
+        assert (difference.low, difference.high, difference.p) == pytest.approx((low[0], high[0], p[0]))
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
@@ -65,8 +65,8 @@ def test_95_of_100_intervals_hold_the_true_mean(seeds):
     interval = stats.ttest_1samp(drawn, 0, axis=1).confidence_interval(0.95)
     assert 0.945 < np.mean((interval.low < 70) & (interval.high > 70)) < 0.955
     for values, low, high in zip(drawn[:CHECKED], interval.low, interval.high):
-        mine = mean_interval(dict(enumerate(values)))
-        assert (mine.low, mine.high) == pytest.approx((low, high))
+        mean = mean_interval(dict(enumerate(values)))
+        assert (mean.low, mean.high) == pytest.approx((low, high))
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 8])
@@ -98,8 +98,8 @@ def test_a_table_of_arms_that_do_nothing_shows_a_difference_in_one_of_twenty():
     assert np.mean(test.pvalue.min(axis=1) < 0.05) > 0.1
     assert np.mean(6 * test.pvalue.min(axis=1) < 0.05) < 0.052  # Holm's smallest p is Bonferroni's
     for sweep, p in zip(drawn[:CHECKED], test.pvalue):
-        said = [judgement.p_holm for judgement in judge([Comparison(gap, None, False) for gap in ours(sweep)])]
-        assert said == pytest.approx(holm(list(p))) and min(said) == pytest.approx(min(1.0, 6 * p.min()))
+        p_holm = [judgement.p_holm for judgement in judge([Comparison(gap, None, False) for gap in ours(sweep)])]
+        assert p_holm == pytest.approx(holm(list(p))) and min(p_holm) == pytest.approx(min(1.0, 6 * p.min()))
 
 
 def test_a_wrong_rejection_is_as_rare_where_other_arms_do_something():
@@ -115,18 +115,18 @@ def test_verdicts_find_effects_as_often_as_their_tests_can():
     """Three arms at five seeds with an effect that a test at 5 % / 3 finds four times in five: Holm finds no fewer."""
     effect = minimal_detectable_difference(math.sqrt(2) * RUN_SD, 5, level=1 - 0.05 / 3)
     drawn = accuracies([effect, effect, -effect], 5, sweeps=600)
-    said = [[j.verdict for j in judge([Comparison(gap, 1.0, False) for gap in ours(sweep)])] for sweep in drawn]
+    verdicts_of = [[j.verdict for j in judge([Comparison(gap, 1.0, False) for gap in ours(sweep)])] for sweep in drawn]
     for arm, right, wrong in ((0, "agrees", "contradicts"), (1, "agrees", "contradicts"), (2, "contradicts", "agrees")):
-        found = [verdicts[arm].value for verdicts in said]
-        assert 0.77 < found.count(right) / len(found) < 0.95 and found.count(wrong) == 0
+        words = [verdicts[arm].value for verdicts in verdicts_of]
+        assert 0.77 < words.count(right) / len(words) < 0.95 and words.count(wrong) == 0
 
 
 def test_the_papers_own_effect_is_contradicted_in_no_more_than_one_table_of_twenty():
     effects = [0.0, 0.7, 2.7]
     drawn = accuracies(effects, 3, sweeps=1500)
-    said = [
+    verdicts_of = [
         [j.verdict for j in judge([Comparison(gap, e, True) for gap, e in zip(ours(sweep), effects)])]
         for sweep in drawn
     ]
-    assert np.mean([Verdict.CONTRADICTS in verdicts for verdicts in said]) < 0.06
-    assert np.mean([verdicts[0] is Verdict.WITHIN_NOISE for verdicts in said]) > 0.95
+    assert np.mean([Verdict.CONTRADICTS in verdicts for verdicts in verdicts_of]) < 0.06
+    assert np.mean([verdicts[0] is Verdict.WITHIN_NOISE for verdicts in verdicts_of]) > 0.95

@@ -85,11 +85,11 @@ def test_the_interval_holds_what_its_test_does_not_exclude(both):
 @given(varied)
 def test_swapping_arms_mirrors_everything(both):
     arm, base = split(both)
-    there, back = paired_difference(arm, base), paired_difference(base, arm)
-    assert there.differences == tuple(-gap for gap in back.differences)
-    assert (there.mean, there.low, there.high) == pytest.approx((-back.mean, -back.high, -back.low), abs=1e-9)
-    assert (there.sd, there.p) == pytest.approx((back.sd, back.p))
-    assert there.low <= there.mean <= there.high
+    forth, back = paired_difference(arm, base), paired_difference(base, arm)
+    assert forth.differences == tuple(-gap for gap in back.differences)
+    assert (forth.mean, forth.low, forth.high) == pytest.approx((-back.mean, -back.high, -back.low), abs=1e-9)
+    assert (forth.sd, forth.p) == pytest.approx((back.sd, back.p))
+    assert forth.low <= forth.mean <= forth.high
 
 
 @given(varied, st.integers(-50, 50), st.floats(0.1, 10))
@@ -158,11 +158,11 @@ def test_holm_counts_tests_only_and_in_no_order(family, random):
 @settings(deadline=None)
 @given(st.floats(0.01, 5), st.integers(2, 12), st.sampled_from([0.5, 0.8, 0.95]), st.sampled_from([0.9, 0.95, 0.999]))
 def test_the_detectable_difference_has_its_power(sd, n, power, level):
-    found = minimal_detectable_difference(sd, n, level, power)
-    noncentrality, threshold = found / (sd / math.sqrt(n)), stats.t.ppf((1 + level) / 2, n - 1)
+    detectable = minimal_detectable_difference(sd, n, level, power)
+    noncentrality, threshold = detectable / (sd / math.sqrt(n)), stats.t.ppf((1 + level) / 2, n - 1)
     assert stats.ncf.sf(threshold**2, 1, n - 1, noncentrality**2) == pytest.approx(power, abs=1e-6)
-    assert minimal_detectable_difference(2 * sd, n, level, power) == pytest.approx(2 * found)
-    assert minimal_detectable_difference(sd, n + 1, level, power) < found
+    assert minimal_detectable_difference(2 * sd, n, level, power) == pytest.approx(2 * detectable)
+    assert minimal_detectable_difference(sd, n + 1, level, power) < detectable
 
 
 @pytest.mark.parametrize(("effect", "needed"), [(0.2, 199), (0.5, 34), (0.8, 15)])
@@ -180,7 +180,9 @@ def test_what_cannot_be_detected():
 @given(st.lists(st.lists(st.floats(-5, 5), min_size=1, max_size=5), max_size=5))
 def test_pooled_deviations_weigh_by_degrees_of_freedom(arms):
     made = [paired_difference(dict(enumerate(gaps)), dict.fromkeys(range(5), 0.0)) for gaps in arms]
-    arms = [gaps for gaps, one in zip(arms, made) if one.sd]  # pairs that are all equal say nothing of the spread
+    arms = [
+        gaps for gaps, difference in zip(arms, made) if difference.sd
+    ]  # pairs that are all equal say nothing of the spread
     squares = sum((gap - elementary.fmean(gaps)) ** 2 for gaps in arms for gap in gaps)
     freedom = sum(len(gaps) - 1 for gaps in arms)
     assert pooled_sd(made) == (pytest.approx(math.sqrt(squares / freedom), abs=1e-6) if freedom else None)
@@ -193,12 +195,12 @@ def interval(low, high):
 
 
 def verdict(difference, papers, *, same_protocol):
-    (said,) = judge([Comparison(difference, papers, same_protocol)])
-    return said.verdict
+    (judgement,) = judge([Comparison(difference, papers, same_protocol)])
+    return judgement.verdict
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "papers", "said"),
+    ("low", "high", "papers", "expected"),
     [
         (2.0, 3.0, 2.7, "agrees"),
         (2.0, 3.0, 3.2, "contradicts"),
@@ -211,12 +213,12 @@ def verdict(difference, papers, *, same_protocol):
         (0.0, 3.0, 2.7, "within noise"),
     ],
 )
-def test_verdicts_on_the_papers_protocol(low, high, papers, said):
-    assert verdict(interval(low, high), papers, same_protocol=True).value == said
+def test_verdicts_on_the_papers_protocol(low, high, papers, expected):
+    assert verdict(interval(low, high), papers, same_protocol=True).value == expected
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "papers", "said"),
+    ("low", "high", "papers", "expected"),
     [
         (20.0, 30.0, 2.7, "agrees"),
         (20.0, 30.0, -2.7, "contradicts"),
@@ -227,8 +229,8 @@ def test_verdicts_on_the_papers_protocol(low, high, papers, said):
         (1.0, 3.0, 0.0, "contradicts"),
     ],
 )
-def test_verdicts_on_another_protocol_compare_signs(low, high, papers, said):
-    assert verdict(interval(low, high), papers, same_protocol=False).value == said
+def test_verdicts_on_another_protocol_compare_signs(low, high, papers, expected):
+    assert verdict(interval(low, high), papers, same_protocol=False).value == expected
 
 
 @given(st.floats(-50, 50), st.floats(0.01, 20), st.floats(0.1, 9), st.booleans())
@@ -238,12 +240,12 @@ def test_mirrored_results_have_mirrored_verdicts(mean, half, papers, same):
 
 
 def test_verdicts_without_something_to_compare():
-    one = paired_difference({0: 72.0}, {0: 70.0})
+    single = paired_difference({0: 72.0}, {0: 70.0})
     assert verdict(interval(1, 2), None, same_protocol=True) is Verdict.NO_NUMBER
     assert verdict(interval(1, 2), math.nan, same_protocol=True) is Verdict.NO_NUMBER
     assert verdict(None, None, same_protocol=True) is Verdict.NO_NUMBER
     assert verdict(None, 2.7, same_protocol=True) is Verdict.NOT_RUN
-    assert verdict(one, 2.7, same_protocol=False) is Verdict.NOT_JUDGED
+    assert verdict(single, 2.7, same_protocol=False) is Verdict.NOT_JUDGED
     assert judge([]) == []
 
 
@@ -272,10 +274,10 @@ def test_rows_without_a_published_number_are_tests_of_the_table_too():
     almost = interval(0.5, 3.0)
     assert 0.01 < almost.p < 0.03
     (alone,) = judge([Comparison(almost, 1.0, False)])
-    first, *others = judge([Comparison(almost, 1.0, False)] + [Comparison(interval(-1, 1), None, False)] * 5)
+    first, *rest = judge([Comparison(almost, 1.0, False)] + [Comparison(interval(-1, 1), None, False)] * 5)
     assert alone == Judgement(Verdict.AGREES, pytest.approx(almost.p), None)
     assert first == Judgement(Verdict.WITHIN_NOISE, pytest.approx(6 * almost.p), None)
-    assert {said.verdict for said in others} == {Verdict.NO_NUMBER} and others[0].p_holm == 1.0
+    assert {judgement.verdict for judgement in rest} == {Verdict.NO_NUMBER} and rest[0].p_holm == 1.0
 
 
 def test_the_papers_numbers_are_a_family_of_their_own():

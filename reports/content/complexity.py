@@ -9,26 +9,24 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from errors import unknown
-from reports.cells import NOTHING
+from reports.content.page import Cell, Grid, Section
+from reports.content.values import NOTHING, Count, Text, Value
 from reports.specification import COMPLEXITY, SpecificationError, read_yaml
 from results import counts, papers
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-Count = Callable[[str, dict[str, Any], int], tuple[float, float]]
-Place = tuple[str, str, str]  # source, table, row
+Counter = Callable[[str, dict[str, Any], int], tuple[float, float]]
+TableRow = tuple[str, str, str]  # source, table, row
 METRICS = ("params_m", "flops_g")
 STAGES = (1, 2, 3, 4)
-HEADER = ["Model", "Size (px)", "Params (M)", "Papers", "FLOPs (G)", "Papers", "Agreement"]
+HEADER = ("Model", "Size (px)", "Params (M)", "Papers", "FLOPs (G)", "Papers", "Agreement")
 SIDES = "lrrrrrl"
 
 
 @dataclass(frozen=True)
-class Model:
+class CountableModel:
     """A model to count: its label, timm name, arguments, square image size, and where the papers print it."""
 
     label: str
@@ -39,16 +37,16 @@ class Model:
     stages: Mapping[str, str] | None = None
     note: str = ""
 
-    def places(self) -> dict[Place, int]:
+    def places(self) -> dict[TableRow, int]:
         """Where the papers print numbers of this model: (source, table, row) → stage, 0 for the whole model."""
-        found = {(place["source"], place["table"], place["row"]): 0 for place in self.published}
+        places = {(place["source"], place["table"], place["row"]): 0 for place in self.published}
         if at := self.stages:
-            found |= {(at["source"], at["table"], at["row"].format(stage=stage)): stage for stage in STAGES}
-        return found
+            places |= {(at["source"], at["table"], at["row"].format(stage=stage)): stage for stage in STAGES}
+        return places
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CountComparison:
     """One printed number beside ours. agrees: ours rounds to it; None where the papers print no number."""
 
     metric: str
@@ -59,27 +57,27 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Counted:
+class CountedModel:
     """A counted model with its comparisons."""
 
-    row: Model
+    row: CountableModel
     params_m: float
     flops_g: float
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[CountComparison, ...]
 
     @property
-    def differing(self) -> list[Comparison]:
+    def differing(self) -> list[CountComparison]:
         return [c for c in self.comparisons if c.agrees is False]
 
 
-def rows(only: str | None = None) -> list[Model]:
+def rows(only: str | None = None) -> list[CountableModel]:
     """The models of ``specs/complexity.yaml``; ``only`` those of one timm name or variant."""
     models = []
     for content in read_yaml(COMPLEXITY, [COMPLEXITY])["rows"]:
         for key in content:
-            if key not in Model.__dataclass_fields__:
-                raise SpecificationError(f"complexity: {unknown('key', key, Model.__dataclass_fields__)}")
-        models.append(Model(**{**content, "published": tuple(content.get("published") or ())}))
+            if key not in CountableModel.__dataclass_fields__:
+                raise SpecificationError(f"complexity: {unknown('key', key, CountableModel.__dataclass_fields__)}")
+        models.append(CountableModel(**{**content, "published": tuple(content.get("published") or ())}))
     if only is None:
         return models
     chosen = [row for row in models if only.lower() in (row.model, row.model.removeprefix("atmnet_"))]
@@ -88,14 +86,14 @@ def rows(only: str | None = None) -> list[Model]:
     return chosen
 
 
-def unpublished(label: str, model: str, size: int) -> list[Model]:
+def unpublished(label: str, model: str, size: int) -> list[CountableModel]:
     """A model of timm that the papers print nothing about, as ``rows`` gives those of the specification."""
-    return [Model(label=label, model=model, size=size)]
+    return [CountableModel(label=label, model=model, size=size)]
 
 
 @cache
-def counted_at() -> dict[tuple[Place, str], float]:
-    """(source, table, row), metric → what was counted there, from the committed counts."""
+def counted_at() -> dict[tuple[TableRow, str], float]:
+    """(source, table, row), metric → the committed count of the model that is printed there."""
     known = counts.load()
     by_model = {(label, stage): {} for label, stage, _ in known}  # type: dict[tuple[str, int], dict[str, float]]
     for (label, stage, metric), value in known.items():
@@ -108,7 +106,7 @@ def counted_at() -> dict[tuple[Place, str], float]:
     }
 
 
-def compare(count: Count, models: Sequence[Model] | None = None) -> list[Counted]:
+def compare(count: Counter, models: Sequence[CountableModel] | None = None) -> list[CountedModel]:
     """Counts every model: ``count(timm name, arguments, image size)`` gives parameters in M and FLOPs in G."""
     counted = []
     for row in rows() if models is None else models:
@@ -120,7 +118,7 @@ def compare(count: Count, models: Sequence[Model] | None = None) -> list[Counted
             for metric in METRICS
             if metric in papers.metrics(**place)
         ]
-        counted.append(Counted(row, params_m, flops_g, tuple(comparisons)))
+        counted.append(CountedModel(row, params_m, flops_g, tuple(comparisons)))
     return counted
 
 
@@ -130,33 +128,25 @@ def rounds_to(value: float, number: papers.Number) -> bool:
     return abs(value - number.value) <= 0.5 * 10.0**-number.decimals + 1e-9
 
 
-def body(counted: Sequence[Counted]) -> list[list[str]]:
-    """Cells in the order of HEADER."""
-    return [
-        [
-            item.row.label,
-            str(item.row.size),
-            f"{item.params_m:.3f}",
+def section(counted: Sequence[CountedModel]) -> Section:
+    """The comparison as a table, with what is known about its rows."""
+    rows: list[tuple[Value, ...]] = [
+        (
+            Text(item.row.label),
+            Count(item.row.size, 0),
+            Count(item.params_m),
             _printed(item, "params_m"),
-            f"{item.flops_g:.3f}",
+            Count(item.flops_g),
             _printed(item, "flops_g"),
             _agreement(item),
-        ]
+        )
         for item in counted
     ]
+    grid = Grid(HEADER, SIDES, tuple((tuple(map(Cell, row)),) for row in rows))
+    return Section(COMPLEXITY, "Parameters and FLOPs", grid=grid, legend=(*notes(counted), summary(counted)))
 
 
-def show(counted: Sequence[Counted], console: Console | None = None) -> None:
-    """Prints the comparison."""
-    from reports.terminal import grid, wide_console
-
-    console = console or wide_console()
-    console.print(grid(HEADER, body(counted), SIDES))
-    for line in (*notes(counted), summary(counted)):
-        console.print(line, style="dim", markup=False)
-
-
-def to_json(counted: Sequence[Counted]) -> str:
+def to_json(counted: Sequence[CountedModel]) -> str:
     """The comparison as one JSON document."""
     listed = [
         {
@@ -174,41 +164,41 @@ def to_json(counted: Sequence[Counted]) -> str:
     return json.dumps({"report": COMPLEXITY, "rows": listed}, ensure_ascii=False, indent=1)
 
 
-def summary(counted: Sequence[Counted]) -> str:
+def summary(counted: Sequence[CountedModel]) -> str:
     judged = [c for item in counted for c in item.comparisons if c.agrees is not None]
     if not judged:
         return "The papers print no number to compare with."
     return f"{sum(bool(c.agrees) for c in judged)} of {len(judged)} printed numbers agree at their printed precision."
 
 
-def notes(counted: Sequence[Counted]) -> list[str]:
-    """What is known about rows, and where the numbers stand that ours do not round to."""
+def notes(counted: Sequence[CountedModel]) -> list[str]:
+    """What is known about rows, and where the printed numbers stand that ours do not round to."""
     lines = []
     for item in counted:
         places = ", ".join(f"{c.printed} ({c.place})" for c in item.differing)
-        said = [f"ours differs from {places}." if places else "", item.row.note]
-        if any(said):
-            lines.append(f"{item.row.label}: {' '.join(filter(None, said))}")
+        sentences = [f"ours differs from {places}." if places else "", item.row.note]
+        if any(sentences):
+            lines.append(f"{item.row.label}: {' '.join(filter(None, sentences))}")
     return lines
 
 
-def _compare(metric: str, ours: float, number: papers.Number) -> Comparison:
+def _compare(metric: str, ours: float, number: papers.Number) -> CountComparison:
     agrees = None if number.value is None else rounds_to(ours, number)
-    return Comparison(metric, number.place, number.printed, number.note, agrees)
+    return CountComparison(metric, number.place, number.printed, number.note, agrees)
 
 
-def _printed(item: Counted, metric: str) -> str:
+def _printed(item: CountedModel, metric: str) -> Text:
     """The printed numbers, equal ones once; those that differ from ours are marked."""
-    said = [
+    numbers = [
         f"{c.printed}{'' if c.agrees else ' ≠'}" if c.printed else c.note
         for c in item.comparisons
         if c.metric == metric
     ]
-    return " / ".join(dict.fromkeys(said)) or NOTHING
+    return Text(" / ".join(dict.fromkeys(numbers))) if numbers else NOTHING
 
 
-def _agreement(item: Counted) -> str:
+def _agreement(item: CountedModel) -> Text:
     if all(c.agrees is None for c in item.comparisons):
         return NOTHING
     judged = sum(c.agrees is not None for c in item.comparisons)
-    return f"{len(item.differing)} of {judged} differ" if item.differing else "agrees"
+    return Text(f"{len(item.differing)} of {judged} differ" if item.differing else "agrees")

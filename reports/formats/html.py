@@ -1,4 +1,4 @@
-"""A page as one HTML file that asks nothing of the network: what its template needs beside the page itself."""
+"""A page as one HTML file that loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from reports import decimals
-from reports.decimals import Aligned
-from reports.document import Cell, Page, Run, Section, Source
-from reports.markup import TEMPLATES, environment
+from reports.content.page import Cell, Page, RunLine, Section, SourceFile
+from reports.formats.alignment import Aligned, aligned, only_numbers, unaligned
+from reports.formats.markup import TEMPLATES, environment
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-PIXELS_PER_INCH = 2  # of a picture per one of the page: figures are drawn for sharp screens
+PIXELS_PER_INCH = 2  # pixels of a picture per pixel of the page: figures are drawn for sharp screens
 
 
 @dataclass(frozen=True)
-class Place:
-    """A cell in its table. popover: id of the list of its runs, or nothing; letters: of its remarks, each with an id
-    that the remark links back to."""
+class HtmlCell:
+    """A cell in its table. popover: id of the list of its runs, or nothing; letters: those of its remarks, each with an
+    id that the remark links back to."""
 
     cell: Cell
     text: Aligned
@@ -36,7 +35,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Table:
+class HtmlTable:
     """A section's grid with all that its cells link to.
 
     sides: ``l`` or ``r`` per column, ``r`` only where numbers stand alone; popovers: id → runs, one for all cells with
@@ -44,8 +43,8 @@ class Table:
     """
 
     sides: str
-    groups: list[list[list[Place]]]
-    popovers: Mapping[str, list[Run]]
+    groups: list[list[list[HtmlCell]]]
+    popovers: Mapping[str, list[RunLine]]
     back: Mapping[str, list[str]]
 
 
@@ -63,25 +62,23 @@ def document(page: Page, out_dir: Path) -> str:
         link=partial(link, out_dir=out_dir),
         picture=picture,
         size=size,
-        number=number,
         prose=prose,
         slug=slug,
     )
     return text.encode("utf-8", "replace").decode()  # half characters in a run's notes
 
 
-def table(section: Section) -> Table:
-    """Raises KeyError for a cell whose run is none of the section's."""
+def table(section: Section) -> HtmlTable:
+    """Raises KeyError for a cell whose run is not among the section's."""
     assert section.grid
     grid, runs = section.grid, {run.id: run for run in section.runs}
-    columns = [[row[n].text for row in grid.rows] for n in range(len(grid.header))]
+    columns = [grid.column(n) for n in range(len(grid.header))]
     numeric = [side == "r" for side in grid.sides]
-    texts = [decimals.aligned(column) if n else map(decimals.as_it_is, column) for column, n in zip(columns, numeric)]
-    lines = zip(*texts)
+    lines = zip(*(aligned(column) if n else map(unaligned, column) for column, n in zip(columns, numeric)))
     ids = _Ids(section.name)
     groups = [[[ids.place(cell, text) for cell, text in zip(row, next(lines))] for row in g] for g in grid.groups]
-    return Table(
-        "".join("r" if n and decimals.alone(column) else "l" for column, n in zip(columns, numeric)),
+    return HtmlTable(
+        "".join("r" if n and only_numbers(column) else "l" for column, n in zip(columns, numeric)),
         groups,
         {popover: [runs[run] for run in behind] for behind, popover in ids.popovers.items()},
         ids.back,
@@ -96,11 +93,11 @@ class _Ids:
         self.popovers: dict[tuple[str, ...], str] = {}
         self.back: dict[str, list[str]] = {}
 
-    def place(self, cell: Cell, text: Aligned) -> Place:
+    def place(self, cell: Cell, text: Aligned) -> HtmlCell:
         popover = ""
         if cell.runs:
             popover = self.popovers.setdefault(cell.runs, f"{self.section}.of-{len(self.popovers) + 1}")
-        return Place(cell, text, popover, {letter: self._mark(letter) for letter in cell.marks})
+        return HtmlCell(cell, text, popover, {letter: self._mark(letter) for letter in cell.marks})
 
     def _mark(self, letter: str) -> str:
         marks = self.back.setdefault(letter, [])
@@ -121,7 +118,7 @@ def policy(style: str, script: str) -> str:
     )
 
 
-def link(source: Source, out_dir: Path) -> str:
+def link(source: SourceFile, out_dir: Path) -> str:
     """From a page in ``out_dir`` to a source, in any folder and under any name."""
     return quote(Path(os.path.relpath(source.path, out_dir)).as_posix())
 
@@ -136,26 +133,21 @@ def size(png: bytes) -> tuple[int, int]:
     return width // PIXELS_PER_INCH, height // PIXELS_PER_INCH
 
 
-def number(text: str) -> float | None:
-    """What a column of the runs table is sorted by, where its text is a number."""
-    return float(text) if re.fullmatch(r"-?\d+(\.\d+)?", text) else None
-
-
 def prose(text: str) -> Markup:
     """A sentence with the little Markdown that ours use: code, strong and emphasised words. All else is text."""
     from markupsafe import Markup, escape
 
     codes: list[str] = []
 
-    def kept(match: re.Match[str]) -> str:
+    def take_out(match: re.Match[str]) -> str:
         codes.append(match[1])
         return "\0"
 
-    found = re.sub(r"`([^`]+)`", kept, str(escape(text.replace("\0", ""))))  # stars within code are no markup
-    found = re.sub(r"\*\*(\S(?:.*?\S)?)\*\*", r"<strong>\1</strong>", found)
-    found = re.sub(r"\*([^\s*](?:[^*]*[^\s*])?)\*", r"<em>\1</em>", found)
-    found = re.sub("\0", lambda _: f"<code>{codes.pop(0)}</code>", found)
-    return Markup(found)  # noqa: S704 (escaped above)
+    html = re.sub(r"`([^`]+)`", take_out, str(escape(text.replace("\0", ""))))  # stars within code are no markup
+    html = re.sub(r"\*\*(\S(?:.*?\S)?)\*\*", r"<strong>\1</strong>", html)
+    html = re.sub(r"\*([^\s*](?:[^*]*[^\s*])?)\*", r"<em>\1</em>", html)
+    html = re.sub("\0", lambda _: f"<code>{codes.pop(0)}</code>", html)
+    return Markup(html)  # noqa: S704 (escaped above)
 
 
 def slug(tone: str) -> str:

@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import atomic_file
-from reports import html
-from reports.document import Page, Section
-from reports.markup import environment
+from reports.content.page import Page, Section
+from reports.formats import html
+from reports.formats.macros import macros
+from reports.formats.markup import environment
 
 OF_PAGE = ("report.md", "report.html", "macros.tex")  # files of a page as a whole; all others are a section's
 
 
 def write(page: Page, out_dir: Path) -> list[Path]:
     """Writes ``page`` into ``out_dir`` and returns the files, ``report.md`` first."""
-    return [atomic_file.write(out_dir / name, content) for name, content in files(page, out_dir).items()]
+    return [atomic_file.write(out_dir / name, content) for name, content in contents(page, out_dir).items()]
 
 
-def files(page: Page, out_dir: Path) -> dict[str, str | bytes]:
-    """Name → content of what ``page`` is in ``out_dir``, to which links of the HTML page are relative.
+def contents(page: Page, out_dir: Path) -> dict[str, str | bytes]:
+    """Name → content of the files of ``page`` in ``out_dir``, to which links of the HTML page are relative.
 
     A page of one section has its table as ``table.tex`` (for ``\\input``), ``table_alone.tex`` and ``table.csv``;
     one of several has them per section, and figures too, in a folder of the section's name.
@@ -31,7 +32,7 @@ def files(page: Page, out_dir: Path) -> dict[str, str | bytes]:
     made: dict[str, str | bytes] = {
         "report.md": template("report.md.j2", page=page, prefix=prefix),
         "report.html": html.document(page, out_dir),
-        "macros.tex": template("macros.tex.j2", page=page),
+        "macros.tex": template("macros.tex.j2", page=page, macros=[macros(section) for section in page.sections]),
     }
     for section in page.sections:
         where = prefix[section.name]

@@ -1,4 +1,4 @@
-"""Whether committed pages are what the committed results give."""
+"""Compares committed pages with the pages that the committed results give now."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ EMBEDDED = re.compile(rb'src="data:image/png;base64,[^"]*"( width="\d+" height="
 
 
 def differences(folder: Path, made: Mapping[str, str | bytes]) -> Iterator[str]:
-    """What differs between a committed folder and the files that are made now, a line per file.
+    """The differences between a committed folder and newly made files, a line per file.
 
     Pictures are compared where both come from one version of the drawing library: another draws other bytes. Their
     data, in CSV files beside them, always are.
     """
-    there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    committed = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     now = {name: content.encode() if isinstance(content, str) else content for name, content in made.items()}
-    pictures = _drawers(path.read_bytes() for path in there.values()) == _drawers(now.values())
-    for name in sorted(there.keys() | now.keys()):
+    pictures = _drawers(path.read_bytes() for path in committed.values()) == _drawers(now.values())
+    for name in sorted(committed.keys() | now.keys()):
         if name not in now:
             yield f"{name}: no report makes it"
-        elif name not in there:
+        elif name not in committed:
             yield f"{name}: is missing"
         else:
-            old, new = there[name].read_bytes(), now[name]
+            old, new = committed[name].read_bytes(), now[name]
             if not pictures:
                 old, new = (b"", b"") if name.endswith(PICTURES) else (_bare(old), _bare(new))
             if old != new:
@@ -34,15 +34,15 @@ def differences(folder: Path, made: Mapping[str, str | bytes]) -> Iterator[str]:
 
 
 def _drawers(contents: Iterable[bytes]) -> set[str]:
-    """What drew the pictures among ``contents``, as they say themselves."""
+    """The drawing libraries that the pictures among ``contents`` name."""
     from PIL import Image
 
-    found = set()
+    drawers = set()
     for content in contents:
         if content.startswith(b"\x89PNG"):
             with Image.open(io.BytesIO(content)) as picture:
-                found.add(str(picture.info.get("Software")))
-    return found
+                drawers.add(str(picture.info.get("Software")))
+    return drawers
 
 
 def _bare(page: bytes) -> bytes:

@@ -8,12 +8,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reports.content.text import text as text_of
+from reports.content.values import NOTHING
+
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from reports.document import Cell
+    from reports.content.page import Cell
 
-TEMPLATES = Path(__file__).resolve().parent / "templates"
+TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 LATEX = {  # in mathematics where text would need a font that small installations lack
     "\\": r"$\backslash$", "{": r"\{", "}": r"\}", "$": r"$\mathdollar$", "&": r"\&", "#": r"\#", "%": r"\%",
     "_": r"\_", "^": r"\^{}", "~": r"\~{}", "<": "$<$", ">": "$>$", "|": "$|$", '"': "''", "*": "$*$",
@@ -42,13 +45,13 @@ def markdown_row(cells: Sequence[object]) -> str:
 
 def marked(cell: Cell) -> str:
     """A cell's text with the letters of its remarks behind it."""
-    return cell.text + "".join(f" [{letter}]" for letter in cell.marks)
+    return text_of(cell.value) + "".join(f" [{letter}]" for letter in cell.marks)
 
 
 def latex_cell(cell: Cell) -> str:
     """The same in LaTeX, where the letters are raised."""
     letters = ",".join(cell.marks)
-    return latex(cell.text) + (rf"\textsuperscript{{{letters}}}" if letters else "")
+    return latex(text_of(cell.value)) + (rf"\textsuperscript{{{letters}}}" if letters else "")
 
 
 def markdown_rule(columns: str) -> str:
@@ -58,10 +61,10 @@ def markdown_rule(columns: str) -> str:
 
 @cache
 def environment() -> Environment:
-    """Templates of ``templates/``. A name that a template uses and nobody gave is an error, not an empty string."""
+    """Templates of ``templates/``. An undefined name in a template is an error, not an empty string."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-    made = Environment(
+    environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=select_autoescape(["html", "html.j2"]),
         undefined=StrictUndefined,
@@ -71,9 +74,14 @@ def environment() -> Environment:
         comment_start_string="<#",
         comment_end_string="#>",
     )
-    made.filters.update(latex=latex, latex_cell=latex_cell)
-    made.filters.update(cell=markdown_cell, row=markdown_row, rule=markdown_rule, marked=marked)
-    return made
+    environment.filters.update(latex=latex, latex_cell=latex_cell, whole=whole)
+    environment.filters.update(cell=markdown_cell, row=markdown_row, rule=markdown_rule, marked=marked)
+    return environment
+
+
+def whole(number: float | None) -> str:
+    """A rounded number of the runs table, or a dash where it is unknown."""
+    return NOTHING.words if number is None else f"{number:.0f}"
 
 
 def _one_line(text: object) -> str:

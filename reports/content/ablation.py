@@ -1,0 +1,245 @@
+"""The section of an ablation: its table, figures, settings, and the runs behind every cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reports.content import remarks, words
+from reports.content.page import Cell, Grid, MacroName, RunLine, Section, SourceFile
+from reports.content.table import Ablation, ArmRow, TaskTable, detectable, status
+from reports.content.values import (
+    NOTHING,
+    Count,
+    Judged,
+    PairedDifference,
+    Printed,
+    PrintedDifference,
+    SeedMean,
+    State,
+    Text,
+    Value,
+)
+from reports.figures import draw
+from results import archive
+from results.collect import Plan
+from results.papers import Contradiction
+from run_format import CONFIG, LOG, METRICS, PROVENANCE, SUMMARY
+
+
+def section(
+    ablation: Ablation,
+    plan: Plan,
+    *,
+    name: str,
+    folder: Path,
+    label: str | None = None,
+    date: str = "",
+    figures: bool = True,
+) -> Section:
+    """Puts an ablation's table and figures on a page.
+
+    folder: where the results lie, run folders or a measured folder; label: name of the measured results;
+    date: of the runs, where their finished times are not to be taken.
+    """
+    spec = ablation.spec
+    drawings, problems = draw(ablation) if figures else ([], [])
+    note = str(ablation.first.collected.about.get("note", ""))
+    letters = remarks.lettered(number for table in ablation.tables for row in table.rows for number in row.printed)
+    rows = [(table, row) for table in ablation.tables for row in table.rows]
+    return Section(
+        name=name,
+        title=f"{spec.title}: {label}" if label else spec.title,
+        question=spec.question,
+        about=f"{words.about(ablation, date)} {note}".strip(),
+        cautions=ablation.mixed,
+        grid=grid(ablation, letters),
+        legend=tuple(words.legend(ablation)),
+        places=tuple(words.places(ablation)),
+        remarks={letter: remarks.sentence(entry) for letter, entry in letters.items()},
+        drawings=tuple(drawings),
+        runs=tuple(_run_lines(ablation, folder, label)),
+        configs=configs(ablation, plan),
+        macros=tuple(macro for table, row in rows for macro in _macros(table, row, name)),
+        records=tuple(record(table, row) | ({"task": table.task} if ablation.several else {}) for table, row in rows),
+        warnings=(*ablation.warnings, *problems),
+    )
+
+
+def record(table: TaskTable, row: ArmRow) -> dict[str, Any]:
+    """One row as plain numbers and words."""
+    judged, difference = row.judged, row.difference
+    number = judged.number if judged else row.references[0].number if row.references else None
+    ours = judged.ours if judged else None
+    return {
+        "arm": row.arm,
+        "label": row.label,
+        "model": row.model,
+        "protocol": table.protocol,
+        "params_m": row.params_m,
+        "flops_g": row.flops_g,
+        "metric": table.metric.metric,
+        "mean": _round(row.mean),
+        "sd": _round(row.sd),
+        "n": len(row.values),
+        "planned": row.planned,
+        "state": row.state,
+        "difference": _round(difference.mean if difference else None),
+        "low": _round(difference.low if difference else None),
+        "high": _round(difference.high if difference else None),
+        "pairs": difference.n if difference else 0,
+        "papers": number.value if number else None,
+        "papers_note": number.note if number else "",
+        "papers_place": number.place if number else "",
+        "papers_difference": judged.difference if judged else None,
+        "papers_against": judged.against if judged else "",
+        "difference_against": _round(ours.mean if ours else None),
+        "p_holm": _round(row.judgement.p_holm),
+        "papers_p_holm": _round(row.judgement.papers_p_holm),
+        "detectable": _round(detectable(table, difference.n) if difference else None),
+        "verdict": row.verdict.value,
+    }
+
+
+def run_line(arm: str, run: Mapping[Any, Any], metric: str, folder: Path, label: str | None, task: str = "") -> RunLine:
+    """One row of the runs table as a page shows it; metric: the one that is reported."""
+    known = {key: value for key, value in run.items() if value == value and value is not None and str(value) != "<NA>"}
+    return RunLine(
+        id=run["run"],
+        arm=arm,
+        seed=int(run["seed"]),
+        state=run["state"],
+        status=status(run),
+        task=task,
+        step=known.get("step"),
+        seconds=known.get("wall_s"),
+        images_per_s=known.get("images_per_s"),
+        commit=str(known.get("commit") or ""),
+        notes=run["notes"],
+        sources=tuple(_sources(known, metric, folder, label)),
+    )
+
+
+def configs(ablation: Ablation, plan: Plan) -> dict[str, str]:
+    """An arm's label → its model's settings, as YAML."""
+    labels = ablation.first.label_of
+    return {
+        labels[arm["name"]]: yaml.safe_dump(dict(arm.get("config") or {}), sort_keys=False, allow_unicode=True)
+        for arm in plan["arms"]
+    }
+
+
+def result(row: ArmRow, decimals: int) -> Value:
+    """The mean over seeds, or the state of runs that have none."""
+    if row.interval is not None:
+        return SeedMean(row.interval, row.planned, decimals)
+    return State(row.state) if row.planned else NOTHING
+
+
+def _run_lines(ablation: Ablation, folder: Path, label: str | None) -> Iterator[RunLine]:
+    for table in ablation.tables:
+        task = table.task if ablation.several else ""
+        for run in table.runs.to_dict("records"):
+            yield run_line(table.label_of[run["arm"]], run, table.metric.metric, folder, label, task)
+
+
+def _sources(run: Mapping[Any, Any], metric: str, folder: Path, label: str | None) -> Iterator[SourceFile]:
+    """Where a run's numbers stand: in its own files, or in the committed ones that were made from them."""
+    if label is not None:
+        yield SourceFile("metrics.csv", folder / "metrics.csv", archive.line_of(folder, run["run"], metric))
+        yield SourceFile("runs.csv", folder / "runs.csv")
+        return
+    line = int(run["log_line"]) if "log_line" in run else None
+    for name in (CONFIG, PROVENANCE, METRICS, SUMMARY, LOG):
+        if (path := folder / run["run"] / name).is_file():
+            yield SourceFile(name, path, line if name == METRICS else None)
+
+
+def grid(ablation: Ablation, letters: Mapping[str, Contradiction]) -> Grid:
+    header, sides = ["Arm", "Params (M)", "FLOPs (G)"], "lrr"
+    groups: list[list[Cell]] = [
+        [Cell(Text(row.label)), Cell(_count(row.params_m)), Cell(_count(row.flops_g))] for row in ablation.first.rows
+    ]
+    parts = []
+    for table in ablation.tables:
+        parts.append(len(header))
+        header += _header(table, f"{table.metric.label}, " if ablation.several else "")
+        sides += "rrrrl" if table.papers else "rr"
+        for cells, row in zip(groups, table.rows):
+            cells += _cells(table, row, letters)
+    return Grid(tuple(header), sides, tuple((tuple(cells),) for cells in groups), tuple(parts[1:]))
+
+
+def _header(table: TaskTable, task: str) -> list[str]:
+    ours = [
+        f"{table.metric.label} ({table.metric.unit})",
+        f"{task}Δ to {table.label_of[table.baseline]} [95 % interval]",
+    ]
+    if table.papers is None:
+        return ours
+    return [*ours, f"{task}Papers ({table.papers.label})", f"{task}Papers' Δ", f"{task}Verdict"]
+
+
+def _cells(table: TaskTable, row: ArmRow, letters: Mapping[str, Contradiction]) -> list[Cell]:
+    """An arm in one task: our result and difference and, where a specification names them, the papers'."""
+    ids = _ids(table, row.arm)
+    difference: Value = Text("baseline") if row.is_baseline else NOTHING
+    behind: tuple[str, ...] = ()
+    if row.difference is not None:
+        difference = PairedDifference(row.difference, table.metric.decimals, "†" if row.other_model else "")
+        behind = (*ids, *_ids(table, table.baseline))
+    ours = [Cell(result(row, table.metric.decimals), ids), Cell(difference, behind)]
+    if table.papers is None:
+        return ours
+    numbers, judged = tuple(reference.number for reference in row.references), row.judged
+    printed: Value = Printed(numbers, with_models=True) if numbers else NOTHING
+    of_papers: Value = NOTHING
+    if judged is not None and judged.difference is not None:
+        against = "" if judged.against == table.baseline else table.label_of[judged.against]
+        of_papers = PrintedDifference(judged.difference, judged.number.decimals, against)
+    verdict = Judged(row.verdict) if row.planned else NOTHING
+    return [*ours, Cell(printed, marks=remarks.marks(row.printed, letters)), Cell(of_papers), Cell(verdict)]
+
+
+def _macros(table: TaskTable, row: ArmRow, section: str) -> Iterator[tuple[MacroName, Value]]:
+    """Every number of a row, for running text."""
+    decimals, judged = table.metric.decimals, row.judged
+    task = (table.task,) if table.downstream else ()
+    quantities: dict[str, Value | None] = {
+        "Params": _number(row.params_m, 3),
+        "Flops": _number(row.flops_g, 3),
+        "Mean": _number(row.mean, decimals),
+        "N": None if row.mean is None else Count(len(row.values), 0),
+        "Deviation": _number(row.sd, decimals),
+    }
+    if (difference := row.difference) is not None:
+        quantities["Delta"] = Count(difference.mean, decimals, signed=True)
+        if difference.low is not None and difference.high is not None:
+            quantities["DeltaLow"] = Count(difference.low, decimals, signed=True)
+            quantities["DeltaHigh"] = Count(difference.high, decimals, signed=True)
+    if judged is not None and judged.difference is not None:
+        quantities["PapersDelta"] = Count(judged.difference, judged.number.decimals, signed=True)
+        quantities["Verdict"] = Judged(row.verdict)
+    for quantity, value in quantities.items():
+        if value is not None:
+            yield (section, *task, row.arm, quantity), value
+
+
+def _ids(table: TaskTable, arm: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(table.runs[table.runs["arm"] == arm]["run"]))
+
+
+def _count(value: float | None) -> Value:
+    return _number(value, 3) or NOTHING
+
+
+def _number(value: float | None, decimals: int) -> Count | None:
+    return None if value is None else Count(value, decimals)
+
+
+def _round(value: float | None) -> float | None:
+    """Four decimals: more than any accuracy has, and free of the noise of float sums."""
+    return None if value is None else round(value, 4)

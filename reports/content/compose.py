@@ -1,0 +1,141 @@
+"""From a report and the results of its runs to the page that shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from errors import SuiteError
+from reports.content import ablation, published
+from reports.content.page import Page, Section
+from reports.content.reproduction import PrintedPlace, Reproduction
+from reports.content.table import Ablation, build, is_papers
+from reports.figures import draw_differences
+from reports.offsets import gathered
+from reports.specification import (
+    Collection,
+    LearnedOffsets,
+    PublishedTable,
+    Report,
+    Specification,
+    SpecificationError,
+    load,
+)
+from results.collect import Collected, Plan
+
+
+@dataclass(frozen=True)
+class Results:
+    """The collected results of one sweep and protocol.
+
+    folder: run folders or a measured folder; label: name of measured results; alias: the name of these results on a
+    page where others have theirs.
+    """
+
+    spec: Specification
+    collected: Collected
+    plan: Plan
+    folder: Path
+    label: str | None = None
+    alias: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.alias or self.label or f"{self.spec.name}-{self.plan['protocol']}"
+
+    def ablation(self, mixed: bool = False) -> Ablation:
+        """Raises SuiteError where specification and plan contradict each other, and for mixed code or data."""
+        return build(self.spec, self.collected, self.plan, mixed=mixed)
+
+
+def page(
+    report: str | Report, results: Sequence[Results], *, mixed: bool = False, date: str = "", figures: bool = True
+) -> Page:
+    """The page of a report, by its name or its specification, of those ``results`` that it shows.
+
+    date: of the runs, where their finished times are not to be taken. Raises SuiteError as ``Results.ablation`` does
+    for the report of one sweep; a page of several sweeps leaves out results that cannot be shown, and says so.
+    """
+    spec = load(report) if isinstance(report, str) else report
+    ablations: list[tuple[Results, Ablation]] = []
+    left_out: dict[str, tuple[Results, str]] = {}
+    for each in results:
+        try:
+            ablations.append((each, each.ablation(mixed)))
+        except SuiteError as error:
+            if isinstance(spec, Specification):
+                raise
+            left_out[each.name] = (each, f"{each.name} is left out: {error}.")
+    shown = _Shown(ablations, _places(each for each, _ in left_out.values()), mixed, date, figures)
+    specs = [load(name) for name in spec.reports] if isinstance(spec, Collection) else [spec]
+    sections = [section for each in specs for section in _sections(each, shown)]
+    sentences = tuple(sentence for _, sentence in left_out.values())
+    if isinstance(spec, Collection):
+        titles = {each.name: f"{each.spec.title}: {each.name}" for each in results}  # a sweep may have several sections
+        sections = [replace(section, title=titles.get(section.name, section.title)) for section in sections]
+        if figures and spec.differences:
+            sections = [*_differences(spec, ablations), *sections]
+        return Page(spec.name, spec.title, tuple(sections), " ".join(spec.lead.split()), sentences)
+    alone = len(sections) == 1
+    name, title = (sections[0].name, sections[0].title) if alone else (spec.name, spec.title)
+    return Page(name, title, tuple(sections), left_out=sentences)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What the sections of a page are made from."""
+
+    ablations: Sequence[tuple[Results, Ablation]]
+    left_out: Mapping[PrintedPlace, str]
+    mixed: bool
+    date: str
+    figures: bool
+
+
+def _places(left_out: Iterable[Results]) -> dict[PrintedPlace, str]:
+    """The published numbers that results would have stood beside, had they not been left out."""
+    return {
+        (place.source, place.table, place.row, papers.metric): each.name
+        for each in left_out
+        for papers in (each.spec.papers, *(task.papers for task in each.spec.tasks.values()))
+        if papers is not None and is_papers(papers, each.plan)
+        for arm in each.spec.arms.values()
+        for place in arm.published
+        if place.same_model
+    }
+
+
+def _differences(spec: Collection, ablations: Sequence[tuple[Results, Ablation]]) -> list[Section]:
+    """One picture of every difference on the page, where there is any."""
+    tables = [table for each, ablation in ablations if each.spec.name in spec.reports for table in ablation.tables]
+    drawing = draw_differences(tables)
+    return [] if drawing is None else [Section("differences", spec.differences, drawings=(drawing,))]
+
+
+def _sections(spec: Report, shown: _Shown) -> list[Section]:
+    if isinstance(spec, Collection):
+        raise SpecificationError(f"report {spec.name} is a collection itself, and cannot be part of another")
+    if isinstance(spec, PublishedTable):
+        reproductions = [
+            Reproduction(table, each.folder, each.label, ablation.configs(results, each.plan))
+            for each, results in shown.ablations
+            for table in results.tables
+            if table.is_papers_protocol
+        ]
+        return [published.section(spec, reproductions, shown.left_out, figures=shown.figures)]
+    if isinstance(spec, LearnedOffsets):
+        sweeps = {
+            each.name: (each.plan, each.folder)
+            for each, _ in shown.ablations
+            if each.spec.sweep in spec.sweeps and not each.label
+        }
+        return list(gathered.sections(spec, sweeps, mixed=shown.mixed, figures=shown.figures))
+    return [
+        ablation.section(
+            results, each.plan,
+            name=each.name, folder=each.folder, label=each.label, date=shown.date, figures=shown.figures,
+        )
+        for each, results in shown.ablations
+        if each.spec.name == spec.name
+    ]  # fmt: skip

@@ -1,0 +1,259 @@
+"""The section of one of the papers' tables: every printed number, and ours beneath those that can be reproduced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from reports.content import ablation, remarks, words
+from reports.content.page import Cell, Grid, MacroName, RunLine, Section
+from reports.content.reproduction import (
+    COUNTED_HEADS,
+    Counterpart,
+    PrintedPlace,
+    Reproduction,
+    count,
+    counterpart,
+    counterparts,
+)
+from reports.content.table import ArmRow
+from reports.content.values import NOTHING, Count, Printed, Text, Value
+from reports.figures import Drawing, draw_published
+from reports.specification import Column, PublishedTable, SpecificationError
+from results import fingerprints, papers
+from results.papers import Contradiction, Number
+from results.statistics import LEVEL, MARGIN
+
+OURS, EMPTY = Text("ours", tone="ours"), Text("")
+DIFFERENCE = "_difference"  # behind the name of a metric that a table prints as a gain over another row
+
+
+@dataclass(frozen=True)
+class PrintedLine:
+    """One printed row: its numbers by column, None where nothing is printed, and the gains printed beside them."""
+
+    label: str
+    head: str
+    numbers: tuple[Number | None, ...]
+    gains: tuple[Number | None, ...]
+    repeatable: bool
+
+
+def section(
+    spec: PublishedTable,
+    reproductions: Sequence[Reproduction],
+    left_out: Mapping[PrintedPlace, str] = MappingProxyType({}),
+    *,
+    figures: bool = True,
+) -> Section:
+    """Sets a published table; ``reproductions`` are searched for the arms that stand for its rows.
+
+    left_out: places whose results exist and cannot be shown → the name of those results.
+    Raises SpecificationError for a column that the table does not have.
+    """
+    lines = _lines(spec)
+    letters = remarks.lettered(n for line in lines for n in (*line.numbers, *line.gains) if n is not None)
+    repeatable = [number for line in lines if line.repeatable for number in line.numbers if number]
+    ours = counterparts(repeatable, reproductions, left_out)
+    heads = len({line.head for line in lines}) > 1
+    sources = _sources(ours)
+    drawings, problems = _drawings(spec, reproductions) if figures else ((), ())
+    return Section(
+        name=spec.name,
+        title=spec.title,
+        question=spec.question,
+        cautions=tuple(_cautions(sources)),
+        grid=_grid(spec, lines, ours, letters, heads) if spec.columns else None,
+        legend=tuple(_legend(spec, ours)) if spec.columns else (),
+        places=tuple(_notes(spec, lines)),
+        remarks={letter: remarks.sentence(entry) for letter, entry in letters.items()},
+        drawings=tuple(drawings),
+        runs=tuple(_run_lines(sources)),
+        configs={row.label: source.configs[row.label] for source, row in sources if row.label in source.configs},
+        macros=tuple(_macros(spec, lines, ours)),
+        records=tuple(_records(spec, lines, ours)),
+        warnings=tuple(problems),
+    )
+
+
+def _drawings(spec: PublishedTable, reproductions: Sequence[Reproduction]) -> tuple[Sequence[Drawing], Sequence[str]]:
+    numbers = papers.numbers(spec.source, spec.table)
+    means = {
+        number: interval
+        for number in numbers
+        if number.model in spec.models and (interval := counterpart(number, reproductions, {}).interval) is not None
+    }
+    return draw_published(spec, numbers, means)
+
+
+def _lines(spec: PublishedTable) -> list[PrintedLine]:
+    """The table's rows in the order of print. A row stands once for each head, unless columns choose heads."""
+    printed = papers.numbers(spec.source, spec.table)
+    heads_apart = all(column.head is None for column in spec.columns)
+    keys = dict.fromkeys((n.row, n.head if heads_apart else "") for n in printed)
+    lines = []
+    for label, head in keys:
+        of_row = [n for n in printed if n.row == label and head in ("", n.head)]
+        numbers = tuple(_chosen(of_row, column, column.metric) for column in spec.columns)
+        gains = tuple(_chosen(of_row, column, column.metric + DIFFERENCE) for column in spec.columns)
+        lines.append(PrintedLine(label, head, numbers, gains, of_row[0].model in spec.models))
+    for column, numbers in zip(spec.columns, zip(*(line.numbers for line in lines))):
+        if not any(numbers):
+            raise SpecificationError(f"report {spec.name}: {spec.source} {spec.table} has nothing in {column.label!r}")
+    return lines
+
+
+def _chosen(numbers: Sequence[Number], column: Column, metric: str) -> Number | None:
+    chosen = [
+        n
+        for n in numbers
+        if n.metric == metric and column.head in (None, n.head) and column.protocol in (None, n.protocol)
+    ]
+    if len(chosen) > 1:
+        protocols = "; ".join(n.protocol for n in chosen)
+        raise SpecificationError(
+            f"column {column.label!r}: {chosen[0].place} prints {metric} several times; which protocol? ({protocols})"
+        )
+    return chosen[0] if chosen else None
+
+
+def _grid(
+    spec: PublishedTable,
+    lines: Sequence[PrintedLine],
+    ours: Mapping[Number, Counterpart],
+    letters: Mapping[str, Contradiction],
+    heads: bool,
+) -> Grid:
+    """Printed rows, and ours beneath those that can be reproduced."""
+    groups = []
+    for line in lines:
+        head = [Cell(Text(line.head))] if heads else []
+        printed = [_printed(number, gain, letters) for number, gain in zip(line.numbers, line.gains)]
+        group = [(Cell(Text(line.label)), *head, *printed)]
+        if line.repeatable:
+            beneath = [Cell(ours[n].value(), ours[n].runs) if n else Cell(EMPTY) for n in line.numbers]
+            group.append((Cell(OURS), *(Cell(EMPTY) for _ in head), *beneath))
+        groups.append(tuple(group))
+    header = ("Model", *(["Head"] if heads else []), *(column.label for column in spec.columns))
+    return Grid(header, "l" + "l" * heads + "r" * len(spec.columns), tuple(groups))
+
+
+def _printed(number: Number | None, gain: Number | None, letters: Mapping[str, Contradiction]) -> Cell:
+    if number is None:
+        return Cell(NOTHING)
+    return Cell(Printed((number,), gain), marks=remarks.marks([n for n in (number, gain) if n], letters))
+
+
+def _legend(spec: PublishedTable, ours: Mapping[Number, Counterpart]) -> Iterator[str]:
+    yield f"Rows and numbers as printed in {papers.SOURCES[spec.source]}, {spec.table}."
+    if not ours:
+        return
+    yield (
+        f"*{OURS.words}*, beneath each row that this suite reproduces: the mean of the last epoch over seeds ± half of "
+        f"its {100 * LEVEL:.0f} % t-interval (n seeds), Δ to the printed number, and a verdict: *contradicts* where a "
+        f"t-test at {1 - LEVEL:.2g}, with Holm's correction over this table, excludes the printed number, known to its "
+        f"last digit only; else *agrees*, or *within noise* where the interval reaches further than ±{MARGIN}. "
+        "One seed, or seeds that are all equal, are *not judged*. Without a result, the state of the "
+        "runs stands there; heads that no recipe trains yet are *not run* and *not counted*."
+    )
+    if any(each.counted is not None for each in ours.values()):
+        yield (
+            "Parameters, FLOPs and architecture are counted on our models: *agrees* where the count rounds to the "
+            "printed number, else *differs*."
+        )
+
+
+def _notes(spec: PublishedTable, lines: Sequence[PrintedLine]) -> Iterator[str]:
+    """The notes on printed numbers, equal notes of a row once."""
+    noted: dict[tuple[str, str], list[str]] = {}
+    for line in lines:
+        for column, number in zip(spec.columns, line.numbers):
+            if number and number.note and number.printed:
+                noted.setdefault((line.label, number.note), []).append(column.label)
+    for (label, note), columns in noted.items():
+        yield f"{label}, {words.listed(columns)}: {note}."
+
+
+def _sources(ours: Mapping[Number, Counterpart]) -> list[tuple[Reproduction, ArmRow]]:
+    """The sweeps and arms behind our numbers, each once."""
+    sources: dict[tuple[int, str], tuple[Reproduction, ArmRow]] = {}
+    for each in ours.values():
+        if each.source is not None and each.row is not None:
+            sources.setdefault((id(each.source), each.row.arm), (each.source, each.row))
+    return list(sources.values())
+
+
+def _cautions(sources: Sequence[tuple[Reproduction, ArmRow]]) -> Iterator[str]:
+    """Different code or data averaged within a sweep's table, or side by side in this one, task by task."""
+    import pandas as pd
+
+    yield from dict.fromkeys(sentence for source, _ in sources for sentence in source.table.mixed)
+    by_task: dict[str, list[pd.DataFrame]] = {}
+    for source, row in sources:
+        runs = source.table.runs[source.table.runs["arm"] == row.arm]
+        by_task.setdefault(source.table.task if source.table.downstream else "", []).append(runs)
+    for parts in by_task.values():
+        yield from fingerprints.mixtures(pd.concat(parts), "stand beside each other here, each mean being of one")
+
+
+def _run_lines(sources: Sequence[tuple[Reproduction, ArmRow]]) -> Iterator[RunLine]:
+    listed = set()
+    for source, row in sources:
+        table = source.table
+        for run in table.runs[table.runs["arm"] == row.arm].to_dict("records"):
+            if run["run"] not in listed:
+                listed.add(run["run"])
+                task = table.task if table.downstream else ""
+                yield ablation.run_line(row.label, run, table.metric.metric, source.folder, source.label, task)
+
+
+def _macros(
+    spec: PublishedTable, lines: Sequence[PrintedLine], ours: Mapping[Number, Counterpart]
+) -> Iterator[tuple[MacroName, Value]]:
+    """Printed and own numbers of the rows that can be reproduced."""
+    for line in lines:
+        for column, number in zip(spec.columns, line.numbers):
+            if number is None or not line.repeatable or not number.printed:
+                continue
+            head = "" if line.head in COUNTED_HEADS else line.head
+            place = (spec.name, line.label, head, column.label.partition(" (")[0])
+            yield (*place, "Papers"), Printed((number,))
+            each = ours[number]
+            if each.counted is not None:
+                yield (*place, "Ours"), count(each.counted)
+            elif each.interval is not None:
+                yield (*place, "Ours"), Count(each.interval.mean, each.decimals)
+
+
+def _records(
+    spec: PublishedTable, lines: Sequence[PrintedLine], ours: Mapping[Number, Counterpart]
+) -> Iterator[dict[str, Any]]:
+    """One line per printed number."""
+    for line in lines:
+        for column, number in zip(spec.columns, line.numbers):
+            if number is None:
+                continue
+            each = ours.get(number, Counterpart(number))
+            interval = each.interval
+            mean = each.counted if each.counted is not None else interval.mean if interval else None
+            yield {
+                "source": number.source,
+                "table": number.table,
+                "row": number.row,
+                "model": number.model,
+                "head": number.head,
+                "protocol": number.protocol,
+                "metric": number.metric,
+                "column": column.label,
+                "papers": number.printed,
+                "note": number.note,
+                "ours": None if mean is None else round(mean, 6),
+                "low": None if interval is None or interval.low is None else round(interval.low, 4),
+                "high": None if interval is None or interval.high is None else round(interval.high, 4),
+                "n": interval.n if interval else 0,
+                "state": "" if each.counted is not None else each.state,
+                "verdict": each.judgement if line.repeatable else "",
+                "runs": " ".join(each.runs),
+            }

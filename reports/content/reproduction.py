@@ -1,0 +1,126 @@
+"""Our counterpart of a printed number: a count, a mean over seeds with its verdict, or the state of the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from reports.content import complexity
+from reports.content.table import ArmRow, TaskTable
+from reports.content.values import WAITING, Count, Reproduced, SeedMean, State, Value
+from results.papers import Number
+from results.statistics import Comparison, Interval, Verdict, judge
+from run_format import NOT_RUN
+
+PrintedPlace = tuple[str, str, str, str]  # source, table, row, metric
+NOT_COUNTED = "not counted"
+COUNTED_HEADS = ("classification", "backbone")
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A sweep's table of one task on the papers' protocol, and where its runs lie (see ``ablation.section``)."""
+
+    table: TaskTable
+    folder: Path
+    label: str | None = None
+    configs: Mapping[str, str] = field(default_factory=dict)  # label of an arm → its settings
+
+    def runs(self, arm: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.table.runs[self.table.runs["arm"] == arm]["run"]))
+
+
+@dataclass(frozen=True)
+class Counterpart:
+    """What we set beneath one printed number. left_out: name of results that exist but cannot be shown."""
+
+    number: Number
+    counted: float | None = None
+    source: Reproduction | None = None
+    row: ArmRow | None = None
+    left_out: str = ""
+    verdict: Verdict = Verdict.NO_NUMBER
+
+    @property
+    def interval(self) -> Interval | None:
+        return self.row.interval if self.row else None
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        return self.source.runs(self.row.arm) if self.source and self.row else ()
+
+    @property
+    def decimals(self) -> int:
+        """Of our mean: at least two, and as many as were printed."""
+        return max(2, self.number.decimals)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether a count rounds to the printed number."""
+        return (
+            self.counted is not None
+            and self.number.value is not None
+            and complexity.rounds_to(self.counted, self.number)
+        )
+
+    @property
+    def state(self) -> str:
+        """The state of the runs, where there is no count."""
+        if self.left_out:
+            return f"left out: {self.left_out}"
+        if self.row is not None:
+            return self.row.state
+        return NOT_COUNTED if self.number.metric in complexity.METRICS else NOT_RUN
+
+    @property
+    def judgement(self) -> str:
+        """The verdict in a word."""
+        if self.counted is not None:
+            return "agrees" if self.agrees else "differs"
+        return self.verdict.value if self.interval else WAITING
+
+    def value(self) -> Value:
+        if self.counted is not None:
+            return replace(count(self.counted), agrees=self.agrees)
+        if self.interval is None or self.row is None:
+            return State(self.state)
+        to_printed = None if self.number.value is None else self.interval.mean - self.number.value
+        return Reproduced(SeedMean(self.interval, self.row.planned, self.decimals), to_printed, self.verdict)
+
+
+def counterparts(
+    numbers: Iterable[Number], reproductions: Sequence[Reproduction], left_out: Mapping[PrintedPlace, str]
+) -> dict[Number, Counterpart]:
+    """The counterparts of a table's numbers, with verdicts on the means, corrected over the whole table."""
+    unjudged = [counterpart(number, reproductions, left_out) for number in numbers]
+    judgements = judge([
+        Comparison(each.interval, each.number.value, True, 0.5 * 10.0**-each.number.decimals) for each in unjudged
+    ])  # fmt: skip
+    return {each.number: replace(each, verdict=j.verdict) for each, j in zip(unjudged, judgements)}
+
+
+def counterpart(
+    number: Number, reproductions: Sequence[Reproduction], left_out: Mapping[PrintedPlace, str]
+) -> Counterpart:
+    """What was counted for a number, or the runs of an arm that names its place and is of its model, not judged yet.
+
+    Of several arms, the one with most finished seeds.
+    """
+    if number.head in COUNTED_HEADS:
+        counted = complexity.counted_at().get(((number.source, number.table, number.row), number.metric))
+        if counted is not None:
+            return Counterpart(number, counted)
+    candidates = [
+        Counterpart(number, None, source, row)
+        for source in reproductions
+        for row in source.table.rows
+        if any(reference.number == number and reference.same_model for reference in row.references)
+    ]
+    missing = Counterpart(number, left_out=left_out.get((number.source, number.table, number.row, number.metric), ""))
+    return max(candidates, key=lambda each: each.interval.n if each.interval else 0, default=missing)
+
+
+def count(value: float) -> Count:
+    """Whole numbers without decimals, others with three."""
+    return Count(value, 0 if value == int(value) else 3)

@@ -1,0 +1,335 @@
+"""The numbers of an ablation: ours, the papers', and the verdict on the difference, one row per arm and task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from errors import unknown
+from reports.specification import Arm, Metric, Papers, Published, Specification, SpecificationError, check_arms
+from results import fingerprints, papers
+from results.collect import Collected, Plan
+from results.statistics import (
+    Comparison,
+    Difference,
+    Interval,
+    Judgement,
+    Verdict,
+    judge,
+    mean_interval,
+    minimal_detectable_difference,
+    paired_difference,
+    pooled_sd,
+)
+from run_format import DONE, NOT_RUN
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Finals = Mapping[str, Mapping[int, float]]  # arm → seed → final value
+
+
+@dataclass(frozen=True)
+class PrintedReference:
+    """A published number beside an arm, with the papers' difference and ours to the same arm.
+
+    place: the row of the specification that names it;
+    same_model: the arm is the very model that was printed; same_protocol: so is the arm it is compared with, and both
+    were run under the papers' protocol, so that sizes can be compared.
+    """
+
+    place: Published
+    number: papers.Number
+    difference: float | None
+    baseline: papers.Number | None
+    against: str
+    ours: Difference | None
+    same_model: bool
+    same_protocol: bool
+
+    @property
+    def rounding(self) -> float:
+        """How far the papers' exact difference may lie from the printed one: both its numbers are rounded."""
+        return 0.5 * sum(10.0**-number.decimals for number in (self.number, self.baseline) if number is not None)
+
+
+@dataclass(frozen=True)
+class ArmRow:
+    """One arm in one task. values (seed → value) and interval are of finished runs; ``state`` is that of all others."""
+
+    arm: str
+    label: str
+    model: str
+    planned: int
+    state: str
+    params_m: float | None
+    flops_g: float | None
+    values: Mapping[int, float]
+    interval: Interval | None
+    difference: Difference | None
+    references: tuple[PrintedReference, ...]
+    is_baseline: bool
+    other_model: bool
+    judgement: Judgement
+
+    @property
+    def mean(self) -> float | None:
+        return self.interval.mean if self.interval else None
+
+    @property
+    def sd(self) -> float | None:
+        return self.interval.sd if self.interval else None
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.judgement.verdict
+
+    @property
+    def judged(self) -> PrintedReference | None:
+        """The reference that the verdict is about: the first with a difference."""
+        return next((r for r in self.references if r.difference is not None), None)
+
+    @property
+    def printed(self) -> list[papers.Number]:
+        """The printed numbers that this row shows or is compared with."""
+        return [n for r in self.references for n in (r.number, r.baseline) if n is not None]
+
+
+@dataclass(frozen=True)
+class TaskTable:
+    """All arms of a sweep in one task. task: its name in the plan, empty in plans of one unnamed task."""
+
+    spec: Specification
+    task: str
+    downstream: bool
+    protocol: str
+    metric: Metric
+    papers: Papers | None
+    baseline: str
+    rows: tuple[ArmRow, ...]
+    collected: Collected  # of this task alone
+    warnings: tuple[str, ...]
+    mixed: tuple[str, ...]
+    changed: Mapping[str, Any]  # settings of the protocol that these runs changed
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        return self.collected.runs
+
+    @property
+    def label_of(self) -> dict[str, str]:
+        labels = {name: arm.label for name, arm in self.spec.arms.items()}
+        return labels | {row.arm: row.label for row in self.rows}
+
+    @property
+    def is_papers_protocol(self) -> bool:
+        return self.papers is not None and self.protocol == self.papers.protocol and not self.changed
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A sweep under one protocol: a table per task, the sweep's own task first."""
+
+    tables: tuple[TaskTable, ...]
+    runs: pd.DataFrame
+    warnings: tuple[str, ...]
+
+    @property
+    def first(self) -> TaskTable:
+        return self.tables[0]
+
+    @property
+    def spec(self) -> Specification:
+        return self.first.spec
+
+    @property
+    def several(self) -> bool:
+        """Whether there are several tasks, so that each number has to say of which it is."""
+        return len(self.tables) > 1
+
+    @property
+    def mixed(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(chain.from_iterable(table.mixed for table in self.tables)))
+
+
+def build(spec: Specification, collected: Collected, plan: Plan, *, mixed: bool = False) -> Ablation:
+    """Builds the tables of all planned tasks; their verdicts are corrected together.
+
+    Raises SuiteError for unknown arms, protocols, metrics or published rows, and for runs of different code or data
+    unless ``mixed``.
+    """
+    planned = {arm["name"]: arm for arm in plan["arms"]}
+    left_out = plan.get("left_out") or []
+    check_arms(spec, [*planned, *left_out])
+    names = [*(name for name in spec.arms if name in planned), *(name for name in planned if name not in spec.arms)]
+    models = {name: _model(collected.runs, name, str(planned[name].get("model") or "")) for name in names}
+    models |= dict.fromkeys(left_out, "")
+    arms = {name: spec.arms.get(name) or Arm(str(planned[name].get("label") or name)) for name in names}
+    tasks = plan.get("tasks") or [{"name": ""}]
+    order = {name: position for position, name in enumerate(names)}
+    runs = collected.runs.sort_values("arm", key=lambda arms: arms.map(order), kind="stable").reset_index(drop=True)
+    collected = replace(collected, runs=runs)
+    tables = []
+    for number, task in enumerate(tasks):
+        of_this = of_task(collected, task["name"]) if len(tasks) > 1 else collected
+        tables.append(_TaskBuilder(spec, plan, task, number > 0, arms, models, of_this).table(mixed))
+    judgements = iter(judge([_comparison(row) for table in tables for row in table.rows]))
+    tables = [
+        replace(table, rows=tuple(replace(row, judgement=next(judgements)) for row in table.rows)) for table in tables
+    ]
+    warnings = [*collected.warnings, *chain.from_iterable(table.warnings for table in tables)]
+    unplanned = [task for task in spec.tasks if task not in [entry["name"] for entry in tasks]]
+    warnings += [f"task {task} is not planned under protocol {plan['protocol']}; not shown" for task in unplanned]
+    return Ablation(tuple(tables), runs, tuple(warnings))
+
+
+def of_task(collected: Collected, task: str) -> Collected:
+    """What was collected of one task's runs."""
+    runs = collected.runs[collected.runs["task"] == task].reset_index(drop=True)
+    metrics, curves = collected.metrics, collected.curves
+    metrics = metrics[metrics["task"] == task].reset_index(drop=True)
+    curves = curves[curves["run"].isin(runs["run"])].reset_index(drop=True)
+    return replace(collected, runs=runs, metrics=metrics, curves=curves)
+
+
+def is_papers(protocol: Papers | None, plan: Plan) -> bool:
+    """Whether a plan is of the papers' own protocol, nothing of it changed."""
+    return protocol is not None and plan["protocol"] == protocol.protocol and not plan.get("changed")
+
+
+def detectable(table: TaskTable, n: int) -> float | None:
+    """The smallest difference that ``n`` seeds resolve, in points, with one deviation for all arms of the table."""
+    sd = pooled_sd(row.difference for row in table.rows if row.difference is not None)
+    return None if sd is None else minimal_detectable_difference(sd, n)
+
+
+def status(run: Mapping[Any, Any]) -> str:
+    """``running 40 %``, ``failed: cause``, ``not run`` … of one row of the runs table."""
+    if run["cause"]:
+        return f"{run['state']}: {run['cause']}"
+    if run["state"] not in (DONE, NOT_RUN) and run["progress"] == run["progress"]:
+        return f"{run['state']} {int(100 * run['progress'])} %"
+    return str(run["state"])
+
+
+def variant(model: str) -> str:
+    """``T``, ``ATMNet-T``, ``T*`` and ``atmnet_t`` are one variant; networks of others keep their whole name."""
+    name = model.lower().rstrip("*")
+    for own in ("atmnet", "activemlp"):
+        if name.startswith((f"{own}_", f"{own}-")):
+            return name[len(own) + 1 :]
+    return name
+
+
+@dataclass(frozen=True)
+class _TaskBuilder:
+    """Builds the table of one task. models: of every arm, also of those that are not planned."""
+
+    spec: Specification
+    plan: Plan
+    task: Mapping[str, Any]
+    downstream: bool
+    arms: Mapping[str, Arm]
+    models: Mapping[str, str]
+    collected: Collected
+
+    def table(self, mixed: bool) -> TaskTable:
+        """The table, not judged yet."""
+        protocol, name = self.plan["protocol"], str(self.task["name"])
+        metric = self.spec.metric(protocol, self.task, downstream=self.downstream)
+        printed = self.spec.of_task(name, downstream=self.downstream).papers
+        mixture = fingerprints.check(self.collected.runs, mixed=mixed)
+        finals, missing = _finals(self.collected, metric.metric)
+        rows = tuple(self.row(arm, printed, finals) for arm in self.arms)
+        if self.downstream and printed and not any(row.references for row in rows):
+            raise SpecificationError(
+                f"report {self.spec.name}, task {name}: "
+                f"no arm's published row prints {printed.metric} of {printed.head}"
+            )
+        changed = dict(self.plan.get("changed") or {})
+        return TaskTable(
+            self.spec, name, self.downstream, protocol, metric, printed, self.plan["baseline"], rows, self.collected,
+            tuple(missing), tuple(mixture), changed,
+        )  # fmt: skip
+
+    def row(self, arm: str, printed: Papers | None, finals: Finals) -> ArmRow:
+        runs = self.collected.runs[self.collected.runs["arm"] == arm]
+        values, baseline, model = finals.get(arm, {}), self.plan["baseline"], self.models[arm]
+        places = [place for place in self.arms[arm].published if printed and self.holds(place, printed)]
+        return ArmRow(
+            arm=arm,
+            label=self.arms[arm].label,
+            model=model,
+            planned=len(runs),
+            state=_states(runs, values),
+            params_m=_first_known(runs, "params_m"),
+            flops_g=_first_known(runs, "flops_g"),
+            values=values,
+            interval=mean_interval(values) if values else None,
+            difference=None if arm == baseline else paired_difference(values, finals.get(baseline, {})),
+            references=tuple(self.reference(arm, place, printed, finals) for place in places if printed),
+            is_baseline=arm == baseline,
+            other_model=bool(model) and variant(model) != variant(self.models[baseline]),
+            judgement=Judgement(Verdict.NO_NUMBER),
+        )
+
+    def holds(self, place: Published, printed: Papers) -> bool:
+        """Whether a published row stands beside its arm in this task; the first task's rows must print its metric."""
+        if place.task is not None or not self.downstream:
+            return place.task in (None, self.task["name"])
+        return printed.metric in papers.metrics(place.source, place.table, place.row, printed.head)
+
+    def reference(self, arm: str, place: Published, printed: Papers, finals: Finals) -> PrintedReference:
+        kind = (printed.metric, printed.head, printed.training)
+        number = papers.number(place.source, place.table, place.row, *kind)
+        against = place.against or self.plan["baseline"]
+        base, difference = None, None
+        if place.baseline:
+            base = papers.number(place.source, place.table, place.baseline, *kind)
+            if number.value is not None and base.value is not None:
+                difference = round(number.value - base.value, max(number.decimals, base.decimals))
+        same_model = place.same_model and variant(self.models[arm]) == variant(number.model)
+        same_base = variant(self.models[against]) == variant((base or number).model)
+        same_protocol = is_papers(printed, self.plan) and same_model and same_base
+        ours = None if arm == against else paired_difference(finals.get(arm, {}), finals.get(against, {}))
+        return PrintedReference(place, number, difference, base, against, ours, same_model, same_protocol)
+
+
+def _comparison(row: ArmRow) -> Comparison:
+    """What a row is judged by; an arm that the papers do not have still is one of the table's tests."""
+    if row.judged is None:
+        return Comparison(row.difference, None, same_protocol=False)
+    return Comparison(row.judged.ours, row.judged.difference, row.judged.same_protocol, row.judged.rounding)
+
+
+def _finals(collected: Collected, metric: str) -> tuple[dict[str, dict[int, float]], list[str]]:
+    """Final values, and sentences about finished runs that lack the metric."""
+    finals = collected.finals(metric)
+    done = collected.runs[collected.runs["state"] == DONE]
+    without = done[~done["run"].isin(finals["run"])]["run"].unique()
+    if len(done) and finals.empty:
+        known = collected.metrics[collected.metrics["final"]]["metric"].unique()
+        raise SpecificationError(f"no finished run has the reported metric: {unknown('metric', metric, known)}")
+    values: dict[str, dict[int, float]] = {}
+    for arm, seed, value in finals[["arm", "seed", "value"]].itertuples(index=False):
+        values.setdefault(arm, {})[int(seed)] = float(value)
+    return values, [f"{run}: finished without {metric}; not counted" for run in without]
+
+
+def _states(runs: pd.DataFrame, values: Iterable[int]) -> str:
+    """States of the runs that gave no value, equal ones counted."""
+    texts = [status(run) for run in runs.to_dict("records") if run["seed"] not in values]
+    counted = {text: texts.count(text) for text in texts}
+    return "; ".join(text if count in (1, len(runs)) else f"{count} × {text}" for text, count in counted.items())
+
+
+def _first_known(runs: pd.DataFrame, column: str) -> float | None:
+    known = runs[column].dropna()
+    return float(known.iloc[0]) if len(known) else None
+
+
+def _model(runs: pd.DataFrame, arm: str, planned: str) -> str:
+    known = [str(model) for model in runs[runs["arm"] == arm]["model"] if model]
+    return planned or (known[0] if known else "")

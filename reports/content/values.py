@@ -1,0 +1,216 @@
+"""The contents of table cells. A value holds its numbers and words; only a format turns numbers into digits.
+
+A value consists of lines of words and numerals. Formats set the lines side by side; a narrow terminal sets them below
+one another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from results.papers import Number
+from results.statistics import Difference, Interval, Verdict
+
+LONGEST_STATE = 72  # characters of a state in a cell; the runs table has it in full
+WAITING = "waiting"  # tone of a cell whose result does not exist yet
+
+
+@dataclass(frozen=True)
+class Numeral:
+    """A number that is shown with a fixed number of decimals; ``signed`` ones also have a plus sign."""
+
+    value: float
+    decimals: int = 0
+    signed: bool = False
+
+
+Line = tuple[str | Numeral, ...]
+
+
+class Value:
+    """One cell's content."""
+
+    @property
+    def tone(self) -> str:
+        """A word that a style can be tied to."""
+        return ""
+
+    @property
+    def order(self) -> float | None:
+        """What a column is sorted by: the number that the value begins with."""
+        first = self.lines()[0][0]
+        return first.value if isinstance(first, Numeral) else None
+
+    def lines(self) -> tuple[Line, ...]:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Text(Value):
+    """Words."""
+
+    words: str
+    tone: str = ""
+
+    def lines(self) -> tuple[Line, ...]:
+        return ((self.words,),)
+
+
+NOTHING = Text("–")
+
+
+@dataclass(frozen=True)
+class State(Value):
+    """The state of runs that have no result yet."""
+
+    words: str
+    tone = WAITING
+
+    def lines(self) -> tuple[Line, ...]:
+        shown = self.words
+        if len(shown) > LONGEST_STATE:
+            shown = shown[: LONGEST_STATE - 1].rstrip() + "…"
+        return ((shown,),)
+
+
+@dataclass(frozen=True)
+class Count(Value):
+    """One number: parameters, FLOPs, a statistic. ``agrees`` says whether it rounds to a printed number beside it."""
+
+    value: float
+    decimals: int = 3
+    signed: bool = False
+    agrees: bool | None = None
+
+    @property
+    def tone(self) -> str:
+        return {True: "agrees", False: "differs", None: ""}[self.agrees]
+
+    def lines(self) -> tuple[Line, ...]:
+        words = () if self.agrees is None else (f", {self.tone}",)
+        return ((Numeral(self.value, self.decimals, self.signed), *words),)
+
+
+@dataclass(frozen=True)
+class Span(Value):
+    """``1.20 [1.10, 1.30]``: a mean with the lowest and the highest seed, or ``−3.0 … 2.5``: only these two."""
+
+    low: float
+    high: float
+    decimals: int
+    mean: float | None = None
+
+    def lines(self) -> tuple[Line, ...]:
+        low, high = Numeral(self.low, self.decimals), Numeral(self.high, self.decimals)
+        if self.mean is None:
+            return ((low, " … ", high),)
+        return ((Numeral(self.mean, self.decimals),), ("[", low, ", ", high, "]"))
+
+
+@dataclass(frozen=True)
+class SeedMean(Value):
+    """``72.10 ± 0.21 (n = 3)``: a mean ± half of its interval; ``(1 of 3)`` where planned seeds are missing."""
+
+    interval: Interval
+    planned: int
+    decimals: int
+
+    def lines(self) -> tuple[Line, ...]:
+        mean, half, n = self.interval.mean, self.interval.half, Numeral(self.interval.n)
+        spread = () if half is None else (" ± ", Numeral(half, self.decimals))
+        seeds: Line = (
+            ("(n = ", n, ")") if self.interval.n == self.planned else ("(", n, " of ", Numeral(self.planned), ")")
+        )
+        return ((Numeral(mean, self.decimals), *spread), seeds)
+
+
+@dataclass(frozen=True)
+class PairedDifference(Value):
+    """``+2.70 [+2.31, +3.09] (n = 3)``; it says so where there is no interval. mark: a sign behind it."""
+
+    difference: Difference
+    decimals: int
+    mark: str = ""
+
+    def lines(self) -> tuple[Line, ...]:
+        mean, low, high = self.difference.mean, self.difference.low, self.difference.high
+        first, n = (Numeral(mean, self.decimals, signed=True),), Numeral(self.difference.n)
+        if low is None or high is None:
+            return (first, ("(n = ", n, f", no interval){self.mark}"))
+        ends = (Numeral(low, self.decimals, signed=True), Numeral(high, self.decimals, signed=True))
+        return (first, ("[", ends[0], ", ", ends[1], "]"), ("(n = ", n, f"){self.mark}"))
+
+
+@dataclass(frozen=True)
+class Printed(Value):
+    """Numbers as a paper prints them, or its words in place of one. gain: what it prints beside them with an arrow.
+
+    with_models: each is followed by the model it was printed for.
+    """
+
+    numbers: tuple[Number, ...]
+    gain: Number | None = None
+    with_models: bool = False
+
+    def lines(self) -> tuple[Line, ...]:
+        gain: Line = () if self.gain is None else (" (↑", *_printed(self.gain), ")")
+        lines = [
+            (*_printed(number), f" ({number.model})" if self.with_models and number.printed else "", *gain)
+            for number in self.numbers
+        ]
+        *first, last = dict.fromkeys(tuple(part for part in line if part != "") for line in lines)
+        return (*((*line, " /") for line in first), last)
+
+
+@dataclass(frozen=True)
+class PrintedDifference(Value):
+    """The difference of two printed numbers; ``against`` names the row it is to, where that is not the baseline."""
+
+    difference: float
+    decimals: int
+    against: str = ""
+
+    def lines(self) -> tuple[Line, ...]:
+        first: Line = (Numeral(self.difference, self.decimals, signed=True),)
+        return (first, (f"to {self.against}",)) if self.against else (first,)
+
+
+@dataclass(frozen=True)
+class Judged(Value):
+    """The verdict on a difference."""
+
+    verdict: Verdict
+
+    @property
+    def tone(self) -> str:
+        return "" if self.verdict is Verdict.NO_NUMBER else self.verdict.value
+
+    def lines(self) -> tuple[Line, ...]:
+        return ((self.verdict.value,),)
+
+
+@dataclass(frozen=True)
+class Reproduced(Value):
+    """Our mean beneath a printed number: the mean, its difference to that number, and the verdict on it."""
+
+    mean: SeedMean
+    to_printed: float | None
+    verdict: Verdict
+
+    @property
+    def tone(self) -> str:
+        return self.verdict.value
+
+    def lines(self) -> tuple[Line, ...]:
+        first, (*seeds, last) = self.mean.lines()
+        end = f", {self.verdict.value}"
+        if self.to_printed is None:
+            return (first, (*seeds, f"{last}{end}"))
+        difference = Numeral(self.to_printed, self.mean.decimals, signed=True)
+        return (first, (*seeds, f"{last},"), ("Δ ", difference, end))
+
+
+def _printed(number: Number) -> Line:
+    if number.value is not None and number.printed:
+        return (Numeral(number.value, number.decimals),)
+    return (number.note or NOTHING.words,)

@@ -1,0 +1,173 @@
+"""The sentences around a table: which runs it shows, how to read it, where the papers' numbers stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from reports.content.table import Ablation, PrintedReference, TaskTable, detectable
+from reports.content.text import signed, text
+from reports.content.values import NOTHING, PairedDifference
+from results.papers import SOURCES
+from results.statistics import LEVEL, POWER
+from run_format import DONE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def about(ablation: Ablation, date: str = "") -> str:
+    """One paragraph: protocol, models, seeds, length, device, code and data, dates."""
+    table, runs = ablation.first, ablation.runs
+    done = runs[runs["state"] == DONE]
+    models = listed(sorted({row.model for row in table.rows if row.model}))
+    seeds = ", ".join(map(str, sorted(runs["seed"].unique())))
+    finished = f"{done['run'].nunique()} of {runs['run'].nunique()} runs have finished"
+    settings = ", ".join(f"`{key}={value}`" for key, value in table.changed.items())
+    changed = f", changed by {settings}" if settings else ""
+    sentences = [f"Protocol `{table.protocol}`{changed}, model {models or 'unknown'}, seeds {seeds}: {finished}."]
+    for each in ablation.tables:
+        done = each.runs[each.runs["state"] == DONE]
+        if len(done):
+            sentences += _provenance(done, f"of task {each.task} " if ablation.several else "")
+    dates = sorted({str(moment)[:10] for moment in runs[runs["state"] == DONE]["finished"] if moment})
+    when = date or " to ".join(dict.fromkeys((dates[0], dates[-1])) if dates else ())
+    if when:
+        sentences.append(f"Finished: {when}.")
+    return " ".join(sentences)
+
+
+def legend(ablation: Ablation) -> list[str]:
+    """How to read the table, one sentence or two per line."""
+    base = ablation.first.label_of[ablation.first.baseline]
+    lines = [
+        f"{each.metric.label}: `{each.metric.metric}` after the last epoch, never the best one"
+        for each in ablation.tables
+    ]
+    mean = (
+        f"mean over finished seeds ± half of its {100 * LEVEL:.0f} % t-interval. “2 of 3” means that the third seed "
+        "has no result yet. An arm without any result shows the state of its runs."
+    )
+    if ablation.several:
+        of_tasks = "; ".join(f"{line} (task {each.task})" for line, each in zip(lines, ablation.tables))
+        lines = [f"{of_tasks}.", f"Results: {mean}"]
+    else:
+        lines = [f"{lines[0]}; {mean}"]
+    lines += [
+        f"Δ: difference to {base} in points, paired by seed, with a {100 * LEVEL:.0f} % t-interval over n pairs of "
+        "runs. A single pair, or pairs that all differ by the same amount, give no interval and are not judged.",
+        *_resolution(ablation),
+        *_protocol_lines(ablation),
+    ]
+    if any(row.other_model and row.difference is not None for each in ablation.tables for row in each.rows):
+        lines.append(f"†: this arm's model is not that of {base}, so the difference is not due to the arm alone.")
+    sizes = "Parameters and FLOPs are counted on our models at the resolution of this protocol"
+    if labels := dict.fromkeys(each.papers.label for each in ablation.tables if each.papers):
+        sizes += f"; the papers' columns are of {'; '.join(labels)}, with their model in brackets"
+    return [*lines, f"{sizes}."]
+
+
+def places(ablation: Ablation) -> list[str]:
+    """Where each published number was printed, and our own difference where the papers compare with another arm."""
+    lines = []
+    for table in ablation.tables:
+        for row in table.rows:
+            if row.references:
+                label = f"{row.label}, {table.metric.label}" if ablation.several else row.label
+                lines.append(f"{label}: {'; '.join(_place(table, reference) for reference in row.references)}.")
+    if lines:
+        lines.append("; ".join(f"{key}: {title}" for key, title in SOURCES.items()) + ".")
+    return lines
+
+
+def listed(words: Iterable[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    *first, last = list(words) or [""]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _place(table: TaskTable, reference: PrintedReference) -> str:
+    number, base = reference.number, reference.baseline
+    sentence = f"{number.place}: {number.printed + ' ' + number.unit if number.printed else number.note}"
+    if number.printed and number.note:
+        sentence += f" ({number.note})"
+    if base is not None and reference.difference is not None:
+        sentence += f", {signed(reference.difference, number.decimals)} to {base.row} ({base.printed} {base.unit})"
+    if reference.against != table.baseline:
+        ours = PairedDifference(reference.ours, table.metric.decimals) if reference.ours else NOTHING
+        sentence += f"; compared here with {table.label_of[reference.against]}: {text(ours)}"
+    return sentence
+
+
+def _provenance(done: pd.DataFrame, task: str) -> Iterator[str]:
+    """How long finished runs took, where, and of which code and data they are."""
+    epochs = _range(done["epochs"].dropna())
+    length = f"{_range(done['step'].dropna())} steps" + (f" ({epochs} epochs)" if epochs else "")
+    device = listed(sorted({device for device in done["device"] if device}))
+    yield f"A finished run {task}took {length}" + (f" on {device}." if device else ".")
+    commits = listed(sorted({commit[:8] for commit in done["commit"] if commit})) or "unknown"
+    dirty = ", with uncommitted changes" if (done["dirty"] == "yes").any() else ""
+    code = listed(sorted({code[:8] for code in done["code_fingerprint"] if code})) or "unknown"
+    data = listed(sorted({data[:8] for data in done["data_fingerprint"] if data})) or "unknown"
+    yield f"Commit {commits}{dirty}; code fingerprint {code}, data fingerprint {data}."
+
+
+def _resolution(ablation: Ablation) -> list[str]:
+    """The smallest differences that the finished seeds can tell from 0."""
+    clauses = []
+    for table in ablation.tables:
+        for n in sorted({row.difference.n for row in table.rows if row.difference is not None}):
+            if (smallest := detectable(table, n)) is not None:
+                of_task = f" of {table.metric.label}" if ablation.several else ""
+                clauses.append(f"{n} seeds resolve ±{smallest:.{table.metric.decimals}f}{of_task}")
+    if not clauses:
+        return []
+    return [
+        f"{'; '.join(clauses)}: a paired t-test finds a true difference of that size, in points, in {100 * POWER:.0f} "
+        "% of repetitions, at the deviation of the pairs' differences pooled over this table's arms and without "
+        "correction for the number of rows."
+    ]
+
+
+def _protocol_lines(ablation: Ablation) -> Iterator[str]:
+    """What the papers' columns are, and how verdicts are reached; tasks of equal papers' protocol share a line."""
+    for table in ablation.tables:
+        if table.papers is None:
+            continue
+        of_task = f", {table.metric.label}" if ablation.several else ""
+        if table.is_papers_protocol:
+            yield f"Papers{of_task}: {table.papers.label}, the protocol of this table."
+        else:
+            yield (
+                f"Papers{of_task}: {table.papers.label}. **This is another protocol than this table's "
+                f"(`{table.protocol}`{', changed' if table.changed else ''}): the sizes "
+                "of the two columns cannot be compared, only the signs of the differences.**"
+            )
+    family = "this table's rows and tasks" if ablation.several else "this table's rows"
+    corrected = (
+        f"Excluded: the paired t-test's p is under {1 - LEVEL:.2g} after Holm's correction over {family}; the "
+        "intervals are not corrected, so one may leave 0 out and the verdict still be *within noise*."
+    )
+    with_papers = [table for table in ablation.tables if table.papers is not None]
+    if any(table.is_papers_protocol for table in with_papers):
+        yield (
+            "Verdict: *agrees*: the papers' Δ, give or take its rounding, is not excluded, and 0 is. *within noise*: "
+            "neither is excluded. *contradicts*: the papers' Δ is excluded. *not run*: no "
+            "finished pair of runs yet. –: the papers give no difference. Where an arm's model is not the papers' "
+            f"model (in brackets), only the sign is compared. {corrected}"
+        )
+    if not all(table.is_papers_protocol for table in with_papers):
+        yield (
+            "Verdict, by sign alone: *agrees*: 0 is excluded and our difference is on the papers' side. *within "
+            "noise*: 0 is not excluded. *contradicts*: 0 is excluded and our difference is on the other side, or the "
+            "papers' Δ is 0.0. *not run*: no finished pair of runs yet. –: the papers give no difference. "
+            f"{corrected}"
+        )
+
+
+def _range(numbers: Iterable[int]) -> str:
+    """``300`` or ``300 to 600``; nothing where nothing is known."""
+    values = sorted({int(number) for number in numbers})
+    if not values:
+        return ""
+    return f"{values[0]:,}" if len(values) == 1 else f"{values[0]:,} to {values[-1]:,}"

@@ -1,0 +1,281 @@
+"""A sweep of several tasks is one table, its verdicts one family; a sweep without a specification has a report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from errors import ConfigError
+from reports import commands, specification
+from reports.content import compose, published
+from reports.content.reproduction import Reproduction
+from reports.content.table import build, variant
+from reports.content.text import text
+from reports.content.values import NOTHING, PairedDifference, Printed, SeedMean
+from reports.formats import files, macros, terminal
+from reports.specification import SpecificationError
+from results.statistics import Verdict
+from tests.reports.made_up import TASKS, collected_by_hand, plan_of_tasks
+from tests.reports.test_render import tables, unescaped_bars
+
+TABLE8 = {  # AAAI Table 8 as the report of one sweep: ImageNet, COCO and ADE20K in one row
+    "title": "Active mixing and PEG",
+    "question": "What do offsets add, and what does PEG add?",
+    "sweep": "table8",
+    "protocols": {"paper": {"metric": "eval_ema/top1", "label": "Top-1"}},
+    "papers": {"protocol": "paper", "label": "ImageNet-1K, 300 epochs", "metric": "top1"},
+    "tasks": {
+        "detection": {
+            "papers": {"protocol": "paper", "label": "COCO, 1x", "metric": "ap_box", "head": "RetinaNet"},
+        },
+        "segmentation": {
+            "protocols": {"paper": {"metric": "eval/miou", "label": "ADE20K mIoU"}},
+            "papers": {"protocol": "paper", "label": "ADE20K", "metric": "miou", "head": "Semantic FPN"},
+        },
+    },
+    "arms": {
+        "zero": {"label": "zero", "published": [{"source": "AAAI", "table": "Table 8", "row": "①"}]},
+        "axial": {
+            "label": "axial",
+            "published": [{"source": "AAAI", "table": "Table 8", "row": "②", "baseline": "①"}],
+        },
+        "axial_peg": {
+            "label": "axial, PEG",
+            "published": [
+                {"source": "AAAI", "table": "Table 8", "row": "③", "baseline": "①"},
+                {"source": "AAAI", "table": "Table 1", "row": "ATMNet-T", "task": "classification"},
+            ],
+        },
+    },
+    "figures": [{"kind": "accuracy_flops"}, {"kind": "forest"}, {"kind": "learning_curves"}],
+}
+MEANS = {  # (task, arm) → mean over three seeds
+    ("classification", "zero"): 79.3, ("classification", "axial"): 82.0, ("classification", "axial_peg"): 82.1,
+    ("detection", "zero"): 36.0, ("detection", "axial"): 43.4, ("detection", "axial_peg"): 30.0,
+    ("segmentation", "zero"): 37.9, ("segmentation", "axial"): 45.6, ("segmentation", "axial_peg"): None,
+}  # fmt: skip
+
+
+@pytest.fixture
+def table8(tmp_path, monkeypatch):
+    """Writes the specification, with changes; the names of all others stay valid."""
+
+    def written(**changes):
+        content = {**TABLE8, **changes}
+        content["tasks"] = {"classification": {**{k: content[k] for k in ("protocols", "papers")}}, **content["tasks"]}
+        (tmp_path / "table8.yaml").write_text(yaml.safe_dump(content, allow_unicode=True))
+        for path in specification.SPECS.glob("*.yaml"):
+            if path.parent != tmp_path:
+                (tmp_path / path.name).write_bytes(path.read_bytes())
+        monkeypatch.setattr(specification, "SPECS", tmp_path)
+        return specification.of_sweep("table8")
+
+    return written
+
+
+def results(spec, **changes):
+    plan = plan_of_tasks("table8", ["zero", "axial", "axial_peg"], **changes)
+    return compose.Results(spec, collected_by_hand(plan, MEANS), plan, Path("none"))
+
+
+def cells_of(section, arm):
+    row = next(row for row in section.grid.rows if text(row[0].value) == arm)
+    return {name: cell.value for name, cell in zip(section.grid.header, row, strict=True)}
+
+
+def test_one_row_has_the_metrics_of_all_tasks_with_their_differences_and_the_papers(table8):
+    section = compose.page("table8", [results(table8())], figures=False).sections[0]
+    assert len(section.grid.rows) == 3 and len(section.grid.sides) == len(section.grid.header) == 3 + 3 * 5
+    axial = cells_of(section, "axial")
+    for label, papers_label, mean, difference, printed in (
+        ("Top-1", "ImageNet-1K, 300 epochs", 82.0, 2.7, "82.0 (T)"),
+        ("Box AP", "COCO, 1x", 43.4, 7.4, "43.4 (T)"),
+        ("ADE20K mIoU", "ADE20K", 45.6, 7.7, "45.6 (T)"),
+    ):
+        ours, gap = axial[f"{label} (%)"], axial[f"{label}, Δ to zero [95 % interval]"]
+        assert isinstance(ours, SeedMean) and ours.interval.mean == pytest.approx(mean)
+        assert isinstance(gap, PairedDifference) and gap.difference.mean == pytest.approx(difference)
+        assert isinstance(axial[f"{label}, Papers ({papers_label})"], Printed)
+        assert text(axial[f"{label}, Papers ({papers_label})"]) == printed
+        assert text(axial[f"{label}, Verdict"]) == "agrees"
+    peg = cells_of(section, "axial, PEG")
+    assert text(peg["Box AP, Verdict"]) == "contradicts"
+    assert text(peg["ADE20K mIoU (%)"]) == "not run" and peg["ADE20K mIoU, Δ to zero [95 % interval]"] == NOTHING
+    assert text(peg["Top-1, Papers (ImageNet-1K, 300 epochs)"]) == "82.0 (T)"  # both places print the same
+    assert "Box AP: `eval/ap_box`" in " ".join(section.legend) and "(task detection)" in " ".join(section.legend)
+    assert any(line.startswith("axial, Box AP: AAAI Table 8 ②: 43.4 %, +7.4 to ①") for line in section.places)
+
+
+def test_a_page_of_several_tasks_is_whole_in_every_format(table8, tmp_path):
+    of_tasks = results(table8())
+    page = compose.page("table8", [of_tasks])
+    names = [drawing.name for drawing in page.sections[0].drawings]
+    kinds = ("accuracy_flops", "learning_curves")
+    expected = {f"{kind}{task}" for kind in kinds for task in ("", "_detection", "_segmentation")} | {"forest"}
+    assert set(names) == expected and page.sections[0].warnings == ()
+    forest = next(drawing for drawing in page.sections[0].drawings if drawing.name == "forest")
+    assert forest.files["forest.csv"].decode().count("Active mixing and PEG: detection") == 2
+    written = {path.name: path for path in files.write(page, tmp_path / "out")}
+    markdown = written["report.md"].read_text()
+    result, runs = tables(markdown)
+    for block in (result, runs):
+        assert len({unescaped_bars(line) for line in block}) == 1
+    assert runs[0].startswith("| Arm | Task | Seed |") and "| axial | detection | 0 |" in markdown
+    assert '<th scope="col">Task</th>' in written["report.html"].read_text()
+    table = pd.read_csv(written["table.csv"])
+    assert set(zip(table["arm"], table["task"])) == {(arm, task) for task, arm in MEANS}
+    names = macros.macros(page.sections[0])
+    assert names["atmTableEightPaperAxialMean"] == "82.00"
+    assert names["atmTableEightPaperDetectionAxialDelta"] == "+7.40"
+    document = json.loads(terminal.to_json(of_tasks.ablation()))
+    assert [task["task"] for task in document["tasks"]] == list(TASKS) and len(document["rows"]) == len(MEANS)
+
+
+def test_verdicts_of_all_tasks_are_one_family(table8):
+    of_tasks = results(table8())
+    alone = build(of_tasks.spec, *only_first(of_tasks)).first
+    together = of_tasks.ablation().first
+    for single, several in zip(alone.rows, together.rows):
+        if not single.is_baseline:
+            assert several.judgement.p_holm > single.judgement.p_holm
+
+
+def only_first(of_tasks):
+    """The same results with no downstream task."""
+    plan = {**of_tasks.plan, "tasks": of_tasks.plan["tasks"][:1]}
+    plan["runs"] = [run for run in plan["runs"] if run["task"] == "classification"]
+    return collected_by_hand(plan, MEANS), plan
+
+
+def test_tasks_of_different_code_are_no_mixture_but_runs_of_one_task_are(table8):
+    of_tasks = results(table8())
+    frame = of_tasks.collected.runs
+    assert frame["code_fingerprint"].nunique() == 3 and of_tasks.ablation().mixed == ()
+    frame.loc[(frame["task"] == "detection") & (frame["arm"] == "axial"), "code_fingerprint"] = "0dd"
+    assert "different code" in of_tasks.ablation(mixed=True).mixed[0]
+
+
+def test_downstream_runs_stand_beneath_the_printed_numbers_of_their_head(table8):
+    of_tasks = results(table8())
+    ablation = of_tasks.ablation()
+    reproductions = [Reproduction(table, of_tasks.folder, "by hand") for table in ablation.tables]
+    section = published.section(specification.load("aaai_table8"), reproductions, figures=False)
+    group = next(group for group in section.grid.groups if text(group[0][0].value) == "②")
+    shown = {name: text(cell.value) for name, cell in zip(section.grid.header, group[1])}
+    assert shown["RetinaNet, AP box (%)"].startswith("43.40 ± ") and shown["ADE20K, mIoU (%)"].startswith("45.60 ± ")
+    assert shown["ImageNet, Top-1 (%)"].startswith("82.00 ± ") and section.cautions == ()
+    assert {run.task for run in section.runs} == {"", "detection", "segmentation"}
+
+
+def test_a_task_that_is_not_planned_is_named_and_an_arm_may_lack_one(table8):
+    spec = table8()
+    chosen = results(spec, tasks=["classification", "detection"], lacking=[("axial_peg", "detection")])
+    section = compose.page("table8", [chosen], figures=False).sections[0]
+    assert any("segmentation is not planned" in line for line in section.warnings)
+    assert [text(value) for value in cells_of(section, "axial, PEG").values()][-5:] == [
+        "–",
+        "–",
+        "43.6 (T)",
+        "+7.6",
+        "–",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ({"detection": {"metric": "ap"}}, "task detection: unknown key 'metric'"),
+        (
+            {"detection": {"papers": {"protocol": "paper", "label": "x", "metric": "ap_box", "head": "RetinaNett"}}},
+            "task detection: no arm's published row prints ap_box of RetinaNett",
+        ),
+    ],
+)
+def test_faults_in_a_task_are_named(table8, tasks, message):
+    with pytest.raises(SpecificationError, match=message):
+        results(table8(tasks=tasks)).ablation()
+
+
+def test_a_published_row_of_an_unknown_task_is_refused(table8):
+    place = {"source": "AAAI", "table": "Table 8", "row": "①", "task": "detecton"}
+    with pytest.raises(SpecificationError, match="arm zero: unknown task 'detecton'; did you mean 'detection'"):
+        table8(arms={"zero": {"label": "zero", "published": [place]}})
+
+
+def options(**given):
+    return argparse.Namespace(**{"check": False, "json": False, "mixed": False, **given})
+
+
+@pytest.fixture
+def by_hand(monkeypatch, tmp_path):
+    """A sweep ``mine`` that no specification describes, with a network of timm; runs ``report=`` on it."""
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "mine.yaml").write_text("# widths\n")
+    monkeypatch.setattr(specification, "SWEEPS", tmp_path / "sweeps")
+    models = {"plain": "nano", "foreign": "timm/resnet10t"}
+
+    def report(name="mine", sweep="mine", arms=models, **given):
+        plan = plan_of_tasks(sweep, list(arms), models=arms, tasks=["classification"], protocol="smoke")
+        collected = collected_by_hand(plan, {("classification", arm): mean for arm, mean in zip(arms, (70.0, 71.5))})
+        monkeypatch.setattr(commands, "collect", lambda *_: collected)
+        assert commands.report(name, {}, options(**given), lambda *_: (plan, tmp_path, dict)) == 0
+        return tmp_path / "reports" / f"{sweep}-smoke"
+
+    return report
+
+
+def test_a_sweep_without_a_specification_has_a_report(by_hand, capsys):
+    folder = by_hand()
+    page = (folder / "report.md").read_text()
+    result, _ = tables(page)
+    assert result[0] == "| Arm | Params (M) | FLOPs (G) | Top-1 (%) | Δ to Arm plain [95 % interval] |"
+    assert result[3].startswith("| Arm foreign | 5.400 | 1.100 | 71.50 ± ") and "| +1.50 [" in result[3]
+    assert "†" in result[3]  # another network than the baseline's
+    assert {path.stem for path in folder.glob("*.png")} == {"accuracy_flops", "forest", "learning_curves"}
+    assert "Verdict" not in page and "Papers" not in page and "published" not in page.lower()
+    assert "Arm foreign" in capsys.readouterr().out
+    document = json.loads((by_hand(json=True), capsys.readouterr().out)[1])
+    assert document["papers_protocol"] is None and {row["verdict"] for row in document["rows"]} == {"–"}
+
+
+def test_a_protocol_that_a_specification_does_not_name_takes_the_metric_of_the_plan(by_hand, capsys):
+    folder = by_hand("resolution_384", "resolution_384", {"224": "l", "384": "l"})
+    page = (folder / "report.md").read_text()
+    assert page.startswith("# Fine-tuning at a larger image size\n") and "| at 224 px |" in page
+    assert "Top-1: `eval_ema/top1`" in page and "another protocol than this table's (`smoke`)" in page
+
+
+def test_networks_of_others_are_never_taken_for_ours():
+    assert variant("T") == variant("atmnet_t") == variant("ATMNet-T") == variant("T*") == variant("t")
+    assert len({variant(name) for name in ("t", "timm/vit_t", "timm/convnext_t", "Swin-T", "swin_t")}) == 5
+
+
+def test_an_unknown_report_names_the_nearest_of_reports_and_sweeps(by_hand):
+    def refuse(*_):
+        raise ConfigError("unknown sweep")
+
+    for given in ({}, {"measured": "all"}):
+        with pytest.raises(SpecificationError, match="unknown report 'mime'; did you mean 'mine'"):
+            commands.report("mime", given, options(), refuse)
+    with pytest.raises(ConfigError, match="unknown sweep"):
+        commands.report("mine", {}, options(), refuse)  # the sweep exists, so something else is wrong
+
+
+def test_a_sweep_of_any_other_place_has_a_report_if_it_can_be_planned(by_hand):
+    assert (by_hand("elsewhere", "elsewhere") / "report.md").is_file()
+
+
+def test_the_papers_verdict_needs_their_protocol(table8):
+    """The same numbers under another protocol are compared by sign alone."""
+    spec = table8()
+    smoke = replace(results(spec), plan={**results(spec).plan, "protocol": "smoke"})
+    verdicts = {(t.task, row.arm): row.verdict for t in smoke.ablation().tables for row in t.rows}
+    assert (
+        verdicts["detection", "axial"] is Verdict.AGREES and verdicts["detection", "axial_peg"] is Verdict.CONTRADICTS
+    )
