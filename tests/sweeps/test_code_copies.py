@@ -173,8 +173,6 @@ def present(checkout, monkeypatch):
     """Makes the copied checkout the one that launches take the present code from."""
     take = snapshot.take
     monkeypatch.setattr(snapshot, "take", lambda runs_dir: take(runs_dir, checkout))
-    run_code._fingerprint.cache_clear()
-    run_code._known_settings.cache_clear()
     return lambda runs_dir: take(runs_dir, checkout)
 
 
