@@ -56,6 +56,7 @@ OPTIONS = {
     "--max-parallel": Option(("sweep", "price"), "number of Slurm jobs at a time, with --slurm", "N", positive),
     "--dry-run": Option(("experiment", "sweep"), "print what would be executed, and execute nothing"),
     "--retry-failed": Option(("sweep",), "also start runs that failed before"),
+    "--replay": Option(("experiment", "sweep"), "resume runs if the changed code computes their last steps the same"),
     "--force": Option(("experiment", "sweep"), "resume runs although the code has changed since, and mark them"),
     "--background": Option(("sweep",), "start the runs from a process of its own, and return"),
     "--nice": Option(("sweep",), "execute the runs at low priority"),

@@ -1,7 +1,7 @@
 """``python -m experiments FOLDER`` trains the frozen run of a folder; launchers start runs this way.
 
-Under torchrun every process of a run calls it. ``--force`` goes on with a checkpoint of other code, ``--console`` also
-says on standard error what goes into the log.
+Under torchrun every process of a run calls it. From a checkpoint that other code wrote, ``--replay`` goes on where this
+code computes the same, and ``--force`` in any case. ``--console`` also shows on standard error what goes into the log.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from experiments.launch import is_launched, leave, rank, train
 def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--force", action="store_true")
+    parser.add_argument("--replay", dest="other_code", action="store_const", const="replay")
+    parser.add_argument("--force", dest="other_code", action="store_const", const="force")
     parser.add_argument("--console", action="store_true")
     options = parser.parse_args(words)
-    return start(RunFolder(options.folder), options.force, options.console)
+    return start(RunFolder(options.folder), options.other_code, options.console)
 
 
-def start(folder: RunFolder, force: bool = False, console: bool = False) -> int:
+def start(folder: RunFolder, other_code: str | None = None, console: bool = False) -> int:
     """Trains in this process, or in one per device, and returns the exit code."""
     try:
         config = folder.config()
         if rank() == 0:
-            folder.refuse_held()  # said at once; the claim that counts is made once torch is there
+            folder.refuse_held()  # an early look; the claim that counts is made when torch is imported
         if config.machine.devices > 1 and not is_launched():
-            return train(folder, config, force, console)
-        _train_here(folder, force, console)
+            return train(folder, config, other_code, console)
+        _train_here(folder, other_code, console)
     except Interrupted as interruption:
         if console and rank() == 0:
             print(f"run.py: interrupted; the same command resumes {folder.id}", file=sys.stderr)
@@ -45,7 +46,7 @@ def start(folder: RunFolder, force: bool = False, console: bool = False) -> int:
     return 0
 
 
-def _train_here(folder: RunFolder, force: bool, console: bool) -> None:
+def _train_here(folder: RunFolder, other_code: str | None, console: bool) -> None:
     import logging
 
     from experiments.training.loop import run
@@ -54,7 +55,7 @@ def _train_here(folder: RunFolder, force: bool, console: bool) -> None:
         handler = logging.StreamHandler()
         handler.setLevel(logging.INFO)
         logging.getLogger("experiments").addHandler(handler)
-    run(folder, bar=console and rank() == 0 and sys.stderr.isatty(), force=force)
+    run(folder, bar=console and rank() == 0 and sys.stderr.isatty(), other_code=other_code)
 
 
 if __name__ == "__main__":

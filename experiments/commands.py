@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from errors import RunFolderError, unknown
+from errors import ConfigError, RunFolderError, unknown
 
 if TYPE_CHECKING:
     from experiments.folder.run_folder import RunFolder
@@ -49,7 +49,7 @@ def experiment(
     if not folder.finished():
         from experiments.__main__ import start
 
-        if (code := start(folder, options.force, console=True)) or rank() > 0:
+        if (code := start(folder, other_code(options), console=True)) or rank() > 0:
             leave(code)
     summary = folder.finished()
     if options.json:
@@ -58,6 +58,15 @@ def experiment(
         numbers = "  ".join(f"{metric} {value:.2f}" for metric, value in summary["metrics"].items())
         print(f"{folder.id}: {numbers}\n{folder.path}")
     return 0
+
+
+def other_code(options: argparse.Namespace) -> str | None:
+    """How runs go on from a checkpoint that other code wrote, as the command line says. Raises ConfigError."""
+    if options.replay and options.force:
+        raise ConfigError(
+            "--replay goes on only where the code computes the same, --force in any case: give one of them"
+        )
+    return "replay" if options.replay else "force" if options.force else None
 
 
 def runs_folder(settings: dict[str, Any], site: dict[str, Any]) -> Path:

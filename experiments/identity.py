@@ -1,4 +1,4 @@
-"""What makes two runs the same run: a hash over everything that decides its numbers."""
+"""The id of a run: a hash over everything that decides its numbers, so equal configs are one run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run_id(config: Config) -> str:
 
 
 def origin(init: str | None) -> str | None:
-    """The parent a run starts from: a run id as it is, a weights file by its content, wherever it lies."""
+    """The parent a run starts from: a run id as it is, a weights file by the hash of its content, wherever it lies."""
     if init is None or not is_file(init):
         return init
     path = Path(init).expanduser()
@@ -32,5 +32,5 @@ def origin(init: str | None) -> str | None:
 
 
 def is_file(init: str) -> bool:
-    """Whether ``init`` is spelled as a file rather than as a run id (which never holds a slash or a suffix)."""
+    """Whether ``init`` is the path of a file rather than a run id, which has neither slashes nor dots."""
     return "/" in init or "." in init

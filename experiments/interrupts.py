@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from types import FrameType
 
-ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Interrupted(Exception):
@@ -19,14 +19,14 @@ class Interrupted(Exception):
 class Interrupts:
     """While entered, remembers the first signal that asks for a stop; a second Ctrl-C stops at once.
 
-    One that is entered within another knows what the outer one has received.
+    Within another ``Interrupts``, it starts with the signal that the outer one has received.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
 
     def __enter__(self) -> Interrupts:
-        self._previous = {number: signal.signal(number, self._note) for number in ASKING}
+        self._previous = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
         outer = getattr(self._previous[signal.SIGTERM], "__self__", None)
         if isinstance(outer, Interrupts):
             self.received = self.received or outer.received
@@ -43,6 +43,6 @@ class Interrupts:
 
 
 def ignore_in_worker(_: int = 0) -> None:
-    """Loader workers leave signals to the run itself, which ends them when it stops."""
-    for number in ASKING:
+    """Makes a loader worker ignore signals: the run receives them, too, and ends its workers when it stops."""
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

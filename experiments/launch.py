@@ -1,4 +1,4 @@
-"""Starts one process per device for a run of several, and ends them together. Must not import torch."""
+"""Starts the processes of a run that uses several devices, and ends them together. Must not import torch."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import NoReturn
 
 from experiments.config import ROOT
 from experiments.folder.run_folder import RunFolder
-from experiments.interrupts import ASKING
+from experiments.interrupts import STOP_SIGNALS
 from experiments.schema import Config
 
 POLL_SECONDS = 0.1
-GRACE_SECONDS = 15.0  # for the others to notice that one is gone, and again to end when they are told to
+GRACE_SECONDS = 15.0  # for processes to notice that another has ended, and again to end after SIGTERM
 
 
 def is_launched() -> bool:
@@ -30,7 +30,7 @@ def rank() -> int:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends this process; one of several without torch's clean-up, which can crash after the others are gone."""
+    """Ends this process. One of several skips torch's clean-up, which can crash when other processes have ended."""
     if is_launched():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -38,14 +38,14 @@ def leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def command(folder: RunFolder, force: bool = False, console: bool = False) -> list[str]:
-    """What trains the frozen run of a folder in a process of its own."""
-    options = ["--force"] * force + ["--console"] * console
+def command(folder: RunFolder, other_code: str | None = None, console: bool = False) -> list[str]:
+    """The command that trains the frozen run of a folder. other_code: as for ``training.loop.run``."""
+    options = [f"--{other_code}"] * bool(other_code) + ["--console"] * console
     return [sys.executable, "-m", "experiments", str(folder.path), *options]
 
 
 def threads_each(config: Config) -> int | None:
-    """CPU threads of every process: those asked for, or an equal part of the cores where there are several."""
+    """CPU threads of every process: ``machine.threads``, or an equal part of the cores for several processes."""
     if config.machine.threads or config.machine.devices == 1:
         return config.machine.threads
     return max(1, len(os.sched_getaffinity(0)) // config.machine.devices)
@@ -57,11 +57,11 @@ def environment(config: Config) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": str(threads)} if threads else dict(os.environ)
 
 
-def train(folder: RunFolder, config: Config, force: bool, console: bool) -> int:
+def train(folder: RunFolder, config: Config, other_code: str | None, console: bool) -> int:
     """Runs ``machine.devices`` processes on this machine and returns the exit code of the run.
 
-    Signals that ask for a stop are passed on. When one process dies the others end by themselves as soon as they
-    notice; those that do not are ended.
+    Signals that ask for a stop are passed on. When a process dies, the remaining ones end as soon as they notice; those
+    that do not are ended.
     """
     devices = config.machine.devices
     common = {
@@ -76,13 +76,13 @@ def train(folder: RunFolder, config: Config, force: bool, console: bool) -> int:
         for process in processes:
             process.send_signal(number)
 
-    previous = {number: signal.signal(number, pass_on) for number in ASKING}
+    previous = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
     try:
         for number in range(devices):
             own = {**common, "RANK": str(number), "LOCAL_RANK": str(number)}
-            # in a session of its own: Ctrl-C on a terminal reaches it once, through this process
+            # in a session of its own, so that Ctrl-C on a terminal reaches it once, through this process
             processes.append(
-                subprocess.Popen(command(folder, force, console), cwd=ROOT, env=own, start_new_session=True)
+                subprocess.Popen(command(folder, other_code, console), cwd=ROOT, env=own, start_new_session=True)
             )
         _end_together(processes)
     finally:
@@ -98,7 +98,7 @@ def train(folder: RunFolder, config: Config, force: bool, console: bool) -> int:
 
 
 def _end_together(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Waits for all; from the first that fails on, the others get their grace, then SIGTERM, then SIGKILL."""
+    """Waits for all processes. After the first failure, the others get GRACE_SECONDS, then SIGTERM, then SIGKILL."""
     failed_at: float | None = None
     stage = 0
     while None in (codes := [process.poll() for process in processes]):

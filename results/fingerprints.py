@@ -18,9 +18,8 @@ class MixedFingerprints(SuiteError):
 
 
 def check(runs: pd.DataFrame, *, mixed: bool = False) -> list[str]:
-    """Sentences for the report about code and data that differ among the finished ``runs`` of one task.
+    """Sentences for the report about mixtures of code and data among the finished ``runs``.
 
-    Different tasks compute different things on different data, so they are not compared with each other.
     Raises MixedFingerprints where fingerprints differ and ``mixed`` is not set.
     """
     if not mixed and (refused := mixtures(runs, "would be averaged")):
@@ -29,7 +28,11 @@ def check(runs: pd.DataFrame, *, mixed: bool = False) -> list[str]:
 
 
 def mixtures(runs: pd.DataFrame, relation: str) -> list[str]:
-    """A sentence per kind of fingerprint that differs among the finished ``runs``; relation: its verb."""
+    """A sentence for each kind of fingerprint that differs among the finished ``runs`` of one task.
+
+    relation: the verb of the sentence. Different tasks compute different things on different data, so the runs of one
+    task are not compared with those of another.
+    """
     finished = runs[runs["state"] == DONE]
     several_tasks = finished["task"].nunique() > 1
     sentences = []

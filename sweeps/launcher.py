@@ -100,7 +100,7 @@ class Launcher:
             if run is None:
                 return
             self.queue.remove(run)
-            process = start(self._folder(run.id), Path(run.code), self.launch.force)
+            process = start(self._folder(run.id), Path(run.code), self.launch.other_code)
             self.processes[run.id] = (run, process, time.monotonic())
 
     def _is_ready(self, run: LaunchedRun) -> bool:
@@ -154,7 +154,7 @@ class Launcher:
         return f"{run.arm:<12} {task}seed {run.seed}"
 
 
-def start(folder: RunFolder, code: Path, force: bool = False) -> subprocess.Popen[bytes]:
+def start(folder: RunFolder, code: Path, other_code: str | None = None) -> subprocess.Popen[bytes]:
     """Starts the frozen run of a folder from a copy of the code.
 
     The process has a session of its own, so that Ctrl-C reaches it through the launcher only, and a killed launcher
@@ -162,7 +162,7 @@ def start(folder: RunFolder, code: Path, force: bool = False) -> subprocess.Pope
     """
     with folder.log.open("ab") as log:
         return subprocess.Popen(
-            command(folder, force),
+            command(folder, other_code),
             cwd=code,
             env=environment(folder.config()),
             stdin=subprocess.DEVNULL,

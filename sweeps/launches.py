@@ -40,7 +40,7 @@ class Launch:
     folder: Path
     sweep: str
     jobs: int  # processes at a time
-    force: bool
+    other_code: str | None
     runs: list[LaunchedRun]  # to be started, parents first
     total: int = 0  # runs of the plan
     gpus: str | None = field(default_factory=lambda: os.environ.get(GPUS))

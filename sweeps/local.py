@@ -32,7 +32,7 @@ def launch(
     runs_dir: Path,
     jobs: int | None = None,
     retry_failed: bool = False,
-    force: bool = False,
+    other_code: str | None = None,
     say: Callable[[str], None] = print,
     watch: Callable[[list[str]], None] = lambda running: None,
     at: str | None = None,
@@ -41,12 +41,12 @@ def launch(
     """Starts every run of the plan that is not finished, each after the run it starts from, and waits for them all.
 
     jobs: processes at a time; None = as many as the runs' ``machine.threads`` leave room for.
-    force: go on with checkpoints that other code wrote.
+    other_code: how runs go on from checkpoints that other code wrote, as for ``experiments.training.loop.run``.
     watch: called with the ids of the running runs at every poll, for a progress display.
     at, new_code: which code, as ``sweeps.run_code.choose`` takes them.
     Refusals (data root, run folder, another launcher) raise before anything is started.
     """
-    return work_off(prepare(plan, runs_dir, jobs, retry_failed, force, say, at, new_code), say, watch)
+    return work_off(prepare(plan, runs_dir, jobs, retry_failed, other_code, say, at, new_code), say, watch)
 
 
 def prepare(
@@ -54,13 +54,13 @@ def prepare(
     runs_dir: Path,
     jobs: int | None = None,
     retry_failed: bool = False,
-    force: bool = False,
+    other_code: str | None = None,
     say: Callable[[str], None] = print,
     at: str | None = None,
     new_code: bool = False,
 ) -> Launch:
     """Chooses the runs of a launch, freezes their configs and records the launch."""
-    launch = Launch(launches.new_folder(runs_dir), plan.sweep, jobs or default_jobs(plan), force, [])
+    launch = Launch(launches.new_folder(runs_dir), plan.sweep, jobs or default_jobs(plan), other_code, [])
     _refuse_second_launcher(plan, runs_dir, launch.gpus, say)
     runs = _choose_runs(plan, runs_dir, retry_failed, launch, say)
     for run in runs:
@@ -71,7 +71,7 @@ def prepare(
     say(f"{len(runs)} of {launch.total} runs to do, {launch.jobs} at a time")
     if not runs:
         return launch
-    code = run_code.choose(plan, runs, runs_dir, at, new_code, force)
+    code = run_code.choose(plan, runs, runs_dir, at, new_code, other_code)
     for run in runs:
         code.freeze(RunFolder(runs_dir / run.id), run.config)
     launch.runs = [LaunchedRun(r.id, r.arm, r.seed, r.task, r.parent, str(code.copies[r.id])) for r in runs]

@@ -18,8 +18,8 @@ from pathlib import Path
 import atomic_file
 from errors import ConfigError, RunFolderError
 from experiments.config import get
-from experiments.folder.fingerprint import code_fingerprint
-from experiments.folder.provenance import checkout
+from experiments.folder.fingerprint import run_fingerprint
+from experiments.folder.provenance import accepted_codes, checkout
 from experiments.folder.run_folder import RunFolder
 from experiments.schema import FIELDS, Config
 from run_format import CODE, PROVENANCE
@@ -67,16 +67,17 @@ class Choice:
         for run, copy in self.copies.items():
             folder = RunFolder(runs_dir / run)
             before = folder.read_json(PROVENANCE)
-            fingerprint = before.get("code_fingerprint")
-            if not fingerprint or not has_begun(folder) or folder.read_json(CODE).get("copy") == copy.name:
+            accepted = accepted_codes(before)
+            if not accepted or not has_begun(folder) or folder.read_json(CODE).get("copy") == copy.name:
                 continue  # in its own copy, a run compares fingerprints as that code makes them
-            if _fingerprint(copy, folder.config().task) not in fingerprint.split("+"):
+            if run_fingerprint(folder.config(), copy) not in accepted:
                 refusing.append(run)
                 commit = commit or before.get("commit")
         if refusing:
             raise RunFolderError(
                 f"{len(refusing)} runs began with other code, e.g. {refusing[0]}; go back to it with "
-                f"--at {commit or 'COMMIT'}, or go on with --force, which marks the runs and keeps them out of averages"
+                f"--at {commit or 'COMMIT'}, show with --replay that the present code computes the same, or go on with "
+                "--force, which marks the runs and keeps them out of averages"
             )
 
 
@@ -86,15 +87,15 @@ def choose(
     runs_dir: Path,
     at: str | None = None,
     new_code: bool = False,
-    force: bool = False,
+    other_code: str | None = None,
 ) -> Choice:
     """Chooses the code of ``runs``, which are those of the plan to be started.
 
-    at: a commit whose code all of them take. new_code: runs that have not begun take the present code. force: all take
-    the present code. Raises ConfigError for an unknown commit, WriteError.
+    at: a commit whose code all of them take. new_code: runs that have not begun take the present code. other_code:
+    "replay" and "force" let all of them take the present code. Raises ConfigError for an unknown commit, WriteError.
     """
     present = snapshot.take_at(runs_dir, at) if at else snapshot.take(runs_dir)
-    if at or force:
+    if at or other_code:
         return Choice({run.id: present for run in runs}, None if at else present)
     recorded = {run_id: _recorded(RunFolder(runs_dir / run_id)) for run_id in plan.distinct()}
     newest = max((entry for entry in recorded.values() if entry), default=None)
@@ -106,7 +107,7 @@ def choose(
         if (
             earlier is None
             or earlier[1] == present
-            or _fingerprint(earlier[1], run.config.task) == _fingerprint(present, run.config.task)
+            or run_fingerprint(run.config, earlier[1]) == run_fingerprint(run.config, present)
         ):
             return present
         return earlier[1]
@@ -148,8 +149,3 @@ def _known_settings(copy: Path) -> frozenset[str]:
     if done.returncode:
         raise RunFolderError(f"{copy} is no working copy of the code: {(done.stderr.splitlines() or ['?'])[-1]}")
     return frozenset(json.loads(done.stdout))
-
-
-@cache
-def _fingerprint(copy: Path, task: str) -> str:
-    return code_fingerprint(task, copy)

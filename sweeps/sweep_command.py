@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import ConfigError
+from experiments.commands import other_code
 from run_format import DONE
 from sweeps import launches, show
 from sweeps.commands import as_document, look, planned, watch
@@ -43,7 +44,7 @@ def _run_here(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
 
     if options.nice:
         os.nice(NICENESS)  # runs inherit it
-    choice = (options.jobs, options.retry_failed, options.force)
+    choice = (options.jobs, options.retry_failed, other_code(options))
     if options.background:
         launch = prepare(plan, runs_dir, *choice, at=options.at, new_code=options.new_code)
         return _start_in_background(launch) if launch.runs else 0
@@ -72,7 +73,7 @@ def _submit(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
 
     cluster = Cluster()
     print(sentence(plan, runs_dir, ON_SLURM))
-    choice = (options.max_parallel, options.retry_failed, options.force)
+    choice = (options.max_parallel, options.retry_failed, other_code(options))
     outcome = launch(plan, runs_dir, cluster, *choice, at=options.at, new_code=options.new_code)
     for run, why in outcome.waiting.items():
         print(f"run.py: {run} {why}", file=sys.stderr)

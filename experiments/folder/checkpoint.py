@@ -1,4 +1,4 @@
-"""Checkpoints that survive being interrupted while they are written, and a reader that trusts none of them."""
+"""Checkpoints with checksums: writing one may be interrupted at any moment, and a damaged one is never loaded."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ DAMAGED = ".damaged"
 log = logging.getLogger("experiments")
 
 
-class Hashed:
-    """A file that is only written to and whose SHA-256 is known when it is; keeps the error torch would hide."""
+class HashedFile:
+    """A file that is written once, with the SHA-256 of what was written; keeps the error that torch would hide."""
 
     def __init__(self, file: BinaryIO):
         self.file, self.sha256 = file, hashlib.sha256()
@@ -39,10 +39,10 @@ class Hashed:
 
 
 def save(folder: Path, state: dict[str, Any], name: str, lasting: bool = False) -> Path:
-    """Writes ``state``, then its checksum beside it. Raises WriteError, leaving what was there."""
+    """Writes ``state``, then its checksum beside it. Raises WriteError and leaves earlier checkpoints as they were."""
     path = folder / f"{name}.pt"
     with atomic_file.writing(path) as file:
-        hashed = Hashed(file)
+        hashed = HashedFile(file)
         try:
             torch.save(state, cast(IO[bytes], hashed))
         except RuntimeError:
@@ -52,10 +52,10 @@ def save(folder: Path, state: dict[str, Any], name: str, lasting: bool = False) 
     return path
 
 
-def prune(folder: Path, kept: int) -> None:
-    """Removes all but the newest ``kept`` checkpoints and the lasting ones, and those found damaged before."""
+def prune(folder: Path, keep: int) -> None:
+    """Removes all but the newest ``keep`` checkpoints and the lasting ones, and files set aside as damaged."""
     paths = _newest_first(folder)
-    for old in paths[kept:]:
+    for old in paths[keep:]:
         if not _read_sidecar(old).get("lasting"):
             old.unlink()
             _sidecar(old).unlink(missing_ok=True)
@@ -64,52 +64,60 @@ def prune(folder: Path, kept: int) -> None:
 
 
 @dataclass
-class Found:
-    """The checkpoint to go on from, and what is to be said of newer ones that were passed over."""
+class NewestCheckpoint:
+    """path: of the checkpoint to go on from; notes: what a reader should know about newer ones that are damaged."""
 
     path: Path | None
     notes: list[str]
 
 
-def newest_valid(folder: Path) -> Found:
-    """The newest checkpoint whose checksum holds; no path where none was ever completed.
+def newest_valid(folder: Path) -> NewestCheckpoint:
+    """The newest checkpoint whose checksum holds; its path is None where none was ever completed.
 
-    Damaged ones are set aside under another name, so that they do not count among the newest any more. Raises
-    RunFolderError where there were checkpoints and none is valid: a run never silently starts over.
+    Damaged ones are renamed, so that they no longer count among the newest. Raises RunFolderError where there were
+    checkpoints and none is valid: a run never silently starts over.
     """
     for stale in folder.glob(atomic_file.TEMPORARY):
         stale.unlink()
     notes: list[str] = []
-    passed_over: list[Path] = []
-    found = None
+    damaged: list[Path] = []
+    newest = None
     for path in _newest_first(folder):
         expected = _read_sidecar(path).get("sha256")
         if expected is not None and _digest(path) == expected:
-            found = path
+            newest = path
             break
-        passed_over.append(path)
+        damaged.append(path)
         if expected is not None:
-            notes.append(f"checkpoint {path.name} is damaged (its checksum differs): went on from the one before")
+            notes.append(f"checkpoint {path.name} is damaged (its checksum differs): resumed from the one before")
         else:
-            log.warning("checkpoint %s has no checksum: its writing was interrupted", path.name)
+            log.warning("checkpoint %s has no checksum: writing it was interrupted", path.name)
     # a file without any checksum beside it is a first checkpoint that was never completed
-    if found is None and (completed := len(list(folder.glob("step-*.json")))):
+    if newest is None and (completed := len(list(folder.glob("step-*.json")))):
         raise RunFolderError(f"{folder}: none of its {completed} checkpoints is valid; delete the folder to start over")
-    for path in passed_over:
+    for path in damaged:
         path.rename(path.with_name(path.name + DAMAGED))
     for sidecar in folder.glob("step-*.json"):
         if not sidecar.with_suffix(".pt").exists():
             sidecar.unlink()
     for note in notes:
         log.warning(note)
-    return Found(found, notes)
+    return NewestCheckpoint(newest, notes)
+
+
+def older_valid(path: Path) -> Path | None:
+    """The newest checkpoint before ``path`` whose checksum holds. Changes nothing."""
+    older = (candidate for candidate in _newest_first(path.parent) if candidate.name < path.name)
+    return next(
+        (candidate for candidate in older if _read_sidecar(candidate).get("sha256") == _digest(candidate)), None
+    )
 
 
 def read(path: Path) -> dict[str, Any]:
     """The state, on the CPU. Raises RunFolderError where reading it would run code."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the unpickler finds in a file that is no checkpoint
+    except Exception as error:  # unpickling a file that is no checkpoint can raise anything
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunFolderError(f"{path}: not a checkpoint that can be read safely: {first}") from None
     if not isinstance(state, dict):
@@ -118,7 +126,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def snapshot(state: Any) -> Any:
-    """A copy of a state on the CPU, which training does not change any more."""
+    """A copy of a state on the CPU, which further training does not change."""
     if isinstance(state, torch.Tensor):
         return state.detach().to("cpu", copy=True)
     if isinstance(state, dict):
@@ -131,26 +139,26 @@ def snapshot(state: Any) -> Any:
 class Saver:
     """Writes checkpoints in a thread of its own while training goes on, one at a time.
 
-    A save that fails (disk full) is reported and the run goes on; so many failures in a row as ``tolerated`` end it.
+    A save that fails (disk full) is reported and the run goes on; ``tolerated`` failures in a row end it.
     """
 
-    def __init__(self, folder: Path, kept: int, tolerated: int):
-        self.folder, self.kept, self.tolerated = folder, kept, tolerated
-        self.newest: str | None = None  # name of the newest one that is complete
+    def __init__(self, folder: Path, keep: int, tolerated: int):
+        self.folder, self.keep, self.tolerated = folder, keep, tolerated
+        self.newest: str | None = None  # name of the newest complete checkpoint
         self.problem: str | None = None  # why the last save failed
         self.failures = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[str] | None = None
 
     def start(self, state: dict[str, Any], name: str, lasting: bool) -> None:
-        """Begins to save a snapshot of ``state``; leaves it be where that state is on disk already."""
+        """Begins to save a snapshot of ``state``, unless the checkpoint of that name is the newest on disk already."""
         self.settle(wait=True)
         if name == self.newest:
             return
         self._pending = self._thread.submit(self._save, snapshot(state), name, lasting)
 
     def settle(self, wait: bool = False) -> bool:
-        """Takes note of a save that has ended; whether none is under way. Raises RunFailed after too many failures."""
+        """Records how a save ended; returns whether none is under way. Raises RunFailed after too many failures."""
         if self._pending is None:
             return True
         if not wait and not self._pending.done():
@@ -166,21 +174,21 @@ class Saver:
         """Reports a save that failed. Raises RunFailed after too many in a row."""
         self.failures += 1
         self.problem = str(error)
-        has = f"the newest checkpoint is {self.newest}" if self.newest else "there is no checkpoint yet"
-        log.warning("%s; failure %d of %d in a row, %s", error, self.failures, self.tolerated, has)
+        newest = f"the newest checkpoint is {self.newest}" if self.newest else "there is no checkpoint yet"
+        log.warning("%s; failure %d of %d in a row, %s", error, self.failures, self.tolerated, newest)
         if self.failures >= self.tolerated:
             raise RunFailed(f"{self.failures} checkpoints in a row could not be written: {error}")
 
     def _save(self, state: dict[str, Any], name: str, lasting: bool) -> str:
         save(self.folder, state, name, lasting)
         try:
-            prune(self.folder, self.kept)
+            prune(self.folder, self.keep)
         except OSError as error:
             log.warning("cannot remove old checkpoints: %s", error)
         return name
 
     def close(self) -> None:
-        """Lets a save that is under way end."""
+        """Waits for a save that is under way."""
         self._thread.shutdown(wait=True)
 
 

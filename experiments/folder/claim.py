@@ -1,15 +1,15 @@
-"""Who runs a run: claims in its folder that also hold between machines sharing a file system. Must not import torch.
+"""Claims in a run's folder: one process holds a run, also among machines that share a file system. No torch.
 
 A claim is a numbered file, ``claim-000007``, that names its process; the highest number counts. Its holder touches it
-every BEAT_SECONDS, and renames it to ``claim-000007.free`` when it is through. Whoever finds the highest one free, or
-its holder dead, creates the next number; of several only one can.
+every BEAT_SECONDS, and renames it to ``claim-000007.free`` at the end. A process that sees the highest claim free, or
+its holder dead, creates the next number; the file system lets only one of several processes create it.
 
-A number that was held is removed only after a higher one is held. So whoever acts on an old look into the folder (the
-claim seen dead has meanwhile been taken, given back, and taken again) either fails to create its number or finds a
-higher one beside it, and withdraws. Were a claim simply removed at the end, such a straggler would find nothing and win
-beside the holder that started from the empty folder.
+A claim is removed only after a higher one is held. So a process that acts on an outdated listing of the folder (the
+claim that it saw as dead was taken, released and taken again since) either cannot create its number or sees a higher
+one beside it, and withdraws. If claims were removed when they are released, such a process would see an empty folder
+and win beside the holder.
 
-Ages are taken on the file server's clock. A file system that stamps files with its clients' clocks needs clocks that
+Ages are taken by the file server's clock. A file system that stamps files with its clients' clocks needs clocks that
 agree to EXPIRES_SECONDS - BEAT_SECONDS.
 """
 
@@ -35,19 +35,19 @@ from errors import RunFolderError
 
 BEAT_SECONDS = 10.0
 EXPIRES_SECONDS = 60.0
-NAME_SECONDS = 1.0  # how long a claim that is just being written is read again, to be able to say whose it is
+NAME_SECONDS = 1.0  # how long a claim that is still being written is read again, to name its holder
 POLL_SECONDS = 0.02
 _NAME = re.compile(r"claim-(\d+)(\.free)?")
 
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that made a claim; ``pid`` is 0 where the claim does not say."""
+    """The process that made a claim; ``pid`` is 0 where the claim does not name it."""
 
     token: str
     machine: dict[str, str | None]
     pid: int
-    pid_started: int | None  # tells the process from a later one with its pid
+    pid_started: int | None  # distinguishes the process from a later one with the same pid
     job: str | None
 
     @property
@@ -77,13 +77,13 @@ class Claim:
 
     @property
     def lost(self) -> bool:
-        """Whether another process was seen to have taken the run over; ``check`` looks again."""
+        """Whether another process was last seen to have taken the run over; ``check`` looks again."""
         return self._lost
 
     def check(self) -> None:
-        """To be called before the folder is written. Raises RunFolderError once the run is another process's.
+        """To be called before the folder is written. Raises RunFolderError once another process holds the run.
 
-        That happens to a process that stood still (SIGSTOP, a suspended machine) for so long that its claim expired.
+        That happens to a process that was stopped (SIGSTOP, a suspended machine) until its claim expired.
         """
         self._look()
         if self._lost:
@@ -107,68 +107,68 @@ class Claim:
             self._look()
             if self._lost:
                 return
-            with suppress(OSError):  # a server that does not answer is asked again
+            with suppress(OSError):  # the next beat asks a server that does not answer again
                 os.utime(self._path)
 
     def _look(self) -> None:
-        with suppress(OSError):  # then nothing is known, which is no loss
-            found = _read(self._path)
-            ours = found is not None and found[0].token in (self._token, UNKNOWN.token)
+        with suppress(OSError):  # a claim that cannot be read now is not lost
+            content = _read(self._path)
+            ours = content is not None and content[0].token in (self._token, UNKNOWN.token)
             if not ours or self._successor() is not None:
                 self._lost = True
 
     def _successor(self) -> Holder | None:
-        """Who made a higher claim, and with it ended this one."""
+        """The holder of a higher claim, which ends this one."""
         top = _highest(self._folder)
         if top is None or top.number <= self._number:
             return None
-        found = _read(top.path)
-        return found[0] if found else UNKNOWN
+        content = _read(top.path)
+        return content[0] if content else UNKNOWN
 
 
 def take(folder: Path) -> Claim:
     """Claims the run of a folder for this process.
 
-    Raises RunFolderError while another process has it, saying which, and where the folder cannot be written.
+    Raises RunFolderError that names the process which holds it, or where the folder cannot be written.
     """
     ours = Holder(secrets.token_hex(8), _machine(), os.getpid(), _started(os.getpid()), _job())
     deadline = time.monotonic() + NAME_SECONDS
     with refusing(folder):
-        while True:  # each turn after the first is another process's doing
+        while True:  # repeats only where another process acts at the same time
             now = _server_time(folder)
             top = _highest(folder)
-            found = _read(top.path) if top and not top.free else None
-            if found and _lives(*found, now):
-                if found[0] is not UNKNOWN or time.monotonic() > deadline:
-                    raise held_by(folder, found[0])
-            elif found or top is None or top.free:  # a claim gone since it was listed says nothing: look again
+            content = _read(top.path) if top and not top.free else None
+            if content and _lives(*content, now):
+                if content[0] is not UNKNOWN or time.monotonic() > deadline:
+                    raise held_error(folder, content[0])
+            elif content or top is None or top.free:  # a claim that vanished since it was listed: list again
                 number = top.number + 1 if top else 1
                 if _create(folder, number, ours):
                     break
             time.sleep(POLL_SECONDS)
-    with suppress(OSError):  # a lower claim does not count, whether it is there or not
+    with suppress(OSError):  # a lower claim does not count, removed or not
         for entry in _entries(folder):
             if entry.number < number:
                 entry.path.unlink(missing_ok=True)
     return Claim(folder, number, ours.token)
 
 
-def held_by(folder: Path, holder: Holder) -> RunFolderError:
+def held_error(folder: Path, holder: Holder) -> RunFolderError:
     return RunFolderError(f"{folder.name} is being run by {holder}")
 
 
 def holder_of(folder: Path) -> Holder | None:
-    """The live process that holds the run. Only reads, so it has but this machine's clock for another's claim."""
+    """The live process that holds the run. Writes nothing, so ages are taken by this machine's clock."""
     try:
         top = _highest(folder)
-        found = _read(top.path) if top and not top.free else None
+        content = _read(top.path) if top and not top.free else None
     except OSError:
         return None
-    return found[0] if found and _lives(*found, time.time()) else None
+    return content[0] if content and _lives(*content, time.time()) else None
 
 
 class _Entry(NamedTuple):
-    """Ordered as they count: beside ``.free``, a claim of the same number is a straggler's."""
+    """Sorted by precedence: beside a ``.free`` file, a claim of the same number comes from an outdated listing."""
 
     number: int
     free: bool
@@ -189,7 +189,7 @@ def _highest(folder: Path) -> _Entry | None:
 
 
 def _create(folder: Path, number: int, ours: Holder) -> bool:
-    """Whether the claim of that number could be made and is the highest; otherwise it is not there afterwards."""
+    """Whether the claim of that number could be made and is the highest; otherwise it is removed again."""
     path = _path(folder, number)
     try:
         file = path.open("xb")
@@ -210,28 +210,28 @@ def _create(folder: Path, number: int, ours: Holder) -> bool:
 
 
 def _read(path: Path) -> tuple[Holder, float] | None:
-    """(holder, time of its last beat) of a claim; None where it is gone.
+    """(holder, time of its last beat) of a claim; None where the file no longer exists.
 
-    The file is opened, because that makes an NFS client ask its server where ``stat`` may answer from memory.
+    The file is opened, because that makes an NFS client ask its server where ``stat`` may answer from a cache.
     """
     try:
         with path.open("rb") as file:
             content, beat = file.read(), os.fstat(file.fileno()).st_mtime
     except FileNotFoundError:
         return None
-    except OSError:  # such as a claim that only its owner may read
+    except OSError:  # e.g. a claim that only its owner may read
         return UNKNOWN, path.stat().st_mtime
     return _parse(content), beat
 
 
 def _parse(content: bytes) -> Holder:
-    """UNKNOWN where the content is not a claim, or not yet."""
+    """UNKNOWN where the content is not a claim, or not yet complete."""
     try:
-        found = Holder(**json.loads(content))
-        valid = found.token and isinstance(found.machine, dict) and found.pid in range(1, 2**31)
+        holder = Holder(**json.loads(content))
+        valid = holder.token and isinstance(holder.machine, dict) and holder.pid in range(1, 2**31)
     except (ValueError, TypeError):
         return UNKNOWN
-    return found if valid else UNKNOWN
+    return holder if valid else UNKNOWN
 
 
 def _lives(holder: Holder, beat: float, now: float) -> bool:
@@ -241,37 +241,37 @@ def _lives(holder: Holder, beat: float, now: float) -> bool:
 
 
 def _process_lives(pid: int, started: int | None) -> bool:
-    found = _stat(pid)
+    stat = _stat(pid)
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # another user's, and there
-    if found is None:
+        pass  # it exists and belongs to another user
+    if stat is None:
         return True  # /proc is missing, or hides other users' processes
-    ended, since = found
+    ended, since = stat
     return not ended and started in (None, since)
 
 
 def _started(pid: int) -> int | None:
-    found = _stat(pid)
-    return found[1] if found else None
+    stat = _stat(pid)
+    return stat[1] if stat else None
 
 
 def _stat(pid: int) -> tuple[bool, int] | None:
-    """(ended and only not yet waited for, start in ticks since boot) of a process; None where /proc does not say."""
+    """(whether it has ended and waits for its parent, start in ticks since boot); None where /proc does not say."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
         fields = text[text.rindex(")") + 1 :].split()  # the name before it may hold spaces and parentheses
-        # A killed process whose other threads have not ended has the state of its first thread, and its files open.
+        # A killed process whose other threads still run shows the state of its first thread, and has its files open.
         return fields[0] in ("Z", "X") and int(fields[17]) <= 1, int(fields[19])
     except (OSError, ValueError, IndexError):
         return None
 
 
 def _machine() -> dict[str, str | None]:
-    """Where a pid means the same process: one boot of one machine, and there one container."""
+    """Identifies where a pid means the same process: one boot of one machine, and within it one container."""
     boot = namespace = None
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -281,26 +281,26 @@ def _machine() -> dict[str, str | None]:
 
 
 def _job() -> str | None:
-    """The Slurm job as ``squeue`` and ``scancel`` name it, e.g. 45, or 45_3 in an array."""
+    """The Slurm job by the number that ``squeue`` and ``scancel`` use, e.g. 45, or 45_3 in an array."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
 def _server_time(folder: Path) -> float:
-    """Now, by the clock that stamps the claims. Touching the folder also makes an NFS client list it anew."""
+    """The time by the clock that stamps claims. Touching the folder also makes an NFS client list it again."""
     os.utime(folder)
     return folder.stat().st_mtime
 
 
 @contextmanager
 def refusing(folder: Path) -> Iterator[None]:
-    """Turns an OSError into a RunFolderError of one line that says whose the folder is, where that is the cause."""
+    """Turns an OSError into a RunFolderError of one line, which names the folder's owner where that is the cause."""
     try:
         yield
     except OSError as error:
         cause = atomic_file.reason(error)
         if error.errno in (errno.EACCES, errno.EPERM):
-            with suppress(OSError):  # not even visible
+            with suppress(OSError):  # the folder is not even visible
                 cause = f"it belongs to {_user(folder.stat().st_uid)} and is not writable for {_user(os.geteuid())}"
         raise RunFolderError(f"cannot write {folder}: {cause}") from None
 

@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from functools import cache
+from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -79,7 +80,7 @@ EXEMPT = {
     "experiments/__init__.py": "empty",
     "experiments/__main__.py": "starts processes",
     "experiments/backbones.py": SETTINGS,
-    "experiments/commands.py": "starts processes",
+    "experiments/commands.py": "starts runs",
     "experiments/completion.py": SETTINGS,
     "experiments/config.py": SETTINGS,
     "experiments/identity.py": SETTINGS,
@@ -95,6 +96,7 @@ EXEMPT = {
     "experiments/folder/checkpoint.py": FOLDER,
     "experiments/folder/claim.py": FOLDER,
     "experiments/folder/fingerprint.py": FOLDER,
+    "experiments/folder/metrics_log.py": FOLDER,
     "experiments/folder/normal_form.py": FOLDER,
     "experiments/folder/parent.py": "finds the weights that a run starts from; its identity has the parent's",
     "experiments/folder/provenance.py": FOLDER,
@@ -103,21 +105,25 @@ EXEMPT = {
     "experiments/tasks/registry.py": "names tasks",
     "experiments/training/__init__.py": "empty",
     "experiments/training/outcome.py": "reports how a run ended",
+    "experiments/training/replay.py": "compares steps that were trained again",
     "experiments/training/progress.py": "reports how far a run is",
     "experiments/training/state.py": "tests hold a run that was restored to the bits of one that was never interrupted",
     "experiments/training/summary.py": "writes results of a finished run",
 }
 
 
-def run_fingerprint(config: Config) -> str:
-    """The fingerprint of the code that runs here, for one run: also of a mixer or data set of another package."""
-    return _run_fingerprint(config.task, config.model.mixer, config.data.dataset)
+def run_fingerprint(config: Config, root: Path = ROOT) -> str:
+    """The code fingerprint for a run, which also covers a mixer or data set of another package that it uses.
+
+    Computed once per process, also where sources are edited meanwhile.
+    """
+    return _run_fingerprint(config.task, config.model.mixer, config.data.dataset, root)
 
 
 @cache  # the runs of a sweep share it
-def _run_fingerprint(task: str, mixer: str | None, dataset: str) -> str:
+def _run_fingerprint(task: str, mixer: str | None, dataset: str, root: Path) -> str:
     plugins = [_plugin("atm.mixers", mixer), _plugin("atm.datasets", dataset)]
-    return code_fingerprint(task, plugins=[module for module in plugins if module])
+    return code_fingerprint(task, root, [module for module in plugins if module])
 
 
 def code_fingerprint(task: str, root: Path = ROOT, plugins: Iterable[str] = ()) -> str:
@@ -186,19 +192,15 @@ def _plugin(group: str, name: str | None) -> str | None:
 
 
 def _file_of(module: str) -> Path:
-    """The source file of an importable module, which is not imported."""
+    """The source file of an importable module; neither it nor the package that it is in is imported."""
     package, *rest = module.split(".")
-    spec = find_spec(package)
-    if spec is None:
-        raise ConfigError(f"module {module} is not installed")
-    if not rest and spec.origin:
-        return Path(spec.origin)
-    for folder in spec.submodule_search_locations or ():  # several for a package without __init__.py
-        file = Path(folder).joinpath(*rest)
-        file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
-        if file.is_file():
-            return file
-    raise ConfigError(f"module {module} has no source file in {package}")
+    spec = PathFinder.find_spec(package) or find_spec(package)
+    for part in rest:
+        package = f"{package}.{part}"
+        spec = PathFinder.find_spec(package, spec.submodule_search_locations) if spec else None
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        raise ConfigError(f"module {module} has no source file: is its package installed?")
+    return Path(spec.origin)
 
 
 def _add(digest: Any, name: str, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where a number comes from: code, data, packages, hardware."""
+"""Where a run's numbers come from: code, data, packages, hardware."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -15,14 +16,14 @@ from typing import Any
 from experiments.config import ROOT
 
 CHECKOUT = "checkout.json"
-CODE = (".py", ".yaml", ".cpp")  # what the endings of sources are
+CODE = (".py", ".yaml", ".cpp")  # endings of source files
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "omegaconf", "pillow")
 
 
 def collect(data_fingerprint: str, code: str, sampler: str) -> dict[str, Any]:
-    """What a run's ``provenance.json`` holds.
+    """The content of a run's ``provenance.json``.
 
-    code: the fingerprint of the sources that are running; sampler: what reads tokens, as ``atm.sampling`` describes it.
+    code: fingerprint of the sources that are running; sampler: the sampling backend as ``atm.sampling`` describes it.
     """
     return {
         **checkout(),
@@ -37,19 +38,29 @@ def collect(data_fingerprint: str, code: str, sampler: str) -> dict[str, Any]:
 
 
 def checkout(root: Path | None = None) -> dict[str, Any]:
-    """The commit, and whether the sources that decide a run's numbers differ from it; None where git knows none.
+    """The commit, and whether ``atm/`` and ``experiments/`` differ from it; None where there is no git history.
 
-    A copy of the sources has no history, and says in CHECKOUT what it was taken from.
+    A copy of the sources has no history; the file CHECKOUT in it says what it was taken from.
     """
     root = root or ROOT
     if (root / CHECKOUT).is_file():
-        noted = json.loads((root / CHECKOUT).read_text())
-        return {"commit": noted["commit"], "dirty": noted["dirty"]}
+        origin = json.loads((root / CHECKOUT).read_text())
+        return {"commit": origin["commit"], "dirty": origin["dirty"]}
     commit = _git(root, "rev-parse", "HEAD")
     return {
         "commit": commit,
         "dirty": bool(_git(root, "status", "--porcelain", "--", "atm", "experiments")) if commit else None,
     }
+
+
+def accepted_codes(content: Mapping[str, Any]) -> set[str]:
+    """Fingerprints of the code with which a run goes on, from its ``provenance.json``; empty where it names none.
+
+    They are those of the code that it began with, of code that computed the same in a replay, and of code that it was
+    forced to go on with.
+    """
+    codes = str(content.get("code_fingerprint") or "").split("+")
+    return {*codes, *(replay["code"] for replay in content.get("replays", []))} - {""}
 
 
 def listing_fingerprint(names: list[str]) -> str:
@@ -67,7 +78,7 @@ def hardware() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The CPU as far as it decides how fast a run is, e.g. ``CPU (AMD EPYC 9654, 8 cores)``. Asks torch nothing."""
+    """The CPU as far as it decides how fast a run is, e.g. ``CPU (AMD EPYC 9654, 8 cores)``. Does not import torch."""
     return f"CPU ({_cpu()}, {len(os.sched_getaffinity(0))} cores)"
 
 

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import socket
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import atomic_file
 from errors import RunFolderError, WriteError
-from experiments.config import from_dict, get, read_yaml, write_yaml
-from experiments.folder.claim import Claim, Holder, held_by, holder_of, refusing, take
-from experiments.schema import FIELDS, SECTIONS, Config
+from experiments.config import from_dict, read_yaml, scientific, write_yaml
+from experiments.folder.claim import Claim, Holder, held_error, holder_of, refusing, take
+from experiments.schema import SECTIONS, Config
+from run_format import CHECKPOINTS, CONFIG, LOG, STATE, SUMMARY
 
 
 @dataclass(frozen=True)
 class RunFolder:
+    """The folder of a run, named by the run's id. Everything that writes into it goes through this class, or holds a
+    ``claim`` of it."""
+
     path: Path
 
     @property
@@ -30,41 +33,41 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        return self.path / "log.txt"
+        return self.path / LOG
 
     @property
     def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     def freeze(self, config: Config, settings: Collection[str] | None = None) -> None:
-        """Creates the folder with its ``config.yaml``; one that is there keeps every setting that decides numbers.
+        """Creates the folder with its ``config.yaml``, or checks that an existing one has the same identity.
 
-        The others, e.g. loader processes, are replaced unless the run is running. settings: dotted keys to write, for
-        code that knows no others; None = all. Raises RunFolderError where the folder cannot be written or holds
-        another config.
+        Settings that decide no numbers, e.g. loader processes, are replaced unless the run is running. settings: dotted
+        keys to write, for code that knows no others; None = all. Raises RunFolderError where the folder cannot be
+        written or holds another config.
         """
         with refusing(self.path):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            if (self.path / "config.yaml").exists():
+            if (self.path / CONFIG).exists():
                 self._refuse_other(config)
                 if self.holder():
                     return
             try:
-                atomic_file.write(self.path / "config.yaml", write_yaml(_only(config.as_dict(), settings)))
+                atomic_file.write(self.path / CONFIG, write_yaml(_settings_of(config, settings)))
             except WriteError as error:
                 raise error.__cause__ or error from None
 
     def _refuse_other(self, config: Config) -> None:
-        frozen = self.config()
-        for key, f in FIELDS.items():
-            if f.metadata["scientific"] and key != "init" and get(frozen, key) != get(config, key):
+        frozen, own = scientific(self.config()), scientific(config)
+        for key in sorted((frozen.keys() | own.keys()) - {"init"}):
+            if frozen.get(key) != own.get(key):
                 raise RunFolderError(
-                    f"{self.path}: its config.yaml says {key}={get(frozen, key)}, not {get(config, key)}; "
-                    "it was edited, or another version of the suite wrote it"
+                    f"{self.path}: its {CONFIG} says {key}={frozen.get(key)}, not {own.get(key)}; "
+                    "it was edited, or another version of this code wrote it"
                 )
 
     def config(self) -> Config:
-        return from_dict(read_yaml(self.path / "config.yaml"))
+        return from_dict(read_yaml(self.path / CONFIG))
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         atomic_file.write(self.path / name, json.dumps(content, indent=1) + "\n")
@@ -78,41 +81,43 @@ class RunFolder:
         return content if isinstance(content, dict) else {}
 
     def set_state(self, state: str, **details: Any) -> None:
-        """Notes how the run stands; how far it is, where that is not said, stays as it was."""
-        before = self.read_json("state.json")
+        """Writes ``state.json``. Step and steps that are not among ``details`` stay as they were."""
+        before = self.read_json(STATE)
         details = {key: before[key] for key in ("step", "steps") if key in before} | details
-        where = {"updated": time.time(), "host": socket.gethostname(), "pid": os.getpid()}
-        self.write_json("state.json", {"state": state, **details, **where})
+        writer = {"updated": time.time(), "host": socket.gethostname(), "pid": os.getpid()}
+        self.write_json(STATE, {"state": state, **details, **writer})
 
     def finished(self) -> dict[str, Any]:
-        """The summary of a finished run, else empty."""
-        summary = self.read_json("summary.json")
+        """The summary of a finished run; empty for any other."""
+        summary = self.read_json(SUMMARY)
         return summary if summary.get("run") == self.id else {}
 
     @contextmanager
     def claim(self) -> Iterator[Claim]:
-        """Holds the run for this process; ``check`` what it yields before writing into the folder.
+        """Holds the run for this process; call ``check`` on the claim before writing into the folder.
 
-        Raises RunFolderError while another process has the run, on whichever machine, and where the folder cannot be
+        Raises RunFolderError while another process, on any machine, holds the run, and where the folder cannot be
         written.
         """
-        held = take(self.path)
+        claim = take(self.path)
         try:
-            yield held
+            yield claim
         finally:
-            held.release()
+            claim.release()
 
     def holder(self) -> Holder | None:
-        """The live process that has the run, on whichever machine. Changes nothing."""
+        """The live process that holds the run, on any machine. Changes nothing."""
         return holder_of(self.path)
 
     def refuse_held(self) -> None:
-        """Raises RunFolderError, as ``claim`` would, while a live process has the run. Changes nothing."""
+        """Raises RunFolderError, as ``claim`` would, while a live process holds the run. Changes nothing."""
         if holder := self.holder():
-            raise held_by(self.path, holder)
+            raise held_error(self.path, holder)
 
 
-def _only(config: dict[str, Any], settings: Collection[str] | None) -> dict[str, Any]:
+def _settings_of(frozen: Config, settings: Collection[str] | None) -> dict[str, Any]:
+    """A config as nested keys and values; only some dotted keys unless ``settings`` is None."""
+    config = frozen.as_dict()
     if settings is None:
         return config
     sections = {
@@ -123,61 +128,3 @@ def _only(config: dict[str, Any], settings: Collection[str] | None) -> dict[str,
     return {
         name: sections.get(name, value) for name, value in config.items() if (name in settings or sections.get(name))
     }
-
-
-class MetricsLog:
-    """``metrics.jsonl``: append-only, one row per epoch, keyed by step.
-
-    ``rows`` are those of this run so far, and part of every checkpoint: a log that lost its end gets it back. Rows that
-    cannot be written (disk full) wait for the next one, or for ``flush``.
-    """
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.rows: list[str] = []
-        self._written = 0
-
-    def append(self, row: Mapping[str, Any]) -> None:
-        self.rows.append(json.dumps(row))
-        with suppress(WriteError):
-            self.flush()
-
-    def flush(self) -> None:
-        """Raises WriteError, leaving the log as it was, where rows cannot be written."""
-        content = "".join(row + "\n" for row in self.rows[self._written :]).encode()
-        try:
-            with self.path.open("ab", buffering=0) as file:
-                good = file.tell()
-                try:
-                    if file.write(content) < len(content):
-                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                    os.fsync(file.fileno())
-                except OSError:
-                    file.truncate(good)
-                    raise
-        except OSError as error:
-            raise WriteError(f"cannot write {self.path}: {atomic_file.reason(error)}") from None
-        self._written = len(self.rows)
-
-    def restore(self, rows: list[str]) -> None:
-        """Makes ``rows`` the log again: drops what is past them and a torn last line, and adds what is missing.
-
-        Raises RunFolderError naming file and line where any other line is not a row: somebody else wrote here.
-        """
-        text = self.path.read_text(errors="replace") if self.path.exists() else ""
-        lines = text.splitlines()
-        for number, line in enumerate(lines, 1):
-            torn = number == len(lines) and not text.endswith("\n")
-            if not torn and not _is_row(line):
-                raise RunFolderError(f"{self.path}:{number}: not a row of metrics; mend or delete the line")
-        self.rows, self._written = list(rows), len(rows)
-        if rows or lines:
-            atomic_file.write(self.path, "".join(row + "\n" for row in rows))
-
-
-def _is_row(line: str) -> bool:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return False
-    return isinstance(row, dict) and type(row.get("step")) is int

@@ -90,7 +90,7 @@ def read(path: Path) -> dict[str, Tensor]:
         return convert(state) if is_released(state) else dict(state)
     except CheckpointError as error:
         raise ConfigError(f"{path}: {error}") from None
-    except Exception as error:  # whatever the unpicklers find in a file that is no checkpoint
+    except Exception as error:  # unpickling a file that is no checkpoint can raise anything
         raise ConfigError(f"{path}: not a checkpoint that can be read safely: {str(error).splitlines()[0]}") from None
 
 

@@ -28,6 +28,7 @@ from experiments.training.evaluation import Evaluator
 from experiments.training.learner import Learner
 from experiments.training.outcome import logged, noted
 from experiments.training.progress import Progress
+from experiments.training.replay import replay
 from experiments.training.schedules import Timetable
 from experiments.training.state import RunState
 from experiments.training.summary import summarise, write_results
@@ -36,11 +37,13 @@ STATE_SECONDS = 2.0  # between two writings of state.json
 log = logging.getLogger("experiments")
 
 
-def run(folder: RunFolder, bar: bool = False, force: bool = False) -> dict[str, Any]:
+def run(folder: RunFolder, bar: bool = False, other_code: str | None = None) -> dict[str, Any]:
     """Trains the run of a frozen folder to its end and returns its summary; a finished run is only read.
 
-    Where several processes were started for it, every one of them calls this. force: go on with a checkpoint of other
-    code. Raises Interrupted after saving the state, RunFailed when the run cannot go on; ``state.json`` says either.
+    Where several processes were started for it, every one of them calls this. other_code: how to go on from a
+    checkpoint that other code wrote: None refuses it, "replay" accepts it where this code computes the same, "force"
+    accepts it and marks the run. Raises Interrupted after saving the state, RunFailed when the run cannot go on;
+    ``state.json`` says either.
     """
     with Interrupts() as interrupts, joined(folder.config()) as group, ExitStack() as stack:
         claims: list[Claim] = []
@@ -53,7 +56,7 @@ def run(folder: RunFolder, bar: bool = False, force: bool = False) -> dict[str, 
             raise Interrupted(number)  # before there is anything to save
         if group.first:
             folder.set_state("running", step=0)
-        return Training(folder.config(), folder, group, claims, interrupts, bar and group.first).run(force)
+        return Training(folder.config(), folder, group, claims, interrupts, bar and group.first).run(other_code)
 
 
 class Training:
@@ -85,9 +88,11 @@ class Training:
         self.progress = Progress(self.timetable.steps, train.batch_size, bar)
         self._state_written = time.monotonic()
 
-    def run(self, force: bool) -> dict[str, Any]:
+    def run(self, other_code: str | None) -> dict[str, Any]:
         """Goes on from the newest checkpoint to the end of the run and returns its summary."""
-        if not self.state.restore(force):
+        if other_code == "replay":
+            replay(self)
+        if not self.state.restore(force=other_code == "force"):
             for note in self.learner.notes:
                 self.state.note(note)
         self.group.first_does(self._write_provenance)
@@ -132,15 +137,23 @@ class Training:
                     steps.close()
                     return
 
+    def advance(self, step: int, rows: int) -> None:
+        """Goes on to a step, in a state in which so many rows of the log are complete."""
+        while self.state.counters.rows < rows:
+            self._train_row()
+            self._finish_row()
+        if self.state.counters.step < step:
+            self._train_row(step)
+
     def judge_batches(self, judges: dict[str, Judge]) -> Iterator[int]:
         """Judges this process's share of the evaluation set; yields the number of images of each batch."""
         return self.evaluator.judge(self.learner.judged, judges)
 
-    def _train_row(self) -> None:
-        """Trains up to the end of the current row of the log."""
+    def _train_row(self, until: int | None = None) -> None:
+        """Trains up to the end of the current row of the log, or to a step before it."""
         counters = self.state.counters
         row = counters.rows
-        begin, end = row * self.timetable.row_steps, self.timetable.end_of_row(row)
+        begin, end = row * self.timetable.row_steps, until or self.timetable.end_of_row(row)
         if counters.step == begin:
             counters.loss_sum = 0.0
         for checkpoint_due in self.train_steps(counters.step, end):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Sequence
@@ -14,10 +15,12 @@ from experiments.config import scientific
 from experiments.data.ledger import Ledger
 from experiments.folder import checkpoint, provenance
 from experiments.folder.claim import Claim
-from experiments.folder.run_folder import MetricsLog, RunFolder
+from experiments.folder.metrics_log import MetricsLog
+from experiments.folder.run_folder import RunFolder
 from experiments.schema import Config
 from experiments.training.devices import Group
 from experiments.training.learner import Learner
+from run_format import METRICS, PROVENANCE
 
 log = logging.getLogger("experiments")
 
@@ -55,7 +58,9 @@ class RunState:
         self.config, self.folder, self.group, self.claims = config, folder, group, claims
         self.learner, self.ledger, self.code = learner, ledger, code
         self.counters = Counters()
-        self.metrics = MetricsLog(folder.path / "metrics.jsonl")
+        self.detached = False  # while set, nothing is saved, and rows are added in memory only
+        self.replays: list[dict[str, Any]] = []  # of this process; provenance keeps those of earlier ones
+        self.metrics = MetricsLog(folder.path / METRICS)
         self.saver = checkpoint.Saver(folder.checkpoints, config.machine.keep_checkpoints, config.machine.failed_saves)
         self._saved = self._started = time.monotonic()
 
@@ -84,7 +89,9 @@ class RunState:
 
     def append_row(self, row: dict[str, Any]) -> None:
         """Adds a row to the log."""
-        if self.group.first:
+        if self.detached:
+            self.metrics.rows.append(json.dumps(row))
+        elif self.group.first:
             self.metrics.append(row)
         self.counters.rows += 1
 
@@ -92,10 +99,16 @@ class RunState:
         """Begins to save the state. wait: return when it is on disk or its failure is noted; lasting: never pruned."""
         self._saved = time.monotonic()
         self.check_claims()
-        if not self.group.first:
+        if self.detached or not self.group.first:
             return
+        self.saver.start(self.content(), f"step-{self.counters.step:09d}-rows-{self.counters.rows:04d}", lasting)
+        if wait:
+            self.saver.settle(wait=True)
+
+    def content(self) -> dict[str, Any]:
+        """All that a checkpoint holds; tensors are those in use, not copies."""
         counters = asdict(self.counters) | {"seconds": self.elapsed()}
-        state = {
+        return {
             "config": scientific(self.config),
             "code": self.code,
             "split": self.learner.split,
@@ -104,30 +117,29 @@ class RunState:
             **counters,
             "log": self.metrics.rows,
         }
-        self.saver.start(state, f"step-{self.counters.step:09d}-rows-{self.counters.rows:04d}", lasting)
-        if wait:
-            self.saver.settle(wait=True)
 
     def restore(self, force: bool) -> bool:
         """Goes back to the newest valid checkpoint and returns True; where there has been none, returns False.
 
-        force: also to one that other code wrote. Raises RunFolderError for a checkpoint of another run or other code.
+        force: also to one that other code wrote. Raises RunFolderError for a checkpoint of another
+        run or other code.
         """
         newest = self.group.first_does(lambda: checkpoint.newest_valid(self.folder.checkpoints))
         if newest.path is None:
             self.group.first_does(lambda: self.metrics.restore([]))
             return False
         state = checkpoint.read(newest.path)
-        self._refuse_other_run(state, newest.path)
+        self.refuse_other_run(state, newest.path)
         if state["code"] != self.code:
-            self._accept_code(state, newest.path, force)
-        self._load(state, newest.path)
+            self._accept_code(newest.path, force)
+        self.load(state, newest.path)
         self.counters.notes = [*state["notes"], *newest.notes, *self.counters.notes]
         self._note_split(state["split"])
         self.group.first_does(lambda: self.metrics.restore(state["log"]))
         return True
 
-    def _load(self, state: dict[str, Any], path: Path) -> None:
+    def load(self, state: dict[str, Any], path: Path) -> None:
+        """Continues from the content of a checkpoint. The log stays as it is."""
         try:
             self.learner.load(state)
         except RuntimeError:
@@ -138,7 +150,8 @@ class RunState:
         self.counters.notes = notes
         self.saver.newest = path.stem
 
-    def _refuse_other_run(self, state: dict[str, Any], path: Path) -> None:
+    def refuse_other_run(self, state: dict[str, Any], path: Path) -> None:
+        """Raises RunFolderError for a checkpoint whose settings are not those of this run."""
         own, saved = scientific(self.config), state.get("config", {})
         for key in sorted((own.keys() | saved.keys()) - {"init"}):  # a parent may lie elsewhere by now
             if saved.get(key) != own.get(key):
@@ -147,12 +160,15 @@ class RunState:
                     f"not {own.get(key)}"
                 )
 
-    def _accept_code(self, state: dict[str, Any], path: Path, force: bool) -> None:
-        """Raises RunFolderError for a checkpoint that other code wrote, unless ``force``."""
+    def _accept_code(self, path: Path, force: bool) -> None:
+        """Raises RunFolderError for a checkpoint that other code wrote, unless ``force`` or a replay was equal."""
+        if self.replays:
+            return
         if not force:
             raise RunFolderError(
                 f"{self.folder.id}: {path.name} was written by other code: what computes a run's numbers has changed; "
-                "go back to that code, or go on with --force, which marks the run and keeps it out of averages"
+                "go back to that code, show with --replay that this code computes the same, or go on with --force, "
+                "which marks the run and keeps it out of averages"
             )
         self.note("resumed with other code than it started with")
 
@@ -167,18 +183,21 @@ class RunState:
     def write_provenance(self, data_fingerprint: str, sampler: str) -> None:
         """Records where the run's numbers come from. Raises DataError where the data changed since it started."""
         now = provenance.collect(data_fingerprint, self.code, sampler)
-        before = self.folder.read_json("provenance.json")
+        before = self.folder.read_json(PROVENANCE)
         if before.get("data_fingerprint", data_fingerprint) != data_fingerprint:
             raise DataError(f"{self.folder.id}: the data set's files changed since this run started")
         if self.counters.step:
             self._compare_provenance(now, before)
-        self.folder.write_json("provenance.json", now)
+        self.folder.write_json(PROVENANCE, now)
 
     def _compare_provenance(self, now: dict[str, Any], before: dict[str, Any]) -> None:
         """Keeps the code that the run began with, and notes packages and samplers that changed."""
         code = before.get("code_fingerprint", self.code)
+        if replays := [*before.get("replays", []), *self.replays]:
+            now["replays"] = replays
+        accepted = provenance.accepted_codes({**before, "replays": replays})
         # a run of several codes is not averaged with runs of one
-        now["code_fingerprint"] = code if self.code in code.split("+") else f"{code}+{self.code}"
+        now["code_fingerprint"] = code if not accepted or self.code in accepted else f"{code}+{self.code}"
         for package, version in before.get("packages", {}).items():
             if now["packages"].get(package) != version:
                 self.note(f"resumed with {package} {now['packages'].get(package)}, before {version}")

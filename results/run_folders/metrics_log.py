@@ -79,9 +79,6 @@ def _keys(content: bytes) -> tuple[str, ...]:
     """The keys of the first and the last line where the log looks clean, otherwise none."""
     if not (content.startswith(b"{") and content.endswith(b"}\n")):
         return ()
-    # lines that start as the first does and end with a brace: with as many of them as rows, each line is one object
-    if content.count(b"}\n" + content[:8]) != content.count(b"\n") - 1:
-        return ()
     first = content[: content.index(b"\n")]
     last = content[content.rfind(b"\n", 0, -1) + 1 :]
     try:
@@ -97,7 +94,9 @@ def _parsed(contents: Sequence[bytes], keys: tuple[str, ...]) -> list[LoggedMetr
     import numpy as np
 
     together, lines = b"".join(contents), [content.count(b"\n") for content in contents]
-    table = _table(together, keys) if keys else None
+    # lines that start as the first does and end with a brace: with as many of them as rows, each line is one object
+    even = all(content.count(b"}\n" + content[:8]) == count - 1 for content, count in zip(contents, lines))
+    table = _table(together, keys) if keys and even else None
     if table is None or table.num_rows != sum(lines) or table.column("step").null_count:
         return None
     names = tuple(key for key in keys if "/" in key)

@@ -34,12 +34,12 @@ ASK_TIMES = 60
 class TrainRun(Checkpointable):  # type: ignore[misc]
     """Trains the frozen run of a folder within a job.
 
-    cwd: working directory of the launch, which relative paths in a config refer to. force: go on with checkpoints of
-    other code.
+    cwd: working directory of the launch, which relative paths in a config refer to. other_code: as for
+    ``experiments.training.loop.run``.
     """
 
-    def __init__(self, folder: Path, cwd: Path, force: bool = False):
-        self.folder, self.cwd, self.force = str(folder), str(cwd), force
+    def __init__(self, folder: Path, cwd: Path, other_code: str | None = None):
+        self.folder, self.cwd, self.other_code = str(folder), str(cwd), other_code
 
     def __call__(self) -> None:
         with suppress(OSError):
@@ -69,7 +69,7 @@ class TrainRun(Checkpointable):  # type: ignore[misc]
         try:
             if job.global_rank == 0:
                 wait_for_stale_claim(folder, interrupts)
-            run(folder, force=self.force)
+            run(folder, other_code=self.other_code)
         except Interrupted as asked:
             why = why_interrupted(str(asked), situation(job.job_id), _restarts(), config.slurm.signal_seconds)
             return why, asked.exit_code

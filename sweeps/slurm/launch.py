@@ -47,14 +47,14 @@ def launch(
     cluster: Cluster,
     max_parallel: int | None = None,
     retry_failed: bool = False,
-    force: bool = False,
+    other_code: str | None = None,
     say: Callable[[str], None] = print,
     at: str | None = None,
     new_code: bool = False,
 ) -> SubmissionOutcome:
     """Submits every run of the plan that is not finished, queued or running, and returns.
 
-    max_parallel: runs at a time, of those submitted now. force: go on with checkpoints that other code wrote. at,
+    max_parallel: runs at a time, of those submitted now. other_code: as for ``TrainRun``. at,
     new_code: which code, as ``sweeps.run_code.choose`` takes them.
     Raises SuiteError for every cause known before anything is submitted. Where Slurm refuses a later batch, the
     submitted ones stay, and the outcome names the problem.
@@ -66,8 +66,8 @@ def launch(
             return outcome
         limits = cluster.limits()
         refuse_unfit(missing, runs_dir, limits)
-        code = run_code.choose(plan, missing, runs_dir, at, new_code, force)
-        if not force:
+        code = run_code.choose(plan, missing, runs_dir, at, new_code, other_code)
+        if not other_code:
             code.refuse_other_code(runs_dir)
         submission = Submission(runs_dir, plan.sweep)
         waits = _waits(missing, runs_dir)
@@ -79,7 +79,7 @@ def launch(
         for line in code.describe():
             say(line)
         run_jobs = {run: newest.id for run, newest in alive.items()}
-        _hand_over(batches, submission, runs_dir, run_jobs, force, outcome, say)
+        _hand_over(batches, submission, runs_dir, run_jobs, other_code, outcome, say)
     return outcome
 
 
@@ -88,7 +88,7 @@ def _hand_over(
     submission: Submission,
     runs_dir: Path,
     run_jobs: dict[str, str],
-    force: bool,
+    other_code: str | None,
     outcome: SubmissionOutcome,
     say: Callable[[str], None],
 ) -> None:
@@ -96,7 +96,7 @@ def _hand_over(
     jobs: dict[str, str] = {}
     submission.write(batches, jobs)
     for batch in batches:
-        calls = [TrainRun(runs_dir / run, Path.cwd(), force) for run in batch.runs]
+        calls = [TrainRun(runs_dir / run, Path.cwd(), other_code) for run in batch.runs]
         try:
             with unbroken():
                 number = submit(executor(batch, submission.folder, jobs, run_jobs), calls)

@@ -1,4 +1,4 @@
-"""Claims of a run between real processes: raced for, killed, paused, on another machine, of another user."""
+"""Claims of a run by real processes that race, are killed or paused, or belong to another machine or user."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from experiments.folder import claim
 from experiments.folder.run_folder import RunFolder
 
 assert "torch" not in sys.modules
-given = json.loads(sys.argv[1])
+options = json.loads(sys.argv[1])
 if Path("/proc/self/comm").exists():
     Path("/proc/self/comm").write_text("a) Z (b")  # a name that /proc/<pid>/stat shows as it is
-if "machine" in given:
-    claim._machine = lambda: given["machine"]
-if "user" in given:
-    os.setgroups([]), os.setgid(given["user"]), os.setuid(given["user"])
-claim.BEAT_SECONDS = given.get("beat", claim.BEAT_SECONDS)
+if "machine" in options:
+    claim._machine = lambda: options["machine"]
+if "user" in options:
+    os.setgroups([]), os.setgid(options["user"]), os.setuid(options["user"])
+claim.BEAT_SECONDS = options.get("beat", claim.BEAT_SECONDS)
 print("ready", flush=True)
 for line in sys.stdin:
     word, *rest = json.loads(line)
@@ -48,30 +48,30 @@ for line in sys.stdin:
             context = RunFolder(Path(rest[0])).claim()
             time.sleep(max(0, rest[1] - time.monotonic()))
             held = context.__enter__()
-            said = "won"
+            answer = "won"
         elif word == "check":
             held.check()
-            said = "fine"
+            answer = "fine"
         elif word == "lost":
-            said = str(held.lost)
+            answer = str(held.lost)
         elif word == "end first thread":
             import ctypes
             ctypes.CDLL(None).pthread_exit(None)
         elif word == "release":
             context.__exit__(None, None, None)
-            said = "released"
+            answer = "released"
     except RunFolderError as error:
-        said = str(error)
-    print(said, flush=True)
+        answer = str(error)
+    print(answer, flush=True)
 """
 
 
 class Process:
-    """Another process that claims, checks and releases when it is told to."""
+    """Another process that claims, checks and releases when it is message to."""
 
-    def __init__(self, **given):
+    def __init__(self, **options):
         self.popen = subprocess.Popen(
-            [sys.executable, "-c", CHILD, json.dumps(given)],
+            [sys.executable, "-c", CHILD, json.dumps(options)],
             cwd=ROOT,
             text=True,
             stdin=subprocess.PIPE,
@@ -96,17 +96,17 @@ class Process:
 
 @pytest.fixture
 def processes():
-    """Makes processes that are ready, and ends them."""
-    made = []
+    """Starts processes that are ready for commands, and ends them."""
+    started = []
 
-    def make(count=1, **given):
-        new = [Process(**given) for _ in range(count)]
-        made.extend(new)
+    def make(count=1, **options):
+        new = [Process(**options) for _ in range(count)]
+        started.extend(new)
         assert [process.hear() for process in new] == ["ready"] * count
         return new
 
     yield make
-    for process in made:
+    for process in started:
         process.popen.kill()
         process.popen.communicate()
 
@@ -122,18 +122,18 @@ def new_folder(path):
 
 
 def race(folder, processes):
-    """All claim at the same instant; returns the winner, and what the others say."""
+    """All processes claim at the same instant; returns the winner, and the refusals of the others."""
     start = time.monotonic() + 0.02
     for process in processes:
         process.tell("claim", str(folder.path), start)
-    said = {process: process.hear() for process in processes}
-    winners = [process for process, words in said.items() if words == "won"]
-    assert len(winners) == 1, said.values()
-    return winners[0], [words for words in said.values() if words != "won"]
+    answers = {process: process.hear() for process in processes}
+    winners = [process for process, answer in answers.items() if answer == "won"]
+    assert len(winners) == 1, answers.values()
+    return winners[0], [answer for answer in answers.values() if answer != "won"]
 
 
 def plant(folder, seconds_ago=0.0, **changes):
-    """A claim of this living process, or with changes to what it says; last touched so long ago."""
+    """Writes a claim of this living process, or with changed content, that was last touched some seconds ago."""
     path = folder.path / "claim-000001"
     with folder.claim():
         content = json.loads(path.read_text())
@@ -157,20 +157,20 @@ def dead_pid():
     return process.pid
 
 
-def test_of_two_processes_one_wins_the_other_names_it_and_a_kill_frees_the_run_at_once(folder, processes):
+def test_of_two_processes_one_wins_and_is_named_to_the_other_and_a_kill_frees_the_run_at_once(folder, processes):
     waiting = processes(21)
-    one = waiting.pop()
+    survivor = waiting.pop()
     for number in range(1, 21):
-        other = waiting.pop()
-        winner, refusals = race(folder, [one, other])
+        rival = waiting.pop()
+        winner, refusals = race(folder, [survivor, rival])
         assert refusals == [f"run is being run by process {winner.pid} on {HOST}"]
         assert names(folder) == [f"claim-{number:06d}"]
         winner.popen.kill()
         os.waitid(os.P_PID, winner.pid, os.WEXITED | os.WNOWAIT)  # stays a zombie
-        one = other if winner is one else one
+        survivor = rival if winner is survivor else survivor
 
 
-def test_of_eight_processes_that_find_a_dead_claim_one_wins(tmp_path, processes):
+def test_of_eight_processes_one_takes_over_a_dead_claim(tmp_path, processes):
     racing = processes(8)
     for number in range(10):
         folder = new_folder(tmp_path / f"run{number}")
@@ -184,7 +184,7 @@ def test_of_eight_processes_that_find_a_dead_claim_one_wins(tmp_path, processes)
         assert winner.ask("release") == "released"
 
 
-def test_of_eight_processes_that_find_a_free_claim_one_wins_each_round(folder, processes):
+def test_of_eight_processes_one_takes_a_free_claim_each_round(folder, processes):
     racing = processes(8)
     for number in range(1, 11):
         winner, _ = race(folder, racing)
@@ -196,7 +196,7 @@ def test_of_eight_processes_that_find_a_free_claim_one_wins_each_round(folder, p
 
 @pytest.mark.parametrize("dead", [False, True], ids=["empty folder", "dead claim"])
 @pytest.mark.parametrize("others", ["holds", "released", "released, another holds"])
-def test_one_that_acts_on_an_old_look_into_the_folder_does_not_win_beside_the_holder(folder, monkeypatch, dead, others):
+def test_a_process_with_an_outdated_listing_does_not_win_beside_the_holder(folder, monkeypatch, dead, others):
     if dead:
         plant(folder, pid=dead_pid())
     held = []
@@ -223,7 +223,7 @@ def test_one_that_acts_on_an_old_look_into_the_folder_does_not_win_beside_the_ho
     held[0].release()
 
 
-def test_a_claim_of_another_machine_is_believed_for_a_minute_after_its_last_beat(folder):
+def test_a_claim_of_another_machine_is_valid_for_a_minute_after_its_last_beat(folder):
     path = plant(folder, machine=ELSEWHERE, pid=7, job="45")
     for seconds in (0, 50):
         age(path, seconds)
@@ -238,7 +238,7 @@ def test_a_claim_of_another_machine_is_believed_for_a_minute_after_its_last_beat
 
 
 @pytest.mark.parametrize("other", ["host", "boot", "pid_namespace"])
-def test_a_pid_says_nothing_on_another_machine_boot_or_container(folder, other):
+def test_a_pid_means_nothing_on_another_machine_boot_or_container(folder, other):
     path = plant(folder)
     machine = json.loads(path.read_text())["machine"]
     path.unlink()
@@ -306,9 +306,9 @@ def test_a_later_process_with_the_holders_pid_is_not_the_holder(folder):
         assert names(folder) == ["claim-000002"]
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="/proc tells of threads")
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="threads are seen in /proc")
 def test_a_process_holds_its_run_until_its_last_thread_has_ended(folder, processes):
-    """After a kill, threads that wait for a device or a file server may still be there when the first one is not."""
+    """After a kill, threads that wait for a device or a file server may outlive the first one."""
     (process,) = processes()
     assert process.claim(folder) == "won"
     process.tell("end first thread")
@@ -324,7 +324,7 @@ def test_a_process_holds_its_run_until_its_last_thread_has_ended(folder, process
     assert not folder.holder()
 
 
-def test_a_holder_that_stood_still_notices_that_it_was_overtaken(folder, processes):
+def test_a_holder_that_was_stopped_notices_that_its_run_was_taken_over(folder, processes):
     (paused,) = processes(machine=ELSEWHERE, beat=0.05)
     assert paused.claim(folder) == "won"
     assert paused.ask("check") == "fine"
@@ -335,8 +335,8 @@ def test_a_holder_that_stood_still_notices_that_it_was_overtaken(folder, process
     age(folder.path / "claim-000001", 61)
     with folder.claim() as held:
         paused.popen.send_signal(signal.SIGCONT)
-        told = f"run was taken over by process {os.getpid()} on {HOST}; process {paused.pid} stops"
-        assert paused.ask("check") == told
+        message = f"run was taken over by process {os.getpid()} on {HOST}; process {paused.pid} stops"
+        assert paused.ask("check") == message
         assert paused.ask("release") == "released"
         assert names(folder) == ["claim-000002"]
         held.check()
@@ -370,8 +370,8 @@ def test_a_claim_of_the_same_number_by_another_process_is_a_loss(folder):
     assert names(folder) == ["claim-000001"]
 
 
-def test_a_claim_that_is_gone_when_it_is_read_is_looked_for_again(folder, monkeypatch):
-    """Its number may be another's by then."""
+def test_a_claim_that_vanishes_before_it_is_read_makes_the_process_list_again(folder, monkeypatch):
+    """Another process may have taken its number by then."""
     read = claim._read
     with folder.claim():
         monkeypatch.setattr(claim, "_read", lambda path: monkeypatch.setattr(claim, "_read", read))
@@ -394,7 +394,7 @@ def test_a_claim_that_was_removed_or_replaced_by_hand_is_lost(folder):
 
 
 @pytest.mark.parametrize("content", ["", '{"token": "a1', "[]", {"pid": -1}, {"pid": 2**40}, {"machine": None}])
-def test_a_claim_that_does_not_say_whose_it_is_counts_while_it_is_fresh(folder, monkeypatch, content):
+def test_a_claim_that_names_no_holder_counts_while_it_is_fresh(folder, monkeypatch, content):
     monkeypatch.setattr(claim, "NAME_SECONDS", 0.1)
     path = plant(folder, **(content if isinstance(content, dict) else {}))
     if isinstance(content, str):
@@ -408,7 +408,7 @@ def test_a_claim_that_does_not_say_whose_it_is_counts_while_it_is_fresh(folder, 
         assert names(folder) == ["claim-000002"]
 
 
-def test_a_claim_caught_while_it_is_written_is_read_again(folder, processes):
+def test_a_claim_that_is_being_written_is_read_again(folder, processes):
     path = plant(folder, machine=ELSEWHERE)
     content = path.read_text()
     path.write_text("")
@@ -421,7 +421,7 @@ def test_a_claim_caught_while_it_is_written_is_read_again(folder, processes):
 
 @pytest.fixture
 def open_folder():
-    """A run folder to which other users find the way."""
+    """A run folder in a path that other users can enter."""
     base = Path(tempfile.mkdtemp())
     base.chmod(0o755)
     yield new_folder(base / "run")
@@ -440,8 +440,8 @@ def test_the_folder_of_another_user_is_refused_with_both_names(open_folder, proc
     except KeyError:
         name = str(user)
     (process,) = processes(user=user)
-    told = f"cannot write {open_folder.path}: it belongs to root and is not writable for {name}"
-    assert process.claim(open_folder) == told
+    message = f"cannot write {open_folder.path}: it belongs to root and is not writable for {name}"
+    assert process.claim(open_folder) == message
     assert names(open_folder) == []
 
 
@@ -521,8 +521,8 @@ def test_a_refusal_names_the_slurm_job(folder, processes, monkeypatch, variables
         monkeypatch.setenv(name, value)
     (process,) = processes()
     assert process.claim(folder) == "won"
-    told = f"process {process.pid} on {HOST} (job {job})"
-    assert str(folder.holder()) == told
+    message = f"process {process.pid} on {HOST} (job {job})"
+    assert str(folder.holder()) == message
     with pytest.raises(RunFolderError) as caught:
         claim.take(folder.path)
-    assert str(caught.value) == f"run is being run by {told}"
+    assert str(caught.value) == f"run is being run by {message}"

@@ -1,4 +1,4 @@
-"""What a run may start from, and what is said where it cannot."""
+"""Which weights a run may start from, and the refusal where it cannot."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import pytest
 
 from errors import ConfigError
 from experiments.config import resolve
-from experiments.folder.parent import WEIGHTS, weights_of
+from experiments.folder.parent import weights_of
 from experiments.folder.run_folder import RunFolder
+from run_format import WEIGHTS
 
 RUN = "scenes-nano-s0-0123abcd"
 
@@ -26,9 +27,9 @@ def refusal(init: str, runs_dir) -> str:
     return str(refused.value)
 
 
-def test_a_run_that_is_not_there_is_refused_with_the_nearest(parent, tmp_path):
-    said = refusal("scenes-nano-s0-0123abce", tmp_path)
-    assert f"no such run in {tmp_path}; did you mean {RUN!r}?" in said
+def test_a_missing_run_is_refused_with_the_nearest_name(parent, tmp_path):
+    message = refusal("scenes-nano-s0-0123abce", tmp_path)
+    assert f"no such run in {tmp_path}; did you mean {RUN!r}?" in message
     assert refusal("imagenet-l-s0-00000000", tmp_path).endswith(f"no such run in {tmp_path}")
     assert "no such run" in refusal(RUN, tmp_path / "nowhere")
     assert "no such file" in refusal("weights.pth", tmp_path)
@@ -47,7 +48,7 @@ def test_a_run_that_is_not_done_is_refused_with_its_state(parent, tmp_path):
 
 def test_weights_of_a_finished_run_and_of_a_file(parent, tmp_path):
     parent.write_json("summary.json", {"run": RUN})
-    assert "its weights.safetensors is gone" in refusal(RUN, tmp_path)
+    assert "its weights.safetensors is missing" in refusal(RUN, tmp_path)
     (parent.path / WEIGHTS).write_bytes(b"weights")
     assert weights_of(RUN, tmp_path) == parent.path / WEIGHTS
     assert weights_of(str(parent.path / WEIGHTS), tmp_path / "nowhere") == parent.path / WEIGHTS

@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 from errors import ConfigError, RunFolderError
 from experiments.config import ROOT, resolve
 from experiments.folder import checkpoint
-from experiments.folder.run_folder import MetricsLog, RunFolder
+from experiments.folder.metrics_log import MetricsLog
+from experiments.folder.run_folder import RunFolder
 from experiments.interrupts import Interrupted
 from experiments.training import loop
 from tests.experiments.processes import (
@@ -145,7 +146,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path, refe
     with (folder.path / "metrics.jsonl").open("a") as log:
         log.write('{"step": 40, "ep')
     assert finish(folder)[0] == 0
-    note = f"checkpoint {newest.name} is damaged (its checksum differs): went on from the one before"
+    note = f"checkpoint {newest.name} is damaged (its checksum differs): resumed from the one before"
     assert note in folder.log.read_text()
     assert folder.finished()["notes"] == [note]
     assert not list(folder.checkpoints.glob("*.damaged")), "set aside until the next checkpoint, no longer"
@@ -223,7 +224,7 @@ def test_a_checkpoint_of_other_code_is_refused_unless_forced(tmp_path, small_sce
     with pytest.raises(RunFolderError, match=r"was written by other code.* --force"):
         loop.run(folder)
     assert sorted(folder.checkpoints.iterdir()) == before
-    assert loop.run(folder, force=True)["notes"] == ["resumed with other code than it started with"]
+    assert loop.run(folder, other_code="force")["notes"] == ["resumed with other code than it started with"]
     assert folder.read_json("provenance.json")["code_fingerprint"].endswith("+another")
 
 

@@ -208,7 +208,7 @@ def test_a_sweep_that_has_begun_keeps_its_code_unless_told_otherwise(plan, check
 
     assert chosen() == (first, first)
     assert chosen(new_code=True) == (first, second)
-    assert chosen(force=True) == (second, second)
+    assert chosen(other_code="force") == (second, second)
     more = load("ablation_offsets", "smoke", TINY, [0, 1], ["zero", "token", "axial"])
     assert set(run_code.choose(more, more.runs, tmp_path).copies.values()) == {first}, "seeds that are added later"
     other = load("ablation_peg", "smoke", TINY | {"train.lr": 1e-2}, [0])
@@ -252,7 +252,7 @@ def test_older_code_is_given_no_setting_that_it_does_not_know(plan, checkout, pr
 
 def record_launch(plan, runs_dir, gpus=None) -> launches.Launch:
     runs = [launches.LaunchedRun(r.id, r.arm, r.seed, r.task, r.parent, "code") for r in plan.runs]
-    launch = launches.Launch(launches.new_folder(runs_dir), plan.sweep, 1, False, runs, gpus=gpus)
+    launch = launches.Launch(launches.new_folder(runs_dir), plan.sweep, 1, None, runs, gpus=gpus)
     launch.write()
     assert launches.read(launch.folder) == launch
     return launch

@@ -254,7 +254,7 @@ def test_runs_of_other_code_are_refused_before_they_are_queued(plan, slurm, tmp_
     with pytest.raises(SuiteError, match="1 runs began with other code"):
         launch(plan, tmp_path, Cluster())
     assert not slurm.scripts
-    assert len(launch(plan, tmp_path, Cluster(), force=True).submitted) == 7
+    assert len(launch(plan, tmp_path, Cluster(), other_code="force").submitted) == 7
 
 
 def test_a_dry_run_with_a_parent_in_the_queue(slurm, tmp_path):
