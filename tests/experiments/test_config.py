@@ -11,6 +11,7 @@ from errors import ConfigError
 from experiments.backbones import timm_names
 from experiments.config import ROOT, from_dict, parse_overrides, read_yaml, recipe_names, resolve, site_settings
 from experiments.identity import run_id
+from experiments.tasks.network import backbone
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,8 @@ from experiments.identity import run_id
         ({"model": "convnext_tiny"}, "timm/NAME"),
         ({"model": "timm/resnet10t", "model.offsets": "axial"}, "model.offsets=axial"),
         ({"model": "timm/resnet10t", "model.mixer": "identity"}, "model.mixer=identity"),
+        ({"model.mixer": "identity", "model.offsets": "joint"}, "model.offsets=joint"),
+        ({"model.mixer": "identity", "model.samples": 3}, "model.samples=3"),
         ({"devices": 9}, "a batch of 8 images is enough for at most 8 devices"),
         ({"devices": 5, "augment.cutmix": 1.0}, "at most 4 devices, a pair"),
         ({"machine.batch_per_device": 1, "augment.mixup": 0.8}, "in pairs"),
@@ -112,6 +115,17 @@ def test_a_backbone_of_timm_has_no_switch_of_atm():
     config = resolve("scenes", {"model": "timm/resnet10t"})
     assert config.model.drop_path == 0.0, "the recipe's"
     assert from_dict(config.as_dict()) == config
+
+
+@pytest.mark.parametrize("settings", [{}, {"model.peg": True}, {"model": "xt", "model.drop_path": 0.1}])
+def test_a_mixer_without_offsets_is_a_network(settings):
+    import timm
+
+    model = resolve("scenes", {"model.mixer": "identity", **settings}).model
+    assert (model.offsets, model.samples, model.offset_sharing, model.fusion) == (None,) * 4
+    name, arguments = backbone(model)
+    network = timm.create_model(name, num_classes=4, **arguments)
+    assert any("peg" in name for name, _ in network.named_parameters()) == bool(settings.get("model.peg"))
 
 
 def test_every_model_of_timm_is_known_without_importing_it():
