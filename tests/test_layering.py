@@ -68,11 +68,6 @@ TORCH = {"torch", "torchvision", "timm"}
 HEAVY = TORCH | {"pandas", "numpy", "scipy", "matplotlib", "seaborn", "rich", "omegaconf"}
 LIGHT_ROOMS = ("run", "command_line", "results", "reports", "ask_program", "atomic_file", "run_format", "errors")
 
-# Class names with two meanings that are still to be renamed. Nothing is added here.
-DUPLICATES = {
-    "Cell", "Comparison", "Group", "Model", "Number", "Place", "Point", "Report", "Row", "RunFolder", "Table",
-}  # fmt: skip
-
 
 def modules() -> dict[str, Path]:
     """Every module of the checkout but the tests, by its dotted name."""
@@ -182,7 +177,7 @@ def test_a_class_name_has_one_meaning():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):
                 places[node.name].append(str(path.relative_to(ROOT)))
-    duplicates = {name: files for name, files in places.items() if len(files) > 1 and name not in DUPLICATES}
+    duplicates = {name: files for name, files in places.items() if len(files) > 1}
     assert duplicates == {}
 
 

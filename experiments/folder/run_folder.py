@@ -48,12 +48,15 @@ class RunFolder:
         """
         with refusing(self.path):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            if (self.path / CONFIG).exists():
+            path, text = self.path / CONFIG, write_yaml(_settings_of(config, settings))
+            if path.exists():
+                if path.read_bytes() == text.encode():
+                    return
                 self._refuse_other(config)
                 if self.holder():
                     return
             try:
-                atomic_file.write(self.path / CONFIG, write_yaml(_settings_of(config, settings)))
+                atomic_file.write(path, text)
             except WriteError as error:
                 raise error.__cause__ or error from None
 

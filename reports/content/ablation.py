@@ -200,8 +200,7 @@ def _cells(table: TaskTable, row: ArmRow, letters: Mapping[str, Contradiction]) 
     if judged is not None and judged.difference is not None:
         against = "" if judged.against == table.baseline else table.label_of[judged.against]
         of_papers = PrintedDifference(judged.difference, judged.number.decimals, against)
-    verdict = Judged(row.verdict) if row.planned else NOTHING
-    return [*ours, Cell(printed, marks=remarks.marks(row.printed, letters)), Cell(of_papers), Cell(verdict)]
+    return [*ours, Cell(printed, marks=remarks.marks(row.printed, letters)), Cell(of_papers), Cell(Judged(row.verdict))]
 
 
 def _macros(table: TaskTable, row: ArmRow, section: str) -> Iterator[tuple[MacroName, Value]]:

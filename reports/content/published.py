@@ -190,11 +190,8 @@ def _cautions(sources: Sequence[tuple[Reproduction, ArmRow]]) -> Iterator[str]:
     import pandas as pd
 
     yield from dict.fromkeys(sentence for source, _ in sources for sentence in source.table.mixed)
-    by_task: dict[str, list[pd.DataFrame]] = {}
-    for source, row in sources:
-        runs = source.table.runs[source.table.runs["arm"] == row.arm]
-        by_task.setdefault(source.table.task if source.table.downstream else "", []).append(runs)
-    for parts in by_task.values():
+    parts = [source.table.runs[source.table.runs["arm"] == row.arm] for source, row in sources]
+    if parts:
         yield from fingerprints.mixtures(pd.concat(parts), "stand beside each other here, each mean being of one")
 
 

@@ -84,7 +84,8 @@ class ArmRow:
 
     @property
     def verdict(self) -> Verdict:
-        return self.judgement.verdict
+        """No number for an arm without runs of this task."""
+        return self.judgement.verdict if self.planned else Verdict.NO_NUMBER
 
     @property
     def judged(self) -> PrintedReference | None:

@@ -63,7 +63,7 @@ def draw(tables: Sequence[TaskTable], figure: Figure) -> tuple[Any, pd.DataFrame
 def of_table(table: TaskTable) -> ArmGroup:
     """A row per arm against the baseline, and one more where the papers compare with another arm."""
     entries, base, same = [], table.label_of[table.baseline], table.is_papers_protocol
-    for row in table.rows:
+    for row in (row for row in table.rows if row.planned):
         judged = row.judged
         other = same and judged is not None and not judged.same_protocol
         elsewhere = judged is not None and judged.against != table.baseline

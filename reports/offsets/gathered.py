@@ -29,7 +29,8 @@ def sections(
     sweeps: section's name → the sweep's plan and the folder of its runs.
     """
     empty, left_out = True, []
-    for name, (plan, runs_dir) in sweeps.items():
+    for name, (planned, runs_dir) in sweeps.items():
+        plan = page.of_own_task(planned)
         folders = {entry["run"]: _measured(runs_dir / entry["run"]) for entry in plan["runs"]}
         if not any(isinstance(folder, Path) for folder in folders.values()):
             left_out += [f"{run}: {why}" for run, why in folders.items() if why != NOT_MEASURED]

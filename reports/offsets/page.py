@@ -78,12 +78,14 @@ def of_sweep(plan: Mapping[str, Any], folders: Mapping[str, Path | str], *, mixe
 
     from reports.offsets import comparison
 
+    plan = of_own_task(plan)
+    folders = {entry["run"]: folders[entry["run"]] for entry in plan["runs"]}
     measured = {run: read(folder) for run, folder in folders.items() if isinstance(folder, Path)}
     if not measured:
         raise MeasuredError(
             f"no run of {plan['sweep']}, protocol {plan['protocol']}, has offsets: {next(iter(folders.values()))}"
         )
-    trained = [{"run": run, "state": DONE, **each.about["trained"]} for run, each in measured.items()]
+    trained = [{"run": run, "task": "", "state": DONE, **each.about["trained"]} for run, each in measured.items()]
     cautions = check(pd.DataFrame(trained), mixed=mixed)
     summary = comparison.over_seeds(plan, measured)
     first = next(iter(measured.values()))
@@ -108,6 +110,12 @@ def of_sweep(plan: Mapping[str, Any], folders: Mapping[str, Path | str], *, mixe
         records=_records(summary),
     )
     return summary, section
+
+
+def of_own_task(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """A plan without the runs of downstream tasks, whose models have learned other offsets."""
+    own = plan["tasks"][0]["name"] if plan.get("tasks") else None
+    return {**plan, "runs": [entry for entry in plan["runs"] if own is None or entry["task"] == own]}
 
 
 def sentence(measured: Measured) -> str:

@@ -36,6 +36,8 @@ class TrainRun(Checkpointable):  # type: ignore[misc]
 
     cwd: working directory of the launch, which relative paths in a config refer to. other_code: as for
     ``experiments.training.loop.run``.
+
+    A launch pickles it for the run's copy of the code, which may be older: attributes are added, but never renamed.
     """
 
     def __init__(self, folder: Path, cwd: Path, other_code: str | None = None):

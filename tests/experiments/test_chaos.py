@@ -18,10 +18,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.experiments.conftest import write_images
 
 from experiments.config import resolve
 from experiments.folder.run_folder import RunFolder
+from tests.conftest import write_images
 from tests.experiments.processes import (
     EVERYTHING_RANDOM,
     assert_equal_runs,

@@ -266,6 +266,16 @@ def test_arms_are_compared_by_means_over_their_seeds(tmp_path):
         page.compare(plan(("zero", 0)), {"zero-0": "predicts no offsets"}, tmp_path / "none")
 
 
+def test_downstream_runs_are_not_averaged_with_those_they_start_from(tmp_path):
+    planned = plan(("axial", 0), ("axial", 0))
+    planned["tasks"] = [{"name": "classification"}, {"name": "detection"}]
+    for entry, task in zip(planned["runs"], planned["tasks"]):
+        entry |= {"task": task["name"], "run": task["name"]}
+    folders = {"classification": make(tmp_path / "a"), "detection": make(tmp_path / "b", scale=2.0)}
+    summary, section = page.of_sweep(planned, folders)
+    assert set(summary["n"]) == {1} and [run.id for run in section.runs] == ["classification"]
+
+
 def test_runs_of_different_code_are_averaged_only_with_mixed(tmp_path):
     folders = {
         f"axial-{seed}": make(tmp_path / str(seed), layers=4, code=code) for seed, code in ((0, "c0de"), (1, "else"))

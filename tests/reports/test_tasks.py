@@ -178,6 +178,8 @@ def test_a_task_that_is_not_planned_is_named_and_an_arm_may_lack_one(table8):
     chosen = results(spec, tasks=["classification", "detection"], lacking=[("axial_peg", "detection")])
     section = compose.page("table8", [chosen], figures=False).sections[0]
     assert any("segmentation is not planned" in line for line in section.warnings)
+    (record,) = [each for each in section.records if (each["arm"], each["task"]) == ("axial_peg", "detection")]
+    assert (record["planned"], record["verdict"]) == (0, "–")
     assert [text(value) for value in cells_of(section, "axial, PEG").values()][-5:] == [
         "–",
         "–",

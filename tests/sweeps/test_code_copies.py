@@ -26,7 +26,7 @@ from tests.experiments.processes import assert_equal_runs
 from tests.sweeps.test_sweeps import TINY, WORDS
 
 LEFT_OUT = (".*", "runs", "tests", "docs", "__pycache__", "site.yaml", "pages", "published", "measured")
-SLOW = ["train.epochs=60"]  # long enough to be caught in the middle
+SLOW = ["train.epochs=40"]  # long enough to be caught in the middle
 COMPUTES = Path("experiments/tasks/network.py")
 
 
@@ -173,8 +173,6 @@ def present(checkout, monkeypatch):
     """Makes the copied checkout the one that launches take the present code from."""
     take = snapshot.take
     monkeypatch.setattr(snapshot, "take", lambda runs_dir: take(runs_dir, checkout))
-    run_code._fingerprint.cache_clear()
-    run_code._known_settings.cache_clear()
     return lambda runs_dir: take(runs_dir, checkout)
 
 

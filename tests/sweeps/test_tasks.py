@@ -10,8 +10,8 @@ from errors import ConfigError
 from experiments.folder.run_folder import RunFolder
 from experiments.identity import run_id
 from experiments.tasks.registry import TASKS, TaskEntry
-from run_format import CANCELLED, NOT_RUN
-from sweeps import show
+from run_format import CANCELLED, DONE, NOT_RUN
+from sweeps import local, show
 from sweeps.plan import load
 from sweeps.status import describe
 from tests.sweeps.test_sweeps import TINY
@@ -142,3 +142,16 @@ def test_states_say_which_task_a_run_is_of(write_sweep, tmp_path):
     assert rows["plain", "large"].state == CANCELLED
     own = load("transfer", "smoke", TINY, [0], ["plain"], tasks=["token_labelling"])
     assert "token_labelling" not in "".join(show.lines(describe(own, tmp_path))), "one task needs no name"
+
+
+def test_a_downstream_run_is_started_once_its_parent_is_done(write_sweep, tmp_path):
+    write_sweep()
+    plan = load("transfer", "smoke", TINY, [0], ["plain"])
+    lines = []
+    outcome = local.launch(plan, tmp_path / "runs", jobs=2, say=lines.append)
+    assert outcome.done == [run.id for run in plan.runs] and outcome.exit_code == 0
+    assert [line.split()[:3] for line in lines if line.startswith("done")] == [
+        ["done", "plain", "token_labelling"],
+        ["done", "plain", "large"],
+    ]
+    assert {row.state for row in describe(plan, tmp_path / "runs")} == {DONE}
