@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
 import atomic_file
-from errors import ConfigError
+from errors import ConfigError, RunFolderError
+from experiments.folder import checkpoint
 from experiments.folder.parent import weights_of
 
 DENSE = "backbone.model."  # before a backbone's names in a model that has further parts of its own
@@ -86,12 +88,25 @@ def read(path: Path) -> dict[str, Tensor]:
     from atm.released import CheckpointError, convert, is_released
 
     try:
+        if own := _checkpoint_of_a_run(path):
+            return dict(own["ema"] or own["model"])
         state = load_state_dict(str(path), use_ema=True, weights_only=True)
         return convert(state) if is_released(state) else dict(state)
     except CheckpointError as error:
         raise ConfigError(f"{path}: {error}") from None
     except Exception as error:  # unpickling a file that is no checkpoint can raise anything
         raise ConfigError(f"{path}: not a checkpoint that can be read safely: {str(error).splitlines()[0]}") from None
+
+
+def _checkpoint_of_a_run(path: Path) -> dict[str, Any] | None:
+    """The content of one of our own checkpoints, of which timm would take the raw weights."""
+    if path.suffix == ".safetensors":
+        return None
+    try:
+        content = checkpoint.read(path)
+    except RunFolderError:  # the caller says why it cannot be read
+        return None
+    return content if {"model", "ema", "split"} <= content.keys() else None
 
 
 def _is_dense(names: Mapping[str, Tensor]) -> bool:

@@ -9,7 +9,7 @@ from torch import nn
 
 import atm  # noqa: F401  (registers the models with timm)
 from errors import ConfigError
-from experiments.folder.weights import load_backbone
+from experiments.folder.weights import load_backbone, read
 
 
 class Dense(nn.Module):
@@ -31,6 +31,15 @@ def differing(model: nn.Module, state: dict[str, torch.Tensor], prefix: str = ""
     """Names in ``state`` whose weights are not those of the model."""
     own = model.state_dict()
     return {name for name in state if prefix + name in own and not torch.equal(own[prefix + name], state[name])}
+
+
+@pytest.mark.parametrize("averaged", [True, False])
+def test_of_a_runs_own_checkpoint_the_averaged_weights_are_taken(tmp_path, averaged):
+    raw, ema = classifier("atmnet_nano").state_dict(), classifier("atmnet_nano").state_dict()
+    content = {"model": raw, "ema": ema if averaged else None, "split": [1, 1]}
+    torch.save(content, tmp_path / "copied.pt")
+    state = read(tmp_path / "copied.pt")
+    assert all(torch.equal(state[name], tensor) for name, tensor in (ema if averaged else raw).items())
 
 
 @pytest.mark.parametrize("name", ["atmnet_nano", "resnet10t", "convnext_atto"])
