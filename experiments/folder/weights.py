@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors.torch import save
 from timm.models import load_state_dict
 from torch import Tensor, nn
@@ -86,12 +87,22 @@ def read(path: Path) -> dict[str, Tensor]:
     from atm.released import CheckpointError, convert, is_released
 
     try:
+        if averaged := _averages_of_a_run(path):
+            return averaged
         state = load_state_dict(str(path), use_ema=True, weights_only=True)
         return convert(state) if is_released(state) else dict(state)
     except CheckpointError as error:
         raise ConfigError(f"{path}: {error}") from None
     except Exception as error:  # unpickling a file that is no checkpoint can raise anything
         raise ConfigError(f"{path}: not a checkpoint that can be read safely: {str(error).splitlines()[0]}") from None
+
+
+def _averages_of_a_run(path: Path) -> dict[str, Tensor] | None:
+    """The averaged weights of a run's own checkpoint, whose name for them timm does not know; None for other files."""
+    if path.suffix == ".safetensors":
+        return None
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    return content.get("ema") if isinstance(content, dict) and "rows" in content else None
 
 
 def _is_dense(names: Mapping[str, Tensor]) -> bool:
