@@ -67,8 +67,13 @@ def convert(checkpoint: Mapping[str, Any], ema: bool = True) -> dict[str, Tensor
 
 
 def is_released(state_dict: Mapping[str, Any]) -> bool:
-    """Whether a state dict uses the released model's names, by its stem or its first block."""
-    return any(_without_prefix(str(key)).startswith(("patch_embed.", "blocks.0.0.")) for key in state_dict)
+    """Whether a state dict uses the released model's names, by its stem or first block and its mixers.
+
+    Networks of timm (ViT, EfficientNet) name their stems and blocks in the same way, but have no mixer ``atm``.
+    """
+    names = [_without_prefix(str(key)) for key in state_dict]
+    begins = any(name.startswith(("patch_embed.", "blocks.0.0.")) for name in names)
+    return begins and any(name.startswith("blocks.") and ".atm." in name for name in names)
 
 
 def _convert(checkpoint: Mapping[str, Any], ema: bool) -> tuple[dict[str, Tensor], str]:

@@ -10,10 +10,11 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import atomic_file
 from errors import ConfigError, RunFolderError
@@ -43,8 +44,11 @@ class Choice:
         """
         copy = self.copies[folder.id]
         folder.freeze(config, None if copy == self.present else _settings_for(config, copy))
-        if folder.read_json(CODE).get("copy") != copy.name:
-            content = {"copy": copy.name, **checkout(copy), "time": time.time()}
+        before = folder.read_json(CODE)
+        if before.get("copy") != copy.name:
+            # a replay may refuse the new copy, and then the run goes on with an earlier one
+            earlier = [name for name in _copies(before) if name != copy.name] if has_begun(folder) else []
+            content = {"copy": copy.name, "earlier": earlier, **checkout(copy), "time": time.time()}
             with atomic_file.writing(folder.path / CODE, durable=False) as file:
                 file.write(json.dumps(content).encode() + b"\n")
 
@@ -121,14 +125,26 @@ def has_begun(folder: RunFolder) -> bool:
 
 def copies_in_use(folders: Iterable[RunFolder]) -> set[str]:
     """Names of the copies that the folders of runs refer to."""
-    return {str(copy) for folder in folders if (copy := folder.read_json(CODE).get("copy"))}
+    return {copy for folder in folders for copy in _copies(folder.read_json(CODE))}
 
 
 def _recorded(folder: RunFolder) -> tuple[float, Path] | None:
-    """(time of the record, copy) of a run; None where nothing is recorded or the copy is gone."""
+    """(time of the record, copy) of a run; None where nothing is recorded or the copy is gone.
+
+    Of several copies, the newest one with which the run has gone on: it may have refused a later one.
+    """
     content = folder.read_json(CODE)
-    copy = folder.path.parent / snapshot.COPIES / str(content.get("copy"))
-    return (float(content.get("time", 0.0)), copy) if content and (copy / snapshot.ENTRY).is_file() else None
+    paths = [folder.path.parent / snapshot.COPIES / name for name in _copies(content)]
+    present = [path for path in paths if (path / snapshot.ENTRY).is_file()]
+    if len(present) > 1 and (accepted := accepted_codes(folder.read_json(PROVENANCE))):
+        config = folder.config()
+        present.sort(key=lambda path: run_fingerprint(config, path) not in accepted)
+    return (float(content.get("time", 0.0)), present[0]) if present else None
+
+
+def _copies(content: Mapping[str, Any]) -> list[str]:
+    """Names of the copies in a run's record, the newest first."""
+    return [str(copy) for copy in (content.get("copy"), *content.get("earlier", [])) if copy]
 
 
 def _settings_for(config: Config, copy: Path) -> Collection[str]:

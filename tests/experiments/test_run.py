@@ -24,6 +24,7 @@ from experiments.config import ROOT, resolve
 from experiments.folder import checkpoint
 from experiments.folder.metrics_log import MetricsLog
 from experiments.folder.run_folder import RunFolder
+from experiments.folder.weights import read as read_weights
 from experiments.interrupts import Interrupted
 from experiments.training import loop
 from tests.experiments.processes import (
@@ -245,6 +246,8 @@ def test_the_final_weights_are_loaded_by_timm(tmp_path, shared_images):
     model = timm.create_model("atmnet_nano", num_classes=3, checkpoint_path=str(weights))
     averaged = checkpoint.read(checkpoint.newest_valid(folder.checkpoints).path)["ema"]
     assert same(dict(model.state_dict()), averaged)
+    newest = checkpoint.newest_valid(folder.checkpoints).path
+    assert same(read_weights(newest), averaged), "init=PATH of a checkpoint starts from averages, too"
     other = timm.create_model("atmnet_nano", num_classes=3)
     assert not same(dict(other.state_dict()), averaged)
 

@@ -9,7 +9,7 @@ from torch import nn
 
 import atm  # noqa: F401  (registers the models with timm)
 from errors import ConfigError
-from experiments.folder.weights import load_backbone, read
+from experiments.folder.weights import export, load_backbone, read
 
 
 class Dense(nn.Module):
@@ -119,3 +119,12 @@ def test_a_backbone_that_differs_is_refused_and_nothing_is_loaded(build, name):
         load_backbone(model, source.state_dict(), "init=x")
     assert name in str(refused.value) and "\n" not in str(refused.value)
     assert not differing(model, before)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "efficientnet_b0"])
+def test_a_file_of_timms_whose_names_resemble_the_released_ones_is_read_as_it_is(tmp_path, name):
+    model = classifier(name)
+    path = tmp_path / "weights.safetensors"
+    export(model.state_dict(), path)
+    assert read(path).keys() == model.state_dict().keys()
+    assert load_backbone(classifier(name), read(path), "init=x").fresh == []

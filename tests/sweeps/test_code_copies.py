@@ -287,3 +287,20 @@ def test_jobs_of_slurm_go_on_from_the_copy_that_their_sweep_began_with(plan, che
     shutil.rmtree(first)
     with pytest.raises(RunFolderError, match=r"1 runs began with other code, .*--at 0123abc"):
         submit(plan, tmp_path, Cluster())
+
+
+def test_a_replay_that_is_refused_leaves_the_run_the_copy_it_began_with(checkout, tmp_path):
+    runs_dir = tmp_path / "runs"
+    words = ["sweep=ablation_offsets", "arms=[zero]", "--jobs", "1", *SLOW, f"runs_dir={runs_dir}"]
+    run(checkout, *words, "--background")
+    wait(lambda: any(run_code.has_begun(folder) for folder in folders(runs_dir)))
+    run(checkout, "cancel=ablation_offsets", *words[1:2], *SLOW, f"runs_dir={runs_dir}")
+    (folder,) = folders(runs_dir)
+    copy = folder.read_json(CODE)["copy"]
+    assert state_of(folder)[0] == INTERRUPTED
+    schedules = checkout / "experiments" / "training" / "schedules.py"
+    schedules.write_text(schedules.read_text().replace("min_lr=train.min_lr", "min_lr=2 * train.min_lr + 1e-5"))
+    assert "does not compute the same" in run(checkout, *words, "--replay", code=1)
+    assert copy in run_code.copies_in_use([folder]), "prune keeps it"
+    assert f"code in {runs_dir / 'code' / copy}" in run(checkout, *words)
+    assert state_of(folder)[0] == DONE
