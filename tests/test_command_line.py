@@ -45,6 +45,8 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         (["experiment=scenes", "trian.epochs=3"], "'train.epochs'"),
         (["experiment=scenes", "train.epochs"], "key=value"),
         (["experiment=scenes", "model=nono"], "'nano'"),
+        (["experiment=scenes", "model=resnet50"], "timm/resnet50"),
+        (["sweep=ablation_peg", "status=ablation_peg"], "two commands"),
         (["sweep=ablation_offset"], "'ablation_offsets'"),
         (["sweep=ablation_offsets", "arms=[axail]"], "'axial'"),
         (["sweep=ablation_offsets", "protocol=papr"], "'paper'"),
