@@ -147,6 +147,8 @@ def _complete_schedule(train: Train, given: Collection[str]) -> None:
                 f"train.warmup_steps={train.warmup_steps}: must be less than train.steps={train.steps}, "
                 "the length of the run"
             )
+    elif train.schedule_on == "epoch":
+        _check_warmup_by_epoch(train)
     if train.power != 1.0 and train.schedule != "polynomial":
         raise ConfigError(f"train.power={train.power}: only train.schedule=polynomial has it, not {train.schedule}")
     if train.schedule == "multistep":
@@ -155,6 +157,16 @@ def _complete_schedule(train: Train, given: Collection[str]) -> None:
         raise ConfigError(
             f"train.milestones={train.milestones}, train.decay_factor={train.decay_factor}: only "
             f"train.schedule=multistep has them, not {train.schedule}"
+        )
+
+
+def _check_warmup_by_epoch(train: Train) -> None:
+    """A rate that moves once an epoch would stay at ``warmup_lr`` for the whole epoch in which the warm-up ends."""
+    if train.warmup_steps or (train.warmup_steps is None and (train.warmup_epochs or 0) % 1):
+        key = "warmup_epochs" if train.warmup_steps is None else "warmup_steps"
+        raise ConfigError(
+            f"train.{key}={getattr(train, key)}: with train.schedule_on=epoch the rate moves once an epoch; set "
+            "train.schedule_on=step, or train.warmup_epochs to whole epochs"
         )
 
 
