@@ -141,12 +141,16 @@ def _sections_of_other_tasks(task: str) -> set[str]:
 
 
 def from_dict(frozen: Mapping[str, Any]) -> Config:
-    """A config back from the ``config.yaml`` of a run folder, without execution settings that no longer exist."""
+    """A config back from the ``config.yaml`` of a run folder, without execution settings that no longer exist.
+
+    A setting that the file lacks was added after the run was frozen: it has its neutral value, whatever its default.
+    """
     known = {
         name: {key: value for key, value in frozen.get(name, {}).items() if f"{name}.{key}" in FIELDS}
         for name in ("machine", "slurm")
     }
-    return merge(_flatten({**frozen, **known}))
+    neutral = {key: f.metadata["neutral"] for key, f in FIELDS.items() if f.metadata["neutral"] is not MISSING}
+    return merge(neutral, _flatten({**frozen, **known}))
 
 
 def parse_overrides(words: list[str]) -> dict[str, Any]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
 from safetensors.torch import save
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
 import atomic_file
-from errors import ConfigError
+from errors import ConfigError, RunFolderError
+from experiments.folder import checkpoint
 from experiments.folder.parent import weights_of
 
 DENSE = "backbone.model."  # before a backbone's names in a model that has further parts of its own
@@ -87,8 +88,8 @@ def read(path: Path) -> dict[str, Tensor]:
     from atm.released import CheckpointError, convert, is_released
 
     try:
-        if averaged := _averages_of_a_run(path):
-            return averaged
+        if own := _checkpoint_of_a_run(path):
+            return dict(own["ema"] or own["model"])
         state = load_state_dict(str(path), use_ema=True, weights_only=True)
         return convert(state) if is_released(state) else dict(state)
     except CheckpointError as error:
@@ -97,12 +98,15 @@ def read(path: Path) -> dict[str, Tensor]:
         raise ConfigError(f"{path}: not a checkpoint that can be read safely: {str(error).splitlines()[0]}") from None
 
 
-def _averages_of_a_run(path: Path) -> dict[str, Tensor] | None:
-    """The averaged weights of a run's own checkpoint, whose name for them timm does not know; None for other files."""
+def _checkpoint_of_a_run(path: Path) -> dict[str, Any] | None:
+    """The content of one of our own checkpoints, of which timm would take the raw weights."""
     if path.suffix == ".safetensors":
         return None
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    return content.get("ema") if isinstance(content, dict) and "rows" in content else None
+    try:
+        content = checkpoint.read(path)
+    except RunFolderError:  # the caller says why it cannot be read
+        return None
+    return content if {"model", "ema", "split"} <= content.keys() else None
 
 
 def _is_dense(names: Mapping[str, Tensor]) -> bool:

@@ -11,16 +11,15 @@ from torch import nn
 
 import atm  # noqa: F401  (registers the models with timm)
 from errors import ConfigError
+from experiments.backbones import TIMM, is_timm
 from experiments.schema import Model
-
-FOREIGN = "timm/"  # before the name of a network that is not ours
 
 
 def backbone(model: Model) -> tuple[str, dict[str, Any]]:
     """timm's name of the network and the arguments that make it the arm."""
     drop_path = {} if model.drop_path is None else {"drop_path_rate": model.drop_path}
-    if model.name.startswith(FOREIGN):
-        return model.name.removeprefix(FOREIGN), drop_path
+    if is_timm(model.name):
+        return model.name.removeprefix(TIMM), drop_path
     return f"atmnet_{model.name}", {
         "mixer": model.mixer,
         "offsets": model.offsets,

@@ -1,4 +1,4 @@
-"""A task in sixty lines, in no way like classification: unequal images, a loss inside the model, two test scales."""
+"""A complete small task that is unlike classification: unequal images, a loss inside the model, two test scales."""
 
 from __future__ import annotations
 

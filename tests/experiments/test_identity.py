@@ -134,6 +134,9 @@ def test_the_neutral_value_does_not_follow_the_default(monkeypatch):
     grow(monkeypatch, Other)
     assert not set(current_ids()) & set(GOLDEN)
     assert run_id(resolve("scenes", {"train.layer_decay": 1.0})) == run_id_of("scenes")
+    frozen_before = resolve("scenes", {"train.layer_decay": 1.0}).as_dict()
+    del frozen_before["train"]["layer_decay"]
+    assert from_dict(frozen_before).train.layer_decay == 1.0, "a run that was frozen before the setting was added"
 
 
 def test_a_changed_default_moves_ids(monkeypatch):

@@ -33,6 +33,15 @@ def differing(model: nn.Module, state: dict[str, torch.Tensor], prefix: str = ""
     return {name for name in state if prefix + name in own and not torch.equal(own[prefix + name], state[name])}
 
 
+@pytest.mark.parametrize("averaged", [True, False])
+def test_of_a_runs_own_checkpoint_the_averaged_weights_are_taken(tmp_path, averaged):
+    raw, ema = classifier("atmnet_nano").state_dict(), classifier("atmnet_nano").state_dict()
+    content = {"model": raw, "ema": ema if averaged else None, "split": [1, 1]}
+    torch.save(content, tmp_path / "copied.pt")
+    state = read(tmp_path / "copied.pt")
+    assert all(torch.equal(state[name], tensor) for name, tensor in (ema if averaged else raw).items())
+
+
 @pytest.mark.parametrize("name", ["atmnet_nano", "resnet10t", "convnext_atto"])
 def test_a_classifier_of_the_same_size_takes_everything(name):
     state, model = classifier(name).state_dict(), classifier(name)

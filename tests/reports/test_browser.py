@@ -101,7 +101,7 @@ def test_pairs_stay_together_and_one_column_sorts_at_a_time(view):
         header(driver, "table-1", n).find_element(By.TAG_NAME, "button").click()
     after = every(driver, pairs, rows)
     assert [pair[0] for pair in after] == [
-        "alpha 9 -20.0", "alpha 10 -10.0", "bravo 0.0", "Alpha 20.0", "delta 30.0", "charlie –",
+        "alpha 9 −20.0", "alpha 10 −10.0", "bravo 0.0", "Alpha 20.0", "delta 30.0", "charlie –",
     ]  # fmt: skip
     assert sorted(after) == sorted(before) and all(pair[1].startswith("ours ") for pair in after)
     assert every(driver, "#table-1 th[aria-sort]:not([aria-sort='none'])", "e.cellIndex") == [1]
@@ -121,7 +121,7 @@ def test_a_number_opens_the_list_of_exactly_its_runs(view, pages):
         text = every(driver, ":popover-open", "e.innerText")[0]
         shown = [run for run in section.runs if run.id in cell.runs]
         for run in shown:
-            assert f"{run.arm}, seed {run.seed}, {' '.join(run.state.split())}, commit {run.commit[:8]}" in text
+            assert f"{run.arm}, seed {run.seed}, {' '.join(run.status.split())}, commit {run.commit[:8]}" in text
             assert f"metrics.jsonl:{run.sources[1].line}" in text
         links = every(driver, ":popover-open span a", "decodeURI(e.href)")
         assert len(links) == 3 * len(shown) and all("/run-" in link for link in links)
