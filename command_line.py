@@ -59,6 +59,10 @@ def dispatch(words: list[str], commands: Mapping[str, Command], options: Mapping
     command = commands[word]
     if command.named and not name:
         raise ConfigError(f"{word}=NAME: which one? `python run.py list` shows them")
+    for other in parsed.words[1:]:
+        key, equals, _ = other.partition("=")
+        if equals and key in commands and key != "experiment":  # doctor and offsets take experiment=NAME as a setting
+            raise ConfigError(f"{word} and {key} are two commands: give one of them")
     for option, row in options.items():
         if getattr(parsed, option.removeprefix("--").replace("-", "_")) and word not in row.commands:
             takers = " and ".join(f"{taker}=" for taker in row.commands)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 CONFIG = "config.yaml"  # the whole resolved config, frozen when the folder is made
-STATE = "state.json"  # where the run stands, for whoever looks
+STATE = "state.json"  # the run's present state and progress
 SUMMARY = "summary.json"  # final metrics; written last, so a folder that has it is complete
 METRICS = "metrics.jsonl"  # append-only log, one row per evaluation or logging interval, keyed by step
 PROVENANCE = "provenance.json"  # commit, fingerprints of code and data, packages, hardware

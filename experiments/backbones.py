@@ -35,7 +35,8 @@ def check_name(name: str) -> None:
     """Raises ConfigError with the nearest names where neither ``atm`` nor timm has a model of that name."""
     if not is_timm(name):
         if name not in read_variants():
-            raise ConfigError(unknown("model", name, [*read_variants(), f"{TIMM}NAME"]))
+            hint = f"; did you mean {TIMM}{name}?" if name in timm_names() else ""
+            raise ConfigError(unknown("model", name, [*read_variants(), f"{TIMM}NAME"]) + hint)
     elif name.removeprefix(TIMM) not in timm_names():
         raise ConfigError(unknown("model", name, [f"{TIMM}{known}" for known in timm_names()]))
 

@@ -34,13 +34,13 @@ def about(path: Path) -> dict[str, Any]:
     for number, arm in enumerate(plan["arms"], 1):
         _require(path, f"arm {number} of its plan", arm, ARM)
         if not isinstance(arm.get("config") or {}, dict):
-            raise _refused(path, f"the config of arm {arm['name']} is no mapping")
+            raise _refused(path, f"the config of arm {arm['name']} is not a mapping")
     if not isinstance(plan.get("tasks", []), list):
-        raise _refused(path, "the tasks of its plan are no list")
+        raise _refused(path, "the tasks of its plan are not a list")
     for number, task in enumerate(plan.get("tasks", []), 1):
         _require(path, f"task {number} of its plan", task, TASK)
     if not isinstance(content.setdefault("warnings", []), list):
-        raise _refused(path, "its warnings are no list")
+        raise _refused(path, "its warnings are not a list")
     return {**content, "warnings": [str(warning) for warning in content["warnings"]]}
 
 
@@ -113,7 +113,7 @@ def _refuse_rows(path: Path, bad: pd.Series, why: str) -> None:
 
 def _require(path: Path, subject: str, content: Any, keys: Mapping[str, type]) -> None:
     if not isinstance(content, dict):
-        raise _refused(path, f"{subject} is no mapping")
+        raise _refused(path, f"{subject} is not a mapping")
     for key, kind in keys.items():
         if not isinstance(content.get(key), kind):
             raise _refused(path, f"{subject} has {'a wrong' if key in content else 'no'} {key}")

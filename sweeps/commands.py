@@ -91,8 +91,10 @@ def cancel(name: str, given: dict[str, Any], options: argparse.Namespace) -> int
         print(f"cancelled job {job}: {run}")
     for run in stopped:
         print(f"stopped {run}")
-    print(f"{len(jobs)} jobs cancelled, {len(stopped)} runs stopped; running ones save their state first, and the next "
-          "launch resumes them")  # fmt: skip
+    outcome = "running ones save their state first, and the next launch resumes them"
+    if not jobs and not stopped:
+        outcome = f"nothing of {plan.sweep} was running or queued"
+    print(f"{len(jobs)} jobs cancelled, {len(stopped)} runs stopped; {outcome}")
     return 0
 
 

@@ -194,7 +194,7 @@ def report_outcome(outcome: Outcome, launch: Launch) -> None:
         print(f"run.py: {run} {cause}; the next launch starts it once that is done", file=sys.stderr)
     mention_skipped(outcome.skipped_failed)
     done = f"{len(outcome.done)} of {launch.total} runs done"
-    print(f"{done}; `report={launch.sweep}` with the same words makes the table", flush=True)
+    print(f"{done}; `report={launch.sweep}` with the same settings makes the table", flush=True)
 
 
 def mention_skipped(failed: list[str]) -> None:

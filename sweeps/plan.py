@@ -107,7 +107,9 @@ def load(
     """
     sweep = read_sweep(name)
     if protocol not in sweep["recipes"]:
-        raise ConfigError(unknown(f"protocol of sweep {name}", protocol, sweep["recipes"]))
+        raise ConfigError(
+            f"sweep {name}: {unknown('protocol', protocol, sweep['recipes'])}; choose one with protocol=NAME"
+        )
     seeds = _checked_seeds(sweep["seeds"] if seeds is None else seeds)
     parents = {arm: body.get("start_from") for arm, body in sweep["arms"].items()}
     chosen = _chosen_arms(name, sweep, arms)

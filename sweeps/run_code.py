@@ -59,7 +59,7 @@ class Choice:
             runs = sum(1 for other in self.copies.values() if other == copy)
             origin = checkout(copy)
             commit = f"commit {origin['commit'][:12]}" if origin["commit"] else "no commit"
-            line = f"{runs} runs use the code in {copy} ({commit}{', edited' if origin['dirty'] else ''})"
+            line = f"{runs} {'run uses' if runs == 1 else 'runs use'} the code in {copy} ({commit}{', edited' if origin['dirty'] else ''})"
             if self.present and copy != self.present:
                 line += ", with which this sweep began; --new-code takes the present code for runs that have not begun"
             lines.append(line)
@@ -163,5 +163,5 @@ def _settings_for(config: Config, copy: Path) -> Collection[str]:
 def _known_settings(copy: Path) -> frozenset[str]:
     done = subprocess.run([sys.executable, "-c", KNOWN_SETTINGS], cwd=copy, capture_output=True, text=True)
     if done.returncode:
-        raise RunFolderError(f"{copy} is no working copy of the code: {(done.stderr.splitlines() or ['?'])[-1]}")
+        raise RunFolderError(f"{copy} is not a working copy of the code: {(done.stderr.splitlines() or ['?'])[-1]}")
     return frozenset(json.loads(done.stdout))

@@ -63,7 +63,7 @@ def _start_in_background(launch: launches.Launch) -> int:
     while not launch.launcher and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     print(f"process {process.pid} works on {launch.sweep} in the background; log: {launch.log}")
-    print(f"`status={launch.sweep}` with the same words follows it, `cancel={launch.sweep}` stops it")
+    print(f"`status={launch.sweep}` with the same settings follows it, `cancel={launch.sweep}` stops it")
     return process.returncode or 0
 
 
@@ -84,7 +84,7 @@ def _submit(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
         )
     print(
         f"{len(outcome.submitted)} runs submitted, {len(outcome.left_alone)} queued or running before, "
-        f"{len(outcome.done)} of {len(plan.distinct())} done; `status={plan.sweep}` with the same words follows them"
+        f"{len(outcome.done)} of {len(plan.distinct())} done; `status={plan.sweep}` with the same settings follows them"
     )
     if options.watch:
         return 0 if all(row.state == DONE for row in watch(plan, runs_dir)) else 1

@@ -47,7 +47,7 @@ def dataset_entry(name: str) -> DatasetEntry:
         return DATASETS.get(name, LABELLED_IMAGES)
     entry = _load(_installed()[name], f"data set {name!r}")
     if not isinstance(entry, DatasetEntry):
-        raise ConfigError(f"data set {name!r}: {_installed()[name]} is no DatasetEntry")
+        raise ConfigError(f"data set {name!r}: {_installed()[name]} is not a DatasetEntry")
     return entry
 
 

@@ -106,7 +106,7 @@ class Scenes(Dataset[tuple[Tensor, ...]]):
         return f"{self.split} scene {index}"
 
     def problem(self, index: int) -> str:
-        return f"{self.name(index)}: drawn, never read"
+        return f"{self.name(index)}: generated, not read from a file"
 
     def scene(self, key: SampleKey) -> Scene:
         seed, epoch = (self.seed, key.epoch) if self.split == "train" else (EVAL_SEED, 0)

@@ -68,7 +68,7 @@ def task_entry(name: str) -> TaskEntry:
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"task {name!r} cannot be loaded: {error}") from None
     if not isinstance(entry, TaskEntry):
-        raise ConfigError(f"task {name!r}: {_installed()[name]} is no TaskEntry")
+        raise ConfigError(f"task {name!r}: {_installed()[name]} is not a TaskEntry")
     return entry
 
 

@@ -222,7 +222,7 @@ class Training:
         self.state.write_provenance(fingerprint, self.sampler)
 
     def _write_state(self, phase: str = "training") -> None:
-        """Writes ``state.json`` for whoever looks at the run; a full disk must not end it."""
+        """Writes ``state.json`` for ``status=`` and other readers of the folder; a full disk must not end it."""
         if not self.group.first:
             return
         counters, timetable = self.state.counters, self.timetable

@@ -102,7 +102,9 @@ def _place(table: TaskTable, reference: PrintedReference) -> str:
 def _provenance(done: pd.DataFrame, task: str) -> Iterator[str]:
     """How long finished runs took, where, and of which code and data they are."""
     epochs = _range(done["epochs"].dropna())
-    length = f"{_range(done['step'].dropna())} steps" + (f" ({epochs} epochs)" if epochs else "")
+    length = f"{_range(done['step'].dropna())} steps" + (
+        f" ({epochs} {'epoch' if epochs == '1' else 'epochs'})" if epochs else ""
+    )
     device = listed(sorted({device for device in done["device"] if device}))
     yield f"A finished run {task}took {length}" + (f" on {device}." if device else ".")
     commits = listed(sorted({commit[:8] for commit in done["commit"] if commit})) or "unknown"

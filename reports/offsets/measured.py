@@ -82,14 +82,14 @@ def _check(about: Any) -> None:
         _need(f"layer {number}", layer, OF_LAYER)
     for size in (about["image_size"], *(layer["map"] for layer in about["layers"])):
         if len(size) != 2 or not all(type(number) is int for number in size):
-            raise ValueError(f"{size} is no size")
+            raise ValueError(f"{size} is not a size")
     if about["overlay_layer"] not in [layer["layer"] for layer in about["layers"]]:
         raise ValueError(f"its overlay_layer {about['overlay_layer']} is not among its layers")
 
 
 def _need(name: str, content: Any, keys: Mapping[str, type]) -> None:
     if not isinstance(content, dict):
-        raise ValueError(f"{name} is no mapping")
+        raise ValueError(f"{name} is not a mapping")
     for key, kind in keys.items():
         if not isinstance(content.get(key), kind):
             raise ValueError(f"{name} has no {key}" if key not in content else f"{name} has a wrong {key}")

@@ -327,14 +327,14 @@ def test_damaged_files_are_named(tmp_path):
 
 ABOUTS = {  # an edit of about.json, the message about it
     "nothing": (lambda about: {}, "it has no name"),
-    "a list": (lambda about: [about], "it is no mapping"),
+    "a list": (lambda about: [about], "it is not a mapping"),
     "without hashes": (lambda about: {k: v for k, v in about.items() if k != "files"}, "it has no files"),
     "hashes as a list": (lambda about: {**about, "files": list(about["files"])}, "it has a wrong files"),
     "no hash of one file": (lambda about: {**about, "files": {}}, "files has no statistics.csv"),
     "trained as a list": (lambda about: {**about, "trained": ["c0de"]}, "it has a wrong trained"),
     "nothing of its training": (lambda about: {**about, "trained": {}}, "trained has no code_fingerprint"),
-    "layers as names": (lambda about: {**about, "layers": ["layer_3_1"]}, "layer 1 is no mapping"),
-    "a size of one side": (lambda about: {**about, "image_size": [128]}, r"\[128\] is no size"),
+    "layers as names": (lambda about: {**about, "layers": ["layer_3_1"]}, "layer 1 is not a mapping"),
+    "a size of one side": (lambda about: {**about, "image_size": [128]}, r"\[128\] is not a size"),
     "a layer that is none": (
         lambda about: {**about, "overlay_layer": "layer_9_1"},
         "its overlay_layer layer_9_1 is not among",

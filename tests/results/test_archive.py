@@ -164,17 +164,17 @@ def without(key: str):
 
 RUN, OTHER = run_id("zero", 0), run_id("zero", 1)
 EDITED = {  # file, an edit of its text, the message about it
-    "a list": ("about.yaml", lambda text: "- a\n- b\n", "about.yaml: it is no mapping"),
+    "a list": ("about.yaml", lambda text: "- a\n- b\n", "about.yaml: it is not a mapping"),
     "no YAML": ("about.yaml", lambda text: "a: [b\nc: }", "about.yaml: while parsing a flow sequence"),
     "no plan": ("about.yaml", without("plan"), "about.yaml: it has no plan"),
     "no arms": ("about.yaml", without("arms"), "about.yaml: its plan has no arms"),
     "no protocol": ("about.yaml", without("protocol"), "about.yaml: its plan has no protocol"),
     "an arm is a text": (
         "about.yaml", lambda text: text.replace("- name: zero", "- zero\n  - name: zero"),
-        "about.yaml: arm 1 of its plan is no mapping",
+        "about.yaml: arm 1 of its plan is not a mapping",
     ),
     "warnings that are a text": (
-        "about.yaml", lambda text: text.replace("warnings: []", "warnings: none"), "about.yaml: its warnings are no list"
+        "about.yaml", lambda text: text.replace("warnings: []", "warnings: none"), "about.yaml: its warnings are not a list"
     ),
     "another baseline": (
         "about.yaml", lambda text: text.replace("baseline: zero", "baseline: zeroo"),

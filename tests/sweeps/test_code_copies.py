@@ -212,7 +212,7 @@ def test_a_sweep_that_has_begun_keeps_its_code_unless_told_otherwise(plan, check
     other = load("ablation_peg", "smoke", TINY | {"train.lr": 1e-2}, [0])
     assert set(run_code.choose(other, other.runs, tmp_path).copies.values()) == {second}
     text = "\n".join(run_code.choose(plan, plan.runs, tmp_path, new_code=True).describe())
-    assert f"1 runs use the code in {first}" in text and f"2 runs use the code in {second}" in text
+    assert f"1 run uses the code in {first}" in text and f"2 runs use the code in {second}" in text
     shutil.rmtree(first)
     assert chosen() == (second, second), "the copy is gone"
 

@@ -249,7 +249,7 @@ def test_a_real_probe_prices_a_sweep_and_leaves_only_the_rate(tmp_path):
     words = ["ablation_offsets", "protocol=smoke", "seeds=[0]", "arms=zero", *WORDS, "train.ema_decay=0.9"]
     words.append(f"runs_dir={runs}")
     unknown = run("run.py", f"sweep={words[0]}", *words[1:], "--dry-run")
-    assert unknown.stdout.splitlines()[-1].startswith("price=ablation_offsets with the same words measures")
+    assert unknown.stdout.splitlines()[-1].startswith("price=ablation_offsets with the same settings measures")
 
     done = run("run.py", f"price={words[0]}", *words[1:], "--json", TMPDIR=str(temporary))
     assert done.returncode == 0, done.stderr
