@@ -76,10 +76,14 @@ def _complete_other_mixer(model: Model, given: Collection[str]) -> None:
     model.peg = bool(model.peg)
     if model.drop_path is None:
         model.drop_path = float(variant["drop_path"])
-    if not model.peg and model.offsets is None:
+    if model.peg or model.offsets is not None:
+        model.offset_interval = _known_interval(model.offset_interval, variant)
+    elif "model.offset_interval" in given and model.offset_interval is not None:
+        raise ConfigError(
+            f"model.offset_interval={model.offset_interval}: model.mixer={model.mixer} without PEG has nothing to place"
+        )
+    else:
         model.offset_interval = None
-    elif model.offset_interval is None:
-        model.offset_interval = int(variant["offset_interval"])
 
 
 def _complete_atm(model: Model) -> None:
@@ -119,9 +123,12 @@ def _sharing(model: Model, variant: Mapping[str, Any]) -> list[int] | None:
 
 
 def _interval(model: Model, variant: Mapping[str, Any]) -> int | str | None:
-    interval: int | str | None = model.offset_interval
     if model.offsets == "zero" and not model.peg:
         return None
+    return _known_interval(model.offset_interval, variant)
+
+
+def _known_interval(interval: int | str | None, variant: Mapping[str, Any]) -> int | str:
     if interval is None:
         return int(variant["offset_interval"])
     if interval == "stage" or (isinstance(interval, int) and interval >= 1):
