@@ -76,10 +76,14 @@ def _complete_other_mixer(model: Model, given: Collection[str]) -> None:
     model.peg = bool(model.peg)
     if model.drop_path is None:
         model.drop_path = float(variant["drop_path"])
-    if not model.peg and model.offsets is None:
+    if model.peg or model.offsets is not None:
+        model.offset_interval = _known_interval(model.offset_interval, variant)
+    elif "model.offset_interval" in given and model.offset_interval is not None:
+        raise ConfigError(
+            f"model.offset_interval={model.offset_interval}: model.mixer={model.mixer} without PEG has nothing to place"
+        )
+    else:
         model.offset_interval = None
-    elif model.offset_interval is None:
-        model.offset_interval = int(variant["offset_interval"])
 
 
 def _complete_atm(model: Model) -> None:
@@ -119,9 +123,12 @@ def _sharing(model: Model, variant: Mapping[str, Any]) -> list[int] | None:
 
 
 def _interval(model: Model, variant: Mapping[str, Any]) -> int | str | None:
-    interval: int | str | None = model.offset_interval
     if model.offsets == "zero" and not model.peg:
         return None
+    return _known_interval(model.offset_interval, variant)
+
+
+def _known_interval(interval: int | str | None, variant: Mapping[str, Any]) -> int | str:
     if interval is None:
         return int(variant["offset_interval"])
     if interval == "stage" or (isinstance(interval, int) and interval >= 1):
@@ -147,6 +154,8 @@ def _complete_schedule(train: Train, given: Collection[str]) -> None:
                 f"train.warmup_steps={train.warmup_steps}: must be less than train.steps={train.steps}, "
                 "the length of the run"
             )
+    elif train.schedule_on == "epoch":
+        _check_warmup_by_epoch(train)
     if train.power != 1.0 and train.schedule != "polynomial":
         raise ConfigError(f"train.power={train.power}: only train.schedule=polynomial has it, not {train.schedule}")
     if train.schedule == "multistep":
@@ -155,6 +164,16 @@ def _complete_schedule(train: Train, given: Collection[str]) -> None:
         raise ConfigError(
             f"train.milestones={train.milestones}, train.decay_factor={train.decay_factor}: only "
             f"train.schedule=multistep has them, not {train.schedule}"
+        )
+
+
+def _check_warmup_by_epoch(train: Train) -> None:
+    """A rate that moves once an epoch would stay at ``warmup_lr`` for the whole epoch in which the warm-up ends."""
+    if train.warmup_steps or (train.warmup_steps is None and (train.warmup_epochs or 0) % 1):
+        key = "warmup_epochs" if train.warmup_steps is None else "warmup_steps"
+        raise ConfigError(
+            f"train.{key}={getattr(train, key)}: with train.schedule_on=epoch the rate moves once an epoch; set "
+            "train.schedule_on=step, or train.warmup_epochs to whole epochs"
         )
 
 

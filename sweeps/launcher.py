@@ -102,6 +102,8 @@ class Launcher:
             self.queue.remove(run)
             process = start(self._folder(run.id), Path(run.code), self.launch.other_code)
             self.processes[run.id] = (run, process, time.monotonic())
+            if self.outcome.interrupted is not None:  # the signal came while the process was being started
+                process.send_signal(signal.SIGTERM)
 
     def _is_ready(self, run: LaunchedRun) -> bool:
         """Whether the run that it starts from is done."""

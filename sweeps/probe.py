@@ -122,7 +122,7 @@ def _train(training: Training) -> Iterator[float]:
 
 def _judge(training: Training) -> Iterator[float]:
     while len(training.task.eval_set):  # type: ignore[arg-type]
-        for images in training.judge_batches({}):
+        for images in training.evaluator.judge(training.learner.judged, {}):
             _stop_if_asked(training)
             yield images
 

@@ -59,7 +59,8 @@ class Choice:
             runs = sum(1 for other in self.copies.values() if other == copy)
             origin = checkout(copy)
             commit = f"commit {origin['commit'][:12]}" if origin["commit"] else "no commit"
-            line = f"{runs} {'run uses' if runs == 1 else 'runs use'} the code in {copy} ({commit}{', edited' if origin['dirty'] else ''})"
+            subject = "run uses" if runs == 1 else "runs use"
+            line = f"{runs} {subject} the code in {copy} ({commit}{', edited' if origin['dirty'] else ''})"
             if self.present and copy != self.present:
                 line += ", with which this sweep began; --new-code takes the present code for runs that have not begun"
             lines.append(line)

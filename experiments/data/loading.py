@@ -77,7 +77,7 @@ class Batches:
         return self._load(0, 0)
 
     def close(self) -> None:
-        """Ends the loader processes. Without this, Python would wait for them forever, because they ignore its SIGTERM."""
+        """Ends the loader processes. Python would wait for them forever, since they ignore its SIGTERM."""
         if hasattr(self._iterator, "_shutdown_workers"):
             self._iterator._shutdown_workers()
 

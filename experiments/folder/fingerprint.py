@@ -11,13 +11,13 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from errors import ConfigError
 from experiments.folder.normal_form import normal_form
@@ -117,13 +117,21 @@ def run_fingerprint(config: Config, root: Path = ROOT) -> str:
 
     Computed once per process, also where sources are edited meanwhile.
     """
-    return _run_fingerprint(config.task, config.model.mixer, config.data.dataset, root)
+    return _together(run_modules(config, root))
+
+
+def run_modules(config: Config, root: Path = ROOT) -> dict[str, str]:
+    """The sources that the code fingerprint of a run covers → 8 hexadecimal digits of each.
+
+    Computed once per process, as ``run_fingerprint`` is.
+    """
+    return _run_modules(config.task, config.model.mixer, config.data.dataset, root)
 
 
 @cache  # the runs of a sweep share it
-def _run_fingerprint(task: str, mixer: str | None, dataset: str, root: Path) -> str:
+def _run_modules(task: str, mixer: str | None, dataset: str, root: Path) -> dict[str, str]:
     plugins = [_plugin("atm.mixers", mixer), _plugin("atm.datasets", dataset)]
-    return code_fingerprint(task, root, [module for module in plugins if module])
+    return _modules(task, root, [module for module in plugins if module])
 
 
 def code_fingerprint(task: str, root: Path = ROOT, plugins: Iterable[str] = ()) -> str:
@@ -131,14 +139,19 @@ def code_fingerprint(task: str, root: Path = ROOT, plugins: Iterable[str] = ()) 
 
     task: its name in the registry; root: a checkout or a copy of one; plugins: further modules, by import name.
     """
+    return _together(_modules(task, root, plugins))
+
+
+def _modules(task: str, root: Path, plugins: Iterable[str]) -> dict[str, str]:
     task_module = task_entry(task).module.partition(":")[0]
-    digest = hashlib.sha256()
-    for path in covered(task_module, root):
-        _add(digest, path, root / path)
+    files = {path: root / path for path in covered(task_module, root)}
     foreign = {name for name in (task_module, *plugins) if name.partition(".")[0] not in ROOMS}
-    for name in sorted(foreign):
-        _add(digest, name, _file_of(name))
-    return digest.hexdigest()[:16]
+    files |= {name: _file_of(name) for name in sorted(foreign)}
+    return {name: _digest(path) for name, path in files.items()}
+
+
+def _together(modules: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(modules, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def covered(task_module: str, root: Path = ROOT) -> list[str]:
@@ -203,6 +216,6 @@ def _file_of(module: str) -> Path:
     return Path(spec.origin)
 
 
-def _add(digest: Any, name: str, path: Path) -> None:
+def _digest(path: Path) -> str:
     content = json.dumps(read_yaml(path), sort_keys=True) if path.suffix == ".yaml" else normal_form(path)
-    digest.update(name.encode() + b"\0" + content.encode() + b"\0")
+    return hashlib.sha256(content.encode()).hexdigest()[:8]

@@ -17,9 +17,8 @@ from experiments.schema import Model
 
 def backbone(model: Model) -> tuple[str, dict[str, Any]]:
     """timm's name of the network and the arguments that make it the arm."""
-    drop_path = {} if model.drop_path is None else {"drop_path_rate": model.drop_path}
-    if is_timm(model.name):
-        return model.name.removeprefix(TIMM), drop_path
+    if is_timm(model.name):  # some of timm's networks know no drop path, not even one of 0
+        return model.name.removeprefix(TIMM), {"drop_path_rate": model.drop_path} if model.drop_path else {}
     return f"atmnet_{model.name}", {
         "mixer": model.mixer,
         "offsets": model.offsets,
@@ -28,7 +27,7 @@ def backbone(model: Model) -> tuple[str, dict[str, Any]]:
         "offset_sharing": model.offset_sharing,
         "offset_interval": model.offset_interval,
         "fusion": model.fusion,
-        **drop_path,
+        "drop_path_rate": model.drop_path,
     }
 
 

@@ -21,7 +21,7 @@ from experiments.folder.fingerprint import run_fingerprint
 from experiments.folder.run_folder import RunFolder
 from experiments.interrupts import Interrupted, Interrupts
 from experiments.schema import Config
-from experiments.tasks import Evaluation, Judge
+from experiments.tasks import Evaluation
 from experiments.tasks.registry import build_task
 from experiments.training.devices import Group, joined, prepare
 from experiments.training.evaluation import Evaluator
@@ -71,11 +71,10 @@ class Training:
         # processes on machines with other compilers may read tokens otherwise
         self.sampler = " and ".join(dict.fromkeys(group.gather_objects(sampling.describe(self.device.type))))
         self.task = build_task(config)
-        train = config.train
         self.share = Share(group.rank, group.size, config.machine.batch_per_device, self.task.pairs)
         self.batches = self._batches(self.task.train_set, training=True)
         self.eval_batches = self._batches(self.task.eval_set, training=False)
-        self.timetable = Timetable.of(train, len(self.batches))
+        self.timetable = Timetable.of(config.train, len(self.batches))
 
         self.learner = Learner(
             config, self.task, group, self.device, self.share, self.timetable.steps_per_epoch, folder.path.parent
@@ -85,7 +84,7 @@ class Training:
         self.evaluator = Evaluator(
             self.task, self.eval_batches, group, interrupts, self.ledger, self.learner.autocast, self._stop_if_asked
         )
-        self.progress = Progress(self.timetable.steps, train.batch_size, bar)
+        self.progress = Progress(self.timetable.steps, config.train.batch_size, bar)
         self._state_written = time.monotonic()
 
     def run(self, other_code: str | None) -> dict[str, Any]:
@@ -144,10 +143,6 @@ class Training:
             self._finish_row()
         if self.state.counters.step < step:
             self._train_row(step)
-
-    def judge_batches(self, judges: dict[str, Judge]) -> Iterator[int]:
-        """Judges this process's share of the evaluation set; yields the number of images of each batch."""
-        return self.evaluator.judge(self.learner.judged, judges)
 
     def _train_row(self, until: int | None = None) -> None:
         """Trains up to the end of the current row of the log, or to a step before it."""

@@ -15,6 +15,7 @@ from experiments.config import scientific
 from experiments.data.ledger import Ledger
 from experiments.folder import checkpoint, provenance
 from experiments.folder.claim import Claim
+from experiments.folder.fingerprint import run_modules
 from experiments.folder.metrics_log import MetricsLog
 from experiments.folder.run_folder import RunFolder
 from experiments.schema import Config
@@ -57,6 +58,7 @@ class RunState:
     ):
         self.config, self.folder, self.group, self.claims = config, folder, group, claims
         self.learner, self.ledger, self.code = learner, ledger, code
+        self.modules = run_modules(config)
         self.counters = Counters()
         self.detached = False  # while set, nothing is saved, and rows are added in memory only
         self.replays: list[dict[str, Any]] = []  # of this process; provenance keeps those of earlier ones
@@ -111,6 +113,7 @@ class RunState:
         return {
             "config": scientific(self.config),
             "code": self.code,
+            "modules": self.modules,
             "split": self.learner.split,
             **self.learner.state(),
             "ledger": self.ledger.state(),
@@ -131,7 +134,7 @@ class RunState:
         state = checkpoint.read(newest.path)
         self.refuse_other_run(state, newest.path)
         if state["code"] != self.code:
-            self._accept_code(newest.path, force)
+            self._accept_code(state, newest.path, force)
         self.load(state, newest.path)
         self.counters.notes = [*state["notes"], *newest.notes, *self.counters.notes]
         self._note_split(state["split"])
@@ -160,13 +163,17 @@ class RunState:
                     f"not {own.get(key)}"
                 )
 
-    def _accept_code(self, path: Path, force: bool) -> None:
+    def _accept_code(self, state: dict[str, Any], path: Path, force: bool) -> None:
         """Raises RunFolderError for a checkpoint that other code wrote, unless ``force`` or a replay was equal."""
         if self.replays:
             return
         if not force:
+            before = state.get("modules", {})
+            changed = [name for name in {**before, **self.modules} if before.get(name) != self.modules.get(name)]
+            named = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+            difference = f" ({named} changed)" if before else ""
             raise RunFolderError(
-                f"{self.folder.id}: {path.name} was written by other code: what computes a run's numbers has changed; "
+                f"{self.folder.id}: {path.name} was written by other code{difference}; "
                 "go back to that code, show with --replay that this code computes the same, or go on with --force, "
                 "which marks the run and keeps it out of averages"
             )

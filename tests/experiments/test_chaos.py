@@ -148,7 +148,7 @@ def is_whole(path: Path) -> bool:
     [
         pytest.param(1, 12, 16, marks=pytest.mark.timeout(900)),
         pytest.param(2, 4, 6, marks=pytest.mark.timeout(900)),
-        pytest.param(1, 200, 80, marks=[pytest.mark.chaos, pytest.mark.timeout(7200)]),
+        pytest.param(1, 200, 110, marks=[pytest.mark.chaos, pytest.mark.timeout(7200)]),
         pytest.param(2, 40, 30, marks=[pytest.mark.chaos, pytest.mark.timeout(7200)]),
     ],
 )

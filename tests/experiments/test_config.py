@@ -38,6 +38,8 @@ from experiments.tasks.network import backbone
         ({"train.warmup_steps": 9, "train.warmup_epochs": 2}, "set one of them"),
         ({"train.steps": 9, "train.warmup_steps": 9}, "less than train.steps=9"),
         ({"train.steps": 9, "train.schedule_on": "epoch"}, "train.schedule_on=epoch"),
+        ({"train.warmup_steps": 3, "train.schedule_on": "epoch"}, "train.schedule_on=step"),
+        ({"train.warmup_epochs": 0.5, "train.schedule_on": "epoch"}, "whole epochs"),
         ({"train.epochs": None}, "both null"),
         ({"train.schedule": "multi_step"}, "'multistep'"),
         ({"train.schedule": "multistep"}, "train.milestones"),

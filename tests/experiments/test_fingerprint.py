@@ -149,7 +149,7 @@ def test_a_mixer_of_another_package_is_covered(tmp_path, monkeypatch):
     config.model.mixer = "pool"
     assert run_fingerprint(config) == code_fingerprint("token_labelling", plugins=["my_pool"])
     assert run_fingerprint(config) != code_fingerprint("token_labelling")
-    fingerprint._run_fingerprint.cache_clear()
+    fingerprint._run_modules.cache_clear()
 
 
 @pytest.mark.parametrize("interpreter", INTERPRETERS, ids=VERSIONS)

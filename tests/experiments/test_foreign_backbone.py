@@ -42,6 +42,12 @@ def test_maps_come_at_the_strides_that_were_asked_for(name):
     assert {key for key in own if not key.startswith("stage_norms")} <= set(classifier.state_dict())
 
 
+def test_a_network_that_knows_no_drop_path_takes_none_of_0():
+    model = resolve("scenes", {"model": "timm/vgg11"}).model
+    assert model.drop_path == 0.0, "the recipe says so"
+    assert dense_backbone(model, (16, 32)).feature_info.reduction() == [16, 32]
+
+
 def test_a_network_without_a_map_at_a_stride_is_refused():
     model = resolve("scenes", {"model": "timm/vit_tiny_patch16_224"}).model
     with pytest.raises(ConfigError, match=r"model=timm/vit_tiny_patch16_224 .* none at 32"):
@@ -95,5 +101,8 @@ def test_another_mixer_in_atmnets_frame_has_no_offset_switches():
     assert set(dict(built.model.stages.named_parameters())) == set(dict(model.stages.named_parameters()))
     with pytest.raises(ConfigError, match=r"model.offsets=zero: model.mixer=identity has no such switch"):
         resolve("scenes", {"model.mixer": "identity", "model.offsets": "zero"})
+    for peg, value in ((False, 2), (True, "foo")):
+        with pytest.raises(ConfigError, match=rf"model.offset_interval={value}"):
+            resolve("scenes", {"model.mixer": "identity", "model.peg": peg, "model.offset_interval": value})
     with pytest.raises(ConfigError, match=r"did you mean 'identity'"):
         resolve("scenes", {"model.mixer": "identiy"})

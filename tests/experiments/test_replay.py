@@ -102,6 +102,8 @@ def test_code_that_computes_the_same_is_accepted(run, uninterrupted, tmp_path):
 def test_code_that_computes_otherwise_is_refused_and_changes_nothing(run, tmp_path):
     code = edited_copy(tmp_path, *UNEQUAL)
     before = contents(run)
+    exit_code, message = resume(run, code)
+    assert exit_code == 2 and f"({UNEQUAL[0]} changed)" in message and "--replay" in message
     exit_code, message = resume(run, code, "--replay")
     assert exit_code == 2 and len(message.splitlines()) == 1
     assert "model.backbone." in message and "differs" in message and "--force" in message

@@ -15,7 +15,7 @@ from errors import ConfigError
 from experiments.config import ROOT
 from experiments.folder.run_folder import RunFolder
 from run_format import DONE, FAILED, INTERRUPTED, NOT_RUN, REFUSED
-from sweeps import local
+from sweeps import launcher, local
 from sweeps.plan import load, read_sweep, sweep_names
 from sweeps.status import describe, state_of
 
@@ -166,6 +166,22 @@ def test_ctrl_c_saves_every_run_and_the_same_command_goes_on(tmp_path):
     assert done.returncode == 0, done.stderr
     assert {state_of(folder)[0] for folder in folders} == {DONE}
     assert all("from step 0 " not in folder.log.read_text().split("interrupted by")[-1] for folder in folders)
+
+
+def test_a_signal_while_a_run_is_being_started_reaches_that_run(tmp_path, monkeypatch):
+    plan = load("ablation_offsets", "smoke", TINY | {"train.epochs": 400}, [0], arms=["zero"])
+    start = launcher.start
+
+    def start_and_signal(*arguments):
+        process = start(*arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)  # Python calls the handler here
+        return process
+
+    monkeypatch.setattr(launcher, "start", start_and_signal)
+    outcome = local.launch(plan, tmp_path)
+    assert outcome.interrupted == signal.SIGTERM
+    assert state_of(RunFolder(tmp_path / plan.runs[0].id))[0] != DONE
 
 
 def test_status_changes_nothing(tmp_path):
