@@ -8,7 +8,7 @@ SHELL := /bin/bash
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: .venv/ready  ## the offsets ablation on procedural scenes, about 12 minutes on two cores
+demo: .venv/ready  ## the offsets ablation on procedural scenes, about ten minutes on two cores
 	$(BIN)/python run.py sweep=ablation_offsets protocol=smoke
 	$(BIN)/python run.py report=ablation_offsets protocol=smoke
 
