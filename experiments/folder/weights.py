@@ -54,8 +54,9 @@ def load_backbone(model: nn.Module, state: Mapping[str, Tensor], where: str) -> 
 
     Kinds are classifiers and dense models, which have a timm network as ``backbone`` and heads of their own. Between
     models whose weights have the same names, only a classifier, or a head, of another size begins afresh. Otherwise all
-    heads do, and norms after a stage or after the last one, which classifiers and dense models do not share. Of the
-    backbone nothing else may be missing, remain or have another shape: raises ConfigError that begins with ``where``.
+    heads do, and norms after a stage or after the last one, of which every kind of model has those of the maps it uses.
+    Of the backbone nothing else may be missing, remain or have another shape: raises ConfigError that begins with
+    ``where``.
     """
     own = model.state_dict()
     same = own.keys() == state.keys()
@@ -67,9 +68,9 @@ def load_backbone(model: nn.Module, state: Mapping[str, Tensor], where: str) -> 
     misshapen = [name for name, source in pairs.items() if own[name].shape != state[source].shape]
     fresh = [name for name in own if name not in pairs or (name in misshapen and name in heads)]
     left = [name for name in state if name not in pairs.values()]
-    missing = [name for name in fresh if name not in heads and "norm" not in _first(name)]
+    missing = [name for name in fresh if name not in heads]
     remaining = [theirs[name] for name in theirs if name not in ours and _belongs(name, ours, _is_dense(own))]
-    if odd := sorted([*missing, *remaining]):
+    if odd := sorted(name for name in (*missing, *remaining) if "norm" not in _first(name)):
         raise ConfigError(f"{where} does not fit this model: {len(odd)} weights are in one only, e.g. {odd[0]}")
     for name in misshapen:
         if name not in heads:

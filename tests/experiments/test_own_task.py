@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from atm.complexity import count
 from experiments.config import ROOT
@@ -19,7 +20,11 @@ from experiments.tasks.network import dense_backbone
 from experiments.training import loop
 from reports.commands import report
 from results.collect import collect
+from run_format import WEIGHTS
+from sweeps import local
+from sweeps.plan import load
 from tests.experiments.processes import assert_equal_runs, finish, frozen, saved_steps, start, wait_for_step
+from tests.sweeps.test_sweeps import TINY
 
 SETTINGS = {
     "task": "box_counting",
@@ -130,6 +135,37 @@ def test_it_is_collected_and_reported(tmp_path, undisturbed, capsys):
     document = json.loads(capsys.readouterr().out)
     assert (document["metric"], document["rows"][0]["mean"]) == ("eval_ema/within_one", pytest.approx(value, abs=1e-3))
     assert "Counts off by at most one" in next(runs_dir.glob("reports/*/report.md")).read_text()
+
+
+def test_it_follows_another_task_in_a_sweep(tmp_path, monkeypatch):
+    """Really trained: token labelling, then box counting from its backbone, for two arms, side by side in one page."""
+    monkeypatch.setattr("sweeps.sweep_file.SWEEPS", tmp_path)
+    downstream = {key: value for key, value in SETTINGS.items() if not key.startswith("model")}
+    downstream |= {"train.steps": 4, "train.eval_every_steps": 4, "train.ema_decay": None}
+    arms = {arm: {"model.offsets": arm, "downstream": {"boxes": downstream}} for arm in ("zero", "axial")}
+    sweep = {"recipes": {"smoke": "scenes"}, "seeds": [0], "baseline": "zero", "arms": arms}
+    sweep["settings"] = {"smoke": {**TINY, "model": "nano"}}
+    sweep["downstream"] = {"boxes": {"smoke": "scenes"}}
+    (tmp_path / "transfer.yaml").write_text(json.dumps(sweep))
+    plan, runs_dir = load("transfer", "smoke"), tmp_path / "runs"
+    assert local.launch(plan, runs_dir, jobs=2).done == [run.id for run in plan.runs]
+    runs = {(run.arm, run.task): RunFolder(runs_dir / run.id) for run in plan.runs}
+    own, child = runs["axial", "token_labelling"], runs["axial", "boxes"]
+    start, end = (load_file(folder.path / WEIGHTS) for folder in (own, child))
+    assert sum(name.startswith("backbone.") for name in end) == len(end) - 2
+    notes = "".join(child.finished()["notes"])
+    assert f"init={own.id}" in notes and "head.weight, head.bias began afresh" in notes
+    late = "backbone.model.stages.3."
+    assert any(name.startswith(late) for name in start) and not any(name.startswith(late) for name in end)
+    collected = collect(plan.as_dict(), runs_dir)
+    values = collected.finals("eval/within_one").set_index("arm")["value"]
+    assert collected.warnings == [] and set(values.index) == {"zero", "axial"}
+    options = argparse.Namespace(json=True, mixed=False, check=False)
+    assert report("transfer", {}, options, lambda sweep, words: (plan.as_dict(), runs_dir, lambda: {})) == 0
+    page = next(runs_dir.glob("reports/*/report.md")).read_text()
+    row = next(line for line in page.splitlines() if line.startswith("| axial") or line.startswith("| **axial"))
+    accuracy = own.finished()["metrics"]["eval/token_accuracy"]
+    assert f"{values['axial']:.2f}" in row and f"{accuracy:.2f}" in row
 
 
 def test_its_optimizer_groups_scale_rates_and_spare_peg_within_the_backbone(tmp_path):
