@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -55,7 +55,7 @@ class Samples(Protocol):
 
     def problem(self, index: int) -> str:
         """In one line, which sample it is and why it cannot be read."""
-        ...
+        return f"{self.name(index)} cannot be read"
 
     def fingerprint(self) -> str:
         """Hash of what the samples are made from, without reading them all."""
@@ -64,9 +64,9 @@ class Samples(Protocol):
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images of equal size [B, 3, H, W]; a subclass adds a task's tensors, with B rows each."""
+    """Images [B, 3, H, W], or a tuple of images of unequal size; a subclass adds a task's tensors, with B rows each."""
 
-    images: Tensor
+    images: Any
     bad: Tensor
 
     @property
@@ -74,15 +74,22 @@ class ImageBatch:
         return len(self.images)
 
     def to(self: Own, device: torch.device, memory_format: torch.memory_format = torch.contiguous_format) -> Own:
-        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in self._tensors().items()}
-        return replace(self, **moved | {"images": moved["images"].contiguous(memory_format=memory_format)})
+        moved = self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        if not isinstance(moved.images, Tensor):
+            return moved
+        return replace(moved, images=moved.images.contiguous(memory_format=memory_format))
 
     def pin_memory(self: Own) -> Own:
-        return replace(self, **{name: tensor.pin_memory() for name, tensor in self._tensors().items()})
+        return self._each(Tensor.pin_memory)
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def _each(self: Own, function: Callable[[Tensor], Tensor]) -> Own:
+        """The batch after ``function`` of every tensor, also of those in tuples."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        changed: dict[str, Any] = {name: function(value) for name, value in values.items() if isinstance(value, Tensor)}
+        for name, value in values.items():
+            if isinstance(value, tuple):
+                changed[name] = tuple(map(function, value))
+        return replace(self, **changed)
 
 
 def unreadable(indices: Sequence[int]) -> Tensor:

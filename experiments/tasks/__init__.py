@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from experiments.data.batch import Batch, Samples
+    from experiments.schema import Config
 
 
 @dataclass
@@ -43,36 +44,34 @@ class Judge(Protocol):
 class Task(Protocol):
     """Built from a resolved config. Every method is a pure function of its arguments and that config.
 
-    A new task is one module with such a class and one entry in ``experiments.tasks.registry``.
+    A new task is one module with such a class and one entry in ``experiments.tasks.registry``. A class that inherits
+    from this one need not define what has a body here.
     """
 
-    @property
-    def train_set(self) -> Samples: ...
-
-    @property
-    def eval_set(self) -> Samples: ...
+    config: Config
+    train_set: Samples
+    eval_set: Samples
 
     @property
     def pairs(self) -> bool:
         """Whether ``prepare`` mixes the images at places p and n - 1 - p of a batch of n, which must stay together."""
-        ...
+        return False
 
     def build_model(self) -> nn.Module: ...
 
     def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """The optimizer's groups: ``params`` with their ``weight_decay``, and ``lr_scale`` where the rate is scaled.
+        """The optimizer's groups: ``params`` with their ``weight_decay``, and ``lr_scale`` where the rate is scaled."""
+        from experiments.training.optimization import decay_groups
 
-        ``experiments.training.optimization.decay_groups`` is right for most tasks.
-        """
-        ...
+        return decay_groups(model, self.config.train.weight_decay)
 
     def prepare(self, batch: Any, seed: int) -> Batch:
         """Whole-batch augmentation of a training batch (mixup, cutmix), a pure function of batch and seed."""
-        ...
+        return batch  # type: ignore[no-any-return]
 
     def weight(self, batch: Any) -> float:
         """How many items (images, labelled tokens) the loss of a batch is a mean over."""
-        ...
+        return batch.size  # type: ignore[no-any-return]
 
     def loss(self, forward: Callable[..., Any], batch: Any) -> Tensor:
         """The training loss, a mean over ``weight(batch)`` items. Calls ``forward``, the model as trained, once."""
@@ -80,7 +79,7 @@ class Task(Protocol):
 
     def predict(self, model: nn.Module, batch: Any) -> Any:
         """What the judge takes, by one or several calls of the model (windows, scales)."""
-        ...
+        return model(batch.images)
 
     def judge(self) -> Judge: ...
 

@@ -16,15 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import atm  # noqa: F401  (registers the models with timm)
-from experiments.data.batch import unreadable
-from experiments.data.images import Images, LabelledImages, StreamedImages, open_images
+from experiments.data.batch import Samples, unreadable
+from experiments.data.images import LabelledImages, open_images
 from experiments.schema import Config
-from experiments.tasks import Evaluation
+from experiments.tasks import Evaluation, Task
 from experiments.tasks.network import backbone
-from experiments.training.optimization import decay_groups
 
 
-class Classification:
+class Classification(Task):
     """Batches are ``LabelledImages``; one linear head over all classes."""
 
     def __init__(self, config: Config):
@@ -44,11 +43,11 @@ class Classification:
             )
 
     @cached_property
-    def train_set(self) -> Images | StreamedImages:
+    def train_set(self) -> Samples:  # type: ignore[override]
         return open_images(self.config, training=True)
 
     @cached_property
-    def eval_set(self) -> Images | StreamedImages:
+    def eval_set(self) -> Samples:  # type: ignore[override]
         return open_images(self.config, training=False)
 
     @property
@@ -59,9 +58,6 @@ class Classification:
         name, arguments = backbone(self.config.model)
         return timm.create_model(name, num_classes=self.config.data.num_classes, **arguments)  # type: ignore[no-any-return]
 
-    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        return decay_groups(model, self.config.train.weight_decay)
-
     def prepare(self, batch: LabelledImages, seed: int) -> LabelledImages:
         if self.mixup is None:
             return batch
@@ -69,14 +65,8 @@ class Classification:
         images, classes = self.mixup(batch.images, batch.classes)
         return replace(batch, images=images, classes=classes)
 
-    def weight(self, batch: LabelledImages) -> float:
-        return batch.size
-
     def loss(self, forward: Callable[..., Any], batch: LabelledImages) -> Tensor:
         return self.criterion(forward(batch.images), batch.classes)  # type: ignore[no-any-return]
-
-    def predict(self, model: nn.Module, batch: LabelledImages) -> Tensor:
-        return model(batch.images)  # type: ignore[no-any-return]
 
     def judge(self) -> Accuracy:
         return Accuracy()

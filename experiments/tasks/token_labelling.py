@@ -14,19 +14,16 @@ from errors import ConfigError
 from experiments.data.batch import unreadable
 from experiments.data.scenes import CLASSES, DIRECTIONS, IGNORED, PALETTE, TOKEN, LabelledScenes, Scenes, pixels
 from experiments.schema import Config
-from experiments.tasks import Evaluation
+from experiments.tasks import Evaluation, Task
 from experiments.tasks.network import dense_backbone
-from experiments.training.optimization import decay_groups
 
 DEEP = 4 * TOKEN  # px: convolutions alone see no mark from 54 px on (stage 4, seen from a token in its cell's corner)
 STRIDES = (16, 32)  # of the maps that are read: the last two stages of ATMNet
 EXAMPLES = 6
 
 
-class TokenLabelling:
+class TokenLabelling(Task):
     """Scenes, a backbone with a linear head, and accuracy over the tokens of bars against the distance to the mark."""
-
-    pairs = False
 
     def __init__(self, config: Config):
         self.config = config
@@ -37,12 +34,6 @@ class TokenLabelling:
     def build_model(self) -> nn.Module:
         return TokenLabeller(dense_backbone(self.config.model, STRIDES), len(CLASSES))
 
-    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        return decay_groups(model, self.config.train.weight_decay)
-
-    def prepare(self, batch: LabelledScenes, seed: int) -> LabelledScenes:
-        return batch
-
     def weight(self, batch: LabelledScenes) -> float:
         return int((batch.labels != IGNORED).sum())
 
@@ -50,9 +41,6 @@ class TokenLabelling:
         logits = forward(batch.images)
         total = F.cross_entropy(logits.float(), batch.labels, ignore_index=IGNORED, reduction="sum")
         return total / max(1.0, self.weight(batch))
-
-    def predict(self, model: nn.Module, batch: LabelledScenes) -> Tensor:
-        return model(batch.images)  # type: ignore[no-any-return]
 
     def judge(self) -> Labels:
         return Labels()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiments.data.batch import unreadable
+from experiments.data.batch import ImageBatch, Samples, unreadable
 from experiments.data.order import stream
 from experiments.data.registry import DatasetEntry
-from experiments.tasks import Evaluation
+from experiments.tasks import Evaluation, Judge, Task
 from experiments.tasks.network import dense_backbone
 from experiments.tasks.registry import TaskEntry
 from experiments.training.optimization import decay_groups
@@ -20,7 +20,7 @@ DATASET = DatasetEntry(check=None, pixels="experiments.data.scenes:pixels")
 TASK = TaskEntry("tests.experiments.box_counting:BoxCounting", "within_one", "Counts off by at most one")
 
 
-class Boxes:
+class Boxes(Samples):
     """Grey images of 64 to 128 px a side with up to eight bright boxes, whose number is asked for."""
 
     def __init__(self, seed: int, length: int, split: int):
@@ -40,32 +40,18 @@ class Boxes:
 
     def collate(self, samples):
         images, counts = zip(*samples)
-        return Counted(images, torch.tensor(counts), unreadable(()))
+        return Counted(images, unreadable(()), torch.tensor(counts))
 
     def name(self, index):
         return f"boxes {index}"
-
-    problem = name
 
     def fingerprint(self):
         return f"boxes-{self.split}-{self.length}"
 
 
 @dataclass(frozen=True)
-class Counted:
-    images: tuple[Tensor, ...]
+class Counted(ImageBatch):
     counts: Tensor
-    bad: Tensor
-
-    @property
-    def size(self):
-        return len(self.images)
-
-    def to(self, device, memory_format=torch.contiguous_format):
-        return replace(self, images=tuple(image.to(device) for image in self.images), counts=self.counts.to(device))
-
-    def pin_memory(self):
-        return self
 
 
 class Counter(nn.Module):
@@ -80,9 +66,7 @@ class Counter(nn.Module):
         return numbers if counts is None else F.smooth_l1_loss(numbers, counts)
 
 
-class BoxCounting:
-    pairs = False
-
+class BoxCounting(Task):
     def __init__(self, config):
         self.config = config
         self.train_set = Boxes(config.seed, config.data.train_images, 1)
@@ -95,12 +79,6 @@ class BoxCounting:
         head = {"params": list(model.head.parameters()), "weight_decay": 0.0, "lr_scale": 10.0}
         return [*decay_groups(model.backbone, self.config.train.weight_decay), head]
 
-    def prepare(self, batch, seed):
-        return batch
-
-    def weight(self, batch):
-        return batch.size
-
     def loss(self, forward, batch):
         return forward(batch.images, batch.counts)
 
@@ -112,10 +90,10 @@ class BoxCounting:
         return WithinOne()
 
     def example(self):
-        return Counted((torch.zeros(3, 64, 64), torch.zeros(3, 64, 96)), torch.zeros(2), unreadable(()))
+        return self.train_set.collate([(torch.zeros(3, 64, 64), 0.0), (torch.zeros(3, 64, 96), 0.0)])
 
 
-class WithinOne:
+class WithinOne(Judge):
     def __init__(self):
         self.errors = []
 
