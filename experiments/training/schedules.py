@@ -54,8 +54,8 @@ class Schedule:
     """The learning rate of every step, a pure function of the step, so that resuming needs no state of its own.
 
     Linear warm-up, then cosine, polynomial or multi-step decay over all steps, warm-up included (DeiT's convention),
-    from timm's schedulers. A group's ``lr_scale`` multiplies its rate. With a ``schedule_lag`` of n, the rate of epoch e
-    is that of the schedule at epoch max(0, e - n); where the rate moves at every step, the same holds for steps.
+    from timm's schedulers. A group's ``lr_scale`` multiplies its rate. With a ``schedule_lag`` of n, epoch e has the
+    schedule's rate of epoch max(0, e - n); where the rate moves at every step, the same holds for steps.
     """
 
     def __init__(self, optimizer: Optimizer, train: Train, steps_per_epoch: int):
