@@ -38,6 +38,7 @@ class Collected:
     metrics: the whole log of every run that started; ``final`` marks the summary's values, the only ones reported;
     curves: rows of finished runs' curves (CURVE_COLUMNS and whatever columns the curve has);
     warnings: what is wrong in the folders and was not counted; examples: run id → its ``examples.npz``;
+    records: run id → its per-image records (``results.records``);
     about: title, sweep, protocol, plan, hardware, date, note of measured results that were read back;
     tasks: those of the plan, the sweep's own first.
 
@@ -51,6 +52,7 @@ class Collected:
     examples: dict[str, Path] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     tasks: list[dict[str, Any]] = field(default_factory=list)
+    records: dict[str, Path] = field(default_factory=dict)
 
     def finals(self, metric: str, task: str | None = None) -> pd.DataFrame:
         """arm, task, seed, run, value of ``metric`` for every finished run that has it, of one task if it is named."""
