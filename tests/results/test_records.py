@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
+import shutil
 import zipfile
 
 import numpy as np
@@ -14,8 +16,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from errors import SuiteError
-from results.plans import CollectError
+from results import archive
+from results.collect import CollectError, collect
 from results.records import ImageRecord, order_of, packed, read_records
+from run_format import RECORDS
+from tests.results.synthetic import edit_json, make_plan, make_run, run_id
+
+ARMS = {"zero": (71.8, 60, 0.148), "axial": (98.3, 230, 0.152)}
 
 
 @st.composite
@@ -218,3 +225,73 @@ def test_a_renamed_member_is_not_taken_for_another(tmp_path):
             renamed.writestr(name.replace(".hits", ".misses"), source.read(name))
     with pytest.raises(CollectError, match=r"eval/top1\.misses does not belong to a metric"):
         read_records(written(tmp_path / "records.npz", target.getvalue()))
+
+
+METRIC = "eval/token_accuracy"
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """A plan, and the folder of its runs, which are finished but for one; all but the last have per-image records."""
+    plan, runs_dir = make_plan(ARMS), tmp_path / "runs"
+    for number, entry in enumerate(plan["runs"]):
+        folder = make_run(runs_dir, plan, entry, *ARMS[entry["arm"]], examples=False)
+        record = ImageRecord.of(np.random.default_rng(number).binomial(9, 0.8, 50), 9)
+        edit_json(folder / "summary.json", metrics={METRIC: record.value()})
+        (folder / "metrics.jsonl").write_text(json.dumps({"step": 1200, METRIC: record.value()}) + "\n")
+        if entry is not plan["runs"][-1]:
+            (folder / RECORDS).write_bytes(packed({METRIC: record}))
+    (runs_dir / run_id("zero", 2) / "summary.json").unlink()
+    edit_json(runs_dir / run_id("zero", 2) / "state.json", state="running")
+    return plan, runs_dir
+
+
+def test_records_of_finished_runs_are_collected_committed_and_read_back(sweep, tmp_path):
+    plan, runs_dir = sweep
+    collected, label = collect(plan, runs_dir), tmp_path / "label"
+    expected = {entry["run"] for entry in plan["runs"][:-1]} - {run_id("zero", 2)}
+    assert collected.records == {run: runs_dir / run / RECORDS for run in expected}
+    files = archive.write(collected, label, plan, title="t", date="d")
+    assert {path for path in files if path.suffix == ".npz"} == set((label / "records").iterdir())
+    back = archive.read(label)
+    assert back.records == {run: label / "records" / f"{run}.npz" for run in expected}
+    finals = back.finals(METRIC).set_index("run")["value"]
+    for run, path in back.records.items():
+        assert path.read_bytes() == (runs_dir / run / RECORDS).read_bytes()
+        assert read_records(path)[METRIC].value() == pytest.approx(finals[run], rel=1e-5)
+
+
+def test_writing_a_label_again_from_itself_keeps_its_records_and_removes_those_of_other_runs(sweep, tmp_path):
+    plan, runs_dir = sweep
+    label = tmp_path / "label"
+    archive.write(collect(plan, runs_dir), label, plan, title="t", date="d")
+    contents = {path.name: path.read_bytes() for path in (label / "records").iterdir()}
+    (label / "records" / "scenes-nano-s9-00000000.npz").write_bytes(b"of a run that the plan no longer has")
+    back = archive.read(label)
+    assert "scenes-nano-s9-00000000" not in back.records
+    archive.write(back, label, plan, title="t", date="d")
+    assert {path.name: path.read_bytes() for path in (label / "records").iterdir()} == contents
+    dropped = back.records.popitem()[0]
+    archive.write(back, label, plan, title="t", date="d")
+    assert {path.name for path in (label / "records").iterdir()} == contents.keys() - {f"{dropped}.npz"}
+
+
+@pytest.mark.parametrize(("content", "why"), [
+    (b"PK", "no per-image records"),
+    (packed({METRIC: ImageRecord.of(np.full(50, 1), 9)}), f"{METRIC} is 11.1111 by its images, but"),
+    (packed({"eval/top1": ImageRecord.of(np.ones(50))}), "eval/top1 is 100 by its images, but not in the summary"),
+])  # fmt: skip
+def test_records_that_contradict_the_run_are_not_committed(sweep, tmp_path, content, why):
+    plan, runs_dir = sweep
+    (runs_dir / run_id("axial", 0) / RECORDS).write_bytes(content)
+    collected = collect(plan, runs_dir)
+    with pytest.raises(CollectError, match=rf"{run_id('axial', 0)}/records\.npz: {why}"):
+        archive.write(collected, tmp_path / "label", plan, title="t", date="d")
+    assert not (tmp_path / "label").exists(), "nothing is written of a collection that is refused"
+
+
+def test_labels_without_records_stay_valid(sweep, tmp_path):
+    plan, runs_dir = sweep
+    archive.write(collect(plan, runs_dir), tmp_path / "label", plan, title="t", date="d")
+    shutil.rmtree(tmp_path / "label" / "records")
+    assert archive.read(tmp_path / "label").records == {}
