@@ -90,7 +90,7 @@ def order_of(labels: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(labels, np.int64).tobytes())
 
 
-def packed(records: Mapping[str, ImageRecord]) -> bytes:
+def pack(records: Mapping[str, ImageRecord]) -> bytes:
     """The content of ``records.npz``; the same records give the same bytes. Metrics are named as in summaries."""
     import numpy as np
 

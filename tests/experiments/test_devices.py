@@ -20,6 +20,8 @@ from experiments.config import ROOT, resolve
 from experiments.folder.run_folder import RunFolder
 from experiments.training import loop
 from experiments.training.drop_path import place_drop_paths
+from results.records import read_records
+from run_format import RECORDS
 from tests.conftest import write_images
 from tests.experiments.processes import (
     EVERYTHING_RANDOM,
@@ -93,6 +95,7 @@ def trio(tmp_path_factory, images) -> RunFolder:
 def test_several_devices_give_the_same_curve_as_one(alone, pair, trio, devices):
     folder = {2: pair, 3: trio}[devices]
     assert_same_curves(folder, alone)
+    assert (folder.path / RECORDS).read_bytes() == (alone.path / RECORDS).read_bytes(), "the same images are right"
     assert folder.finished()["devices"] == devices
     log = folder.log.read_text()
     assert f"on {devices} × cpu" in log and "WARNING" not in log
@@ -106,6 +109,12 @@ def test_a_task_whose_loss_counts_tokens_weighs_devices_by_them(tmp_path, small_
         assert ours == pytest.approx(theirs, rel=2e-4)
     with np.load(one.path / "examples.npz") as ours, np.load(two.path / "examples.npz") as theirs:
         assert np.array_equal(ours["images"], theirs["images"])
+    ours, theirs = read_records(one.path / RECORDS), read_records(two.path / RECORDS)
+    assert ours.keys() == theirs.keys() and len(ours) > 0
+    for name, record in ours.items():
+        assert np.array_equal(record.count, theirs[name].count) and record.order == theirs[name].order
+        assert record.value() == pytest.approx(one.finished()["metrics"][name], rel=1e-12)
+        assert theirs[name].value() == pytest.approx(two.finished()["metrics"][name], rel=1e-12)
 
 
 def test_torchrun_starts_the_same_run(tmp_path, images, alone):

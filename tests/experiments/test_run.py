@@ -27,6 +27,7 @@ from experiments.folder.run_folder import RunFolder
 from experiments.folder.weights import read as read_weights
 from experiments.interrupts import Interrupted
 from experiments.training import loop
+from results.records import read_records
 from tests.experiments.processes import (
     EVERYTHING_RANDOM,
     assert_equal_runs,
@@ -63,6 +64,12 @@ def test_a_finished_run_leaves_everything_a_report_needs(reference):
     rows = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [8, 16, 24, 32, 40, 48]
     assert rows[-1]["eval_ema/token_accuracy"] == summary["metrics"]["eval_ema/token_accuracy"]
+    records = read_records(folder.path / "records.npz")
+    assert set(records) == {name for name in summary["metrics"] if not name.endswith("/loss")}, (
+        "of both sets of weights"
+    )
+    for name, record in records.items():
+        assert len(record.count) == 4 and record.value() == summary["metrics"][name]
     provenance = folder.read_json("provenance.json")
     assert provenance["code_fingerprint"] and provenance["data_fingerprint"]
     assert provenance["packages"]["torch"] == torch.__version__.partition("+")[0]

@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as arrays
 from errors import SuiteError
 from results import archive
 from results.collect import CollectError, collect
-from results.records import ImageRecord, order_of, packed, read_records
+from results.records import ImageRecord, order_of, pack, read_records
 from run_format import RECORDS
 from tests.results.synthetic import edit_json, make_plan, make_run, run_id
 
@@ -105,10 +105,10 @@ def test_a_file_gives_back_what_was_packed(tmp_path_factory, data):
     images = data.draw(st.integers(1, 20))
     names = data.draw(st.lists(st.sampled_from(["eval/top1", "eval_ema/top1", "eval/iou.5"]), min_size=1, unique=True))
     kept = {name: data.draw(records(images)) for name in names}
-    path = written(tmp_path_factory.mktemp("records") / "records.npz", packed(kept))
+    path = written(tmp_path_factory.mktemp("records") / "records.npz", pack(kept))
     back = read_records(path)
     assert list(back) == list(kept) and all(equal(back[name], kept[name]) for name in names)
-    assert packed(read_records(path)) == path.read_bytes()
+    assert pack(read_records(path)) == path.read_bytes()
 
 
 def test_fifty_thousand_images_take_little():
@@ -116,7 +116,7 @@ def test_fifty_thousand_images_take_little():
     hits = {f"{weights}/top{k}": ImageRecord.of(random.random(50_000) < right, order=order_of(np.arange(50_000)))
             for weights in ("eval", "eval_ema") for k, right in ((1, 0.8), (5, 0.95))}  # fmt: skip
     top1 = {name: record for name, record in hits.items() if name.endswith("1")}
-    assert len(packed(top1)) < 12_000 and len(packed(hits)) < 20_000  # bytes
+    assert len(pack(top1)) < 12_000 and len(pack(hits)) < 20_000  # bytes
 
 
 def test_records_of_other_images_are_told_apart(tmp_path):
@@ -126,7 +126,7 @@ def test_records_of_other_images_are_told_apart(tmp_path):
     one, two = ImageRecord.of(np.ones(2), order=1), ImageRecord.of(np.ones(3), order=1)
     for other in (two, ImageRecord.of(np.ones(2), order=2)):
         with pytest.raises(ValueError, match="eval_ema/top1 is of other images than eval/top1"):
-            packed({"eval/top1": one, "eval_ema/top1": other})
+            pack({"eval/top1": one, "eval_ema/top1": other})
 
 
 @pytest.mark.parametrize("correct, count", [
@@ -199,7 +199,7 @@ def test_a_damaged_file_gives_no_other_counts(tmp_path):
         "eval/top1": ImageRecord.of(random.random(60) < 0.5),
         "eval/a": ImageRecord(random.integers(0, count + 1), count),
     }
-    content, path, refused = packed(kept), tmp_path / "records.npz", 0
+    content, path, refused = pack(kept), tmp_path / "records.npz", 0
     for _ in range(1500):
         damaged = bytearray(content)
         if random.random() < 0.2:
@@ -218,7 +218,7 @@ def test_a_damaged_file_gives_no_other_counts(tmp_path):
 
 def test_a_renamed_member_is_not_taken_for_another(tmp_path):
     """A checksum of zip covers content, not names."""
-    content = packed({"eval/top1": ImageRecord.of(np.ones(9))})
+    content = pack({"eval/top1": ImageRecord.of(np.ones(9))})
     source, target = zipfile.ZipFile(io.BytesIO(content)), io.BytesIO()
     with zipfile.ZipFile(target, "w") as renamed:
         for name in source.namelist():
@@ -240,7 +240,7 @@ def sweep(tmp_path):
         edit_json(folder / "summary.json", metrics={METRIC: record.value()})
         (folder / "metrics.jsonl").write_text(json.dumps({"step": 1200, METRIC: record.value()}) + "\n")
         if entry is not plan["runs"][-1]:
-            (folder / RECORDS).write_bytes(packed({METRIC: record}))
+            (folder / RECORDS).write_bytes(pack({METRIC: record}))
     (runs_dir / run_id("zero", 2) / "summary.json").unlink()
     edit_json(runs_dir / run_id("zero", 2) / "state.json", state="running")
     return plan, runs_dir
@@ -278,8 +278,8 @@ def test_writing_a_label_again_from_itself_keeps_its_records_and_removes_those_o
 
 @pytest.mark.parametrize(("content", "why"), [
     (b"PK", "no per-image records"),
-    (packed({METRIC: ImageRecord.of(np.full(50, 1), 9)}), f"{METRIC} is 11.1111 by its images, but"),
-    (packed({"eval/top1": ImageRecord.of(np.ones(50))}), "eval/top1 is 100 by its images, but not in the summary"),
+    (pack({METRIC: ImageRecord.of(np.full(50, 1), 9)}), f"{METRIC} is 11.1111 by its images, but"),
+    (pack({"eval/top1": ImageRecord.of(np.ones(50))}), "eval/top1 is 100 by its images, but not in the summary"),
 ])  # fmt: skip
 def test_records_that_contradict_the_run_are_not_committed(sweep, tmp_path, content, why):
     plan, runs_dir = sweep
