@@ -24,13 +24,11 @@ def contents(collected: Collected) -> dict[str, bytes]:
     values = finals.set_index(finals["run"].astype(str) + " " + finals["metric"].astype(str))["value"].to_dict()
     files = {}
     for run, path in collected.records.items():
-        for metric, record in read_records(path).items():
-            value, reported = record.value(), values.get(f"{run} {metric}")
-            if reported is None or not math.isclose(value, reported, rel_tol=10.0 ** (1 - DIGITS)):
-                said = "not" if reported is None else f"{reported:g}"
-                raise CollectError(
-                    f"{path.parent.name}/{path.name}: {metric} is {value:g} by its images, but {said} in the summary"
-                )
+        try:
+            for metric, record in read_records(path).items():
+                _check(f"{path.parent.name}/{path.name}: {metric}", record.value(), values.get(f"{run} {metric}"))
+        except CollectError as error:
+            raise CollectError(f"{error}; remove the file to collect the run without it") from None
         files[run] = path.read_bytes()
     return files
 
@@ -47,3 +45,10 @@ def paths(folder: Path, runs: Iterable[str]) -> dict[str, Path]:
     """Run → its file, for those of these runs that have one."""
     files = {run: folder / FOLDER / f"{run}{SUFFIX}" for run in runs}
     return {run: path for run, path in files.items() if path.is_file()}
+
+
+def _check(metric: str, value: float, reported: float | None) -> None:
+    """Raises CollectError unless a metric is the one that the run reports, as far as it has digits."""
+    if reported is None or not math.isclose(value, reported, rel_tol=10.0 ** (1 - DIGITS)):
+        said = "not" if reported is None else f"{reported:g}"
+        raise CollectError(f"{metric} is {value:g} by its images, but {said} in the run's summary")

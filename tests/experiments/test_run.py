@@ -137,6 +137,25 @@ def test_a_stop_at_any_step_even_the_last_of_an_epoch_loses_nothing(tmp_path, sm
     assert_equal_runs(folder, undisturbed)
 
 
+def test_an_end_between_the_records_and_the_summary_leaves_a_run_that_is_judged_again(
+    tmp_path, small_scenes, monkeypatch
+):
+    undisturbed, folder = (frozen(tmp_path / name, small_scenes) for name in ("undisturbed", "runs"))
+    loop.run(undisturbed)
+
+    def stop(*arguments):
+        raise Interrupted(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("experiments.training.summary.weights.export", stop)
+        with pytest.raises(Interrupted):
+            loop.run(folder)
+    assert (folder.path / "records.npz").is_file() and not folder.finished()
+    (folder.path / "records.npz").write_bytes(b"of other code")
+    loop.run(folder)
+    assert_equal_runs(folder, undisturbed)
+
+
 def killed(folder: RunFolder, step: int) -> RunFolder:
     """``folder`` after its run was killed, with checkpoints of ``step`` or later."""
     process = start(folder)
