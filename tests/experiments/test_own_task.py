@@ -23,6 +23,7 @@ from experiments.tasks.network import dense_backbone
 from experiments.training import loop
 from experiments.training.evaluation import refuse_other_records
 from reports.commands import report
+from results import archive
 from results.collect import collect
 from results.records import ImageRecord, read_records
 from run_format import WEIGHTS
@@ -135,7 +136,8 @@ def test_it_is_collected_and_reported(tmp_path, undisturbed, capsys):
     assert collected.warnings == []
     assert collected.finals("eval_ema/within_one")["value"].tolist() == pytest.approx([value], rel=1e-5)
     assert set(collected.metrics["step"]) == {5, 10, 15, 16}
-    records = read_records(collected.records[undisturbed.id])
+    archive.write(collected, tmp_path / "label", plan, title="t", date="d")
+    records = read_records(archive.read(tmp_path / "label").records[undisturbed.id])
     assert (
         set(records) == {"eval/within_one", "eval_ema/within_one"} and records["eval_ema/within_one"].value() == value
     )
