@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from errors import SuiteError
-from reports.content import ablation, published
+from reports.content import ablation, published, remarks
 from reports.content.page import Page, Section
 from reports.content.reproduction import PrintedPlace, Reproduction
 from reports.content.table import Ablation, build, is_papers
@@ -76,6 +76,8 @@ def page(
         sections = [replace(section, title=titles.get(section.name, section.title)) for section in sections]
         if figures and spec.differences:
             sections = [*_differences(spec, ablations), *sections]
+        if spec.statements:
+            sections.append(remarks.statements(spec.statements))
         return Page(spec.name, spec.title, tuple(sections), " ".join(spec.lead.split()), sentences)
     alone = len(sections) == 1
     name, title = (sections[0].name, sections[0].title) if alone else (spec.name, spec.title)
