@@ -158,7 +158,7 @@ def _contradictions() -> tuple[Contradiction, ...]:
             entry = Contradiction(**content)
         except TypeError as error:
             raise PublishedError(f"{CONTRADICTIONS}: {error}") from None
-        lists = {name: tuple(getattr(entry, name)) for name in ("rows", "metrics", "concerns")}
+        lists: dict[str, Any] = {name: tuple(getattr(entry, name)) for name in ("rows", "metrics", "concerns")}
         entries.append(replace(entry, **lists))
     return tuple(entries)
 

@@ -24,7 +24,7 @@ from reports.content.values import (
     Value,
 )
 from reports.figures import draw
-from results import archive
+from results import archive, fingerprints
 from results.collect import Plan
 from results.papers import Contradiction
 from run_format import CONFIG, LOG, METRICS, PROVENANCE, SUMMARY
@@ -101,6 +101,7 @@ def record(table: TaskTable, row: ArmRow) -> dict[str, Any]:
         "papers_p_holm": _round(row.judgement.papers_p_holm),
         "detectable": _round(detectable(table, difference.n) if difference else None),
         "verdict": row.verdict.value,
+        fingerprints.PRESENT_CODE: fingerprints.present_code(table.runs[table.runs["arm"] == row.arm]),
     }
 
 
