@@ -190,13 +190,18 @@ class LearnedOffsets:
 
 @dataclass(frozen=True)
 class Collection:
-    """Reports on one page, in order. differences: title of the forest plot of all their differences."""
+    """Reports on one page, in order.
+
+    differences: title of the forest plot of all their differences; statements: title of the list of what the papers
+    state and contradict without naming a number.
+    """
 
     name: str
     title: str
     lead: str
     reports: tuple[str, ...]
     differences: str = ""
+    statements: str = ""
 
 
 Report = Specification | PublishedTable | LearnedOffsets | Collection

@@ -61,20 +61,26 @@ class Number:
 
 @dataclass(frozen=True)
 class Contradiction:
-    """Published numbers that contradict something. ``rows`` and ``metrics`` name the numbers, which have one head.
+    """Something in the papers that something else contradicts.
+
+    ``rows`` and ``metrics`` name the numbers of ``table`` that it is about, which have one head. A statement that names
+    no number has neither: its ``table`` is the section or equation where it stands, and ``concerns`` the tables whose
+    reader has to know it.
 
     kind: "misprint" (the number is wrong where it stands), "rounding" (not what the exact value rounds to),
-    "editions" (the two versions of the paper differ), "text" (the prose states what the numbers do not give).
+    "tables" (two tables of one version differ), "editions" (the two versions of the paper differ), "text" (the prose
+    states what the numbers do not give), "wording" (words or a formula that others, or the model, contradict).
     """
 
     source: str
     table: str
-    rows: tuple[str, ...]
-    metrics: tuple[str, ...]
     kind: str
     printed: str
     against: str
     evidence: str
+    rows: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    concerns: tuple[str, ...] = ()
     head: str = "classification"
     protocol: str | None = None
 
@@ -162,7 +168,8 @@ def _contradictions() -> tuple[Contradiction, ...]:
             entry = Contradiction(**content)
         except TypeError as error:
             raise PublishedError(f"{CONTRADICTIONS}: {error}") from None
-        entries.append(replace(entry, rows=tuple(entry.rows), metrics=tuple(entry.metrics)))
+        lists: dict[str, Any] = {name: tuple(getattr(entry, name)) for name in ("rows", "metrics", "concerns")}
+        entries.append(replace(entry, **lists))
     return tuple(entries)
 
 
@@ -183,4 +190,11 @@ def contradicting(number: Number) -> tuple[Contradiction, ...]:
         entry
         for entry in contradictions(number.source, number.table, number.row)
         if number.metric in entry.metrics and entry.head == number.head and entry.protocol in (None, number.protocol)
+    )
+
+
+def statements(source: str | None = None, table: str | None = None) -> tuple[Contradiction, ...]:
+    """The known contradictions that name no number: all of them, or those that concern a source's table."""
+    return tuple(
+        entry for entry in contradictions(source) if not entry.rows and (table is None or table in entry.concerns)
     )

@@ -26,7 +26,7 @@ from reports.content.values import (
     Value,
 )
 from reports.figures import draw
-from results import archive
+from results import archive, fingerprints
 from results.collect import Plan
 from results.papers import Contradiction
 from results.statistics.estimates import LEVEL
@@ -104,6 +104,7 @@ def records(table: TaskTable, row: ArmRow) -> Iterator[dict[str, Any]]:
         "pairs": difference.n if difference else 0,
         "p_holm": _round(row.judgement.p_holm),
         "detectable": _round(detectable(table, difference.n) if difference else None),
+        fingerprints.PRESENT_CODE: fingerprints.present_code(table.runs[table.runs["arm"] == row.arm]),
     }
     for reference in row.compared or row.references[:1] or (None,):
         yield own | _printed_record(reference)

@@ -148,6 +148,7 @@ def _printed(number: Number | None, gain: Number | None, letters: Mapping[str, C
 
 def _legend(spec: PublishedTable, ours: Mapping[Number, Counterpart]) -> Iterator[str]:
     yield f"Rows and numbers as printed in {papers.SOURCES[spec.source]}, {spec.table}."
+    yield from map(remarks.sentence, papers.statements(spec.source, spec.table))
     if not ours:
         return
     yield (

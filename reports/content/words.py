@@ -9,12 +9,21 @@ from reports.content import verdict_words
 from reports.content.table import Ablation, PrintedReference, TaskTable
 from reports.content.text import signed, text
 from reports.content.values import NOTHING, PairedDifference
+from results import fingerprints
 from results.papers import SOURCES
 from results.statistics.estimates import LEVEL
 from run_format import DONE
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# The present code's own fingerprint is not named: a committed page changes only where the answer does.
+PRESENT_CODE = {
+    "yes": "Measured by the present code: this checkout has the same code fingerprint.",
+    "no": "Measured by earlier code: the code fingerprint of this checkout is another.",
+    "mixed": "{of_present} of {all} were measured by the present code.",
+    "unknown": "Whether that is the present code cannot be told: their recipe, task, mixer or data set is not here.",
+}
 
 
 def about(ablation: Ablation, date: str = "") -> str:
@@ -119,6 +128,9 @@ def _provenance(done: pd.DataFrame, task: str) -> Iterator[str]:
     code = listed(sorted({code[:8] for code in done["code_fingerprint"] if code})) or "unknown"
     data = listed(sorted({data[:8] for data in done["data_fingerprint"] if data})) or "unknown"
     yield f"Commit {commits}{dirty}; code fingerprint {code}, data fingerprint {data}."
+    if present := fingerprints.present_code(done):
+        of_present = int((done[fingerprints.PRESENT_CODE] == "yes").sum())
+        yield PRESENT_CODE[present].format(of_present=of_present, all=len(done))
 
 
 def _protocol_lines(ablation: Ablation) -> Iterator[str]:
