@@ -21,7 +21,7 @@ from reports.content.text import text as text_of
 from results import papers
 from results.collect import collect
 from results.fingerprints import MixedFingerprints
-from results.records import ImageRecord, packed, read_records
+from results.records import ImageRecord, pack, read_records
 from results.statistics.images import mcnemar, new_images
 from results.statistics.verdicts import Verdict
 from run_format import RECORDS
@@ -354,7 +354,7 @@ def with_records(partial):
             images = wrong.get(entry["arm"], {}).get("images", 500)
             correct = random.binomial(20, accuracy / 100, images)
             record = ImageRecord.of(correct, 20, order=wrong.get(entry["arm"], {}).get("order", 7))
-            (runs_dir / entry["run"] / RECORDS).write_bytes(packed({"eval/token_accuracy": record}))
+            (runs_dir / entry["run"] / RECORDS).write_bytes(pack({"eval/token_accuracy": record}))
         collected = collect(plan, runs_dir)
         return table.build(specification.of_sweep("ablation_offsets"), collected, plan), collected
 
@@ -393,7 +393,7 @@ def test_a_single_pair_is_judged_by_mcnemar(partial):
             continue
         hits = np.random.default_rng(list(OFFSETS).index(entry["arm"])).random(400) < 0.5
         record = ImageRecord.of(hits)
-        (runs_dir / entry["run"] / RECORDS).write_bytes(packed({"eval/token_accuracy": record}))
+        (runs_dir / entry["run"] / RECORDS).write_bytes(pack({"eval/token_accuracy": record}))
     collected = collect(plan, runs_dir)
     made = table.build(specification.of_sweep("ablation_offsets"), collected, plan)
     hits = {
