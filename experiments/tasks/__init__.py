@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from experiments.data.batch import Batch, Samples
     from experiments.schema import Config
+    from results.records import ImageRecord
 
 
 @dataclass
@@ -20,16 +21,22 @@ class Evaluation:
     """The result of one pass over the evaluation set.
 
     metrics: name → value, accuracies in per cent; curves: name → tidy rows (a list of flat dicts);
-    examples: arrays for a picture of inputs, labels and predictions, saved as ``examples.npz``.
+    examples: arrays for a picture of inputs, labels and predictions, saved as ``examples.npz``;
+    records: name of a metric → how much of every image is right, in the order of the evaluation set, saved as
+    ``records.npz``. A metric is their ``value()``. Without them, reports cannot say what the choice of images is worth.
     """
 
     metrics: dict[str, float]
     curves: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     examples: dict[str, np.ndarray] = field(default_factory=dict)
+    records: dict[str, ImageRecord] = field(default_factory=dict)
 
 
 class Judge(Protocol):
-    """Counts over evaluation batches. Those of several devices are pickled and merged, first images first."""
+    """Counts over evaluation batches, whose images come in the order of the evaluation set.
+
+    Those of several devices are pickled and merged, first images first.
+    """
 
     def add(self, prediction: Any, batch: Any) -> None:
         """Takes ``Task.predict(model, batch)`` into account."""

@@ -207,9 +207,10 @@ class Training:
         return evaluation
 
     def _evaluate(self) -> Evaluation:
-        """Judges the raw and, where there are any, the averaged weights; returns the evaluation of the latter."""
+        """Judges the raw and, where there are any, the averaged weights."""
         self._write_state(phase="evaluating")
-        self.state.counters.last, evaluation = self.evaluator.evaluate(self.learner.judged)
+        evaluation = self.evaluator.evaluate(self.learner.judged)
+        self.state.counters.last = evaluation.metrics
         return evaluation
 
     def _write_provenance(self) -> None:

@@ -21,6 +21,7 @@ from experiments.tasks.classification import Classification
 from experiments.tasks.registry import build_task
 from experiments.training import loop
 from experiments.training.optimization import build_ema, build_optimizer
+from results.records import order_of
 from run_format import METRICS
 
 BRIEF = {"model": "nano", "train.epochs": 2, "train.batch_size": 8, "train.warmup_epochs": 1, "train.precision": "float32",
@@ -104,3 +105,27 @@ def test_top1_and_top5_count_every_image(shared_images):
     judged = judge.evaluation()
     assert judged.metrics["top1"] == pytest.approx(200 / 3)
     assert judged.metrics["top5"] == pytest.approx(200 / 3)
+    for name in ("top1", "top5"):
+        record = judged.records[name]
+        assert (record.correct[:, 0].tolist(), record.count[:, 0].tolist()) == ([1, 1, 0], [1, 1, 1])
+        assert record.value() == judged.metrics[name] and record.order == order_of(np.array([0, 1, 5]))
+
+
+@pytest.mark.parametrize("classes", [3, 20])
+def test_hits_are_recorded_image_by_image(shared_images, classes):
+    task = Classification(resolve("imagenet", {"data.root": str(shared_images), "data.num_classes": classes}))
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(57, classes, generator=generator), torch.randint(classes, (57,), generator=generator)
+    rank = (logits > logits.gather(1, labels[:, None])).sum(1)  # how many classes are taken for more likely
+    judges = []
+    for part in torch.arange(57).split(19):  # of three devices, in batches of 8
+        judge = task.judge()
+        for batch in part.split(8):
+            judge.add(logits[batch], LabelledImages(torch.zeros(len(batch), 1), unreadable(()), labels[batch]))
+        judges.append(judge)
+    for judge in judges[1:]:
+        judges[0].merge(judge)
+    judged = judges[0].evaluation()
+    for name, places in (("top1", 1), ("top5", 5)):
+        assert judged.records[name].correct[:, 0].tolist() == (rank < places).int().tolist()
+        assert judged.records[name].order == order_of(labels.numpy())
