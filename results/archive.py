@@ -1,5 +1,8 @@
 """Measured results as committed: ``measured/<label>/{runs,metrics,curves}.csv`` and ``about.yaml``.
 
+``repeats.csv`` and ``excluded.csv`` are there where runs were measured more than once, or left out by a person. The
+tables have the rows of excluded runs, too, so that an exclusion can be taken back; ``read`` leaves them out.
+
 A report made from these files is the report made from the run folders they were collected from, examples aside.
 Everything in them is keyed by run id.
 """
@@ -8,18 +11,20 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
 import atomic_file
 from errors import unknown
 from results import archive_files
+from results.exclusion import exclude, include
 from results.plans import CollectError, Plan, check_plan, tasks_of
 from results.tables import CURVE_COLUMNS, RUN_COLUMNS, Collected, runs_table, typed_metrics
+from run_format import DONE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +33,21 @@ MEASURED = Path(__file__).resolve().parent / "measured"
 LABEL = re.compile(r"[\w-][\w.-]*")
 LOSS, LOSS_POINTS = "train/loss", 200  # of the training metrics the loss alone is kept, and this many rows per run
 OF_FOLDERS = ("config", "log_line")  # of the runs table: they lead to a run folder's files, which are not committed
+OPTIONAL = ("repeats.csv", "excluded.csv")
 OF_PLAN = ["arm", "task", "seed"]  # which of a plan's runs a row is of, beside the run's id
+
+
+class MeasuredRun(NamedTuple):
+    """A measurement of a run in measured results.
+
+    code: its code fingerprint; because: why it is left out, if it is; finished: when this measurement of the run and
+    its repeats there finished.
+    """
+
+    label: str
+    code: str
+    because: str
+    finished: frozenset[str]
 
 
 def write(
@@ -40,13 +59,43 @@ def write(
     date: str,
     hardware: str | Mapping[str, Any] = "",
     note: str = "",
+    history: Sequence[Mapping[str, Any]] = (),
 ) -> list[Path]:
-    """Writes the measured results of ``plan``; ``date`` is the caller's. Returns the four files."""
+    """Writes the measured results of ``plan``; ``date`` is the caller's. Returns the files.
+
+    history: date, hardware, note and number of runs of each collection that was merged. A process that is killed leaves
+    the old results or ones that can be read, and writing them again completes them.
+    """
+    texts = contents(collected, plan, title=title, date=date, hardware=hardware, note=note, history=history)
+    for name in set(OPTIONAL) - texts.keys():
+        (folder / name).unlink(missing_ok=True)
+    # exclusions first, so that no excluded number is shown; rows that ``runs.csv`` does not name yet are ignored.
+    # ``about.yaml`` has to name all arms of ``runs.csv``; new results are known as such once they have it
+    last = ["about.yaml", "runs.csv"] if (folder / "about.yaml").exists() else ["runs.csv", "about.yaml"]
+    order = ["excluded.csv", "metrics.csv", "curves.csv", "repeats.csv", *last]
+    return [atomic_file.write(folder / name, texts[name]) for name in order if name in texts]
+
+
+def contents(
+    collected: Collected,
+    plan: Plan,
+    *,
+    title: str,
+    date: str,
+    hardware: str | Mapping[str, Any] = "",
+    note: str = "",
+    history: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, str]:
+    """The texts of the files that ``write`` writes, by name."""
+    import pandas as pd
+
+    exclusions, collected = collected.exclusions, include(collected)
     about = {
         "title": title,
         "date": date,
-        "hardware": hardware or _devices(collected),
+        "hardware": hardware or devices(collected),
         "note": note,
+        **({"history": [dict(entry) for entry in history]} if history else {}),
         "plan": {key: value for key, value in plan.items() if key != "runs"},  # the runs are those of runs.csv
         "warnings": collected.warnings,
     }
@@ -54,14 +103,15 @@ def write(
     metrics = _shortened(collected.metrics).drop_duplicates(["run", "step", "metric"])[list(archive_files.METRICS)]
     curves = collected.curves.drop(columns=OF_PLAN).drop_duplicates()
     tables = {"runs.csv": runs, "metrics.csv": metrics, "curves.csv": curves}
-    text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True, width=120)
-    return [
-        atomic_file.write(folder / "about.yaml", text),
-        *(
-            atomic_file.write(folder / name, table.to_csv(index=False, lineterminator="\n"))
-            for name, table in tables.items()
-        ),
-    ]
+    if len(collected.repeats):
+        tables["repeats.csv"] = collected.repeats
+    if exclusions:
+        rows = archive_files.exclusion_rows(exclusions)
+        tables["excluded.csv"] = pd.DataFrame(rows, columns=list(archive_files.EXCLUSIONS))
+    return {
+        "about.yaml": yaml.safe_dump(about, sort_keys=False, allow_unicode=True, width=120),
+        **{name: table.to_csv(index=False, lineterminator="\n") for name, table in tables.items()},
+    }
 
 
 def read(folder: Path) -> Collected:
@@ -75,16 +125,52 @@ def read(folder: Path) -> Collected:
     if not plan.get("tasks"):  # a run that did not finish recorded no task
         runs["task"] = runs["task"].replace("", tasks[0]["name"])
     table = runs_table(runs.replace("", None).to_dict("records"))
-    keys = table[["run", *OF_PLAN]]
-    joined = keys.merge(metrics, on="run", how="inner").assign(protocol=plan["protocol"])
-    points = keys.merge(curves, on="run", how="inner")
-    columns = [*CURVE_COLUMNS, *(column for column in points.columns if column not in CURVE_COLUMNS)]
-    collected = Collected(table, typed_metrics(joined), points[columns], warnings, {}, about, tasks)
+    repeats = archive_files.repeats(folder / "repeats.csv")
+    tables = planned_rows(table, metrics, curves, plan["protocol"])
+    collected = Collected(table, *tables, warnings, {}, about, tasks, repeats=repeats)
     try:
         check_plan(plan_of(collected))
     except CollectError as error:
         raise CollectError(f"measured results {folder.name}: {error}") from None
-    return collected
+    return exclude(collected, archive_files.exclusions(folder / "excluded.csv"))
+
+
+def planned_rows(
+    runs: pd.DataFrame, metrics: pd.DataFrame, curves: pd.DataFrame, protocol: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Metrics and curves, which are keyed by run id, of every row of the runs table."""
+    keys = runs[["run", *OF_PLAN]]
+    joined = keys.merge(metrics, on="run", how="inner").assign(protocol=protocol)
+    points = keys.merge(curves, on="run", how="inner")
+    columns = [*CURVE_COLUMNS, *(column for column in points.columns if column not in CURVE_COLUMNS)]
+    return typed_metrics(joined), points[columns]
+
+
+def find(runs: Collection[str]) -> dict[str, list[MeasuredRun]]:
+    """The measurements of these runs in all measured results of the checkout; loads no table and no pandas.
+
+    Files that cannot be read hold no measurement here; a report of them names what is wrong.
+    """
+    found: dict[str, list[MeasuredRun]] = {}
+    for label in labels():
+        folder = MEASURED / label
+        rows = {
+            row["run"]: row for row in _rows(folder / "runs.csv") if row.get("run") in runs and row["state"] == DONE
+        }
+        if not rows:
+            continue
+        excluded = {
+            (row.get("run"), row.get("finished"), row.get("device")): row.get("because", "")
+            for row in _rows(folder / "excluded.csv")
+        }
+        repeated: dict[str, set[str]] = {}
+        for row in _rows(folder / "repeats.csv"):
+            repeated.setdefault(row.get("run", ""), set()).add(row.get("finished", ""))
+        for run, row in rows.items():
+            because = excluded.get((run, row.get("finished"), row.get("device")), "")
+            known = frozenset({row.get("finished", ""), *repeated.get(run, ())})
+            found.setdefault(run, []).append(MeasuredRun(label, row.get("code_fingerprint", ""), because, known))
+    return found
 
 
 def line_of(folder: Path, run: str, metric: str) -> int | None:
@@ -136,5 +222,14 @@ def _final_lines(path: Path, mtime: int, size: int) -> dict[tuple[str, str], int
         return {(row["run"], row["metric"]): rows.line_num for row in rows if row["final"] == "True"}
 
 
-def _devices(collected: Collected) -> str:
+def _rows(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error):
+        return []
+
+
+def devices(collected: Collected) -> str:
+    """The devices of the runs, in words."""
     return ", ".join(sorted({device for device in collected.runs["device"] if device}))
