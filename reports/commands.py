@@ -20,6 +20,7 @@ from reports.formats.comparison import differences
 from reports.specification import SWEEP, Collection, PublishedTable, Specification, names, of_sweep
 from results import archive
 from results.collect import Plan, collect
+from results.fill import filled
 from run_format import NOT_RUN
 
 PAGES = Path(__file__).resolve().parent / "pages"  # the committed ones
@@ -27,13 +28,15 @@ COLLECTED = "paper"  # the report that contains all others
 COMMITTED = "all"  # measured=all: every committed result and no run folder
 OF_MANY_SWEEPS, ELSEWHERE = ("measured", "runs_dir", "seed", "seeds"), ("data.root", "machine.", "slurm.")
 States = Mapping[str, tuple[str, str]]  # run id → (state, cause), as the scheduler or the launcher sees them
-Planned = Callable[[str, dict[str, Any]], tuple[Plan, Path, Callable[[], States]]]
+Labels = Mapping[str, Sequence[str]]  # measured results → their runs that count
+Planned = Callable[[str, dict[str, Any]], tuple[Plan, Path, Callable[[], States], Callable[[], Labels]]]
 
 
 def report(name: str, given: dict[str, Any], options: argparse.Namespace, planned: Planned) -> int:
     """Table and figures from run folders, or from committed results; ``--check`` compares the committed pages.
 
-    planned: a sweep's name and the words of the command line → its plan, the folder of its runs, and their states.
+    planned: a sweep's name and the words of the command line → its plan, the folder of its runs, their states, and
+    those that were collected into measured results earlier.
     A sweep that no specification describes has a report, too.
     """
     spec = specification.find(name, planned=not options.check and "measured" not in given)
@@ -78,10 +81,10 @@ def _sweep(
         results, out = _labelled(label, spec), PAGES / label
     else:
         try:
-            plan, runs_dir, states = planned(spec.sweep, given)
+            plan, runs_dir, states, measured = planned(spec.sweep, given)
         except ConfigError as error:  # the sweeps alone would be named as what there is
             raise specification.unknown_report(spec.name) or error from None
-        results = Results(spec, collect(plan, runs_dir, states()), plan, runs_dir)
+        results = Results(spec, filled(collect(plan, runs_dir, states()), plan, measured()), plan, runs_dir)
         out = runs_dir / "reports" / results.name
     page = compose.page(spec, [results], mixed=options.mixed)
     written = files.write(page, out)
@@ -125,12 +128,14 @@ def _all_sweeps(given: dict[str, Any], planned: Planned, *, only_papers: bool) -
         of_papers = [spec.papers.protocol] if spec.papers else []
         for protocol in of_papers if only_papers else spec.protocols:
             try:
-                plan, runs_dir, states = planned(spec.sweep, {**given, "protocol": protocol})
+                plan, runs_dir, states, measured = planned(spec.sweep, {**given, "protocol": protocol})
             except DataError as error:
                 skipped.setdefault((protocol, str(error)), []).append(name)
                 continue
             collected = collect(plan, runs_dir, states())
-            if protocol in of_papers or (collected.runs["state"] != NOT_RUN).any():
+            begun = bool((collected.runs["state"] != NOT_RUN).any())
+            if protocol in of_papers or begun:  # one that has not begun has its committed results for itself
+                collected = filled(collected, plan, measured()) if begun else collected
                 results.append(Results(spec, collected, plan, runs_dir))
     lines = [f"protocol {protocol} of {', '.join(of)} is left out: {why}" for (protocol, why), of in skipped.items()]
     return results, lines, runs_dir

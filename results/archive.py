@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -23,8 +23,7 @@ from errors import unknown
 from results import archive_files
 from results.exclusion import exclude, include
 from results.plans import CollectError, Plan, check_plan, tasks_of
-from results.tables import CURVE_COLUMNS, RUN_COLUMNS, Collected, runs_table, typed_metrics
-from run_format import DONE
+from results.tables import CURVE_COLUMNS, RUN_COLUMNS, Collected, Exclusion, runs_table, typed_metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,19 +34,6 @@ LOSS, LOSS_POINTS = "train/loss", 200  # of the training metrics the loss alone 
 OF_FOLDERS = ("config", "log_line")  # of the runs table: they lead to a run folder's files, which are not committed
 OPTIONAL = ("repeats.csv", "excluded.csv")
 OF_PLAN = ["arm", "task", "seed"]  # which of a plan's runs a row is of, beside the run's id
-
-
-class MeasuredRun(NamedTuple):
-    """A measurement of a run in measured results.
-
-    code: its code fingerprint; because: why it is left out, if it is; finished: when this measurement of the run and
-    its repeats there finished.
-    """
-
-    label: str
-    code: str
-    because: str
-    finished: frozenset[str]
 
 
 def write(
@@ -87,8 +73,6 @@ def contents(
     history: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, str]:
     """The texts of the files that ``write`` writes, by name."""
-    import pandas as pd
-
     exclusions, collected = collected.exclusions, include(collected)
     about = {
         "title": title,
@@ -106,12 +90,20 @@ def contents(
     if len(collected.repeats):
         tables["repeats.csv"] = collected.repeats
     if exclusions:
-        rows = archive_files.exclusion_rows(exclusions)
-        tables["excluded.csv"] = pd.DataFrame(rows, columns=list(archive_files.EXCLUSIONS))
+        tables["excluded.csv"] = archive_files.exclusion_table(exclusions)
     return {
         "about.yaml": yaml.safe_dump(about, sort_keys=False, allow_unicode=True, width=120),
         **{name: table.to_csv(index=False, lineterminator="\n") for name, table in tables.items()},
     }
+
+
+def write_exclusions(folder: Path, exclusions: Sequence[Exclusion]) -> None:
+    """Replaces what is left out of measured results; nothing else in them changes."""
+    path = folder / "excluded.csv"
+    if exclusions:
+        atomic_file.write(path, archive_files.exclusion_table(exclusions).to_csv(index=False, lineterminator="\n"))
+    else:
+        path.unlink(missing_ok=True)
 
 
 def read(folder: Path) -> Collected:
@@ -144,33 +136,6 @@ def planned_rows(
     points = keys.merge(curves, on="run", how="inner")
     columns = [*CURVE_COLUMNS, *(column for column in points.columns if column not in CURVE_COLUMNS)]
     return typed_metrics(joined), points[columns]
-
-
-def find(runs: Collection[str]) -> dict[str, list[MeasuredRun]]:
-    """The measurements of these runs in all measured results of the checkout; loads no table and no pandas.
-
-    Files that cannot be read hold no measurement here; a report of them names what is wrong.
-    """
-    found: dict[str, list[MeasuredRun]] = {}
-    for label in labels():
-        folder = MEASURED / label
-        rows = {
-            row["run"]: row for row in _rows(folder / "runs.csv") if row.get("run") in runs and row["state"] == DONE
-        }
-        if not rows:
-            continue
-        excluded = {
-            (row.get("run"), row.get("finished"), row.get("device")): row.get("because", "")
-            for row in _rows(folder / "excluded.csv")
-        }
-        repeated: dict[str, set[str]] = {}
-        for row in _rows(folder / "repeats.csv"):
-            repeated.setdefault(row.get("run", ""), set()).add(row.get("finished", ""))
-        for run, row in rows.items():
-            because = excluded.get((run, row.get("finished"), row.get("device")), "")
-            known = frozenset({row.get("finished", ""), *repeated.get(run, ())})
-            found.setdefault(run, []).append(MeasuredRun(label, row.get("code_fingerprint", ""), because, known))
-    return found
 
 
 def line_of(folder: Path, run: str, metric: str) -> int | None:
@@ -220,14 +185,6 @@ def _final_lines(path: Path, mtime: int, size: int) -> dict[tuple[str, str], int
     with path.open(newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
         return {(row["run"], row["metric"]): rows.line_num for row in rows if row["final"] == "True"}
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error):
-        return []
 
 
 def devices(collected: Collected) -> str:

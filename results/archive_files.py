@@ -102,13 +102,16 @@ def exclusions(path: Path) -> list[Exclusion]:
     return list(listed.values())
 
 
-def exclusion_rows(exclusions: Iterable[Exclusion]) -> list[dict[str, Any]]:
+def exclusion_table(exclusions: Iterable[Exclusion]) -> pd.DataFrame:
     """The rows of ``excluded.csv``."""
-    return [
+    import pandas as pd
+
+    rows = [
         {**each._asdict(), "metric": metric, "value": value}
         for each in exclusions
         for metric, value in (each.values.items() or [("", None)])
     ]
+    return pd.DataFrame(rows, columns=list(EXCLUSIONS))
 
 
 def _table(path: Path, columns: Iterable[str], **options: Any) -> pd.DataFrame:

@@ -8,10 +8,10 @@ from typing import Any
 
 from results import archive
 from results.exclusion import include
-from results.merge import merge
+from results.merge import measurement, merge, rows_by_run
 from results.plans import Plan
-from results.tables import Collected
-from run_format import DONE
+from results.tables import Collected, Exclusion
+from run_format import DONE, NOT_RUN
 
 
 def into_label(collected: Collected, plan: Plan, label: str, *, title: str, date: str, note: str = "") -> list[Path]:
@@ -67,3 +67,20 @@ def _unchanged(merged: Collected, plan: Plan, there: Collected) -> bool:
     same_plan = all((plan.get(key) or []) == (before.get(key) or []) for key in ("arms", "left_out", "tasks"))
     same_files = merged.warnings == there.warnings and merged.records.keys() == there.records.keys()
     return same_plan and same_files and texts[0] == texts[1]
+
+
+def exclude(label: str, run: str, because: str | None) -> bool:
+    """Leaves a run out of measured results, or counts it again where ``because`` is None; whether that changed them."""
+    folder = archive.folder(label)
+    there = archive.read(folder)
+    row = rows_by_run(include(there)).get(run)
+    if row is None or row["state"] == NOT_RUN or there.excluded.get(run) == because:
+        return False
+    others = [each for each in there.exclusions if measurement(row) != (each.run, each.finished, each.device)]
+    if because is not None:
+        metrics = include(there).metrics
+        finals = metrics[metrics["final"] & (metrics["run"] == run)]
+        values = dict(zip(finals["metric"].astype(str), finals["value"]))
+        others.append(Exclusion(run, because, row["finished"], row["device"], values))
+    archive.write_exclusions(folder, sorted(others, key=lambda each: each[:1] + each[2:4]))
+    return True

@@ -87,9 +87,9 @@ def _counted(
             for row in (first, second)
         )
         raise refusal(name, f"run {first['run']} was measured by {there}, now by {here}")
-    if _measurement(first) == _measurement(second):
+    if measurement(first) == measurement(second):
         return twice
-    return 1 if _measurement(first) in exclusions and _measurement(second) not in exclusions else 0
+    return 1 if measurement(first) in exclusions and measurement(second) not in exclusions else 0
 
 
 def rows_by_run(collected: Collected) -> dict[str, Row]:
@@ -98,7 +98,8 @@ def rows_by_run(collected: Collected) -> dict[str, Row]:
     return {row["run"]: row for row in rows}
 
 
-def _measurement(row: Row) -> Measurement:
+def measurement(row: Row) -> Measurement:
+    """What tells a measurement of a run from another one."""
     return row["run"], row["finished"], row["device"]
 
 
@@ -121,7 +122,7 @@ def _refuse_edited(
 ) -> None:
     """Raises CollectError where one measurement has two values."""
     for run in values[0].keys() & values[1].keys():
-        if _measurement(rows[0][run]) != _measurement(rows[1][run]):
+        if measurement(rows[0][run]) != measurement(rows[1][run]):
             continue
         for metric in values[0][run].keys() & values[1][run].keys():
             there, here = values[0][run][metric], values[1][run][metric]
@@ -154,7 +155,7 @@ def _repeats(
     """The measurements that neither count nor were left out, in an order that does not depend on that of the parts."""
     import pandas as pd
 
-    counted = {_measurement(rows[number][run]) for run, number in chosen.items()}
+    counted = {measurement(rows[number][run]) for run, number in chosen.items()}
     listed = {
         (run, metric, value, device, finished): None
         for part in parts
@@ -183,7 +184,7 @@ def _files(
     of_counted: dict[str, Path] = {}
     for run, number in chosen.items():
         for part in (number, 1 - number):
-            if run in files[part] and _measurement(rows[part][run]) == _measurement(rows[number][run]):
+            if run in files[part] and measurement(rows[part][run]) == measurement(rows[number][run]):
                 of_counted.setdefault(run, files[part][run])
     return of_counted
 

@@ -55,7 +55,7 @@ def section(
         title=f"{spec.title}: {label}" if label else spec.title,
         question=spec.question,
         about=f"{words.about(ablation, date)} {note}".strip(),
-        cautions=ablation.mixed,
+        cautions=(*ablation.mixed, *ablation.left_out, *ablation.first.collected.remarks),
         grid=grid(ablation, letters),
         legend=tuple(words.legend(ablation)),
         places=tuple(words.places(ablation)),
@@ -143,6 +143,11 @@ def _run_lines(ablation: Ablation, folder: Path, label: str | None) -> Iterator[
     for table in ablation.tables:
         task = table.task if ablation.several else ""
         for run in table.runs.to_dict("records"):
+            if origin := table.collected.labels.get(run["run"]):
+                yield run_line(
+                    table.label_of[run["arm"]], run, table.metric.metric, archive.folder(origin), origin, task
+                )
+                continue
             yield run_line(table.label_of[run["arm"]], run, table.metric.metric, folder, label, task)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -215,9 +216,8 @@ def test_a_killed_merge_leaves_results_that_can_be_read_and_completed(tmp_path, 
     parts, arms = PARTS["arms"], make_plan(ARMS, (0, 1, 2, 3))
     runs_dir = part_of(tmp_path, arms)
     collected_into("old", runs_dir, parts[0])
-    for name in ("old", "new"):
-        collected_into("whole", runs_dir, parts[0])
-    collected_into("whole", runs_dir, parts[1])
+    for part in parts:
+        collected_into("whole", runs_dir, part)
     write = atomic_file.write
     for start in ("old", None):
         for writes in range(1, 6):
@@ -232,10 +232,8 @@ def test_a_killed_merge_leaves_results_that_can_be_read_and_completed(tmp_path, 
                 return write(path, content)
 
             monkeypatch.setattr(atomic_file, "write", dying)
-            try:
+            with suppress(KeyboardInterrupt):
                 collected_into("m", runs_dir, parts[1])
-            except KeyboardInterrupt:
-                pass
             monkeypatch.setattr(atomic_file, "write", write)
             if "m" in archive.labels():
                 torn = of_table("m")
