@@ -131,7 +131,7 @@ def test_it_is_collected_and_reported(tmp_path, undisturbed, capsys):
     assert collected.finals("eval_ema/within_one")["value"].tolist() == pytest.approx([value], rel=1e-5)
     assert set(collected.metrics["step"]) == {5, 10, 15, 16}
     options = argparse.Namespace(json=True, mixed=False, check=False)
-    assert report("boxes", {"protocol": "smoke"}, options, lambda sweep, words: (plan, runs_dir, lambda: {})) == 0
+    assert report("boxes", {"protocol": "smoke"}, options, lambda sweep, words: (plan, runs_dir, dict, dict)) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["metric"], document["rows"][0]["mean"]) == ("eval_ema/within_one", pytest.approx(value, abs=1e-3))
     assert "Counts off by at most one" in next(runs_dir.glob("reports/*/report.md")).read_text()
