@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from sweeps.slurm.submissions import SubmittedRun
 
 State = tuple[str, str, float]  # as of ``status.state_of``
-REPLACED = (NOT_RUN, INTERRUPTED, FAILED, REFUSED, CANCELLED, UNKNOWN, EXCLUDED)  # states for which measured stands
+NOTHING = (NOT_RUN, CANCELLED, UNKNOWN)  # states of a run whose folder has nothing
+REPLACED = (*NOTHING, INTERRUPTED, FAILED, REFUSED)  # states for which measured stands
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class MeasuredRuns:
         if measured is None or own[0] not in REPLACED or (submitted and submitted.alive):
             return own
         where = f"in results/measured/{measured.label}"
-        if measured.because:
-            return EXCLUDED, f"{measured.because} ({where})", 1.0
+        if measured.because:  # a folder that has something is of another measurement
+            return (EXCLUDED, f"{measured.because} ({where})", 1.0) if own[0] in NOTHING else own
         return own if self.fresh else (MEASURED, where, 1.0)
 
     def repeats(self, folder: RunFolder) -> bool:
