@@ -29,7 +29,7 @@ COMMANDS = {
     "report": Command("reports.commands:report", {
         "report=NAME": "writes the table and figures of a sweep from the results that exist so far",
         "report=paper": "writes both papers on one page from the results that exist so far",
-    }, needs=("sweeps.commands:planned_for_reports",)),
+    }, needs=("sweeps.commands:planned_for_reports", "experiments.folder.present_code:is_present")),
     "collect": Command("sweeps.collect_command:collect", {
         "collect=NAME into=LABEL": "merges the results of a sweep into tidy files under results/measured/",
         "collect=NAME into=LABEL measured=OTHER": "the same with measured results, by name or path, not run folders",

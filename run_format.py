@@ -11,6 +11,7 @@ LOG = "log.txt"  # the output of the first process
 CHECKPOINTS = "checkpoints"  # folder
 WEIGHTS = "weights.safetensors"  # final weights, the averaged ones where the run averages
 EXAMPLES = "examples.npz"  # arrays for pictures, where a task has any
+RECORDS = "records.npz"  # per-image records of the final evaluation, where a task has any
 CODE = "code.json"  # the frozen copy of the code that a sweep starts the run from
 ATTEMPTS = "attempts.jsonl"  # the Slurm jobs that worked on the run
 EXCLUSION = "excluded.json"  # why the run, or an earlier measurement of it, is left out of reports
@@ -28,9 +29,5 @@ NOT_RUN = "not run"
 UNKNOWN = "unknown"  # a scheduler's state that this suite does not know; shown as it is, never guessed
 UNREADABLE = "unreadable"  # files that contradict each other or cannot be read; never counted
 
-DEAD_ENDS = (
-    FAILED,
-    REFUSED,
-    CANCELLED,
-    EXCLUDED,
-)  # runs that start from a run in one of these states cannot be started
+# runs that start from a run in one of these states cannot be started
+DEAD_ENDS = (FAILED, REFUSED, CANCELLED, EXCLUDED)

@@ -1,4 +1,4 @@
-"""Measured results as committed: ``measured/<label>/{runs,metrics,curves}.csv`` and ``about.yaml``.
+"""Measured results as committed: ``measured/<label>/{runs,metrics,curves}.csv``, ``about.yaml`` and ``records/``.
 
 ``repeats.csv`` and ``excluded.csv`` are there where runs were measured more than once, or left out by a person. The
 tables have the rows of excluded runs, too, so that an exclusion can be taken back; ``read`` leaves them out.
@@ -20,7 +20,7 @@ import yaml
 
 import atomic_file
 from errors import unknown
-from results import archive_files
+from results import archive_files, archive_records
 from results.exclusion import exclude, include
 from results.plans import CollectError, Plan, check_plan, tasks_of
 from results.tables import CURVE_COLUMNS, RUN_COLUMNS, Collected, Exclusion, runs_table, typed_metrics
@@ -51,15 +51,18 @@ def write(
 
     history: date, hardware, note and number of runs of each collection that was merged. A process that is killed leaves
     the old results or ones that can be read, and writing them again completes them.
+    Raises CollectError for per-image records that cannot be read or are of other results.
     """
     texts = contents(collected, plan, title=title, date=date, hardware=hardware, note=note, history=history)
+    records = archive_records.contents(include(collected))  # before anything is written
     for name in set(OPTIONAL) - texts.keys():
         (folder / name).unlink(missing_ok=True)
     # exclusions first, so that no excluded number is shown; rows that ``runs.csv`` does not name yet are ignored.
     # ``about.yaml`` has to name all arms of ``runs.csv``; new results are known as such once they have it
     last = ["about.yaml", "runs.csv"] if (folder / "about.yaml").exists() else ["runs.csv", "about.yaml"]
     order = ["excluded.csv", "metrics.csv", "curves.csv", "repeats.csv", *last]
-    return [atomic_file.write(folder / name, texts[name]) for name in order if name in texts]
+    of_records = archive_records.write(records, folder)
+    return [*(atomic_file.write(folder / name, texts[name]) for name in order if name in texts), *of_records]
 
 
 def contents(
@@ -117,9 +120,9 @@ def read(folder: Path) -> Collected:
     if not plan.get("tasks"):  # a run that did not finish recorded no task
         runs["task"] = runs["task"].replace("", tasks[0]["name"])
     table = runs_table(runs.replace("", None).to_dict("records"))
-    repeats = archive_files.repeats(folder / "repeats.csv")
+    repeats, records = archive_files.repeats(folder / "repeats.csv"), archive_records.paths(folder, table["run"])
     tables = planned_rows(table, metrics, curves, plan["protocol"])
-    collected = Collected(table, *tables, warnings, {}, about, tasks, repeats=repeats)
+    collected = Collected(table, *tables, warnings, {}, about, tasks, records, repeats)
     try:
         check_plan(plan_of(collected))
     except CollectError as error:

@@ -18,7 +18,8 @@ from results.run_folders.numbers import DIGITS, is_number, rounded, whole
 from run_format import DONE, NOT_RUN, RUNNING, UNREADABLE
 
 STARTED = (run_format.STATE, run_format.SUMMARY, run_format.METRICS)  # a run that started has at least one of these
-FILES = (*STARTED, run_format.PROVENANCE, run_format.CONFIG, run_format.EXAMPLES, run_format.EXCLUSION)
+OPTIONAL = (run_format.EXAMPLES, run_format.RECORDS, run_format.EXCLUSION)
+FILES = (*STARTED, run_format.PROVENANCE, run_format.CONFIG, *OPTIONAL)  # all that is read of a run
 EXPECTED = (DONE, RUNNING, UNREADABLE)  # beside a summary, which is written a moment before the state turns to done
 REQUIRED = ("run", "seed", "protocol", "step", "metrics")  # without these a summary is no result
 
@@ -37,6 +38,7 @@ class RecordedRun:
     config: str = ""
     log: LoggedMetrics | None = None
     examples: bool = False
+    records: bool = False
     warnings: list[str] = field(default_factory=list)
     exclusion: dict[str, Any] = field(default_factory=dict)
 
@@ -62,7 +64,8 @@ class RecordedRun:
             "log_line": self.log.last_line if self.log else None,
         }
         curves = self._curves()  # may add a warning
-        return {"row": row, "curves": curves, "warnings": self.warnings, "examples": self.examples} | self._exclusion()
+        files = {"examples": self.examples, "records": self.records}
+        return {"row": row, "curves": curves, "warnings": self.warnings, **files, **self._exclusion()}
 
     def _exclusion(self) -> dict[str, Any]:
         """``because``: why the run is left out, empty if it is not; ``earlier``: its earlier measurements that are."""
@@ -137,6 +140,7 @@ def _finish(recorded: RecordedRun, folder: str, seed: int, protocol: str) -> Non
         )
     recorded.state, recorded.cause, recorded.progress, recorded.summary = DONE, "", 1.0, summary
     recorded.examples = os.path.isfile(f"{folder}/{run_format.EXAMPLES}")
+    recorded.records = os.path.isfile(f"{folder}/{run_format.RECORDS}")
     if recorded.log is None or not len(recorded.log.steps):
         recorded.warnings.append(f"{recorded.run}: no rows in {run_format.METRICS}; its learning curve is missing")
 
