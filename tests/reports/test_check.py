@@ -46,7 +46,11 @@ def test_the_committed_pages_are_what_the_committed_results_give(capsys):
 
 def test_pages_change_where_the_answer_does_and_not_with_the_code_itself(pages, capsys):
     """Whether results are of the present code is on the page; which code that is, is not."""
-    answers = {True: "Measured by the present code", False: "Measured by earlier code", None: "Whether that is the present code cannot be told"}
+    answers = {
+        True: "Measured by the present code",
+        False: "Measured by earlier code",
+        None: "Whether that is the present code cannot be told",
+    }
     for answer, sentence in answers.items():
         label = "ablation_peg-tiny-50-classes"
         code = commands.report(
