@@ -11,6 +11,7 @@ LOG = "log.txt"  # the output of the first process
 CHECKPOINTS = "checkpoints"  # folder
 WEIGHTS = "weights.safetensors"  # final weights, the averaged ones where the run averages
 EXAMPLES = "examples.npz"  # arrays for pictures, where a task has any
+RECORDS = "records.npz"  # per-image records of the final evaluation, where a task has any
 CODE = "code.json"  # the frozen copy of the code that a sweep starts the run from
 ATTEMPTS = "attempts.jsonl"  # the Slurm jobs that worked on the run
 

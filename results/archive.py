@@ -1,4 +1,4 @@
-"""Measured results as committed: ``measured/<label>/{runs,metrics,curves}.csv`` and ``about.yaml``.
+"""Measured results as committed: ``measured/<label>/{runs,metrics,curves}.csv``, ``about.yaml`` and ``records/``.
 
 A report made from these files is the report made from the run folders they were collected from, examples aside.
 Everything in them is keyed by run id.
@@ -17,7 +17,7 @@ import yaml
 
 import atomic_file
 from errors import unknown
-from results import archive_files
+from results import archive_files, archive_records
 from results.plans import CollectError, Plan, check_plan, tasks_of
 from results.tables import CURVE_COLUMNS, RUN_COLUMNS, Collected, runs_table, typed_metrics
 
@@ -41,7 +41,10 @@ def write(
     hardware: str | Mapping[str, Any] = "",
     note: str = "",
 ) -> list[Path]:
-    """Writes the measured results of ``plan``; ``date`` is the caller's. Returns the four files."""
+    """Writes the measured results of ``plan``; ``date`` is the caller's. Returns the files.
+
+    Raises CollectError for per-image records that cannot be read or are of other results.
+    """
     about = {
         "title": title,
         "date": date,
@@ -54,6 +57,7 @@ def write(
     metrics = _shortened(collected.metrics).drop_duplicates(["run", "step", "metric"])[list(archive_files.METRICS)]
     curves = collected.curves.drop(columns=OF_PLAN).drop_duplicates()
     tables = {"runs.csv": runs, "metrics.csv": metrics, "curves.csv": curves}
+    records = archive_records.contents(collected)  # before anything is written
     text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True, width=120)
     return [
         atomic_file.write(folder / "about.yaml", text),
@@ -61,6 +65,7 @@ def write(
             atomic_file.write(folder / name, table.to_csv(index=False, lineterminator="\n"))
             for name, table in tables.items()
         ),
+        *archive_records.write(records, folder),
     ]
 
 
@@ -79,7 +84,8 @@ def read(folder: Path) -> Collected:
     joined = keys.merge(metrics, on="run", how="inner").assign(protocol=plan["protocol"])
     points = keys.merge(curves, on="run", how="inner")
     columns = [*CURVE_COLUMNS, *(column for column in points.columns if column not in CURVE_COLUMNS)]
-    collected = Collected(table, typed_metrics(joined), points[columns], warnings, {}, about, tasks)
+    records = archive_records.paths(folder, table["run"])
+    collected = Collected(table, typed_metrics(joined), points[columns], warnings, {}, about, tasks, records=records)
     try:
         check_plan(plan_of(collected))
     except CollectError as error:

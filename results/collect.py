@@ -56,7 +56,9 @@ def collect(plan: Plan, runs_dir: Path, states: States | None = None) -> Collect
     warnings = [warning for recorded_facts in facts.values() for warning in recorded_facts["warnings"]]
     warnings += lost + _foreign(paths)
     examples = {run: runs_dir / run / run_format.EXAMPLES for run in facts if facts[run]["examples"]}
-    return Collected(runs_table(rows), metrics_table(logs), _curves(curves), warnings, examples, tasks=tasks)
+    records = {run: runs_dir / run / run_format.RECORDS for run in facts if facts[run]["records"]}
+    tables = runs_table(rows), metrics_table(logs), _curves(curves)
+    return Collected(*tables, warnings, examples, tasks=tasks, records=records)
 
 
 def _cancel(facts: Mapping[str, dict[str, Any]], plan: Plan) -> None:

@@ -24,6 +24,11 @@ SOURCES = {
 }
 
 
+# the largest gap, in points, that counts as none: about what another seed changes (top-1) or the papers call a tie
+MARGINS = {"top1": 0.5, "ap_box": 0.5, "ap_mask": 0.5, "miou": 1.0}
+OTHER_MARGIN = 0.5
+
+
 class PublishedError(SuiteError):
     """A published number that does not exist, or a file of them that cannot be read."""
 
@@ -146,6 +151,11 @@ def numbers(source: str, table: str) -> list[Number]:
         known = (frame["source"] + " " + frame["table"]).unique()
         raise PublishedError(f"published numbers: {unknown('table', f'{source} {table}', known)}")
     return [_number(row) for row in rows.to_dict("records")]
+
+
+def margin(metric: str) -> float:
+    """Within how many points of a published number ours has to lie to agree with it."""
+    return MARGINS.get(metric, OTHER_MARGIN)
 
 
 @cache

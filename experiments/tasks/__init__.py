@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from experiments.data.batch import Batch, Samples
     from experiments.schema import Config
+    from results.records import ImageRecord
 
 
 @dataclass
@@ -19,16 +21,22 @@ class Evaluation:
     """The result of one pass over the evaluation set.
 
     metrics: name → value, accuracies in per cent; curves: name → tidy rows (a list of flat dicts);
-    examples: arrays for a picture of inputs, labels and predictions, saved as ``examples.npz``.
+    examples: arrays for a picture of inputs, labels and predictions, saved as ``examples.npz``;
+    records: name of a metric → how much of every image is right, in the order of the evaluation set, saved as
+    ``records.npz``. A metric is their ``value()``. Without them, reports cannot say what the choice of images is worth.
     """
 
     metrics: dict[str, float]
     curves: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     examples: dict[str, np.ndarray] = field(default_factory=dict)
+    records: dict[str, ImageRecord] = field(default_factory=dict)
 
 
 class Judge(Protocol):
-    """Counts over evaluation batches. Those of several devices are pickled and merged, first images first."""
+    """Counts over evaluation batches, whose images come in the order of the evaluation set.
+
+    Those of several devices are pickled and merged, first images first.
+    """
 
     def add(self, prediction: Any, batch: Any) -> None:
         """Takes ``Task.predict(model, batch)`` into account."""
@@ -53,9 +61,12 @@ class Task(Protocol):
     eval_set: Samples
 
     @property
-    def pairs(self) -> bool:
-        """Whether ``prepare`` mixes the images at places p and n - 1 - p of a batch of n, which must stay together."""
-        return False
+    def mixed_parts(self) -> int:
+        """The number of parts of a whole batch within which ``prepare`` mixes images; 0 where it mixes none.
+
+        ``experiments.data.order.partners`` says which ones; they are always in the same call of ``prepare``.
+        """
+        return 0
 
     def build_model(self) -> nn.Module: ...
 
@@ -65,8 +76,11 @@ class Task(Protocol):
 
         return decay_groups(model, self.config.train.weight_decay)
 
-    def prepare(self, batch: Any, seed: int) -> Batch:
-        """Whole-batch augmentation of a training batch (mixup, cutmix), a pure function of batch and seed."""
+    def prepare(self, batch: Any, seed: int, places: NDArray[np.int64]) -> Batch:
+        """Augmentation across the images of a training batch (mixup, cutmix), a pure function of its arguments.
+
+        seed: the same for all of the whole batch; places: [B], those of the images in the whole batch, ascending.
+        """
         return batch  # type: ignore[no-any-return]
 
     def weight(self, batch: Any) -> float:

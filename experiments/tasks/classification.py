@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from numpy.typing import NDArray
 from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
@@ -18,9 +19,11 @@ from torch.nn import functional as F
 import atm  # noqa: F401  (registers the models with timm)
 from experiments.data.batch import Samples, unreadable
 from experiments.data.images import LabelledImages, open_images
+from experiments.data.order import stream
 from experiments.schema import Config
 from experiments.tasks import Evaluation, Task
 from experiments.tasks.network import backbone
+from results.records import ImageRecord, order_of
 
 
 class Classification(Task):
@@ -51,19 +54,26 @@ class Classification(Task):
         return open_images(self.config, training=False)
 
     @property
-    def pairs(self) -> bool:
-        return self.mixup is not None
+    def mixed_parts(self) -> int:
+        return 0 if self.mixup is None else self.config.augment.mix_draws
 
     def build_model(self) -> nn.Module:
         name, arguments = backbone(self.config.model)
         return timm.create_model(name, num_classes=self.config.data.num_classes, **arguments)  # type: ignore[no-any-return]
 
-    def prepare(self, batch: LabelledImages, seed: int) -> LabelledImages:
+    def prepare(self, batch: LabelledImages, seed: int, places: NDArray[np.int64]) -> LabelledImages:
+        """Mixes the images of each part in place, by one draw of mixup or cutmix for the part."""
         if self.mixup is None:
             return batch
-        np.random.seed(seed)  # timm's Mixup draws from numpy's global generator
-        images, classes = self.mixup(batch.images, batch.classes)
-        return replace(batch, images=images, classes=classes)
+        parts = places % self.mixed_parts
+        classes = torch.empty(batch.size, self.mixup.num_classes, device=batch.classes.device)
+        for part in np.unique(parts):
+            own = torch.from_numpy(np.flatnonzero(parts == part)).to(batch.classes.device)
+            # timm's Mixup draws from numpy's global generator; the first part keeps the seed, so that a batch of one
+            # part is mixed as it was before there were several
+            np.random.seed(seed if part == 0 else stream(seed, int(part), purpose="mixing").integers(2**32))
+            batch.images[own], classes[own] = self.mixup(batch.images[own], batch.classes[own])
+        return replace(batch, classes=classes)
 
     def loss(self, forward: Callable[..., Any], batch: LabelledImages) -> Tensor:
         return self.criterion(forward(batch.images), batch.classes)  # type: ignore[no-any-return]
@@ -80,24 +90,27 @@ class Accuracy:
     """Top-1, top-5 and the cross entropy of single views."""
 
     def __init__(self) -> None:
-        self.count = self.top1 = self.top5 = 0
         self.loss = 0.0
+        # of each batch: bool [B, 2], whether an image's class is the first and whether it is among the first five
+        self.hits: list[np.ndarray] = []
+        self.classes: list[np.ndarray] = []
 
     def add(self, prediction: Tensor, batch: LabelledImages) -> None:
         """prediction: logits [B, classes]"""
         output, classes = prediction.float(), batch.classes
         hits = output.topk(min(5, output.shape[1])).indices == classes[:, None]
-        self.count += len(classes)
-        self.top1 += int(hits[:, 0].sum())
-        self.top5 += int(hits.sum())
+        self.hits.append(torch.stack([hits[:, 0], hits.any(1)], 1).cpu().numpy())
+        self.classes.append(classes.int().cpu().numpy())
         self.loss += float(F.cross_entropy(output, classes, reduction="sum"))
 
     def merge(self, other: Accuracy) -> None:
-        self.count += other.count
-        self.top1 += other.top1
-        self.top5 += other.top5
+        self.hits += other.hits
+        self.classes += other.classes
         self.loss += other.loss
 
     def evaluation(self) -> Evaluation:
-        shares = {"top1": 100 * self.top1 / self.count, "top5": 100 * self.top5 / self.count}
-        return Evaluation({**shares, "loss": self.loss / self.count})
+        hits, order = np.concatenate(self.hits), order_of(np.concatenate(self.classes))
+        columns = {"top1": hits[:, 0], "top5": hits[:, 1]}
+        metrics = {name: 100.0 * int(column.sum()) / len(hits) for name, column in columns.items()}
+        records = {name: ImageRecord.of(column, order=order) for name, column in columns.items()}
+        return Evaluation({**metrics, "loss": self.loss / len(hits)}, records=records)

@@ -16,9 +16,11 @@ from experiments.data.scenes import CLASSES, DIRECTIONS, IGNORED, PALETTE, TOKEN
 from experiments.schema import Config
 from experiments.tasks import Evaluation, Task
 from experiments.tasks.network import dense_backbone
+from results.records import ImageRecord, order_of
 
 DEEP = 4 * TOKEN  # px: convolutions alone see no mark from 54 px on (stage 4, seen from a token in its cell's corner)
 STRIDES = (16, 32)  # of the maps that are read: the last two stages of ATMNet
+ACCURACIES = ("token_accuracy", "token_accuracy_deep")
 EXAMPLES = 6
 
 
@@ -60,36 +62,45 @@ def _number(config: Config, key: str) -> int:
 
 
 class Labels:
-    """How many labels are right, by distance and direction; every object token weighs the same."""
+    """How many labels are right, by image, and by distance and direction; every object token weighs the same."""
 
     def __init__(self) -> None:
-        self.loss, self.tokens = 0.0, 0
+        self.loss = 0.0
+        self.counts: list[np.ndarray] = []  # of each batch int32 [2, 2, B]: of ACCURACIES, right and all tokens
+        self.orders: list[int] = []  # of the labels of each image
         self.reach, self.examples = Reach(), Examples()
 
     def add(self, prediction: Tensor, batch: LabelledScenes) -> None:
         """prediction: logits [B, classes, H/16, W/16]"""
         assert batch.distance is not None and batch.direction is not None
-        logits, labels = prediction.float().cpu(), batch.labels.cpu()
+        logits, labels, distance = prediction.float().cpu(), batch.labels.cpu(), batch.distance.cpu()
         self.loss += F.cross_entropy(logits.double(), labels, ignore_index=IGNORED, reduction="sum").item()
-        self.tokens += int((labels != IGNORED).sum())
         predictions = logits.argmax(1)
-        self.reach.add(predictions, labels, batch.distance.cpu(), batch.direction.cpu())
+        known = labels != IGNORED
+        chosen = torch.stack([known, known & (distance >= DEEP)])
+        right_and_all = torch.stack([chosen & (predictions == labels), chosen], 1)
+        self.counts.append(right_and_all.flatten(3).sum(3).int().numpy())
+        self.orders += map(order_of, labels.numpy())
+        self.reach.add(predictions, labels, distance, batch.direction.cpu())
         self.examples.add(batch.images.cpu(), labels, predictions)
 
     def merge(self, other: Labels) -> None:
         self.loss += other.loss
-        self.tokens += other.tokens
+        self.counts += other.counts
+        self.orders += other.orders
         self.reach.merge(other.reach)
         self.examples.merge(other.examples)
 
     def evaluation(self) -> Evaluation:
-        metrics = {
-            "token_accuracy": self.reach.accuracy(),
-            "token_accuracy_deep": self.reach.accuracy(at_least=DEEP),
-            "loss": self.loss / self.tokens if self.tokens else None,
-        }
-        known = {name: value for name, value in metrics.items() if value is not None}  # small scenes have no deep token
-        return Evaluation(known, {"reach": self.reach.rows()}, self.examples.arrays())
+        metrics, records, order = {}, {}, order_of(np.array(self.orders))
+        counts = np.concatenate(self.counts, axis=2)
+        for name, (correct, count) in zip(ACCURACIES, counts):
+            if count.any():  # small scenes have no deep token
+                metrics[name] = 100.0 * int(correct.sum()) / int(count.sum())
+                records[name] = ImageRecord.of(correct, count, order)
+        if tokens := int(counts[0, 1].sum()):
+            metrics["loss"] = self.loss / tokens
+        return Evaluation(metrics, {"reach": self.reach.rows()}, self.examples.arrays(), records)
 
 
 class TokenLabeller(nn.Module):
@@ -129,12 +140,6 @@ class Reach:
     def merge(self, other: Reach) -> None:
         for key, counts in other._counts.items():
             self._counts[key] = self._counts.get(key, 0) + counts
-
-    def accuracy(self, at_least: int = 0) -> float | None:
-        """Per cent of the object tokens ``at_least`` px (a multiple of 16) from their mark; None without any."""
-        chosen = [counts for (_, step), counts in self._counts.items() if step * TOKEN >= at_least]
-        right, count = np.sum(chosen, axis=0) if chosen else (0, 0)
-        return 100.0 * float(right) / float(count) if count else None
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per direction and distance; ``distance`` is the middle of the bin in px."""

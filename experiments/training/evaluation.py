@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 
@@ -15,6 +16,16 @@ from experiments.data.loading import Batches
 from experiments.interrupts import Interrupts
 from experiments.tasks import Evaluation, Judge, Task
 from experiments.training.devices import Group
+
+
+def refuse_other_records(evaluation: Evaluation, images: int) -> None:
+    """Raises RunFailed for records that are not of as many images, or that do not give the metric they are named by."""
+    for name, record in evaluation.records.items():
+        metric, value = evaluation.metrics.get(name), record.value()
+        if metric is None or not math.isclose(metric, value, rel_tol=1e-6):  # as many digits as reports have
+            raise RunFailed(f"the records of {name} give {value}, but the task reports {metric}")
+        if len(record.count) != images:
+            raise RunFailed(f"the records of {name} are of {len(record.count)} images, the evaluation set has {images}")
 
 
 class Evaluator:
@@ -36,11 +47,11 @@ class Evaluator:
         self.task, self.batches, self.group, self.interrupts = task, batches, group, interrupts
         self.ledger, self.autocast, self.on_signal = ledger, autocast, on_signal
 
-    def evaluate(self, models: Mapping[str, nn.Module]) -> tuple[dict[str, float], Evaluation]:
-        """Metrics of all models, as ``<name of the model>/<metric>``, and the whole evaluation of the last one.
+    def evaluate(self, models: Mapping[str, nn.Module]) -> Evaluation:
+        """Metrics and records of all models, as ``<name of the model>/<metric>``; the rest is of the last one.
 
-        Every image counts exactly once, whichever process reads it. Raises RunFailed for one that cannot be read, and
-        where the number of images judged is not the size of the evaluation set.
+        Every image counts exactly once, whichever process reads it. Raises RunFailed for one that cannot be read, where
+        the number of images judged is not the size of the evaluation set, and for records that do not give the metric.
         """
         judges: dict[str, Judge] = {}
         judged_here = sum(self.judge(models, judges))
@@ -48,14 +59,16 @@ class Evaluator:
         judged, size = sum(images for images, _ in shares), len(self.task.eval_set)
         if judged != size:
             raise RunFailed(f"{judged} images were judged, the evaluation set has {size}")
-        metrics: dict[str, float] = {}
-        evaluation = Evaluation({})
+        together = Evaluation({})
         for prefix, judge in shares[0][1].items():
             for _, share in shares[1:]:
                 judge.merge(share[prefix])
             evaluation = judge.evaluation()
-            metrics.update({f"{prefix}/{name}": value for name, value in evaluation.metrics.items()})
-        return metrics, evaluation
+            refuse_other_records(evaluation, size)
+            together.metrics |= {f"{prefix}/{name}": value for name, value in evaluation.metrics.items()}
+            together.records |= {f"{prefix}/{name}": record for name, record in evaluation.records.items()}
+            together.curves, together.examples = evaluation.curves, evaluation.examples
+        return together
 
     @torch.no_grad()
     def judge(self, models: Mapping[str, nn.Module], judges: dict[str, Judge]) -> Iterator[int]:

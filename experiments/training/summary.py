@@ -1,4 +1,4 @@
-"""What a finished run leaves behind: final weights, examples, and last of all the summary."""
+"""What a finished run leaves behind: final weights, examples, per-image records, and last of all the summary."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torch import nn
 
 import atomic_file
 from experiments.folder import weights
-from run_format import DONE, EXAMPLES, SUMMARY, WEIGHTS
+from results.records import pack
+from run_format import DONE, EXAMPLES, RECORDS, SUMMARY, WEIGHTS
 
 if TYPE_CHECKING:
     from experiments.tasks import Evaluation, Task
@@ -77,6 +78,8 @@ def write_results(training: Training, summary: dict[str, Any], evaluation: Evalu
         packed = io.BytesIO()
         np.savez_compressed(packed, **evaluation.examples)  # type: ignore[arg-type]
         atomic_file.write(folder.path / EXAMPLES, packed.getvalue())
+    if evaluation.records:
+        atomic_file.write(folder.path / RECORDS, pack(evaluation.records))
     weights.export(get_state_dict(training.learner.ema or training.learner.model), folder.path / WEIGHTS)
     folder.write_json(SUMMARY, summary)
     folder.set_state(DONE, step=state.counters.step, steps=training.timetable.steps)

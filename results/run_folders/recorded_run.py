@@ -18,7 +18,7 @@ from results.run_folders.numbers import DIGITS, is_number, rounded, whole
 from run_format import DONE, NOT_RUN, RUNNING, UNREADABLE
 
 STARTED = (run_format.STATE, run_format.SUMMARY, run_format.METRICS)  # a run that started has at least one of these
-FILES = (*STARTED, run_format.PROVENANCE, run_format.CONFIG, run_format.EXAMPLES)  # all that is read of a run
+FILES = (*STARTED, run_format.PROVENANCE, run_format.CONFIG, run_format.EXAMPLES, run_format.RECORDS)
 EXPECTED = (DONE, RUNNING, UNREADABLE)  # beside a summary, which is written a moment before the state turns to done
 REQUIRED = ("run", "seed", "protocol", "step", "metrics")  # without these a summary is no result
 
@@ -37,6 +37,7 @@ class RecordedRun:
     config: str = ""
     log: LoggedMetrics | None = None
     examples: bool = False
+    records: bool = False
     warnings: list[str] = field(default_factory=list)
 
     def facts(self) -> dict[str, Any]:
@@ -61,7 +62,8 @@ class RecordedRun:
             "log_line": self.log.last_line if self.log else None,
         }
         curves = self._curves()  # may add a warning
-        return {"row": row, "curves": curves, "warnings": self.warnings, "examples": self.examples}
+        files = {"examples": self.examples, "records": self.records}
+        return {"row": row, "curves": curves, "warnings": self.warnings, **files}
 
     def _curves(self) -> list[dict[str, Any]]:
         try:
@@ -120,6 +122,7 @@ def _finish(recorded: RecordedRun, folder: str, seed: int, protocol: str) -> Non
         )
     recorded.state, recorded.cause, recorded.progress, recorded.summary = DONE, "", 1.0, summary
     recorded.examples = os.path.isfile(f"{folder}/{run_format.EXAMPLES}")
+    recorded.records = os.path.isfile(f"{folder}/{run_format.RECORDS}")
     if recorded.log is None or not len(recorded.log.steps):
         recorded.warnings.append(f"{recorded.run}: no rows in {run_format.METRICS}; its learning curve is missing")
 

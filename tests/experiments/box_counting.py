@@ -15,6 +15,7 @@ from experiments.tasks import Evaluation, Judge, Task
 from experiments.tasks.network import dense_backbone
 from experiments.tasks.registry import TaskEntry
 from experiments.training.optimization import decay_groups
+from results.records import ImageRecord
 
 DATASET = DatasetEntry(check=None, pixels="experiments.data.scenes:pixels")
 TASK = TaskEntry("tests.experiments.box_counting:BoxCounting", "within_one", "Counts off by at most one")
@@ -105,4 +106,5 @@ class WithinOne(Judge):
 
     def evaluation(self):
         errors = torch.tensor(self.errors)
-        return Evaluation({"within_one": 100.0 * float((errors <= 1).float().mean()), "error": float(errors.mean())})
+        record = ImageRecord.of((errors <= 1).numpy())
+        return Evaluation({"within_one": record.value(), "error": float(errors.mean())}, records={"within_one": record})

@@ -100,7 +100,7 @@ def fill(path: Path) -> None:
 
 def assert_equal_runs(folder: RunFolder, reference: RunFolder) -> None:
     """Two finished runs end with the same log, weights, averages, optimizer and results, bit by bit."""
-    for name in ("metrics.jsonl", "weights.safetensors"):
+    for name in ("metrics.jsonl", "weights.safetensors", "records.npz"):
         assert (folder.path / name).read_bytes() == (reference.path / name).read_bytes(), name
     ours, theirs = (checkpoint.read(checkpoint.newest_valid(f.checkpoints).path) for f in (folder, reference))
     for part in ("model", "ema", "optimizer", "scaler", "step", "rows", "loss_sum", "last", "log", "ledger"):

@@ -13,13 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from timm.layers import DropPath
 from torch import nn
 
 from experiments.config import ROOT, resolve
+from experiments.data.order import SampleKey
 from experiments.folder.run_folder import RunFolder
+from experiments.tasks.registry import build_task
 from experiments.training import loop
 from experiments.training.drop_path import place_drop_paths
+from results.records import order_of, read_records
+from run_format import RECORDS, WEIGHTS
 from tests.conftest import write_images
 from tests.experiments.processes import (
     EVERYTHING_RANDOM,
@@ -93,9 +98,45 @@ def trio(tmp_path_factory, images) -> RunFolder:
 def test_several_devices_give_the_same_curve_as_one(alone, pair, trio, devices):
     folder = {2: pair, 3: trio}[devices]
     assert_same_curves(folder, alone)
+    assert (folder.path / RECORDS).read_bytes() == (alone.path / RECORDS).read_bytes(), "the same images are right"
     assert folder.finished()["devices"] == devices
     log = folder.log.read_text()
     assert f"on {devices} × cpu" in log and "WARNING" not in log
+
+
+@torch.no_grad()
+def test_hits_are_recorded_in_the_order_of_the_evaluation_set(alone, trio):
+    """They are those that the final weights give when they are asked image by image."""
+    for folder in (alone, trio):
+        task = build_task(folder.config())
+        model = task.build_model().eval()
+        model.load_state_dict(load_file(folder.path / WEIGHTS))
+        samples = [task.eval_set[SampleKey(0, index)] for index in range(len(task.eval_set))]
+        hits = [int(model(image[None]).argmax() == label) for image, label, _ in samples]
+        records = read_records(folder.path / RECORDS)
+        assert records["eval_ema/top1"].correct[:, 0].tolist() == hits
+        assert records["eval_ema/top1"].order == order_of(np.array([label for _, label, _ in samples]))
+        metrics = folder.finished()["metrics"]
+        assert {name: record.value() for name, record in records.items()} == {
+            f"{weights}/{name}": metrics[f"{weights}/{name}"]
+            for weights in ("eval", "eval_ema")
+            for name in ("top1", "top5")
+        }
+
+
+def test_several_draws_of_mixup_and_cutmix_give_the_same_curve_on_any_number_of_devices(tmp_path, images):
+    settings = {**SETTINGS, "data.root": str(images), "train.batch_size": 12, "augment.mix_draws": 3}
+    one = frozen(tmp_path / "one", settings, "tiny_imagenet")
+    loop.run(one)
+    for number, machine in enumerate(({"devices": 2}, {"devices": 3, "batch_per_device": 2})):
+        several = {f"machine.{key}": value for key, value in machine.items()}
+        folder = frozen(tmp_path / str(number), {**settings, **several}, "tiny_imagenet")
+        assert folder.id == one.id
+        assert finish(folder) == (0, "")
+        assert_same_curves(folder, one)
+    single = frozen(tmp_path / "single", {**settings, "augment.mix_draws": 1}, "tiny_imagenet")
+    loop.run(single)
+    assert rows(single)[0]["train/loss"] != pytest.approx(rows(one)[0]["train/loss"], rel=2e-4), "other draws"
 
 
 def test_a_task_whose_loss_counts_tokens_weighs_devices_by_them(tmp_path, small_scenes):
@@ -106,6 +147,12 @@ def test_a_task_whose_loss_counts_tokens_weighs_devices_by_them(tmp_path, small_
         assert ours == pytest.approx(theirs, rel=2e-4)
     with np.load(one.path / "examples.npz") as ours, np.load(two.path / "examples.npz") as theirs:
         assert np.array_equal(ours["images"], theirs["images"])
+    ours, theirs = read_records(one.path / RECORDS), read_records(two.path / RECORDS)
+    assert ours.keys() == theirs.keys() and len(ours) > 0
+    for name, record in ours.items():
+        assert np.array_equal(record.count, theirs[name].count) and record.order == theirs[name].order
+        assert record.value() == pytest.approx(one.finished()["metrics"][name], rel=1e-12)
+        assert theirs[name].value() == pytest.approx(two.finished()["metrics"][name], rel=1e-12)
 
 
 def test_torchrun_starts_the_same_run(tmp_path, images, alone):

@@ -8,18 +8,24 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
 from atm.complexity import count
+from errors import RunFailed
 from experiments.config import ROOT
 from experiments.data import registry as data_registry
 from experiments.folder.run_folder import RunFolder
+from experiments.tasks import Evaluation
 from experiments.tasks import registry as task_registry
 from experiments.tasks.network import dense_backbone
 from experiments.training import loop
+from experiments.training.evaluation import refuse_other_records
 from reports.commands import report
+from results import archive
 from results.collect import collect
+from results.records import ImageRecord, read_records
 from run_format import WEIGHTS
 from sweeps import local
 from sweeps.plan import load
@@ -130,11 +136,29 @@ def test_it_is_collected_and_reported(tmp_path, undisturbed, capsys):
     assert collected.warnings == []
     assert collected.finals("eval_ema/within_one")["value"].tolist() == pytest.approx([value], rel=1e-5)
     assert set(collected.metrics["step"]) == {5, 10, 15, 16}
+    archive.write(collected, tmp_path / "label", plan, title="t", date="d")
+    records = read_records(archive.read(tmp_path / "label").records[undisturbed.id])
+    assert (
+        set(records) == {"eval/within_one", "eval_ema/within_one"} and records["eval_ema/within_one"].value() == value
+    )
     options = argparse.Namespace(json=True, mixed=False, check=False)
     assert report("boxes", {"protocol": "smoke"}, options, lambda sweep, words: (plan, runs_dir, lambda: {})) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["metric"], document["rows"][0]["mean"]) == ("eval_ema/within_one", pytest.approx(value, abs=1e-3))
     assert "Counts off by at most one" in next(runs_dir.glob("reports/*/report.md")).read_text()
+
+
+@pytest.mark.parametrize(("records", "why"), [
+    ({"within_one": [1, 1, 1]}, "the records of within_one give 100.0, but the task reports 50.0"),
+    ({"within_two": [1, 0]}, "the records of within_two give 50.0, but the task reports None"),
+    ({"within_one": [1, 0, 1, 0]}, "the records of within_one are of 4 images, the evaluation set has 2"),
+])  # fmt: skip
+def test_its_records_must_give_its_metrics(records, why):
+    kept = {name: ImageRecord.of(np.array(hits)) for name, hits in records.items()}
+    refuse_other_records(Evaluation({"within_one": 50.0}), 2)
+    refuse_other_records(Evaluation({"within_one": 50.0}, records={"within_one": ImageRecord.of(np.array([1, 0]))}), 2)
+    with pytest.raises(RunFailed, match=f"^{why}$"):
+        refuse_other_records(Evaluation({"within_one": 50.0}, records=kept), 2)
 
 
 def test_it_follows_another_task_in_a_sweep(tmp_path, monkeypatch):

@@ -27,6 +27,7 @@ from experiments.folder.run_folder import RunFolder
 from experiments.folder.weights import read as read_weights
 from experiments.interrupts import Interrupted
 from experiments.training import loop
+from results.records import read_records
 from tests.experiments.processes import (
     EVERYTHING_RANDOM,
     assert_equal_runs,
@@ -63,6 +64,12 @@ def test_a_finished_run_leaves_everything_a_report_needs(reference):
     rows = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [8, 16, 24, 32, 40, 48]
     assert rows[-1]["eval_ema/token_accuracy"] == summary["metrics"]["eval_ema/token_accuracy"]
+    records = read_records(folder.path / "records.npz")
+    assert set(records) == {name for name in summary["metrics"] if not name.endswith("/loss")}, (
+        "of both sets of weights"
+    )
+    for name, record in records.items():
+        assert len(record.count) == 4 and record.value() == summary["metrics"][name]
     provenance = folder.read_json("provenance.json")
     assert provenance["code_fingerprint"] and provenance["data_fingerprint"]
     assert provenance["packages"]["torch"] == torch.__version__.partition("+")[0]
@@ -126,6 +133,25 @@ def test_a_stop_at_any_step_even_the_last_of_an_epoch_loses_nothing(tmp_path, sm
         with pytest.raises(Interrupted):
             loop.run(folder)
         assert saved_steps(folder)[-1] == step
+    loop.run(folder)
+    assert_equal_runs(folder, undisturbed)
+
+
+def test_an_end_between_the_records_and_the_summary_leaves_a_run_that_is_judged_again(
+    tmp_path, small_scenes, monkeypatch
+):
+    undisturbed, folder = (frozen(tmp_path / name, small_scenes) for name in ("undisturbed", "runs"))
+    loop.run(undisturbed)
+
+    def stop(*arguments):
+        raise Interrupted(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("experiments.training.summary.weights.export", stop)
+        with pytest.raises(Interrupted):
+            loop.run(folder)
+    assert (folder.path / "records.npz").is_file() and not folder.finished()
+    (folder.path / "records.npz").write_bytes(b"of other code")
     loop.run(folder)
     assert_equal_runs(folder, undisturbed)
 

@@ -1,5 +1,6 @@
 """The token-labelling task: what it counts, and that depth measures mixing."""
 
+import pickle
 from functools import partial
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from experiments.config import resolve
 from experiments.data.batch import unreadable
-from experiments.data.order import EpochOrder, stream
+from experiments.data.order import EpochOrder, Share, stream
 from experiments.data.scenes import CLASSES, IGNORED, TOKEN, LabelledScenes, draw_layout, normalise, render
 from experiments.tasks.token_labelling import DEEP, EXAMPLES, TokenLabelling
 
@@ -49,12 +50,29 @@ def scenes(labels) -> LabelledScenes:
     return LabelledScenes(torch.empty(len(labels), 0), unreadable(()), labels)
 
 
+def assert_same_records(one, other) -> None:
+    assert one.records.keys() == other.records.keys() == {"token_accuracy", "token_accuracy_deep"}
+    for name, record in one.records.items():
+        assert np.array_equal(record.correct, other.records[name].correct), name
+        assert np.array_equal(record.count, other.records[name].count), name
+        assert record.order == other.records[name].order != 0
+
+
 def evaluate(task: TokenLabelling, predict, judged):
     judge = task.judge()
     with torch.no_grad():
         for batch in judged:
             judge.add(predict(batch), batch)
     return judge.evaluation()
+
+
+def judge_of(task: TokenLabelling, predict, rank: int, devices: int, size: int):
+    """The judge of one of several devices."""
+    judge = task.judge()
+    for keys in EpochOrder(len(task.eval_set), size, 0, shuffle=False, share=Share(rank, devices)):
+        batch = task.eval_set.collate([task.eval_set[key] for key in keys])
+        judge.add(predict(batch), batch)
+    return judge
 
 
 def test_an_oracle_scores_a_hundred():
@@ -74,6 +92,11 @@ def test_accuracy_and_reach_count_what_they_say():
     assert evaluation.metrics["token_accuracy"] == pytest.approx(100 * right.sum() / known.sum())
     deep = known & (distance >= DEEP)
     assert evaluation.metrics["token_accuracy_deep"] == pytest.approx(100 * (right & deep).sum() / deep.sum())
+    for name, chosen in (("token_accuracy", known), ("token_accuracy_deep", deep)):
+        record = evaluation.records[name]
+        assert record.count[:, 0].tolist() == chosen.sum((1, 2)).tolist(), "of every scene, in order"
+        assert record.correct[:, 0].tolist() == (right & chosen).sum((1, 2)).tolist()
+        assert record.value() == evaluation.metrics[name]
 
     rows = evaluation.curves["reach"]
     assert {row["direction"] for row in rows} == {"horizontal", "vertical"}
@@ -102,6 +125,7 @@ def test_the_size_of_the_batches_changes_nothing():
     one, other = (evaluate(task, partial(task.predict, model), batches(task, size)) for size in (4, 40))
     assert one.curves == other.curves
     assert one.metrics == pytest.approx(other.metrics, rel=1e-5)
+    assert_same_records(one, other)
     assert all(np.array_equal(one.examples[name], other.examples[name]) for name in one.examples)
 
 
@@ -119,17 +143,21 @@ def test_examples_hold_all_that_a_picture_needs():
     assert directions == {0, 1}
 
 
-def test_judges_of_several_devices_merge_into_that_of_one():
+@pytest.mark.parametrize(("devices", "size"), [(2, 16), (3, 7), (5, 1), (41, 8)])
+def test_judges_of_several_devices_merge_into_that_of_one(devices, size):
+    """In the order of the evaluation set, also where the devices have unequal shares, or none."""
     task = TokenLabelling(config())
     predict, judged = oracle(task, lambda labels, distance: distance < 56)
-    alone, first, second = task.judge(), task.judge(), task.judge()
-    for number, batch in enumerate(judged):
-        alone.add(predict(batch), batch)
-        (second if number else first).add(predict(batch), batch)
-    first.merge(second)
-    one, other = alone.evaluation(), first.evaluation()
+    one = evaluate(task, predict, judged)
+    first, *others = (
+        pickle.loads(pickle.dumps(judge_of(task, predict, rank, devices, size))) for rank in range(devices)
+    )
+    for judge in others:
+        first.merge(judge)
+    other = first.evaluation()
     assert one.curves == other.curves
     assert one.metrics == pytest.approx(other.metrics, rel=1e-12)
+    assert_same_records(one, other)
     assert all(np.array_equal(one.examples[name], other.examples[name]) for name in one.examples)
 
 
@@ -152,7 +180,7 @@ def test_the_loss_leaves_out_all_but_the_bars():
 
 def test_preparing_changes_nothing():
     batch = scenes(torch.zeros(2, 1, 1))
-    assert TokenLabelling(config()).prepare(batch, 7) is batch
+    assert TokenLabelling(config()).prepare(batch, 7, np.arange(2)) is batch
 
 
 ARMS = [

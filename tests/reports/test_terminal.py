@@ -54,7 +54,7 @@ def test_json_is_one_document(finished):
     document = json.loads(terminal.to_json(built(collected, plan)))
     assert (document["report"], document["protocol"], document["baseline"]) == ("ablation_offsets", "smoke", "zero")
     rows = {row["arm"]: row for row in document["rows"]}
-    assert rows["axial"]["verdict"] == "agrees" and rows["axial"]["papers_difference"] == 2.7
+    assert rows["axial"]["verdict"] == "same sign" and rows["axial"]["papers_difference"] == 2.7
     assert rows["axial"]["difference"] == pytest.approx(rows["axial"]["mean"] - rows["zero"]["mean"], abs=1e-3)
     assert rows["zero"]["difference"] is None and rows["joint"]["papers"] is None
     assert len(document["runs"]) == 21 and document["runs"][0]["text"] == "done"

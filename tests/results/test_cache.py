@@ -72,7 +72,8 @@ def same(collected, expected):
     pd.testing.assert_frame_equal(collected.runs, expected.runs)
     pd.testing.assert_frame_equal(collected.metrics, expected.metrics)
     pd.testing.assert_frame_equal(collected.curves, expected.curves)
-    assert (collected.warnings, collected.examples) == (expected.warnings, expected.examples)
+    for part in ("warnings", "examples", "records"):
+        assert getattr(collected, part) == getattr(expected, part)
 
 
 def afresh(plan, runs_dir):
@@ -102,6 +103,7 @@ CHANGES = {
     "another config": lambda folder: (folder / "config.yaml").write_text("seed: 0  # edited\n"),
     "no summary": lambda folder: (folder / "summary.json").unlink(),
     "examples": lambda folder: (folder / "examples.npz").write_bytes(b""),
+    "records": lambda folder: (folder / "records.npz").write_bytes(b""),
     "a vanished run": shutil.rmtree,
     "a torn log": lambda folder: os.truncate(folder / "metrics.jsonl", 100),
     "a foreign line": lambda folder: (folder / "metrics.jsonl").write_text("who wrote this?\n"),

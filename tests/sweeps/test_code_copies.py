@@ -304,3 +304,23 @@ def test_a_replay_that_is_refused_leaves_the_run_the_copy_it_began_with(checkout
     assert copy in run_code.copies_in_use([folder]), "prune keeps it"
     assert f"code in {runs_dir / 'code' / copy}" in run(checkout, *words)
     assert state_of(folder)[0] == DONE
+
+
+def test_a_copy_holds_every_module_that_a_run_imports(tmp_path):
+    copy = snapshot.take(tmp_path)
+    walk = (
+        "import importlib, pkgutil, sys, experiments\n"
+        "for module in pkgutil.walk_packages(experiments.__path__, 'experiments.'):\n"
+        "    importlib.import_module(module.name)\n"
+        "print(*[m.__file__ for n, m in list(sys.modules.items()) if n.split('.')[0] in sys.argv[1:]], sep='\\n')\n"
+    )
+    rooms = sorted(
+        {path.stem for path in ROOT.glob("*.py")} | {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", walk, *rooms], cwd=copy, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    files = [Path(file).relative_to(copy) for file in done.stdout.split()]
+    assert {Path("results/records.py"), COMPUTES} <= set(files)

@@ -13,12 +13,12 @@ import pytest
 from experiments.config import ROOT
 from experiments.folder.parent import weights_of
 from experiments.folder.run_folder import RunFolder
-from run_format import CODE, EXAMPLES, METRICS, SUMMARY, WEIGHTS
+from run_format import CODE, EXAMPLES, METRICS, RECORDS, SUMMARY, WEIGHTS
 from sweeps import disk
 from sweeps.plan import load
 
 WORDS = ["protocol=smoke", "seeds=[0]"]
-KEPT = (WEIGHTS, METRICS, EXAMPLES)
+KEPT = (WEIGHTS, METRICS, EXAMPLES, RECORDS)
 
 
 @pytest.fixture
