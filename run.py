@@ -29,7 +29,7 @@ COMMANDS = {
     "report": Command("reports.commands:report", {
         "report=NAME": "writes the table and figures of a sweep from the results that exist so far",
         "report=paper": "writes both papers on one page from the results that exist so far",
-    }, needs=("sweeps.commands:planned_for_reports",)),
+    }, needs=("sweeps.commands:planned_for_reports", "experiments.folder.present_code:is_present")),
     "collect": Command("sweeps.commands:collect", {
         "collect=NAME into=LABEL": "writes the results of a sweep as tidy files under results/measured/",
         "collect=complexity": "counts every model of the complexity table for reports",

@@ -111,8 +111,9 @@ def open_training_images(root: Path, batch: int, image: int) -> Images:
         raise DataError(f"--root {root}: no such folder")
     classes = sum(entry.is_dir() for entry in split_folder(root, "train").iterdir())
     settings = {"data.root": str(root.resolve()), "data.num_classes": classes, "data.image_size": [image, image]}
-    # the recipe pairs images; what is loaded does not depend on it
-    config: Config = resolve("imagenet", {**settings, "train.batch_size": batch + batch % 2})
+    # the recipe mixes images in pairs; what is loaded does not depend on it
+    mixing = {"augment.mixup": 0.0, "augment.cutmix": 0.0}
+    config: Config = resolve("imagenet", {**settings, **mixing, "train.batch_size": batch})
     dataset = open_images(config, training=True)
     assert isinstance(dataset, Images)  # of class folders
     return dataset

@@ -13,6 +13,7 @@ from experiments.tasks.registry import task_entry
 
 # only networks of ``atm`` have these switches
 SWITCHES = ("mixer", "offsets", "samples", "peg", "offset_sharing", "offset_interval", "fusion")
+IN_PAIRS = "mixup and cutmix (augment.mixup, augment.cutmix) mix images in pairs"
 
 
 def complete(config: Config, given: Collection[str] = ()) -> Config:
@@ -39,6 +40,7 @@ def complete(config: Config, given: Collection[str] = ()) -> Config:
         if least is not None and value is not None and value < least:
             raise ConfigError(f"{key}={value}: must be at least {least}")
     _complete_schedule(config.train, given)
+    _check_mixing(config)
     _check_devices(config)
     if config.slurm.signal_seconds >= 60 * config.slurm.time_minutes:
         raise ConfigError(
@@ -189,18 +191,34 @@ def _check_milestones(train: Train) -> None:
         )
 
 
+def _mixes(config: Config) -> bool:
+    return bool(config.augment.mixup or config.augment.cutmix)
+
+
+def _check_mixing(config: Config) -> None:
+    """Every part of the batch that is mixed by a draw of its own must have the same number of whole pairs."""
+    batch, draws = config.train.batch_size, config.augment.mix_draws
+    if not _mixes(config):
+        return
+    if batch % 2:
+        raise ConfigError(f"train.batch_size={batch}: {IN_PAIRS}, so it must be even")
+    pairs = batch // 2
+    if pairs % draws:
+        nearest = min((n for n in range(1, pairs + 1) if pairs % n == 0), key=lambda n: abs(n - draws))
+        raise ConfigError(
+            f"augment.mix_draws={draws}: a batch of {batch} images cannot be cut into {draws} equal parts of whole "
+            f"pairs; the nearest valid number is {nearest}"
+        )
+
+
 def _check_devices(config: Config) -> None:
-    """Mixup and cutmix mix an image with its mirror image in the batch, so both must be on one device at once."""
-    batch, machine = config.train.batch_size, config.machine
-    paired = bool(config.augment.mixup or config.augment.cutmix)
-    why = "mixup and cutmix (augment.mixup, augment.cutmix) mix images in pairs"
-    if paired and batch % 2:
-        raise ConfigError(f"train.batch_size={batch}: {why}, so it must be even")
+    """Mixup and cutmix mix an image with its partner in the batch, so both must be on one device at once."""
+    batch, machine, paired = config.train.batch_size, config.machine, _mixes(config)
     if paired and machine.batch_per_device == 1:
-        raise ConfigError(f"machine.batch_per_device=1: {why}, so it must be at least 2")
+        raise ConfigError(f"machine.batch_per_device=1: {IN_PAIRS}, so it must be at least 2")
     most = max(1, batch // 2) if paired else batch
     if machine.devices > most:
-        because = f"a pair of them each, as {why}" if paired else "one each"
+        because = f"a pair of them each, as {IN_PAIRS}" if paired else "one each"
         raise ConfigError(
             f"machine.devices={machine.devices}: a batch of {batch} images is enough for at most {most} devices, "
             f"{because}"

@@ -97,6 +97,9 @@ class Augment:
     mixup: float = setting(0.0, "alpha of mixup, 0 = off")
     cutmix: float = setting(0.0, "alpha of cutmix, 0 = off")
     mix_switch: float = setting(0.5, "probability of cutmix rather than mixup where both are on")
+    mix_draws: int = setting(
+        1, "equal parts of a batch, each mixed within itself by its own draw of mixup or cutmix", least=1, neutral=1
+    )
     smoothing: float = setting(0.0, "label smoothing")
     repeats: int = setting(1, "repeated augmentation: views of each image within an epoch's sample", least=1)
     crop_pct: float = setting(0.875, "evaluation: share of the resized image that the centre crop keeps")
@@ -120,6 +123,9 @@ class Train:
     schedule: str = setting("cosine", "course of the learning rate", choices=SCHEDULES, neutral="cosine")
     schedule_on: str = setting(
         "epoch", "when the learning rate moves; always at each step where train.steps is set", choices=("epoch", "step")
+    )
+    schedule_lag: int = setting(
+        0, "epochs (steps with schedule_on=step) that the rate lags behind its schedule", least=0, neutral=0
     )
     power: float = setting(1.0, "exponent of the polynomial schedule", least=0, neutral=1.0)
     milestones: list[float] = setting(

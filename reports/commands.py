@@ -20,6 +20,7 @@ from reports.formats.comparison import differences
 from reports.specification import SWEEP, Collection, PublishedTable, Specification, names, of_sweep
 from results import archive
 from results.collect import Plan, collect
+from results.fingerprints import IsPresent
 from run_format import NOT_RUN
 
 PAGES = Path(__file__).resolve().parent / "pages"  # the committed ones
@@ -30,32 +31,41 @@ States = Mapping[str, tuple[str, str]]  # run id → (state, cause), as the sche
 Planned = Callable[[str, dict[str, Any]], tuple[Plan, Path, Callable[[], States]]]
 
 
-def report(name: str, given: dict[str, Any], options: argparse.Namespace, planned: Planned) -> int:
+def report(
+    name: str,
+    given: dict[str, Any],
+    options: argparse.Namespace,
+    planned: Planned,
+    is_present: IsPresent | None = None,
+) -> int:
     """Table and figures from run folders, or from committed results; ``--check`` compares the committed pages.
 
     planned: a sweep's name and the words of the command line → its plan, the folder of its runs, and their states.
+    is_present: whether a recorded code fingerprint is that of the present code; without it, pages do not say so.
     A sweep that no specification describes has a report, too.
     """
     spec = specification.find(name, planned=not options.check and "measured" not in given)
     if options.check:
         if given:
             raise ConfigError(f"--check compares the committed pages; {next(iter(given))} cannot change them")
-        return _check(spec, options)
+        return _check(spec, options, is_present)
     label = given.pop("measured", None)
     if label is not None and given:
         raise ConfigError(f"measured={label} names results; {next(iter(given))} cannot change them")
     if isinstance(spec, Specification):
-        return _sweep(spec, str(label) if label is not None else None, given, options, planned)
+        return _sweep(spec, str(label) if label is not None else None, given, options, planned, is_present)
     if label not in (None, COMMITTED):
         raise ConfigError(f"report={name} shows several sweeps: measured={COMMITTED} takes every committed result")
     for key in given:
         if key not in OF_MANY_SWEEPS and not key.startswith(ELSEWHERE):
             valid = ", ".join(OF_MANY_SWEEPS)
             raise ConfigError(f"report={name} shows several sweeps, as they are planned: it takes {valid}, no {key}=")
-    results, out = _committed(), PAGES / name
+    results, out = _committed(is_present), PAGES / name
     skipped: list[str] = []
     if label is None:
-        of_runs, skipped, runs_dir = _all_sweeps(given, planned, only_papers=isinstance(spec, PublishedTable))
+        of_runs, skipped, runs_dir = _all_sweeps(
+            given, planned, is_present, only_papers=isinstance(spec, PublishedTable)
+        )
         taken = {each.name for each in of_runs}
         committed = [replace(each, alias=f"{each.name}-committed") if each.name in taken else each for each in results]
         results, out = [*of_runs, *committed], runs_dir / "reports" / name
@@ -71,17 +81,22 @@ def report(name: str, given: dict[str, Any], options: argparse.Namespace, planne
 
 
 def _sweep(
-    spec: Specification, label: str | None, given: dict[str, Any], options: argparse.Namespace, planned: Planned
+    spec: Specification,
+    label: str | None,
+    given: dict[str, Any],
+    options: argparse.Namespace,
+    planned: Planned,
+    is_present: IsPresent | None,
 ) -> int:
     """The report of one sweep, printed as well."""
     if label is not None:
-        results, out = _labelled(label, spec), PAGES / label
+        results, out = _labelled(label, is_present, spec), PAGES / label
     else:
         try:
             plan, runs_dir, states = planned(spec.sweep, given)
         except ConfigError as error:  # the sweeps alone would be named as what there is
             raise specification.unknown_report(spec.name) or error from None
-        results = Results(spec, collect(plan, runs_dir, states()), plan, runs_dir)
+        results = Results(spec, collect(plan, runs_dir, states()), plan, runs_dir, is_present=is_present)
         out = runs_dir / "reports" / results.name
     page = compose.page(spec, [results], mixed=options.mixed)
     written = files.write(page, out)
@@ -99,7 +114,7 @@ def _show(page: Page, written: Sequence[Path], *, tables: bool) -> None:
     print(f"{len(written)} files, among them {written[0]} and {written[1]}")
 
 
-def _labelled(label: str, spec: Specification | None = None) -> Results:
+def _labelled(label: str, is_present: IsPresent | None, spec: Specification | None = None) -> Results:
     """Committed results; without ``spec``, with the report of their sweep."""
     folder = archive.folder(label)
     collected = archive.read(folder)
@@ -109,14 +124,16 @@ def _labelled(label: str, spec: Specification | None = None) -> Results:
         spec = specs.get(plan["sweep"]) or specification.default(plan["sweep"])
     if plan["sweep"] != spec.sweep:
         raise ConfigError(f"measured={label} is of sweep {plan['sweep']}; report={spec.name} is about {spec.sweep}")
-    return Results(spec, collected, plan, folder, label)
+    return Results(spec, collected, plan, folder, label, is_present=is_present)
 
 
-def _committed() -> list[Results]:
-    return [_labelled(label) for label in archive.labels()]
+def _committed(is_present: IsPresent | None) -> list[Results]:
+    return [_labelled(label, is_present) for label in archive.labels()]
 
 
-def _all_sweeps(given: dict[str, Any], planned: Planned, *, only_papers: bool) -> tuple[list[Results], list[str], Path]:
+def _all_sweeps(
+    given: dict[str, Any], planned: Planned, is_present: IsPresent | None, *, only_papers: bool
+) -> tuple[list[Results], list[str], Path]:
     """Every sweep under the papers' protocol, and under any other that was begun; sentences on those not planned."""
     results, runs_dir = [], Path()
     skipped: dict[tuple[str, str], list[str]] = {}
@@ -131,14 +148,14 @@ def _all_sweeps(given: dict[str, Any], planned: Planned, *, only_papers: bool) -
                 continue
             collected = collect(plan, runs_dir, states())
             if protocol in of_papers or (collected.runs["state"] != NOT_RUN).any():
-                results.append(Results(spec, collected, plan, runs_dir))
+                results.append(Results(spec, collected, plan, runs_dir, is_present=is_present))
     lines = [f"protocol {protocol} of {', '.join(of)} is left out: {why}" for (protocol, why), of in skipped.items()]
     return results, lines, runs_dir
 
 
-def _check(spec: specification.Report, options: argparse.Namespace) -> int:
+def _check(spec: specification.Report, options: argparse.Namespace, is_present: IsPresent | None) -> int:
     """Makes the committed pages of a report again and lists differences; of a collection, its reports' pages too."""
-    results, name = _committed(), spec.name
+    results, name = _committed(is_present), spec.name
     compared: dict[str, list[str]] = {}
     for folder, each in _pages(spec, results).items():
         page = compose.page(each.spec, [each]) if each else compose.page(folder, results)

@@ -18,6 +18,7 @@ PUBLISHED_FIGURES = ("circles",)  # of a published table
 DEFAULT_FIGURES = ("accuracy_flops", "forest", "learning_curves")  # of a sweep without a specification
 COMPLEXITY = "complexity"  # specs/complexity.yaml lists models to count; content.complexity reads it
 SWEEP, PUBLISHED, OFFSETS, COLLECTION = "sweep", "published", "offsets", "collection"  # kinds of reports
+SIDES = {"above": 1, "below": -1}
 Made = TypeVar("Made")
 
 
@@ -57,6 +58,8 @@ class Published:
 
     against: the arm of ours that stands for that baseline, where it is not the sweep's own; same_model: whether the arm
     is the row's very model, so that sizes can be compared, or a model that shows the same effect.
+    side: ``above`` or ``below`` the baseline, where that is all the papers say; reading: how the papers have to be
+    read for this row to be the arm's, where they can be read otherwise; because: why the row has no verdict.
     flops_table, flops_row: where the FLOPs of its model are printed, if its own row prints only an increase.
     task: the one task whose number the row prints; without it, the row counts for every task whose metric it prints.
     """
@@ -67,6 +70,9 @@ class Published:
     baseline: str | None = None
     against: str | None = None
     same_model: bool = True
+    side: str | None = None
+    reading: str = ""
+    because: str = ""
     flops_table: str | None = None
     flops_row: str | None = None
     task: str | None = None
@@ -74,8 +80,11 @@ class Published:
 
 @dataclass(frozen=True)
 class Arm:
+    """against: the arm that its difference is to, where that is not the sweep's baseline."""
+
     label: str
     published: tuple[Published, ...] = ()
+    against: str | None = None
 
 
 @dataclass(frozen=True)
@@ -181,13 +190,18 @@ class LearnedOffsets:
 
 @dataclass(frozen=True)
 class Collection:
-    """Reports on one page, in order. differences: title of the forest plot of all their differences."""
+    """Reports on one page, in order.
+
+    differences: title of the forest plot of all their differences; statements: title of the list of what the papers
+    state and contradict without naming a number.
+    """
 
     name: str
     title: str
     lead: str
     reports: tuple[str, ...]
     differences: str = ""
+    statements: str = ""
 
 
 Report = Specification | PublishedTable | LearnedOffsets | Collection
@@ -303,6 +317,7 @@ def check_arms(spec: Specification, planned: list[str]) -> None:
     """Refuses arms of the specification that the sweep does not have. Arms that only the sweep has get a row."""
     named = set(spec.arms)
     named.update(p.against for arm in spec.arms.values() for p in arm.published if p.against)
+    named.update(arm.against for arm in spec.arms.values() if arm.against)
     for arm in (*sorted(named), *(arm for figure in spec.figures for arm in (*figure.arms, *figure.required))):
         if arm not in planned:
             raise SpecificationError(f"report {spec.name}: {unknown('arm', arm, planned)}")
@@ -328,7 +343,18 @@ def _section(content: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
 
 def _arm(content: Mapping[str, Any], where: str) -> Arm:
     published = [_make(Published, place, where) for place in content.get("published") or []]
+    for place in published:
+        _check_place(place, f"{where}, {place.source} {place.table} {place.row}")
     return _make(Arm, {**content, "published": published}, where)
+
+
+def _check_place(place: Published, where: str) -> None:
+    if place.side is not None and place.side not in SIDES:
+        raise SpecificationError(f"{where}: {unknown('side', place.side, SIDES)}")
+    if place.side is not None and not place.baseline:
+        raise SpecificationError(f"{where}: side {place.side} needs the row that it is {place.side}, as baseline")
+    if place.baseline and place.because:
+        raise SpecificationError(f"{where}: has a verdict, as it names a baseline, and a reason for none (because)")
 
 
 def _figure(content: Mapping[str, Any], where: str, kinds: tuple[str, ...] = FIGURES) -> Figure:

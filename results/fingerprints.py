@@ -1,16 +1,26 @@
-"""Runs of one table must be of one code and one data set; a mixture is refused, or stated on the page."""
+"""Runs of one table must be of one code and one data set; a mixture is refused, or stated on the page.
+
+Which of them the present code would compute alike is a column of the runs table, added for a report.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from errors import SuiteError
+from results.plans import Plan, tasks_of
+from results.tables import Collected
 from run_format import DONE
 
 if TYPE_CHECKING:
     import pandas as pd
 
 KINDS = {"code_fingerprint": "code", "data_fingerprint": "data"}
+PRESENT_CODE = "present_code"  # "yes", "no", or nothing where it cannot be told and of a run that is not done
+# a recorded code fingerprint, the run's recipe, its other settings -> whether that is the present code, None if unknown
+IsPresent = Callable[[str, str, Mapping[str, Any]], bool | None]
 
 
 class MixedFingerprints(SuiteError):
@@ -44,6 +54,31 @@ def mixtures(runs: pd.DataFrame, relation: str) -> list[str]:
                 of = f"of {task} with different {kind}" if several_tasks else f"of different {kind}"
                 sentences.append(f"Runs {of} {relation} ({kind} fingerprint {listed}).")
     return sentences
+
+
+def with_present_code(collected: Collected, plan: Plan, is_present: IsPresent) -> Collected:
+    """The same with the column PRESENT_CODE in its runs table."""
+    runs = collected.runs
+    experiments = {task["name"]: task.get("experiment") or "" for task in tasks_of(plan, runs["task"])}
+    mixers = {arm["name"]: (arm.get("config") or {}).get("mixer") for arm in plan["arms"]}
+    words = {True: "yes", False: "no", None: ""}
+    known: dict[tuple[str, str, Any], str] = {}
+    column = []
+    for code, task, arm, state in zip(runs["code_fingerprint"], runs["task"], runs["arm"], runs["state"]):
+        key = (str(code or ""), str(experiments.get(task, "")), mixers.get(arm))
+        if state == DONE and key not in known:
+            settings = {**(plan.get("changed") or {}), "model.mixer": key[2]}
+            known[key] = words[is_present(key[0], key[1], settings)]
+        column.append(known[key] if state == DONE else "")
+    return replace(collected, runs=runs.assign(**{PRESENT_CODE: column}))
+
+
+def present_code(runs: pd.DataFrame) -> str | None:
+    """What PRESENT_CODE says of the finished ``runs``: yes, no, mixed, or unknown; None where it was not asked."""
+    words = set(runs[runs["state"] == DONE][PRESENT_CODE]) if PRESENT_CODE in runs else set()
+    if not words:
+        return None
+    return (words.pop() or "unknown") if len(words) == 1 else "mixed"
 
 
 def _some(runs: list[str], shown: int = 3) -> str:

@@ -24,6 +24,11 @@ SOURCES = {
 }
 
 
+# the largest gap, in points, that counts as none: about what another seed changes (top-1) or the papers call a tie
+MARGINS = {"top1": 0.5, "ap_box": 0.5, "ap_mask": 0.5, "miou": 1.0}
+OTHER_MARGIN = 0.5
+
+
 class PublishedError(SuiteError):
     """A published number that does not exist, or a file of them that cannot be read."""
 
@@ -56,20 +61,26 @@ class Number:
 
 @dataclass(frozen=True)
 class Contradiction:
-    """Published numbers that contradict something. ``rows`` and ``metrics`` name the numbers, which have one head.
+    """Something in the papers that something else contradicts.
+
+    ``rows`` and ``metrics`` name the numbers of ``table`` that it is about, which have one head. A statement that names
+    no number has neither: its ``table`` is the section or equation where it stands, and ``concerns`` the tables whose
+    reader has to know it.
 
     kind: "misprint" (the number is wrong where it stands), "rounding" (not what the exact value rounds to),
-    "editions" (the two versions of the paper differ), "text" (the prose states what the numbers do not give).
+    "tables" (two tables of one version differ), "editions" (the two versions of the paper differ), "text" (the prose
+    states what the numbers do not give), "wording" (words or a formula that others, or the model, contradict).
     """
 
     source: str
     table: str
-    rows: tuple[str, ...]
-    metrics: tuple[str, ...]
     kind: str
     printed: str
     against: str
     evidence: str
+    rows: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    concerns: tuple[str, ...] = ()
     head: str = "classification"
     protocol: str | None = None
 
@@ -142,6 +153,11 @@ def numbers(source: str, table: str) -> list[Number]:
     return [_number(row) for row in rows.to_dict("records")]
 
 
+def margin(metric: str) -> float:
+    """Within how many points of a published number ours has to lie to agree with it."""
+    return MARGINS.get(metric, OTHER_MARGIN)
+
+
 @cache
 def _contradictions() -> tuple[Contradiction, ...]:
     import yaml
@@ -152,7 +168,8 @@ def _contradictions() -> tuple[Contradiction, ...]:
             entry = Contradiction(**content)
         except TypeError as error:
             raise PublishedError(f"{CONTRADICTIONS}: {error}") from None
-        entries.append(replace(entry, rows=tuple(entry.rows), metrics=tuple(entry.metrics)))
+        lists: dict[str, Any] = {name: tuple(getattr(entry, name)) for name in ("rows", "metrics", "concerns")}
+        entries.append(replace(entry, **lists))
     return tuple(entries)
 
 
@@ -173,4 +190,11 @@ def contradicting(number: Number) -> tuple[Contradiction, ...]:
         entry
         for entry in contradictions(number.source, number.table, number.row)
         if number.metric in entry.metrics and entry.head == number.head and entry.protocol in (None, number.protocol)
+    )
+
+
+def statements(source: str | None = None, table: str | None = None) -> tuple[Contradiction, ...]:
+    """The known contradictions that name no number: all of them, or those that concern a source's table."""
+    return tuple(
+        entry for entry in contradictions(source) if not entry.rows and (table is None or table in entry.concerns)
     )

@@ -27,6 +27,7 @@ METRIC_COLUMNS = ("run", "arm", "task", "seed", "protocol", "step", "epoch", "me
 RUN_TEXTS = ("run", "arm", "task", "protocol")  # texts of the metrics table that are the same for a whole run
 AT_ONCE = 16  # logs whose numbers are moved together
 CURVE_COLUMNS = ("run", "arm", "task", "seed", "curve")
+REPEAT_COLUMNS = ("run", "metric", "value", "device", "finished")
 
 
 @dataclass
@@ -53,6 +54,7 @@ class Collected:
     about: dict[str, Any] = field(default_factory=dict)
     tasks: list[dict[str, Any]] = field(default_factory=list)
     records: dict[str, Path] = field(default_factory=dict)
+    repeats: pd.DataFrame = field(default_factory=lambda: no_repeats())
 
     def finals(self, metric: str, task: str | None = None) -> pd.DataFrame:
         """arm, task, seed, run, value of ``metric`` for every finished run that has it, of one task if it is named."""
@@ -88,6 +90,14 @@ def runs_table(rows: Iterable[Mapping[Any, Any]]) -> pd.DataFrame:
             texts = ["" if value is None or value != value else value for value in values]
             columns[column] = pd.Series(texts, dtype=object)
     return pd.DataFrame(columns)
+
+
+def no_repeats() -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(
+        {column: pd.Series(dtype="float64" if column == "value" else object) for column in REPEAT_COLUMNS}
+    )
 
 
 def typed_metrics(frame: pd.DataFrame) -> pd.DataFrame:

@@ -42,28 +42,39 @@ def seed_generators(*key: int, purpose: str) -> None:
     torch.manual_seed(c)
 
 
-class Share(NamedTuple):
-    """The part of every training batch that one of several devices has, cut into micro-batches of ``at_once`` images.
+def partners(places: NDArray[np.int64], batch_size: int, parts: int) -> NDArray[np.int64]:
+    """The places in a batch of the images that mixup and cutmix mix those at ``places`` with.
 
-    pairs: keep place ``p`` of a batch of ``n`` together with ``n - 1 - p``, its partner in mixup and cutmix, so that
-    the same images are mixed on any number of devices.
+    Part ``q`` of ``parts`` has the places q, q + parts, q + 2 parts, …: those that a distributed sampler would give to
+    process q of ``parts``, so repeated views of an image are in different parts. Within a part, the first image is
+    mixed with the last one, the second with the last but one, and so on.
+    """
+    return batch_size - parts + 2 * (places % parts) - places
+
+
+class Share(NamedTuple):
+    """The share of every training batch that one of several devices has, cut into micro-batches of ``at_once`` images.
+
+    mixed_parts: parts of a batch that are mixed within themselves, 0 where nothing is mixed. An image stays together
+    with its partner, so that the same images are mixed on any number of devices.
     """
 
     rank: int = 0
     devices: int = 1
     at_once: int | None = None
-    pairs: bool = True
+    mixed_parts: int = 1
 
     def places(self, batch_size: int) -> list[NDArray[np.int64]]:
         """The places in the whole batch of each micro-batch of this device, in ascending order."""
-        units = -(-batch_size // 2) if self.pairs else batch_size  # what is dealt out: pairs, or single images
+        pairs = self.mixed_parts > 0
+        units = -(-batch_size // 2) if pairs else batch_size  # what is dealt out: pairs, or single images
         own = np.array_split(np.arange(units), self.devices)[self.rank]
-        units_at_once = len(own) if self.at_once is None else self.at_once // (2 if self.pairs else 1)
+        units_at_once = len(own) if self.at_once is None else self.at_once // (2 if pairs else 1)
         micro_batches = np.array_split(own, max(1, -(-len(own) // max(1, units_at_once))))
-        if not self.pairs:
+        if not pairs:
             return micro_batches
-        # ascending, so that partners mirror each other; the middle of an odd batch is its own partner
-        return [np.unique(np.concatenate([part, batch_size - 1 - part])) for part in micro_batches]
+        # ascending, so that partners mirror each other within a part; the middle of an odd batch is its own partner
+        return [np.unique(np.concatenate([own, partners(own, batch_size, self.mixed_parts)])) for own in micro_batches]
 
 
 class EpochOrder:

@@ -98,6 +98,7 @@ EXEMPT = {
     "experiments/folder/fingerprint.py": FOLDER,
     "experiments/folder/metrics_log.py": FOLDER,
     "experiments/folder/normal_form.py": FOLDER,
+    "experiments/folder/present_code.py": "compares fingerprints",
     "experiments/folder/parent.py": "finds the weights that a run starts from; its identity has the parent's",
     "experiments/folder/provenance.py": FOLDER,
     "experiments/folder/run_folder.py": FOLDER,
@@ -117,7 +118,12 @@ def run_fingerprint(config: Config, root: Path = ROOT) -> str:
 
     Computed once per process, also where sources are edited meanwhile.
     """
-    return _together(run_modules(config, root))
+    return chosen_fingerprint(config.task, config.model.mixer, config.data.dataset, root)
+
+
+def chosen_fingerprint(task: str, mixer: str | None, dataset: str, root: Path = ROOT) -> str:
+    """The same of a run of which only the names of its task, mixer and data set are known."""
+    return _together(_run_modules(task, mixer, dataset, root))
 
 
 def run_modules(config: Config, root: Path = ROOT) -> dict[str, str]:
@@ -130,7 +136,7 @@ def run_modules(config: Config, root: Path = ROOT) -> dict[str, str]:
 
 @cache  # the runs of a sweep share it
 def _run_modules(task: str, mixer: str | None, dataset: str, root: Path) -> dict[str, str]:
-    plugins = [_plugin("atm.mixers", mixer), _plugin("atm.datasets", dataset)]
+    plugins = [plugin_module("atm.mixers", mixer), plugin_module("atm.datasets", dataset)]
     return _modules(task, root, [module for module in plugins if module])
 
 
@@ -198,8 +204,8 @@ def _imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def _plugin(group: str, name: str | None) -> str | None:
-    """The module behind an entry point; None for a name that no package registers."""
+def plugin_module(group: str, name: str | None) -> str | None:
+    """The module behind an entry point of a group; None for a name that no installed package registers."""
     point = next((point for point in entry_points(group=group) if point.name == name), None)
     return point.module if point else None
 

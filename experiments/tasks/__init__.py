@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from experiments.data.batch import Batch, Samples
@@ -60,9 +61,12 @@ class Task(Protocol):
     eval_set: Samples
 
     @property
-    def pairs(self) -> bool:
-        """Whether ``prepare`` mixes the images at places p and n - 1 - p of a batch of n, which must stay together."""
-        return False
+    def mixed_parts(self) -> int:
+        """The number of parts of a whole batch within which ``prepare`` mixes images; 0 where it mixes none.
+
+        ``experiments.data.order.partners`` says which ones; they are always in the same call of ``prepare``.
+        """
+        return 0
 
     def build_model(self) -> nn.Module: ...
 
@@ -72,8 +76,11 @@ class Task(Protocol):
 
         return decay_groups(model, self.config.train.weight_decay)
 
-    def prepare(self, batch: Any, seed: int) -> Batch:
-        """Whole-batch augmentation of a training batch (mixup, cutmix), a pure function of batch and seed."""
+    def prepare(self, batch: Any, seed: int, places: NDArray[np.int64]) -> Batch:
+        """Augmentation across the images of a training batch (mixup, cutmix), a pure function of its arguments.
+
+        seed: the same for all of the whole batch; places: [B], those of the images in the whole batch, ascending.
+        """
         return batch  # type: ignore[no-any-return]
 
     def weight(self, batch: Any) -> float:

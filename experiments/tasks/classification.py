@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from numpy.typing import NDArray
 from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 import atm  # noqa: F401  (registers the models with timm)
 from experiments.data.batch import Samples, unreadable
 from experiments.data.images import LabelledImages, open_images
+from experiments.data.order import stream
 from experiments.schema import Config
 from experiments.tasks import Evaluation, Task
 from experiments.tasks.network import backbone
@@ -52,19 +54,26 @@ class Classification(Task):
         return open_images(self.config, training=False)
 
     @property
-    def pairs(self) -> bool:
-        return self.mixup is not None
+    def mixed_parts(self) -> int:
+        return 0 if self.mixup is None else self.config.augment.mix_draws
 
     def build_model(self) -> nn.Module:
         name, arguments = backbone(self.config.model)
         return timm.create_model(name, num_classes=self.config.data.num_classes, **arguments)  # type: ignore[no-any-return]
 
-    def prepare(self, batch: LabelledImages, seed: int) -> LabelledImages:
+    def prepare(self, batch: LabelledImages, seed: int, places: NDArray[np.int64]) -> LabelledImages:
+        """Mixes the images of each part in place, by one draw of mixup or cutmix for the part."""
         if self.mixup is None:
             return batch
-        np.random.seed(seed)  # timm's Mixup draws from numpy's global generator
-        images, classes = self.mixup(batch.images, batch.classes)
-        return replace(batch, images=images, classes=classes)
+        parts = places % self.mixed_parts
+        classes = torch.empty(batch.size, self.mixup.num_classes, device=batch.classes.device)
+        for part in np.unique(parts):
+            own = torch.from_numpy(np.flatnonzero(parts == part)).to(batch.classes.device)
+            # timm's Mixup draws from numpy's global generator; the first part keeps the seed, so that a batch of one
+            # part is mixed as it was before there were several
+            np.random.seed(seed if part == 0 else stream(seed, int(part), purpose="mixing").integers(2**32))
+            batch.images[own], classes[own] = self.mixup(batch.images[own], batch.classes[own])
+        return replace(batch, classes=classes)
 
     def loss(self, forward: Callable[..., Any], batch: LabelledImages) -> Tensor:
         return self.criterion(forward(batch.images), batch.classes)  # type: ignore[no-any-return]

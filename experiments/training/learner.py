@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -101,7 +102,9 @@ class Learner:
         config, group = self.config, self.group
         self.schedule.set(step)
         mixing = int(stream(config.seed, step, purpose="mixing").integers(2**32))  # the same for the whole batch
-        micro_batches = [self.task.prepare(batch, mixing) for batch in micro_batches]
+        micro_batches = [
+            self.task.prepare(batch, mixing, places) for batch, places in zip(micro_batches, self.places, strict=True)
+        ]
         batch_weights = [float(self.task.weight(batch)) for batch in micro_batches]
         total_weight = float(group.gather([sum(batch_weights)]).sum())
         losses: list[tuple[Tensor, float]] = []
@@ -143,8 +146,9 @@ class Learner:
         example = self.task.example().to(self.device, self.memory_format)
         self.draws.draw(0, 0, example.size, range(example.size))
         self.model.train()
+        places = np.arange(example.size) * max(1, self.task.mixed_parts)  # all in the first part, which can be mixed
         with self.autocast():
-            loss = self.task.loss(self.forward, self.task.prepare(example, 0))
+            loss = self.task.loss(self.forward, self.task.prepare(example, 0, places))
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():

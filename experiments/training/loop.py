@@ -71,7 +71,7 @@ class Training:
         # processes on machines with other compilers may read tokens otherwise
         self.sampler = " and ".join(dict.fromkeys(group.gather_objects(sampling.describe(self.device.type))))
         self.task = build_task(config)
-        self.share = Share(group.rank, group.size, config.machine.batch_per_device, self.task.pairs)
+        self.share = Share(group.rank, group.size, config.machine.batch_per_device, self.task.mixed_parts)
         self.batches = self._batches(self.task.train_set, training=True)
         self.eval_batches = self._batches(self.task.eval_set, training=False)
         self.timetable = Timetable.of(config.train, len(self.batches))

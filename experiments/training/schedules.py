@@ -54,11 +54,12 @@ class Schedule:
     """The learning rate of every step, a pure function of the step, so that resuming needs no state of its own.
 
     Linear warm-up, then cosine, polynomial or multi-step decay over all steps, warm-up included (DeiT's convention),
-    from timm's schedulers. A group's ``lr_scale`` multiplies its rate.
+    from timm's schedulers. A group's ``lr_scale`` multiplies its rate. With a ``schedule_lag`` of n, epoch e has the
+    schedule's rate of epoch max(0, e - n); where the rate moves at every step, the same holds for steps.
     """
 
     def __init__(self, optimizer: Optimizer, train: Train, steps_per_epoch: int):
-        self.optimizer, self.steps_per_epoch = optimizer, steps_per_epoch
+        self.optimizer, self.steps_per_epoch, self.lag = optimizer, steps_per_epoch, train.schedule_lag
         self.by_epoch = train.steps is None and train.schedule_on == "epoch"
         epoch = 1 if self.by_epoch else steps_per_epoch  # in the unit that the schedule counts in
         step = 1 / steps_per_epoch if self.by_epoch else 1
@@ -80,6 +81,6 @@ class Schedule:
     def set(self, step: int) -> None:
         """Gives the optimizer's groups the learning rates of ``step``."""
         if self.by_epoch:
-            self._scheduler.step(step // self.steps_per_epoch)
+            self._scheduler.step(max(0, step // self.steps_per_epoch - self.lag))
         else:
-            self._scheduler.step_update(step)
+            self._scheduler.step_update(max(0, step - self.lag))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +10,27 @@ import yaml
 
 from reports.content import remarks, words
 from reports.content.page import Cell, Grid, MacroName, RunLine, Section, SourceFile
-from reports.content.table import Ablation, ArmRow, TaskTable, detectable, status
+from reports.content.table import Ablation, ArmRow, PrintedReference, TaskTable, detectable, status
 from reports.content.values import (
     NOTHING,
     Count,
     Judged,
+    OnNewImages,
     PairedDifference,
     Printed,
     PrintedDifference,
     SeedMean,
+    Several,
     State,
     Text,
     Value,
 )
 from reports.figures import draw
-from results import archive
+from results import archive, fingerprints
 from results.collect import Plan
 from results.papers import Contradiction
+from results.statistics.estimates import LEVEL
+from results.statistics.verdicts import Verdict
 from run_format import CONFIG, LOG, METRICS, PROVENANCE, SUMMARY
 
 
@@ -64,17 +68,19 @@ def section(
         runs=tuple(_run_lines(ablation, folder, label)),
         configs=configs(ablation, plan),
         macros=tuple(macro for table, row in rows for macro in _macros(table, row, name)),
-        records=tuple(record(table, row) | ({"task": table.task} if ablation.several else {}) for table, row in rows),
+        records=tuple(
+            each | ({"task": table.task} if ablation.several else {})
+            for table, row in rows
+            for each in records(table, row)
+        ),
         warnings=(*ablation.warnings, *problems),
     )
 
 
-def record(table: TaskTable, row: ArmRow) -> dict[str, Any]:
-    """One row as plain numbers and words."""
-    judged, difference = row.judged, row.difference
-    number = judged.number if judged else row.references[0].number if row.references else None
-    ours = judged.ours if judged else None
-    return {
+def records(table: TaskTable, row: ArmRow) -> Iterator[dict[str, Any]]:
+    """A row as plain numbers and words, once for each number of the papers that it is compared with, at least once."""
+    difference, images = row.difference, row.new_images
+    own = {
         "arm": row.arm,
         "label": row.label,
         "model": row.model,
@@ -87,20 +93,42 @@ def record(table: TaskTable, row: ArmRow) -> dict[str, Any]:
         "n": len(row.values),
         "planned": row.planned,
         "state": row.state,
+        "against": "" if row.is_baseline else row.against,
         "difference": _round(difference.mean if difference else None),
         "low": _round(difference.low if difference else None),
         "high": _round(difference.high if difference else None),
+        "new_images_low": _round(images.low if images else None),
+        "new_images_high": _round(images.high if images else None),
+        "mcnemar_p": _round(row.mcnemar),
+        "repeats_sd": _round(table.repeats.sd if table.repeats else None),
         "pairs": difference.n if difference else 0,
-        "papers": number.value if number else None,
-        "papers_note": number.note if number else "",
-        "papers_place": number.place if number else "",
-        "papers_difference": judged.difference if judged else None,
-        "papers_against": judged.against if judged else "",
-        "difference_against": _round(ours.mean if ours else None),
         "p_holm": _round(row.judgement.p_holm),
-        "papers_p_holm": _round(row.judgement.papers_p_holm),
         "detectable": _round(detectable(table, difference.n) if difference else None),
-        "verdict": row.verdict.value,
+        fingerprints.PRESENT_CODE: fingerprints.present_code(table.runs[table.runs["arm"] == row.arm]),
+    }
+    for reference in row.compared or row.references[:1] or (None,):
+        yield own | _printed_record(reference)
+
+
+def _printed_record(reference: PrintedReference | None) -> dict[str, Any]:
+    """What the papers print beside a row, and how ours compares with it."""
+    if reference is None:
+        return {"verdict": Verdict.NO_NUMBER.value}
+    number, ours, judgement = reference.number, reference.ours, reference.judgement
+    low, high = (ours.prediction() if ours and reference.same_protocol else None) or (None, None)
+    return {
+        "papers": number.value,
+        "papers_note": number.note,
+        "papers_place": number.place,
+        "papers_reading": reference.place.reading,
+        "papers_difference": reference.difference,
+        "papers_side": reference.place.side or "",
+        "papers_against": reference.against if reference.compared else "",
+        "difference_against": _round(ours.mean if ours and reference.compared else None),
+        "prediction_low": _round(low),
+        "prediction_high": _round(high),
+        "papers_p_holm": _round(judgement.papers_p_holm),
+        "verdict": judgement.verdict.value,
     }
 
 
@@ -167,17 +195,21 @@ def grid(ablation: Ablation, letters: Mapping[str, Contradiction]) -> Grid:
     for table in ablation.tables:
         parts.append(len(header))
         header += _header(table, f"{table.metric.label}, " if ablation.several else "")
-        sides += "rrrrl" if table.papers else "rr"
+        sides += "r" * (2 + on_new_images(table)) + ("rrl" if table.papers else "")
         for cells, row in zip(groups, table.rows):
             cells += _cells(table, row, letters)
     return Grid(tuple(header), sides, tuple((tuple(cells),) for cells in groups), tuple(parts[1:]))
 
 
 def _header(table: TaskTable, task: str) -> list[str]:
+    level, base = f"{100 * LEVEL:.0f} %", table.label_of[table.baseline]
+    floor = f"; repeats of one run ± {table.repeats.sd:.{table.metric.decimals}f}" if table.repeats else ""
     ours = [
         f"{table.metric.label} ({table.metric.unit})",
-        f"{task}Δ to {table.label_of[table.baseline]} [95 % interval]",
+        f"{task}Δ to {base} [{level} over seeds, these images{floor}]",
     ]
+    if on_new_images(table):
+        ours.append(f"{task}Δ [{level} over seeds and images]")
     if table.papers is None:
         return ours
     return [*ours, f"{task}Papers ({table.papers.label})", f"{task}Papers' Δ", f"{task}Verdict"]
@@ -189,23 +221,48 @@ def _cells(table: TaskTable, row: ArmRow, letters: Mapping[str, Contradiction]) 
     difference: Value = Text("baseline") if row.is_baseline else NOTHING
     behind: tuple[str, ...] = ()
     if row.difference is not None:
-        difference = PairedDifference(row.difference, table.metric.decimals, "†" if row.other_model else "")
-        behind = (*ids, *_ids(table, table.baseline))
+        against = "" if row.against == table.baseline else table.label_of[row.against]
+        mark = "†" if row.other_model else ""
+        difference = PairedDifference(row.difference, table.metric.decimals, mark, against, row.mcnemar)
+        behind = (*ids, *_ids(table, row.against))
     ours = [Cell(result(row, table.metric.decimals), ids), Cell(difference, behind)]
+    if on_new_images(table):
+        ours.append(Cell(OnNewImages(row.new_images, table.metric.decimals) if row.new_images else NOTHING, behind))
     if table.papers is None:
         return ours
-    numbers, judged = tuple(reference.number for reference in row.references), row.judged
+    numbers = tuple(reference.number for reference in row.references)
     printed: Value = Printed(numbers, with_models=True) if numbers else NOTHING
-    of_papers: Value = NOTHING
-    if judged is not None and judged.difference is not None:
-        against = "" if judged.against == table.baseline else table.label_of[judged.against]
-        of_papers = PrintedDifference(judged.difference, judged.number.decimals, against)
-    return [*ours, Cell(printed, marks=remarks.marks(row.printed, letters)), Cell(of_papers), Cell(Judged(row.verdict))]
+    # both editions print some differences, with one verdict
+    compared = list(dict.fromkeys((_of_papers(table, each), _judged(table, each)) for each in row.compared))
+    of_papers, verdicts = (_one(values) for values in zip(*compared)) if compared else (NOTHING, NOTHING)
+    return [*ours, Cell(printed, marks=remarks.marks(row.printed, letters)), Cell(of_papers), Cell(verdicts)]
+
+
+def on_new_images(table: TaskTable) -> bool:
+    """Whether any difference of a table is known over seeds and images."""
+    return any(row.new_images is not None for row in table.rows)
+
+
+def _of_papers(table: TaskTable, reference: PrintedReference) -> Value:
+    """The papers' difference; under another protocol with the interval that it would have if their runs were ours."""
+    against = "" if reference.against == table.baseline else table.label_of[reference.against]
+    return PrintedDifference(
+        reference.difference, reference.number.decimals, against, reference.place.side or "", reference.own_interval
+    )
+
+
+def _judged(table: TaskTable, reference: PrintedReference) -> Value:
+    prediction = reference.ours.prediction() if reference.ours and reference.by_size else None
+    return Judged(reference.judgement.verdict, prediction, table.metric.decimals)
+
+
+def _one(values: Sequence[Value]) -> Value:
+    return values[0] if len(values) == 1 else Several(tuple(values))
 
 
 def _macros(table: TaskTable, row: ArmRow, section: str) -> Iterator[tuple[MacroName, Value]]:
     """Every number of a row, for running text."""
-    decimals, judged = table.metric.decimals, row.judged
+    decimals = table.metric.decimals
     task = (table.task,) if table.downstream else ()
     quantities: dict[str, Value | None] = {
         "Params": _number(row.params_m, 3),
@@ -219,9 +276,12 @@ def _macros(table: TaskTable, row: ArmRow, section: str) -> Iterator[tuple[Macro
         if difference.low is not None and difference.high is not None:
             quantities["DeltaLow"] = Count(difference.low, decimals, signed=True)
             quantities["DeltaHigh"] = Count(difference.high, decimals, signed=True)
-    if judged is not None and judged.difference is not None:
-        quantities["PapersDelta"] = Count(judged.difference, judged.number.decimals, signed=True)
-        quantities["Verdict"] = Judged(row.verdict)
+    if row.new_images is not None:
+        quantities["NewImagesLow"] = Count(row.new_images.low, decimals, signed=True)
+        quantities["NewImagesHigh"] = Count(row.new_images.high, decimals, signed=True)
+    if row.compared and (first := row.compared[0]).difference is not None:
+        quantities["PapersDelta"] = Count(first.difference, first.number.decimals, signed=True)
+        quantities["Verdict"] = Judged(first.judgement.verdict)
     for quantity, value in quantities.items():
         if value is not None:
             yield (section, *task, row.arm, quantity), value

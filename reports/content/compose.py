@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from errors import SuiteError
-from reports.content import ablation, published
+from reports.content import ablation, published, remarks
 from reports.content.page import Page, Section
 from reports.content.reproduction import PrintedPlace, Reproduction
 from reports.content.table import Ablation, build, is_papers
@@ -23,6 +23,7 @@ from reports.specification import (
     load,
 )
 from results.collect import Collected, Plan
+from results.fingerprints import IsPresent, with_present_code
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Results:
     """The collected results of one sweep and protocol.
 
     folder: run folders or a measured folder; label: name of measured results; alias: the name of these results on a
-    page where others have theirs.
+    page where others have theirs; is_present: says whether runs are of the present code, where a page is to say so.
     """
 
     spec: Specification
@@ -39,6 +40,7 @@ class Results:
     folder: Path
     label: str | None = None
     alias: str | None = None
+    is_present: IsPresent | None = None
 
     @property
     def name(self) -> str:
@@ -46,7 +48,10 @@ class Results:
 
     def ablation(self, mixed: bool = False) -> Ablation:
         """Raises SuiteError where specification and plan contradict each other, and for mixed code or data."""
-        return build(self.spec, self.collected, self.plan, mixed=mixed)
+        collected = self.collected
+        if self.is_present is not None:
+            collected = with_present_code(collected, self.plan, self.is_present)
+        return build(self.spec, collected, self.plan, mixed=mixed)
 
 
 def page(
@@ -76,6 +81,8 @@ def page(
         sections = [replace(section, title=titles.get(section.name, section.title)) for section in sections]
         if figures and spec.differences:
             sections = [*_differences(spec, ablations), *sections]
+        if spec.statements:
+            sections.append(remarks.statements(spec.statements))
         return Page(spec.name, spec.title, tuple(sections), " ".join(spec.lead.split()), sentences)
     alone = len(sections) == 1
     name, title = (sections[0].name, sections[0].title) if alone else (spec.name, spec.title)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from reports.content import ablation, remarks, words
+from reports.content import ablation, remarks, verdict_words, words
 from reports.content.page import Cell, Grid, MacroName, RunLine, Section
 from reports.content.reproduction import (
     COUNTED_HEADS,
@@ -24,7 +24,7 @@ from reports.figures import Drawing, draw_published
 from reports.specification import Column, PublishedTable, SpecificationError
 from results import fingerprints, papers
 from results.papers import Contradiction, Number
-from results.statistics import LEVEL, MARGIN
+from results.statistics.estimates import LEVEL
 
 OURS, EMPTY = Text("ours", tone="ours"), Text("")
 DIFFERENCE = "_difference"  # behind the name of a metric that a table prints as a gain over another row
@@ -148,13 +148,15 @@ def _printed(number: Number | None, gain: Number | None, letters: Mapping[str, C
 
 def _legend(spec: PublishedTable, ours: Mapping[Number, Counterpart]) -> Iterator[str]:
     yield f"Rows and numbers as printed in {papers.SOURCES[spec.source]}, {spec.table}."
+    yield from map(remarks.sentence, papers.statements(spec.source, spec.table))
     if not ours:
         return
     yield (
         f"*{OURS.words}*, beneath each row that this suite reproduces: the mean of the last epoch over seeds ± half of "
-        f"its {100 * LEVEL:.0f} % t-interval (n seeds), Δ to the printed number, and a verdict: *contradicts* where a "
-        f"t-test at {1 - LEVEL:.2g}, with Holm's correction over this table, excludes the printed number, known to its "
-        f"last digit only; else *agrees*, or *within noise* where the interval reaches further than ±{MARGIN}. "
+        f"its {100 * LEVEL:.0f} % t-interval over seeds (n), Δ to the printed number, and a verdict. "
+        f"{verdict_words.by_size(difference=False)} "
+        f"{verdict_words.margins(number.metric for number, each in ours.items() if each.counted is None)} "
+        "p-values are corrected (Holm) over this table's means; intervals and *agrees* are not. "
         "One seed, or seeds that are all equal, are *not judged*. Without a result, the state of the "
         "runs stands there; heads that no recipe trains yet are *not run* and *not counted*."
     )

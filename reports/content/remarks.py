@@ -1,4 +1,4 @@
-"""Letters behind printed numbers that something contradicts, and what each letter stands for."""
+"""What contradicts the papers: letters behind printed numbers, and sentences on statements that name no number."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, product
 from string import ascii_lowercase
 
+from reports.content.page import Cell, Grid, Section
+from reports.content.values import NOTHING, Text
+from results import papers
 from results.papers import Contradiction, Number, contradicting
+
+KINDS = {
+    "tables": "two tables differ",
+    "editions": "the two versions differ",
+    "text": "text and table differ",
+    "wording": "wording",
+}
 
 
 def lettered(numbers: Iterable[Number]) -> dict[str, Contradiction]:
@@ -23,9 +33,29 @@ def marks(numbers: Iterable[Number], remarks: Mapping[str, Contradiction]) -> tu
 
 def sentence(entry: Contradiction) -> str:
     """One contradiction in a sentence or two."""
-    place = f"{entry.source} {entry.table}, {', '.join(entry.rows)}"
-    kind = {"editions": "the two versions differ", "text": "text and table differ"}.get(entry.kind, entry.kind)
-    return f"{place}, {kind}: printed is {entry.printed}; {entry.against}. {' '.join(entry.evidence.split())}"
+    place = ", ".join((f"{entry.source} {entry.table}", *entry.rows))
+    kind = KINDS.get(entry.kind, entry.kind)
+    printed = f": {entry.printed}" if entry.printed[0].isalpha() and " " in entry.printed else f" {entry.printed}"
+    return f"{place}, {kind}: printed is{printed}; {entry.against}. {' '.join(entry.evidence.split())}"
+
+
+def statements(title: str) -> Section:
+    """A table of everything contradicted in the papers that names no number, with the evidence below it."""
+    letters = dict(zip(_letters(), papers.statements()))
+    rows = [
+        (
+            Cell(Text(f"{entry.source} {entry.table}"), marks=(letter,)),
+            Cell(Text(entry.printed)),
+            Cell(Text(", ".join(entry.concerns)) if entry.concerns else NOTHING),
+        )
+        for letter, entry in letters.items()
+    ]
+    return Section(
+        name="statements",
+        title=title,
+        grid=Grid(("Place", "Printed", "Concerns"), "lll", tuple((row,) for row in rows)),
+        remarks={letter: sentence(entry) for letter, entry in letters.items()},
+    )
 
 
 def _letters() -> Iterator[str]:

@@ -9,8 +9,10 @@ from pathlib import Path
 from reports.content import complexity
 from reports.content.table import ArmRow, TaskTable
 from reports.content.values import WAITING, Count, Reproduced, SeedMean, State, Value
+from results import papers
 from results.papers import Number
-from results.statistics import Comparison, Interval, Verdict, judge
+from results.statistics.estimates import Interval
+from results.statistics.verdicts import Comparison, Verdict, judge
 from run_format import NOT_RUN
 
 PrintedPlace = tuple[str, str, str, str]  # source, table, row, metric
@@ -95,7 +97,10 @@ def counterparts(
     """The counterparts of a table's numbers, with verdicts on the means, corrected over the whole table."""
     unjudged = [counterpart(number, reproductions, left_out) for number in numbers]
     judgements = judge([
-        Comparison(each.interval, each.number.value, True, 0.5 * 10.0**-each.number.decimals) for each in unjudged
+        Comparison(
+            each.interval, each.number.value, True, 0.5 * 10.0**-each.number.decimals, papers.margin(each.number.metric)
+        )
+        for each in unjudged
     ])  # fmt: skip
     return {each.number: replace(each, verdict=j.verdict) for each, j in zip(unjudged, judgements)}
 

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from errors import unknown
-from reports.specification import Arm, Metric, Papers, Published, Specification, SpecificationError, check_arms
+from reports.content.images import ImageComparisons, repeat_spread
+from reports.specification import SIDES, Arm, Metric, Papers, Published, Specification, SpecificationError, check_arms
 from results import fingerprints, papers
 from results.collect import Collected, Plan
-from results.statistics import (
-    Comparison,
+from results.statistics.estimates import (
+    LEVEL,
     Difference,
     Interval,
-    Judgement,
-    Verdict,
-    judge,
+    Spread,
     mean_interval,
     minimal_detectable_difference,
     paired_difference,
     pooled_sd,
+    t_quantile,
 )
+from results.statistics.images import NewImages
+from results.statistics.verdicts import Comparison, Judgement, Verdict, judge
 from run_format import DONE, NOT_RUN
 
 if TYPE_CHECKING:
@@ -35,7 +38,8 @@ Finals = Mapping[str, Mapping[int, float]]  # arm → seed → final value
 class PrintedReference:
     """A published number beside an arm, with the papers' difference and ours to the same arm.
 
-    place: the row of the specification that names it;
+    place: the row of the specification that names it; against: the arm that stands for its baseline;
+    new_images: our difference over seeds and images;
     same_model: the arm is the very model that was printed; same_protocol: so is the arm it is compared with, and both
     were run under the papers' protocol, so that sizes can be compared.
     """
@@ -46,8 +50,42 @@ class PrintedReference:
     baseline: papers.Number | None
     against: str
     ours: Difference | None
+    new_images: NewImages | None
     same_model: bool
     same_protocol: bool
+    judgement: Judgement
+
+    @property
+    def compared(self) -> bool:
+        """Whether the papers say anything that a difference of ours can be compared with."""
+        return self.difference is not None or self.place.side is not None
+
+    @property
+    def by_size(self) -> bool:
+        """Whether the papers' number is compared, and not only its sign."""
+        return self.same_protocol and self.difference is not None
+
+    @property
+    def own_interval(self) -> tuple[float, float] | None:
+        """Where the papers' true difference lies if their single runs scatter as ours do; None where sizes compare."""
+        spread = self.ours.single if self.ours else None
+        if self.difference is None or self.same_protocol or spread is None:
+            return None
+        half = t_quantile(spread.freedom, LEVEL) * spread.sd + self.rounding
+        return self.difference - half, self.difference + half
+
+    def comparison(self, pair: tuple[str, ...]) -> Comparison:
+        """pair: names of the task and of both arms."""
+        return Comparison(
+            self.ours,
+            self.difference,
+            self.same_protocol,
+            self.rounding,
+            papers.margin(self.number.metric),
+            SIDES[self.place.side] if self.place.side else None,
+            self.new_images.p if self.new_images else None,
+            pair,
+        )
 
     @property
     def rounding(self) -> float:
@@ -57,7 +95,11 @@ class PrintedReference:
 
 @dataclass(frozen=True)
 class ArmRow:
-    """One arm in one task. values (seed → value) and interval are of finished runs; ``state`` is that of all others."""
+    """One arm in one task. values (seed → value) and interval are of finished runs; ``state`` is that of all others.
+
+    against: the arm that ``difference`` and, over seeds and images, ``new_images`` are to; mcnemar: p of that test for
+    a single pair of runs; judgement: of the difference being 0.
+    """
 
     arm: str
     label: str
@@ -68,7 +110,10 @@ class ArmRow:
     flops_g: float | None
     values: Mapping[int, float]
     interval: Interval | None
+    against: str
     difference: Difference | None
+    new_images: NewImages | None
+    mcnemar: float | None
     references: tuple[PrintedReference, ...]
     is_baseline: bool
     other_model: bool
@@ -83,14 +128,9 @@ class ArmRow:
         return self.interval.sd if self.interval else None
 
     @property
-    def verdict(self) -> Verdict:
-        """No number for an arm without runs of this task."""
-        return self.judgement.verdict if self.planned else Verdict.NO_NUMBER
-
-    @property
-    def judged(self) -> PrintedReference | None:
-        """The reference that the verdict is about: the first with a difference."""
-        return next((r for r in self.references if r.difference is not None), None)
+    def compared(self) -> tuple[PrintedReference, ...]:
+        """The references that have a verdict, if the arm has runs of this task."""
+        return tuple(reference for reference in self.references if reference.compared)
 
     @property
     def printed(self) -> list[papers.Number]:
@@ -114,6 +154,7 @@ class TaskTable:
     warnings: tuple[str, ...]
     mixed: tuple[str, ...]
     changed: Mapping[str, Any]  # settings of the protocol that these runs changed
+    repeats: Spread | None  # of one run measured again, on another day or processor
 
     @property
     def runs(self) -> pd.DataFrame:
@@ -176,10 +217,8 @@ def build(spec: Specification, collected: Collected, plan: Plan, *, mixed: bool 
     for number, task in enumerate(tasks):
         of_this = of_task(collected, task["name"]) if len(tasks) > 1 else collected
         tables.append(_TaskBuilder(spec, plan, task, number > 0, arms, models, of_this).table(mixed))
-    judgements = iter(judge([_comparison(row) for table in tables for row in table.rows]))
-    tables = [
-        replace(table, rows=tuple(replace(row, judgement=next(judgements)) for row in table.rows)) for table in tables
-    ]
+    judgements = iter(judge([each for table in tables for row in table.rows for each in _comparisons(table.task, row)]))
+    tables = [replace(table, rows=tuple(_judged(row, judgements) for row in table.rows)) for table in tables]
     warnings = [*collected.warnings, *chain.from_iterable(table.warnings for table in tables)]
     unplanned = [task for task in spec.tasks if task not in [entry["name"] for entry in tasks]]
     warnings += [f"task {task} is not planned under protocol {plan['protocol']}; not shown" for task in unplanned]
@@ -202,8 +241,13 @@ def is_papers(protocol: Papers | None, plan: Plan) -> bool:
 
 def detectable(table: TaskTable, n: int) -> float | None:
     """The smallest difference that ``n`` seeds resolve, in points, with one deviation for all arms of the table."""
-    sd = pooled_sd(row.difference for row in table.rows if row.difference is not None)
+    sd = deviation(table)
     return None if sd is None else minimal_detectable_difference(sd, n)
+
+
+def deviation(table: TaskTable) -> float | None:
+    """Of the paired differences, in points, estimated from all arms together."""
+    return pooled_sd(row.difference for row in table.rows if row.difference is not None)
 
 
 def status(run: Mapping[Any, Any]) -> str:
@@ -236,13 +280,20 @@ class _TaskBuilder:
     models: Mapping[str, str]
     collected: Collected
 
+    @cached_property
+    def metric(self) -> Metric:
+        return self.spec.metric(self.plan["protocol"], self.task, downstream=self.downstream)
+
+    @cached_property
+    def images(self) -> ImageComparisons:
+        return ImageComparisons(self.collected, self.metric.metric)
+
     def table(self, mixed: bool) -> TaskTable:
         """The table, not judged yet."""
         protocol, name = self.plan["protocol"], str(self.task["name"])
-        metric = self.spec.metric(protocol, self.task, downstream=self.downstream)
         printed = self.spec.of_task(name, downstream=self.downstream).papers
         mixture = fingerprints.check(self.collected.runs, mixed=mixed)
-        finals, missing = _finals(self.collected, metric.metric)
+        finals, missing = _finals(self.collected, self.metric.metric)
         rows = tuple(self.row(arm, printed, finals) for arm in self.arms)
         if self.downstream and printed and not any(row.references for row in rows):
             raise SpecificationError(
@@ -251,13 +302,14 @@ class _TaskBuilder:
             )
         changed = dict(self.plan.get("changed") or {})
         return TaskTable(
-            self.spec, name, self.downstream, protocol, metric, printed, self.plan["baseline"], rows, self.collected,
-            tuple(missing), tuple(mixture), changed,
+            self.spec, name, self.downstream, protocol, self.metric, printed, self.plan["baseline"], rows,
+            self.collected, tuple(missing), tuple(mixture), changed, repeat_spread(self.collected, self.metric.metric),
         )  # fmt: skip
 
     def row(self, arm: str, printed: Papers | None, finals: Finals) -> ArmRow:
         runs = self.collected.runs[self.collected.runs["arm"] == arm]
         values, baseline, model = finals.get(arm, {}), self.plan["baseline"], self.models[arm]
+        against = self.arms[arm].against or baseline
         places = [place for place in self.arms[arm].published if printed and self.holds(place, printed)]
         return ArmRow(
             arm=arm,
@@ -269,10 +321,13 @@ class _TaskBuilder:
             flops_g=_first_known(runs, "flops_g"),
             values=values,
             interval=mean_interval(values) if values else None,
-            difference=None if arm == baseline else paired_difference(values, finals.get(baseline, {})),
+            against=against,
+            difference=None if arm == against else paired_difference(values, finals.get(against, {})),
+            new_images=self.images.interval(arm, against),
+            mcnemar=self.images.mcnemar(arm, against),
             references=tuple(self.reference(arm, place, printed, finals) for place in places if printed),
             is_baseline=arm == baseline,
-            other_model=bool(model) and variant(model) != variant(self.models[baseline]),
+            other_model=bool(model) and variant(model) != variant(self.models[against]),
             judgement=Judgement(Verdict.NO_NUMBER),
         )
 
@@ -287,7 +342,7 @@ class _TaskBuilder:
         number = papers.number(place.source, place.table, place.row, *kind)
         against = place.against or self.plan["baseline"]
         base, difference = None, None
-        if place.baseline:
+        if place.baseline and place.side is None:
             base = papers.number(place.source, place.table, place.baseline, *kind)
             if number.value is not None and base.value is not None:
                 difference = round(number.value - base.value, max(number.decimals, base.decimals))
@@ -295,14 +350,28 @@ class _TaskBuilder:
         same_base = variant(self.models[against]) == variant((base or number).model)
         same_protocol = is_papers(printed, self.plan) and same_model and same_base
         ours = None if arm == against else paired_difference(finals.get(arm, {}), finals.get(against, {}))
-        return PrintedReference(place, number, difference, base, against, ours, same_model, same_protocol)
+        return PrintedReference(
+            place, number, difference, base, against, ours, self.images.interval(arm, against),
+            same_model, same_protocol, Judgement(Verdict.NO_NUMBER),
+        )  # fmt: skip
 
 
-def _comparison(row: ArmRow) -> Comparison:
-    """What a row is judged by; an arm that the papers do not have still is one of the table's tests."""
-    if row.judged is None:
-        return Comparison(row.difference, None, same_protocol=False)
-    return Comparison(row.judged.ours, row.judged.difference, row.judged.same_protocol, row.judged.rounding)
+def _comparisons(task: str, row: ArmRow) -> list[Comparison]:
+    """The tests that a row adds to its page's family: its difference, also of an arm that the papers do not have, and
+    each of the papers' differences."""
+    p_new_images = row.new_images.p if row.new_images else None
+    own = Comparison(row.difference, None, False, p_new_images=p_new_images, pair=(task, row.arm, row.against))
+    return [own, *(each.comparison((task, row.arm, each.against)) for each in row.compared if row.planned)]
+
+
+def _judged(row: ArmRow, judgements: Iterator[Judgement]) -> ArmRow:
+    """The row with the judgements of its ``_comparisons``, which are taken from ``judgements``."""
+    own = next(judgements)
+    references = (
+        replace(reference, judgement=next(judgements)) if reference.compared and row.planned else reference
+        for reference in row.references
+    )
+    return replace(row, judgement=own, references=tuple(references))
 
 
 def _finals(collected: Collected, metric: str) -> tuple[dict[str, dict[int, float]], list[str]]:

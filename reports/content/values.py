@@ -9,9 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from results.papers import Number
-from results.statistics import Difference, Interval, Verdict
+from results.statistics.estimates import Difference, Interval
+from results.statistics.images import NewImages
+from results.statistics.verdicts import Verdict
 
 LONGEST_STATE = 72  # characters of a state in a cell; the runs table has it in full
+P_DECIMALS = 3
 WAITING = "waiting"  # tone of a cell whose result does not exist yet
 
 
@@ -126,19 +129,43 @@ class SeedMean(Value):
 
 @dataclass(frozen=True)
 class PairedDifference(Value):
-    """``+2.70 [+2.31, +3.09] (n = 3)``; it says so where there is no interval. mark: a sign behind it."""
+    """``+2.70 [+2.31, +3.09] (n = 3)``; it says so where there is no interval.
+
+    mark: a sign behind it; against: the arm it is to, where that is not the column's; mcnemar: p of that test for a
+    single pair.
+    """
 
     difference: Difference
     decimals: int
     mark: str = ""
+    against: str = ""
+    mcnemar: float | None = None
 
     def lines(self) -> tuple[Line, ...]:
         mean, low, high = self.difference.mean, self.difference.low, self.difference.high
         first, n = (Numeral(mean, self.decimals, signed=True),), Numeral(self.difference.n)
+        last: tuple[Line, ...] = ((f"to {self.against}",),) if self.against else ()
+        if self.mcnemar is not None:
+            p = Numeral(self.mcnemar, P_DECIMALS)
+            return (first, ("(n = ", n, ", McNemar p = ", p, f"){self.mark}"), *last)
         if low is None or high is None:
-            return (first, ("(n = ", n, f", no interval){self.mark}"))
-        ends = (Numeral(low, self.decimals, signed=True), Numeral(high, self.decimals, signed=True))
-        return (first, ("[", ends[0], ", ", ends[1], "]"), ("(n = ", n, f"){self.mark}"))
+            return (first, ("(n = ", n, f", no interval){self.mark}"), *last)
+        return (first, _ends(low, high, self.decimals), ("(n = ", n, f"){self.mark}"), *last)
+
+
+@dataclass(frozen=True)
+class OnNewImages(Value):
+    """``[+1.80, +3.60]``: the interval of a difference over seeds and images."""
+
+    interval: NewImages
+    decimals: int
+
+    @property
+    def order(self) -> float | None:
+        return self.interval.mean
+
+    def lines(self) -> tuple[Line, ...]:
+        return (_ends(self.interval.low, self.interval.high, self.decimals),)
 
 
 @dataclass(frozen=True)
@@ -164,29 +191,64 @@ class Printed(Value):
 
 @dataclass(frozen=True)
 class PrintedDifference(Value):
-    """The difference of two printed numbers; ``against`` names the row it is to, where that is not the baseline."""
+    """The difference of two printed numbers, or ``side``, above or below, where that is all the papers say.
 
-    difference: float
+    against: the row it is to, where that is not the baseline; interval: where it lies if their runs scatter as ours.
+    """
+
+    difference: float | None
     decimals: int
     against: str = ""
+    side: str = ""
+    interval: tuple[float, float] | None = None
 
     def lines(self) -> tuple[Line, ...]:
-        first: Line = (Numeral(self.difference, self.decimals, signed=True),)
-        return (first, (f"to {self.against}",)) if self.against else (first,)
+        first: Line = (
+            (self.side,) if self.difference is None else (Numeral(self.difference, self.decimals, signed=True),)
+        )
+        lines = [first]
+        if self.interval is not None:
+            lines.append(_ends(*self.interval, self.decimals))
+        if self.against:
+            lines.append((f"to {self.against}",))
+        return tuple(lines)
 
 
 @dataclass(frozen=True)
 class Judged(Value):
-    """The verdict on a difference."""
+    """The verdict on a difference. prediction: where the papers' difference would lie if their runs were like ours."""
 
     verdict: Verdict
+    prediction: tuple[float, float] | None = None
+    decimals: int = 2
 
     @property
     def tone(self) -> str:
         return "" if self.verdict is Verdict.NO_NUMBER else self.verdict.value
 
     def lines(self) -> tuple[Line, ...]:
-        return ((self.verdict.value,),)
+        if self.prediction is None:
+            return ((self.verdict.value,),)
+        return ((self.verdict.value,), _ends(*self.prediction, self.decimals))
+
+
+@dataclass(frozen=True)
+class Several(Value):
+    """Values below one another in one cell. Its tone and order are those of the first."""
+
+    values: tuple[Value, ...]
+
+    @property
+    def tone(self) -> str:
+        tones = {value.tone for value in self.values}
+        return tones.pop() if len(tones) == 1 else ""
+
+    def lines(self) -> tuple[Line, ...]:
+        lines: list[Line] = []
+        for number, value in enumerate(self.values, 1):
+            *first, last = value.lines()
+            lines += [*first, (*last, " /") if number < len(self.values) else last]
+        return tuple(lines)
 
 
 @dataclass(frozen=True)
@@ -208,6 +270,11 @@ class Reproduced(Value):
             return (first, (*seeds, f"{last}{end}"))
         difference = Numeral(self.to_printed, self.mean.decimals, signed=True)
         return (first, (*seeds, f"{last},"), ("Δ ", difference, end))
+
+
+def _ends(low: float, high: float, decimals: int) -> Line:
+    """``[+1.20, +3.40]``"""
+    return ("[", Numeral(low, decimals, signed=True), ", ", Numeral(high, decimals, signed=True), "]")
 
 
 def _printed(number: Number) -> Line:

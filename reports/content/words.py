@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from reports.content.table import Ablation, PrintedReference, TaskTable, detectable
+from reports.content import verdict_words
+from reports.content.table import Ablation, PrintedReference, TaskTable
 from reports.content.text import signed, text
 from reports.content.values import NOTHING, PairedDifference
+from results import fingerprints
 from results.papers import SOURCES
-from results.statistics import LEVEL, POWER
+from results.statistics.estimates import LEVEL
 from run_format import DONE
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# The present code's own fingerprint is not named: a committed page changes only where the answer does.
+PRESENT_CODE = {
+    "yes": "Measured by the present code: this checkout has the same code fingerprint.",
+    "no": "Measured by earlier code: the code fingerprint of this checkout is another.",
+    "mixed": "{of_present} of {all} were measured by the present code.",
+    "unknown": "Whether that is the present code cannot be told: their recipe, task, mixer or data set is not here.",
+}
 
 
 def about(ablation: Ablation, date: str = "") -> str:
@@ -45,8 +55,8 @@ def legend(ablation: Ablation) -> list[str]:
         for each in ablation.tables
     ]
     mean = (
-        f"mean over finished seeds ± half of its {100 * LEVEL:.0f} % t-interval. “2 of 3” means that the third seed "
-        "has no result yet. An arm without any result shows the state of its runs."
+        f"mean over finished seeds ± half of its {100 * LEVEL:.0f} % t-interval over seeds. “2 of 3” means that the "
+        "third seed has no result yet. An arm without any result shows the state of its runs."
     )
     if ablation.several:
         of_tasks = "; ".join(f"{line} (task {each.task})" for line, each in zip(lines, ablation.tables))
@@ -54,10 +64,12 @@ def legend(ablation: Ablation) -> list[str]:
     else:
         lines = [f"{lines[0]}; {mean}"]
     lines += [
-        f"Δ: difference to {base} in points, paired by seed, with a {100 * LEVEL:.0f} % t-interval over n pairs of "
-        "runs. A single pair, or pairs that all differ by the same amount, give no interval and are not judged.",
-        *_resolution(ablation),
+        f"Δ: difference to {base}, or to the arm it names, in points, paired by seed over n pairs of runs. A single "
+        "pair, or pairs that all differ by the same amount, give no interval and are not judged.",
+        verdict_words.targets(ablation),
+        *verdict_words.resolution(ablation),
         *_protocol_lines(ablation),
+        *verdict_words.lines(ablation),
     ]
     if any(row.other_model and row.difference is not None for each in ablation.tables for row in each.rows):
         lines.append(f"†: this arm's model is not that of {base}, so the difference is not due to the arm alone.")
@@ -93,6 +105,10 @@ def _place(table: TaskTable, reference: PrintedReference) -> str:
         sentence += f" ({number.note})"
     if base is not None and reference.difference is not None:
         sentence += f", {signed(reference.difference, number.decimals)} to {base.row} ({base.printed} {base.unit})"
+    if reference.place.reading:
+        sentence += f", if {reference.place.reading}"
+    if reference.place.because:
+        sentence += f"; no verdict: {reference.place.because}"
     if reference.against != table.baseline:
         ours = PairedDifference(reference.ours, table.metric.decimals) if reference.ours else NOTHING
         sentence += f"; compared here with {table.label_of[reference.against]}: {text(ours)}"
@@ -112,27 +128,13 @@ def _provenance(done: pd.DataFrame, task: str) -> Iterator[str]:
     code = listed(sorted({code[:8] for code in done["code_fingerprint"] if code})) or "unknown"
     data = listed(sorted({data[:8] for data in done["data_fingerprint"] if data})) or "unknown"
     yield f"Commit {commits}{dirty}; code fingerprint {code}, data fingerprint {data}."
-
-
-def _resolution(ablation: Ablation) -> list[str]:
-    """The smallest differences that the finished seeds can tell from 0."""
-    clauses = []
-    for table in ablation.tables:
-        for n in sorted({row.difference.n for row in table.rows if row.difference is not None}):
-            if (smallest := detectable(table, n)) is not None:
-                of_task = f" of {table.metric.label}" if ablation.several else ""
-                clauses.append(f"{n} seeds resolve ±{smallest:.{table.metric.decimals}f}{of_task}")
-    if not clauses:
-        return []
-    return [
-        f"{'; '.join(clauses)}: a paired t-test finds a true difference of that size, in points, in {100 * POWER:.0f} "
-        "% of repetitions, at the deviation of the pairs' differences pooled over this table's arms and without "
-        "correction for the number of rows."
-    ]
+    if present := fingerprints.present_code(done):
+        of_present = int((done[fingerprints.PRESENT_CODE] == "yes").sum())
+        yield PRESENT_CODE[present].format(of_present=of_present, all=len(done))
 
 
 def _protocol_lines(ablation: Ablation) -> Iterator[str]:
-    """What the papers' columns are, and how verdicts are reached; tasks of equal papers' protocol share a line."""
+    """What the papers' columns are of."""
     for table in ablation.tables:
         if table.papers is None:
             continue
@@ -145,26 +147,6 @@ def _protocol_lines(ablation: Ablation) -> Iterator[str]:
                 f"(`{table.protocol}`{', changed' if table.changed else ''}): the sizes "
                 "of the two columns cannot be compared, only the signs of the differences.**"
             )
-    family = "this table's rows and tasks" if ablation.several else "this table's rows"
-    corrected = (
-        f"Excluded: the paired t-test's p is under {1 - LEVEL:.2g} after Holm's correction over {family}; the "
-        "intervals are not corrected, so one may leave 0 out and the verdict still be *within noise*."
-    )
-    with_papers = [table for table in ablation.tables if table.papers is not None]
-    if any(table.is_papers_protocol for table in with_papers):
-        yield (
-            "Verdict: *agrees*: the papers' Δ, give or take its rounding, is not excluded, and 0 is. *within noise*: "
-            "neither is excluded. *contradicts*: the papers' Δ is excluded. *not run*: no "
-            "finished pair of runs yet. –: the papers give no difference. Where an arm's model is not the papers' "
-            f"model (in brackets), only the sign is compared. {corrected}"
-        )
-    if not all(table.is_papers_protocol for table in with_papers):
-        yield (
-            "Verdict, by sign alone: *agrees*: 0 is excluded and our difference is on the papers' side. *within "
-            "noise*: 0 is not excluded. *contradicts*: 0 is excluded and our difference is on the other side, or the "
-            "papers' Δ is 0.0. *not run*: no finished pair of runs yet. –: the papers give no difference. "
-            f"{corrected}"
-        )
 
 
 def _range(numbers: Iterable[int]) -> str:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from reports.content.table import Ablation, TaskTable
     from reports.specification import Figure, PublishedTable
     from results.papers import Number
-    from results.statistics import Interval
+    from results.statistics.estimates import Interval
 
 
 class FigureError(SuiteError):

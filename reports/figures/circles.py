@@ -13,7 +13,7 @@ from reports.figures.bubbles import ModelPoint, bubbles
 if TYPE_CHECKING:
     from reports.specification import Figure
     from results.papers import Number
-    from results.statistics import Interval
+    from results.statistics.estimates import Interval
 
 NEEDED = ("flops_g", "params_m")
 

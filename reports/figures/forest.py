@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reports.figures import style
-from results.statistics import LEVEL, Difference
+from results.statistics.estimates import LEVEL, Difference
+from results.statistics.images import NewImages
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,9 +26,10 @@ AIR = 0.08  # of a panel's width
 
 @dataclass(frozen=True)
 class Entry:
-    """One arm against its baseline, in points; ours is None where no pair of runs has finished.
+    """One arm against another, in points; ours is None where no pair of runs has finished.
 
-    papers: the papers' difference; other_model: it is of another model, so that only its sign can be compared.
+    new_images: ours over seeds and images; papers: the papers' difference; other_model: it is of another model, so
+    that only its sign can be compared.
     """
 
     arm: str
@@ -36,6 +38,7 @@ class Entry:
     ours: Difference | None
     papers: float | None
     other_model: bool = False
+    new_images: NewImages | None = None
 
 
 @dataclass(frozen=True)
@@ -61,19 +64,21 @@ def draw(tables: Sequence[TaskTable], figure: Figure) -> tuple[Any, pd.DataFrame
 
 
 def of_table(table: TaskTable) -> ArmGroup:
-    """A row per arm against the baseline, and one more where the papers compare with another arm."""
+    """A row per arm against the baseline, and one for every other arm that the papers compare it with."""
     entries, base, same = [], table.label_of[table.baseline], table.is_papers_protocol
     for row in (row for row in table.rows if row.planned):
-        judged = row.judged
-        other = same and judged is not None and not judged.same_protocol
-        elsewhere = judged is not None and judged.against != table.baseline
-        if not row.is_baseline:
-            printed = judged.difference if judged and not elsewhere else None
-            entries.append(Entry(row.arm, row.label, base, row.difference, printed, other))
-        if judged is not None and elsewhere:
-            against = table.label_of[judged.against]
-            label = f"{row.label} − {against}"
-            entries.append(Entry(row.arm, label, against, judged.ours, judged.difference, other))
+        compared = {each.against: each for each in reversed(row.compared)}  # the first of several with one arm
+        arms = dict.fromkeys([*([] if row.arm == row.against else [row.against]), *reversed(compared)])
+        for arm in arms:
+            printed, against = compared.get(arm), table.label_of[arm]
+            own = arm == row.against
+            ours, images = (
+                (row.difference, row.new_images) if own or not printed else (printed.ours, printed.new_images)
+            )
+            label = row.label if arm == table.baseline else f"{row.label} − {against}"
+            difference = printed.difference if printed else None
+            other = same and printed is not None and not printed.same_protocol
+            entries.append(Entry(row.arm, label, against, ours, difference, other, images))
     metric = table.metric
     papers = table.papers
     protocol = papers.label if papers and same else f"protocol {table.protocol}"
@@ -114,6 +119,8 @@ def data(groups: Sequence[ArmGroup]) -> pd.DataFrame:
             "group": group.title, "arm": entry.arm, "against": entry.against,
             "mean": entry.ours.mean if entry.ours else None, "low": entry.ours.low if entry.ours else None,
             "high": entry.ours.high if entry.ours else None, "n": entry.ours.n if entry.ours else 0,
+            "new_images_low": entry.new_images.low if entry.new_images else None,
+            "new_images_high": entry.new_images.high if entry.new_images else None,
             "papers": entry.papers,
         }
         for group in groups for entry in group.entries
@@ -123,9 +130,12 @@ def data(groups: Sequence[ArmGroup]) -> pd.DataFrame:
 
 def caption(groups: Sequence[ArmGroup]) -> str:
     sentences = [
-        f"Differences in points, paired by seed, with the {100 * LEVEL:.0f} % t-interval, not corrected for the number "
-        "of rows; n pairs of runs at the right. Without an interval: one pair, or pairs that differ by the same amount."
+        f"Differences in points, paired by seed, with the {100 * LEVEL:.0f} % t-interval over seeds on these images, "
+        "not corrected for the number of rows; n pairs of runs at the right. Without an interval: one pair, or pairs "
+        "that differ by the same amount."
     ]
+    if any(entry.new_images for group in groups for entry in group.entries):
+        sentences.append("Thin lines: the interval over seeds and images.")
     if any(_is_apart(group) for group in groups):
         sentences.append("The papers' differences are of another protocol and have their own scale.")
     return " ".join(sentences)
@@ -144,7 +154,9 @@ def _ours(axes: Axes, group: ArmGroup) -> None:
         ours = entry.ours
         if ours is not None:
             if ours.low is not None and ours.high is not None:
-                axes.plot((ours.low, ours.high), (y, y), "|-", color=COLOUR, linewidth=1.6, markersize=6, zorder=3)
+                axes.plot((ours.low, ours.high), (y, y), "|-", color=COLOUR, linewidth=2.2, markersize=7, zorder=3)
+            if (images := entry.new_images) is not None:
+                axes.plot((images.low, images.high), (y, y), "|-", color=COLOUR, linewidth=0.9, markersize=4, zorder=3)
             axes.plot(ours.mean, y, "o", color=COLOUR, markersize=5.5, markeredgecolor="white", mew=0.6, zorder=4)
         if entry.papers is not None and group.papers_label is None:
             _diamond(axes, entry.papers, y, style.GREY if entry.other_model else style.INK)
@@ -194,7 +206,7 @@ def _legend(canvas: Any, x: float, with_papers: Sequence[Entry]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], color=COLOUR, marker="o", markersize=5.5, markeredgecolor="white", linewidth=1.6)]
-    names = [f"ours, mean and {100 * LEVEL:.0f} % interval"]
+    names = [f"ours, mean and {100 * LEVEL:.0f} % interval over seeds"]
     for other, name, colour in ((False, "papers", style.INK), (True, "papers, another model", style.GREY)):
         if any(entry.other_model is other for entry in with_papers):
             diamond = Line2D([], [], linestyle="none", marker="D", markersize=5.5, markerfacecolor="white")

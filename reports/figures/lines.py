@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from reports.figures import style
 from reports.figures.labels import at_line_ends
-from results.statistics import LEVEL, mean_interval
+from results.statistics.estimates import LEVEL, mean_interval
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from reports.content import words
-from reports.content.ablation import record
+from reports.content.ablation import records
 from reports.content.page import Cell, Grid, Page, Section
 from reports.content.table import Ablation, status
 from reports.content.text import line_text
@@ -62,7 +62,9 @@ def page_json(page: Page) -> str:
 def to_json(ablation: Ablation) -> str:
     """A sweep's report as one JSON document: rows as numbers, the runs behind them, the sentences around them."""
     table, spec = ablation.first, ablation.spec
-    rows = [record(each, row) | {"task": each.task} for each in ablation.tables for row in each.rows]
+    rows = [
+        record | {"task": each.task} for each in ablation.tables for row in each.rows for record in records(each, row)
+    ]
     runs = [{**run, "text": status(run)} for run in ablation.runs.drop(columns="config").to_dict("records")]
     document = {
         "report": spec.name,

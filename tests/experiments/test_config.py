@@ -58,6 +58,10 @@ from experiments.tasks.network import backbone
         ({"devices": 5, "augment.cutmix": 1.0}, "at most 4 devices, a pair"),
         ({"machine.batch_per_device": 1, "augment.mixup": 0.8}, "in pairs"),
         ({"machine.batch_per_device": 0}, "at least 1"),
+        ({"augment.mixup": 0.8, "augment.mix_draws": 3}, "nearest valid number is 2"),
+        ({"augment.mix_draws": 0}, "at least 1"),
+        ({"train.schedule_lag": -1}, "at least 0"),
+        ({"train.schedule_lag": 0.5}, "train.schedule_lag=0.5"),
     ],
 )
 def test_bad_settings_are_refused_in_one_line_that_names_the_valid_choice(overrides, names):
@@ -108,7 +112,8 @@ def test_a_run_counts_in_the_unit_that_was_set_last():
     assert (train.total_steps(7), train.steps_between_evaluations(7), train.schedule_on) == (40, 10, "step")
     train = resolve("scenes", {"train.steps": 40}, {"train.epochs": 2}).train
     assert (train.epochs, train.steps, train.total_steps(7), train.steps_between_evaluations(7)) == (2, None, 14, 7)
-    assert resolve("imagenet", {"train.steps": 40}).train.schedule_on == "step"
+    train = resolve("imagenet", {"train.steps": 40}).train
+    assert (train.schedule_on, train.schedule_lag) == ("step", 1), "one step late, as the recipe is one epoch late"
 
 
 def test_a_backbone_of_timm_has_no_switch_of_atm():

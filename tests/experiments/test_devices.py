@@ -124,6 +124,21 @@ def test_hits_are_recorded_in_the_order_of_the_evaluation_set(alone, trio):
         }
 
 
+def test_several_draws_of_mixup_and_cutmix_give_the_same_curve_on_any_number_of_devices(tmp_path, images):
+    settings = {**SETTINGS, "data.root": str(images), "train.batch_size": 12, "augment.mix_draws": 3}
+    one = frozen(tmp_path / "one", settings, "tiny_imagenet")
+    loop.run(one)
+    for number, machine in enumerate(({"devices": 2}, {"devices": 3, "batch_per_device": 2})):
+        several = {f"machine.{key}": value for key, value in machine.items()}
+        folder = frozen(tmp_path / str(number), {**settings, **several}, "tiny_imagenet")
+        assert folder.id == one.id
+        assert finish(folder) == (0, "")
+        assert_same_curves(folder, one)
+    single = frozen(tmp_path / "single", {**settings, "augment.mix_draws": 1}, "tiny_imagenet")
+    loop.run(single)
+    assert rows(single)[0]["train/loss"] != pytest.approx(rows(one)[0]["train/loss"], rel=2e-4), "other draws"
+
+
 def test_a_task_whose_loss_counts_tokens_weighs_devices_by_them(tmp_path, small_scenes):
     one, two = (frozen(tmp_path / str(n), {**small_scenes, "machine.devices": n}) for n in (1, 2))
     loop.run(one)

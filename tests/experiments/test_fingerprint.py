@@ -143,7 +143,7 @@ def test_a_mixer_of_another_package_is_covered(tmp_path, monkeypatch):
     mixer = tmp_path / "my_pool.py"
     mixer.write_text("SIZE = 3\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(fingerprint, "_plugin", lambda group, name: "my_pool" if name == "pool" else None)
+    monkeypatch.setattr(fingerprint, "plugin_module", lambda group, name: "my_pool" if name == "pool" else None)
     config = resolve("scenes")
     assert run_fingerprint(config) == code_fingerprint("token_labelling")
     config.model.mixer = "pool"

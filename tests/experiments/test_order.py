@@ -60,15 +60,17 @@ def test_a_batch_is_dealt_out_whole_and_partners_stay_together(batch_size, devic
 @pytest.mark.parametrize("at_once", [None, 1, 3])
 @pytest.mark.parametrize(("batch_size", "devices"), [(1, 1), (7, 3), (8, 8), (24, 5)])
 def test_a_batch_that_is_not_mixed_is_dealt_out_image_by_image(batch_size, devices, at_once):
-    parts = [part for rank in range(devices) for part in Share(rank, devices, at_once, pairs=False).places(batch_size)]
+    parts = [
+        part for rank in range(devices) for part in Share(rank, devices, at_once, mixed_parts=0).places(batch_size)
+    ]
     assert np.concatenate(parts).tolist() == list(range(batch_size)), "neighbours stay together, in order"
     assert all(len(part) <= (at_once or batch_size) for part in parts)
     assert len(parts) >= devices and all(len(part) for part in parts)
 
 
-@pytest.mark.parametrize("pairs", [True, False])
-def test_one_device_with_the_whole_batch_sees_it_in_order(pairs):
-    assert [part.tolist() for part in Share(pairs=pairs).places(8)] == [list(range(8))]
+@pytest.mark.parametrize("mixed_parts", [0, 1, 2, 4])
+def test_one_device_with_the_whole_batch_sees_it_in_order(mixed_parts):
+    assert [part.tolist() for part in Share(mixed_parts=mixed_parts).places(8)] == [list(range(8))]
 
 
 @pytest.mark.parametrize("length", [1, 4, 50, 51])

@@ -47,6 +47,19 @@ def test_warm_up_is_linear_whether_it_counts_steps_or_epochs(schedule):
         assert rates(in_steps, [0, 5, 10]) == pytest.approx([0.0, 0.25, 0.5])
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "polynomial", "multistep"])
+@pytest.mark.parametrize("lag", [1, 3])
+def test_a_lag_counts_in_the_unit_in_which_the_rate_moves(schedule, lag):
+    by_epoch = replace(BASE, schedule=schedule, milestones=[8], warmup_epochs=2.0, epochs=20, schedule_on="epoch")
+    by_step = replace(by_epoch, schedule_on="step")
+    in_steps = replace(by_step, epochs=None, steps=200, milestones=[80])
+    for train, unit in ((by_epoch, 10), (by_step, 1), (in_steps, 1)):
+        prompt = rates(train, list(range(200)))
+        late = rates(replace(train, schedule_lag=lag), list(range(200)))
+        assert late == [prompt[max(0, step - lag * unit)] for step in range(200)]
+        assert len(set(prompt)) > 3
+
+
 def test_a_groups_scale_multiplies_its_rate():
     train = replace(BASE, epochs=None, steps=100, schedule="polynomial")
     assert rates(train, [0, 50], scale=0.1) == pytest.approx([0.1, 0.05])

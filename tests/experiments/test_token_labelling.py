@@ -180,7 +180,7 @@ def test_the_loss_leaves_out_all_but_the_bars():
 
 def test_preparing_changes_nothing():
     batch = scenes(torch.zeros(2, 1, 1))
-    assert TokenLabelling(config()).prepare(batch, 7) is batch
+    assert TokenLabelling(config()).prepare(batch, 7, np.arange(2)) is batch
 
 
 ARMS = [

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from errors import ConfigError
+from experiments.folder.present_code import is_present
 from reports import commands, specification
 from reports.formats import comparison
 from results import archive
@@ -22,7 +23,7 @@ def options(**given):
 
 def checked(name, capsys, **given):
     """(exit code, standard output, standard error) of report=name --check."""
-    code = commands.report(name, {}, options(**given), None)
+    code = commands.report(name, {}, options(**given), None, is_present)
     return code, *capsys.readouterr()
 
 
@@ -41,6 +42,29 @@ def test_the_committed_pages_are_what_the_committed_results_give(capsys):
     code, out, err = checked("paper", capsys)
     assert (code, err) == (0, "") and out.count(": as committed") == len(list(commands.PAGES.iterdir()))
     assert {*archive.labels(), "paper"} == {path.name for path in commands.PAGES.iterdir()}
+
+
+def test_pages_change_where_the_answer_does_and_not_with_the_code_itself(pages, capsys):
+    """Whether results are of the present code is on the page; which code that is, is not."""
+    answers = {
+        True: "Measured by the present code",
+        False: "Measured by earlier code",
+        None: "Whether that is the present code cannot be told",
+    }
+    for answer, sentence in answers.items():
+        label = "ablation_peg-tiny-50-classes"
+        code = commands.report(
+            "ablation_peg", {"measured": label}, options(check=False), None, lambda *_, answer=answer: answer
+        )
+        text = (pages / label / "report.md").read_text()
+        assert (
+            code == 0 and sentence in text and not any(text.count(other) for other in {*answers.values()} - {sentence})
+        )
+        column = [row.rpartition(",")[2] for row in (pages / label / "table.csv").read_text().splitlines()]
+        assert column == ["present_code", *[{True: "yes", False: "no", None: "unknown"}[answer]] * 4]
+    capsys.readouterr()
+    assert commands.report("ablation_peg", {}, options(), None, lambda *_: None) == 0
+    assert commands.report("ablation_peg", {}, options(), None, lambda *_: True) == 1
 
 
 def test_differing_files_are_named_with_their_line(pages, capsys):

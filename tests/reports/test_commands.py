@@ -13,7 +13,7 @@ from errors import ConfigError, DataError
 from reports import commands
 from reports.content import compose
 from results import archive
-from tests.results.synthetic import edit_json, make_plan, make_runs, run_id
+from tests.results.synthetic import CODE, edit_json, make_plan, make_runs, run_id
 
 MACRO = re.compile(r"\\newcommand\{(\\\w+)\}")
 
@@ -68,6 +68,37 @@ def test_the_page_of_both_papers_has_running_and_committed_results(planned, tmp_
         "protocol paper of ablation_peg, ablation_v1, resolution_384, variants is left out: paper needs images" in err
     )
     assert "report.html" in out
+
+
+def test_every_sweep_of_a_page_says_whether_it_was_measured_by_the_present_code(
+    planned, tmp_path, capsys, without_figures
+):
+    def is_present(recorded, experiment, settings):
+        return recorded == CODE  # of the runs here, and not of the committed ones
+
+    assert commands.report("paper", {}, options(), planned, is_present) == 0
+    page = (tmp_path / "runs" / "reports" / "paper" / "report.md").read_text()
+    sections = {part.partition("\n")[0]: part for part in page.split("\n## ")[1:]}
+    ours = {title: text for title, text in sections.items() if "code fingerprint" in text and "Protocol `" in text}
+    assert len(ours) == 1 + len(archive.labels())
+    for title, text in ours.items():
+        measured = title == "Offset configurations: ablation_offsets-smoke"
+        assert ("Measured by the present code" in text) == measured, title
+        assert ("Measured by earlier code" in text) != measured, title
+
+
+def test_a_part_of_the_runs_may_be_of_the_present_code(planned, tmp_path, capsys, without_figures):
+    edit_json(tmp_path / "runs" / run_id("zero", 0) / "provenance.json", code_fingerprint="0dd")
+    words = {"protocol": "smoke"}
+    assert (
+        commands.report("ablation_offsets", words, options(json=True, mixed=True), planned, lambda *a: a[0] == CODE)
+        == 0
+    )
+    document = json.loads(capsys.readouterr().out)
+    assert [row["present_code"] for row in document["rows"]] == ["mixed", *["yes"] * 6]
+    assert [run["present_code"] for run in document["runs"]].count("no") == 1
+    page = (tmp_path / "runs" / "reports" / "ablation_offsets-smoke" / "report.md").read_text()
+    assert "13 of 14 were measured by the present code." in page
 
 
 def test_a_sweep_of_mixed_code_does_not_take_the_whole_page_with_it(planned, tmp_path, capsys, without_figures):

@@ -17,7 +17,7 @@ from reports.content.page import Cell, Grid, Page, RunLine, Section, SourceFile
 from reports.content.text import text
 from reports.content.values import Count, Numeral, PairedDifference, SeedMean, Text, Value
 from reports.formats import alignment, files, html
-from results.statistics import Difference, Interval
+from results.statistics.estimates import Difference, Interval
 from tests.reports import tricky
 
 

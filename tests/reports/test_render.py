@@ -66,7 +66,7 @@ def test_macros_are_the_numbers_of_the_runs(report, finished):
     written = dict(re.findall(r"\\newcommand\{\\(\w+)\}\{(.*)\}", (report[0] / "macros.tex").read_text()))
     finals = finished[2].finals("eval/token_accuracy").sort_values("seed").groupby("arm")["value"].apply(list)
     arms = {"zero": "Zero", "zero_mean": "ZeroMean", "token": "Token", "axial": "Axial", "axial_x3": "AxialXThree"}
-    expected = {"AxialParams": "1.235", "AxialFlops": "0.152", "AxialVerdict": "agrees", "AxialPapersDelta": "+2.7"}
+    expected = {"AxialParams": "1.235", "AxialFlops": "0.152", "AxialVerdict": "same sign", "AxialPapersDelta": "+2.7"}
     for arm, name in arms.items():
         expected |= {f"{name}Mean": f"{fmean(finals[arm]):.2f}", f"{name}Deviation": f"{stdev(finals[arm]):.2f}"}
         expected |= {f"{name}N": "3"}
@@ -175,5 +175,5 @@ def test_a_report_before_anything_has_run(write_report, tmp_path):
     assert [path.name for path in files] == names
     page = (tmp_path / "out" / "report.md").read_text()
     result, runs = tables(page)
-    assert [line.count(" not run |") for line in result[2:]] == [1, 1, 2, 1, 2, 2, 1]  # the state, and waiting verdicts
+    assert [line.count(" not run |") for line in result[2:]] == [1, 1, 2, 2, 2, 2, 1]  # the state, and waiting verdicts
     assert all(line.count(" not run |") == 1 for line in runs[2:])

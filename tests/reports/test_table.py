@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from scipy import stats
@@ -12,9 +18,13 @@ from reports import specification
 from reports.content import ablation, table, words
 from reports.content.text import signed
 from reports.content.text import text as text_of
+from results import papers
 from results.collect import collect
 from results.fingerprints import MixedFingerprints
-from results.statistics import Verdict
+from results.records import ImageRecord, pack, read_records
+from results.statistics.images import mcnemar, new_images
+from results.statistics.verdicts import Verdict
+from run_format import RECORDS
 from tests.results.synthetic import OFFSETS, PEG, edit_json, make_plan, make_run, make_runs, run_id, without_tasks
 
 
@@ -24,6 +34,10 @@ def build(plan, runs_dir, name="ablation_offsets", **options):
 
 def row(made, arm):
     return next(r for r in made.first.rows if r.arm == arm)
+
+
+def verdicts(made, arm):
+    return [each.judgement.verdict for each in row(made, arm).compared]
 
 
 def text(made, arm):
@@ -56,12 +70,16 @@ def test_a_complete_table(finished):
     assert axial["result"] == f"{values.mean():.2f} ± {half:.2f} (n = 3)"
     assert axial["m"] == "1.235" and axial["g"] == "0.152"
     assert axial["gap"].startswith("+26.") and axial["gap"].endswith("(n = 3)")
-    assert axial["papers"] == "82.0 (T) / 79.7 (xT)" and axial["papers_gap"] == "+2.7" and axial["verdict"] == "agrees"
+    assert axial["papers"] == "82.0 (T) / 79.7 (xT)" and axial["verdict"] == "same sign"
+    (reference,) = row(made, "axial").compared
+    spread = reference.ours.unpaired
+    half = stats.t.ppf(0.975, spread.freedom) * spread.sd + 0.1  # both printed numbers are rounded
+    assert axial["papers_gap"] == f"+2.7 [{signed(2.7 - half, 1)}, {signed(2.7 + half, 1)}]"
     zero = text(made, "zero")
     assert (zero["gap"], zero["papers"], zero["papers_gap"], zero["verdict"]) == ("baseline", "79.3 (T)", "–", "–")
-    assert text(made, "token")["papers_gap"] == "+2.0"
+    assert text(made, "token")["papers_gap"].startswith("+2.0 [")
     joint = text(made, "joint")
-    assert (joint["papers"], joint["papers_gap"], joint["verdict"]) == ("below xT", "–", "–")
+    assert (joint["papers"], joint["papers_gap"], joint["verdict"]) == ("below xT", "below to axial", "same sign")
     assert made.warnings == () and made.mixed == ()
 
 
@@ -69,8 +87,9 @@ def test_a_difference_to_another_arm_is_judged_against_that_arm(finished):
     plan, _, collected = finished
     made = table.build(specification.of_sweep("ablation_offsets"), collected, plan)
     x3 = row(made, "axial_x3")
-    assert text(made, "axial_x3")["papers_gap"] == "+0.2 to axial"
-    assert x3.judged.ours.mean == pytest.approx(x3.mean - row(made, "axial").mean)
+    gap = text(made, "axial_x3")["papers_gap"]
+    assert gap.startswith("+0.2 [") and gap.endswith("to axial")
+    assert x3.compared[0].ours.mean == pytest.approx(x3.mean - row(made, "axial").mean)
     assert x3.difference.mean == pytest.approx(x3.mean - row(made, "zero").mean)
     assert any("compared here with axial: +0.30" in line for line in words.places(made))
 
@@ -85,7 +104,7 @@ def test_partial_seeds_and_single_pairs(partial):
     assert "(2 of 3)" in text(made, "token")["result"] and "(n = 2)" in text(made, "token")["gap"]
     assert text(made, "joint")["result"].endswith("(1 of 3)") and "±" not in text(made, "joint")["result"]
     assert text(made, "joint")["gap"].endswith("(n = 1, no interval)")
-    assert row(made, "axial").verdict is Verdict.NOT_JUDGED
+    assert verdicts(made, "axial") == [Verdict.NOT_JUDGED]
     assert row(made, "token").state == "not run"
 
 
@@ -134,20 +153,20 @@ def test_another_protocol_compares_signs_and_says_so(finished):
 @pytest.mark.parametrize(
     ("protocol", "model", "verdict"),
     [
-        ("paper", "t", Verdict.CONTRADICTS),
-        ("paper", "xt", Verdict.AGREES),
-        ("smoke", "t", Verdict.AGREES),
-        ("tiny", "t", Verdict.AGREES),
+        ("paper", "t", Verdict.EXCLUDED),
+        ("paper", "xt", Verdict.SAME_SIGN),
+        ("smoke", "t", Verdict.SAME_SIGN),
+        ("tiny", "t", Verdict.SAME_SIGN),
     ],
 )
 def test_sizes_count_on_the_papers_protocol_and_model_only(tmp_path, protocol, model, verdict):
-    """+27 points against the papers' +2.7: of ATMNet-T a contradiction, of another model or protocol the same sign."""
+    """+27 points against the papers' +2.7: of ATMNet-T excluded, of another model or protocol the same sign."""
     plan = make_plan(protocol=protocol, model=model)
     metric = specification.of_sweep("ablation_offsets").metric(protocol, {"name": ""}).metric
     make_runs(tmp_path, plan, metric=metric, examples=False)
     made = build(plan, tmp_path)
-    assert row(made, "axial").verdict is verdict
-    assert row(made, "axial").judged.same_protocol is (verdict is Verdict.CONTRADICTS)
+    assert verdicts(made, "axial") == [verdict]
+    assert row(made, "axial").compared[0].same_protocol is (verdict is Verdict.EXCLUDED)
     assert ("another protocol" in " ".join(words.legend(made))) is (protocol != "paper")
 
 
@@ -156,8 +175,15 @@ def test_the_peg_table(tmp_path):
     make_runs(tmp_path, plan, PEG, examples=False)
     made = build(plan, tmp_path, "ablation_peg")
     assert text(made, "stage_nopeg")["papers"] == "82.0 (T) / 81.8 (T)"
-    assert text(made, "stage_peg")["papers_gap"] == "0.0" and text(made, "k2_peg")["papers_gap"] == "0.0"
-    assert text(made, "k2_nopeg")["papers"] == "–" and text(made, "k2_nopeg")["verdict"] == "–"
+    against = {
+        r.arm: [(each.number.row, each.difference, each.against) for each in r.compared] for r in made.first.rows
+    }
+    assert against["stage_nopeg"] == [("②", 2.7, "zero"), ("②", 2.5, "zero")]
+    assert against["stage_peg"] == [("③", 2.5, "zero"), ("③", 0.0, "stage_nopeg")]
+    assert against["k2_nopeg"] == [("②", 2.7, "zero")], "the other reading of AAAI's second row"
+    assert against["k2_peg"] == [("③", 2.7, "zero"), ("③", 0.0, "stage_nopeg"), ("③", 0.0, "k2_nopeg")]
+    assert text(made, "k2_peg")["verdict"].endswith(" / – / –"), "a printed 0.0 has no sign on another protocol"
+    assert any("if its FLOPs are stale" in line for line in words.places(made))
 
 
 def test_an_arm_of_another_model_is_marked(tmp_path):
@@ -219,6 +245,11 @@ def test_every_specification_loads_and_its_numbers_were_published(tmp_path):
             assert len(build({**plan, "protocol": protocol}, tmp_path, name).first.rows) == len(spec.arms)
 
 
+def published(**place):
+    row = {"source": "AAAI", "table": "Table 8", "row": "②"}
+    return {"arms": {"zero": {"label": "zero", "published": [row | place]}}}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -227,6 +258,12 @@ def test_every_specification_loads_and_its_numbers_were_published(tmp_path):
         ({"figures": [{"kind": "raech"}]}, "unknown figure 'raech'; did you mean 'reach'"),
         ({"arms": {"zero": {"lable": "zero"}}}, "arm zero: unknown key 'lable'"),
         ({"papers": {"protocol": "paper"}}, "papers: label, metric missing"),
+        (published(baseline="①", side="over"), "arm zero, AAAI Table 8 ②: unknown side 'over'; did you mean"),
+        (published(because="x", side="above"), "side above needs the row that it is above, as baseline"),
+        (
+            published(baseline="①", because="x"),
+            "has a verdict, as it names a baseline, and a reason for none (because)",
+        ),
     ],
 )
 def test_faults_of_a_specification_are_one_line(tmp_path, monkeypatch, change, message):
@@ -256,6 +293,128 @@ def test_arms_left_out_of_a_sweep_have_no_row_and_are_no_error(tmp_path):
     make_runs(tmp_path, plan, chosen)
     made = build(plan, tmp_path)
     assert [r.arm for r in made.first.rows] == ["zero", "axial_x3"]
-    assert row(made, "axial_x3").verdict is Verdict.NOT_RUN  # the arm it is compared with was left out
+    assert verdicts(made, "axial_x3") == [Verdict.NOT_RUN]  # the arm it is compared with was left out
     assert text(made, "axial_x3")["papers_gap"] == "+0.2 to axial"
     assert any("compared here with axial" in line for line in words.places(made))
+
+
+@pytest.mark.parametrize(("source", "printed"), [("AAAI", "Table 8"), ("AAAI", "Fig. 2"), ("v1", "Table 7")])
+def test_every_row_of_the_papers_ablations_has_a_verdict_or_a_reason_for_none(source, printed):
+    """Of the classification numbers; those of heads that no recipe trains are *not run* on the papers' own pages."""
+    rows = {number.row for number in papers.numbers(source, printed) if number.head == "classification"}
+    places = [
+        place
+        for name in specification.names("sweep")
+        for arm in specification.of_sweep(name).arms.values()
+        for place in arm.published
+        if (place.source, place.table) == (source, printed)
+    ]
+    assert rows == {place.row for place in places}
+    assert all(bool(place.baseline) != bool(place.because) for place in places)
+
+
+def test_the_papers_headline_is_judged_by_its_size(tmp_path):
+    """+2.7 of AAAI Table 8: on the papers' protocol and model, against the arm without offsets, in both readings."""
+    plan = make_plan(PEG, sweep="ablation_peg", protocol="paper", model="t")
+    make_runs(tmp_path, plan, PEG, metric="eval_ema/top1", examples=False)
+    made = build(plan, tmp_path, "ablation_peg")
+    judged = [(r.arm, each) for r in made.first.rows for each in r.compared if each.difference == 2.7]
+    assert [arm for arm, _ in judged] == ["stage_nopeg", "k2_nopeg", "k2_peg"]
+    for _, each in judged:
+        assert each.same_protocol and each.against == "zero" and each.judgement.papers_p_holm is not None
+
+
+def test_an_arm_can_name_what_its_difference_is_to(partial, monkeypatch):
+    plan, runs_dir = partial
+    spec = specification.of_sweep("ablation_offsets")
+    arms = {**spec.arms, "axial_s1": replace(spec.arms["axial_s1"], against="axial")}
+    collected = collect(plan, runs_dir)
+    made = table.build(replace(spec, arms=arms), collected, plan)
+    s1 = row(made, "axial_s1")
+    assert s1.difference.mean == pytest.approx(s1.mean - row(made, "axial").mean)
+    assert text(made, "axial_s1")["gap"].endswith("(n = 3) to axial")
+    (record,) = ablation.records(made.first, s1)
+    assert (record["against"], record["difference"]) == ("axial", pytest.approx(s1.difference.mean, abs=1e-4))
+    with pytest.raises(specification.SpecificationError, match="unknown arm 'axail'; did you mean 'axial'"):
+        arms["axial_s1"] = replace(spec.arms["axial_s1"], against="axail")
+        table.build(replace(spec, arms=arms), collected, plan)
+
+
+@pytest.fixture
+def with_records(partial):
+    """The smoke sweep whose runs recorded 500 images: each token right as often as the run's accuracy says."""
+
+    def write(**wrong):
+        plan, runs_dir = partial
+        for entry in plan["runs"]:
+            accuracy = json.loads((runs_dir / entry["run"] / "summary.json").read_text())["metrics"][
+                "eval/token_accuracy"
+            ]
+            random = np.random.default_rng([entry["seed"], list(OFFSETS).index(entry["arm"])])
+            images = wrong.get(entry["arm"], {}).get("images", 500)
+            correct = random.binomial(20, accuracy / 100, images)
+            record = ImageRecord.of(correct, 20, order=wrong.get(entry["arm"], {}).get("order", 7))
+            (runs_dir / entry["run"] / RECORDS).write_bytes(pack({"eval/token_accuracy": record}))
+        collected = collect(plan, runs_dir)
+        return table.build(specification.of_sweep("ablation_offsets"), collected, plan), collected
+
+    return write
+
+
+def test_differences_over_seeds_and_images_stand_beside_those_over_seeds(with_records):
+    made, collected = with_records()
+    axial, records = row(made, "axial"), {run: read_records(path) for run, path in collected.records.items()}
+    of = {arm: [records[run_id(arm, seed)]["eval/token_accuracy"] for seed in range(3)] for arm in ("axial", "zero")}
+    gaps = [a.contributions() - b.contributions() for a, b in zip(of["axial"], of["zero"])]
+    assert axial.new_images == new_images(np.stack(gaps))
+    assert axial.new_images.images == 500 and row(made, "zero").new_images is None
+    header, cells = ablation.grid(made, {}).header, ablation.grid(made, {}).rows[list(OFFSETS).index("axial")]
+    shown = dict(zip(header, (text_of(cell.value) for cell in cells)))
+    interval = f"[{signed(axial.new_images.low, 2)}, {signed(axial.new_images.high, 2)}]"
+    assert shown["Δ [95 % over seeds and images]"] == interval
+    (record,) = ablation.records(made.first, axial)
+    assert record["new_images_low"] == pytest.approx(axial.new_images.low, abs=1e-4)
+    legend = " ".join(words.legend(made))
+    assert "random effects of both; 500 images" in legend and "p < 0.05 over seeds and images" in legend
+
+
+def test_images_are_compared_only_where_they_are_the_same(with_records):
+    made, _ = with_records(token={"order": 8}, joint={"images": 499})
+    assert row(made, "token").new_images is None and row(made, "joint").new_images is None
+    assert row(made, "axial").new_images is not None
+    assert "is not known" not in " ".join(words.legend(made))
+
+
+def test_a_single_pair_is_judged_by_mcnemar(partial):
+    plan, runs_dir = partial
+    for entry in plan["runs"]:
+        if entry["seed"]:
+            shutil.rmtree(runs_dir / entry["run"])
+            continue
+        hits = np.random.default_rng(list(OFFSETS).index(entry["arm"])).random(400) < 0.5
+        record = ImageRecord.of(hits)
+        (runs_dir / entry["run"] / RECORDS).write_bytes(pack({"eval/token_accuracy": record}))
+    collected = collect(plan, runs_dir)
+    made = table.build(specification.of_sweep("ablation_offsets"), collected, plan)
+    hits = {
+        arm: read_records(collected.records[run_id(arm, 0)])["eval/token_accuracy"].correct[:, 0] for arm in OFFSETS
+    }
+    axial = row(made, "axial")
+    assert axial.mcnemar == pytest.approx(mcnemar(hits["axial"], hits["zero"])) and axial.new_images is None
+    assert text(made, "axial")["gap"].endswith(f"(n = 1, McNemar p = {axial.mcnemar:.3f})")
+
+
+def test_repeated_runs_give_the_noise_floor(finished):
+    plan, _, collected = finished
+    finals = collected.finals("eval/token_accuracy").set_index("run")["value"]
+    runs = [run_id("axial", 0), run_id("zero", 1)]
+    again = [finals[runs[0]] + 0.6, finals[runs[1]] - 0.2]
+    repeats = pd.DataFrame(
+        {"run": runs, "metric": "eval/token_accuracy", "value": again, "device": "x", "finished": "y"}
+    )
+    made = table.build(specification.of_sweep("ablation_offsets"), replace(collected, repeats=repeats), plan)
+    expected = math.sqrt((0.6**2 + 0.2**2) / 2 / 2)
+    assert made.first.repeats.sd == pytest.approx(expected) and made.first.repeats.freedom == 2
+    assert f"differs with a deviation of {expected:.2f} points (2 repeats)" in " ".join(words.legend(made))
+    assert any(f"repeats of one run ± {expected:.2f}" in name for name in ablation.grid(made, {}).header)
+    assert not any("repeats" in name for name in ablation.grid(build(plan, Path("none")), {}).header)

@@ -16,11 +16,11 @@ from reports import commands, specification
 from reports.content import compose, published
 from reports.content.reproduction import Reproduction
 from reports.content.table import build, variant
-from reports.content.text import text
+from reports.content.text import signed, text
 from reports.content.values import NOTHING, PairedDifference, Printed, SeedMean
 from reports.formats import files, macros, terminal
 from reports.specification import SpecificationError
-from results.statistics import Verdict
+from results.statistics.verdicts import Verdict
 from tests.reports.made_up import TASKS, collected_by_hand, plan_of_tasks
 from tests.reports.test_render import tables, unescaped_bars
 
@@ -90,7 +90,10 @@ def cells_of(section, arm):
 
 
 def test_one_row_has_the_metrics_of_all_tasks_with_their_differences_and_the_papers(table8):
-    section = compose.page("table8", [results(table8())], figures=False).sections[0]
+    of_tasks = results(table8())
+    section = compose.page("table8", [of_tasks], figures=False).sections[0]
+    rows = [(table.metric.label, row) for table in of_tasks.ablation().tables for row in table.rows]
+    compared = {label: row.compared[0] for label, row in rows if row.arm == "axial"}
     assert len(section.grid.rows) == 3 and len(section.grid.sides) == len(section.grid.header) == 3 + 3 * 5
     axial = cells_of(section, "axial")
     for label, papers_label, mean, difference, printed in (
@@ -98,15 +101,19 @@ def test_one_row_has_the_metrics_of_all_tasks_with_their_differences_and_the_pap
         ("Box AP", "COCO, 1x", 43.4, 7.4, "43.4 (T)"),
         ("ADE20K mIoU", "ADE20K", 45.6, 7.7, "45.6 (T)"),
     ):
-        ours, gap = axial[f"{label} (%)"], axial[f"{label}, Δ to zero [95 % interval]"]
+        ours, gap = axial[f"{label} (%)"], axial[f"{label}, Δ to zero [95 % over seeds, these images]"]
         assert isinstance(ours, SeedMean) and ours.interval.mean == pytest.approx(mean)
         assert isinstance(gap, PairedDifference) and gap.difference.mean == pytest.approx(difference)
         assert isinstance(axial[f"{label}, Papers ({papers_label})"], Printed)
         assert text(axial[f"{label}, Papers ({papers_label})"]) == printed
-        assert text(axial[f"{label}, Verdict"]) == "agrees"
+        low, high = compared[label].ours.prediction()
+        assert text(axial[f"{label}, Verdict"]) == f"agrees [{signed(low, 2)}, {signed(high, 2)}]"
     peg = cells_of(section, "axial, PEG")
-    assert text(peg["Box AP, Verdict"]) == "contradicts"
-    assert text(peg["ADE20K mIoU (%)"]) == "not run" and peg["ADE20K mIoU, Δ to zero [95 % interval]"] == NOTHING
+    assert text(peg["Box AP, Verdict"]).startswith("excluded [")
+    assert (
+        text(peg["ADE20K mIoU (%)"]) == "not run"
+        and peg["ADE20K mIoU, Δ to zero [95 % over seeds, these images]"] == NOTHING
+    )
     assert text(peg["Top-1, Papers (ImageNet-1K, 300 epochs)"]) == "82.0 (T)"  # both places print the same
     assert "Box AP: `eval/ap_box`" in " ".join(section.legend) and "(task detection)" in " ".join(section.legend)
     assert any(line.startswith("axial, Box AP: AAAI Table 8 ②: 43.4 %, +7.4 to ①") for line in section.places)
@@ -236,7 +243,7 @@ def test_a_sweep_without_a_specification_has_a_report(by_hand, capsys):
     folder = by_hand()
     page = (folder / "report.md").read_text()
     result, _ = tables(page)
-    assert result[0] == "| Arm | Params (M) | FLOPs (G) | Top-1 (%) | Δ to Arm plain [95 % interval] |"
+    assert result[0] == "| Arm | Params (M) | FLOPs (G) | Top-1 (%) | Δ to Arm plain [95 % over seeds, these images] |"
     assert result[3].startswith("| Arm foreign | 5.400 | 1.100 | 71.50 ± ") and "| +1.50 [" in result[3]
     assert "†" in result[3]  # another network than the baseline's
     assert {path.stem for path in folder.glob("*.png")} == {"accuracy_flops", "forest", "learning_curves"}
@@ -277,7 +284,10 @@ def test_the_papers_verdict_needs_their_protocol(table8):
     """The same numbers under another protocol are compared by sign alone."""
     spec = table8()
     smoke = replace(results(spec), plan={**results(spec).plan, "protocol": "smoke"})
-    verdicts = {(t.task, row.arm): row.verdict for t in smoke.ablation().tables for row in t.rows}
-    assert (
-        verdicts["detection", "axial"] is Verdict.AGREES and verdicts["detection", "axial_peg"] is Verdict.CONTRADICTS
-    )
+    verdicts = {
+        (t.task, row.arm): [each.judgement.verdict for each in row.compared]
+        for t in smoke.ablation().tables
+        for row in t.rows
+    }
+    assert verdicts["detection", "axial"] == [Verdict.SAME_SIGN]
+    assert verdicts["detection", "axial_peg"] == [Verdict.OPPOSITE_SIGN]

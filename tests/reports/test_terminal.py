@@ -54,7 +54,7 @@ def test_json_is_one_document(finished):
     document = json.loads(terminal.to_json(built(collected, plan)))
     assert (document["report"], document["protocol"], document["baseline"]) == ("ablation_offsets", "smoke", "zero")
     rows = {row["arm"]: row for row in document["rows"]}
-    assert rows["axial"]["verdict"] == "agrees" and rows["axial"]["papers_difference"] == 2.7
+    assert rows["axial"]["verdict"] == "same sign" and rows["axial"]["papers_difference"] == 2.7
     assert rows["axial"]["difference"] == pytest.approx(rows["axial"]["mean"] - rows["zero"]["mean"], abs=1e-3)
     assert rows["zero"]["difference"] is None and rows["joint"]["papers"] is None
     assert len(document["runs"]) == 21 and document["runs"][0]["text"] == "done"
@@ -75,7 +75,7 @@ def test_a_table_of_the_papers_stands_on_the_terminal_with_its_remarks(both_pape
     for row in section.grid.rows:
         line = next(line for line in output.splitlines() if all(text(cell.value) in line for cell in row))
         assert line.split()[0] in "①②③ours"
-    assert "3.924 [a]" in output and "[a] AAAI Table 8, ②, misprint" in output and "T* less PEG" in output
+    assert "3.924 [b]" in output and "[b] AAAI Table 8, ②, misprint" in output and "T* less PEG" in output
 
 
 def test_a_page_of_many_tables_is_one_document(both_papers):

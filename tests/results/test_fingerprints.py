@@ -7,7 +7,7 @@ import pytest
 from errors import SuiteError
 from results import fingerprints
 from results.collect import collect
-from tests.results.synthetic import edit_json, make_plan, make_run, make_runs, planned, run_id
+from tests.results.synthetic import CODE, edit_json, make_plan, make_run, make_runs, planned, run_id
 
 ARMS = {"zero": (71.8, 60, 0.148), "axial": (98.3, 230, 0.152)}
 
@@ -66,3 +66,29 @@ def test_tasks_are_of_different_code_and_data_and_are_checked_apart(folders):
     edit_json(runs_dir / children[0]["run"] / "provenance.json", code_fingerprint="0dd")
     with pytest.raises(fingerprints.MixedFingerprints, match="Runs of masks with different code"):
         fingerprints.check(collect(plan, runs_dir).runs)
+
+
+def test_runs_are_compared_with_the_present_code_by_recipe_arm_and_task(folders):
+    plan, runs_dir = folders
+    edit_json(runs_dir / run_id("axial", 1) / "provenance.json", code_fingerprint="0dd")
+    edit_json(runs_dir / run_id("axial", 2) / "provenance.json", code_fingerprint=None)
+    (runs_dir / run_id("zero", 2) / "summary.json").unlink()
+    plan = {**plan, "changed": {"train.epochs": 1}}
+    plan["arms"] = [{**arm, "config": {"mixer": arm["name"]}} for arm in plan["arms"]]
+    asked = []
+
+    def is_present(recorded, experiment, settings):
+        asked.append((recorded, experiment, settings))
+        return {CODE: True, "0dd": False}.get(recorded)
+
+    runs = fingerprints.with_present_code(collect(plan, runs_dir), plan, is_present).runs
+    of_arm = {arm: list(rows[fingerprints.PRESENT_CODE]) for arm, rows in runs.groupby("arm")}
+    assert of_arm == {"zero": ["yes", "yes", ""], "axial": ["yes", "no", ""]}
+    mixers = [("zero", CODE), ("axial", CODE), ("axial", "0dd"), ("axial", "")]
+    assert sorted(asked, key=str) == sorted(
+        [(code, "scenes", {"train.epochs": 1, "model.mixer": mixer}) for mixer, code in mixers], key=str
+    )
+    assert fingerprints.present_code(runs) == "mixed"
+    assert fingerprints.present_code(runs[runs["arm"] == "zero"]) == "yes"  # a run that is not done says nothing
+    assert fingerprints.present_code(runs[runs["seed"] == 2]) == "unknown"
+    assert fingerprints.present_code(collect(plan, runs_dir).runs) is None

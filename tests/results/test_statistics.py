@@ -1,29 +1,24 @@
-"""Estimates are scipy's, whatever the numbers; verdicts follow their definitions in every case."""
+"""Estimates are scipy's, whatever the numbers."""
 
 from __future__ import annotations
 
 import math
 import statistics as elementary
-from itertools import combinations
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from results.statistics import (
+from results.statistics.estimates import (
     LEVEL,
-    MARGIN,
-    Comparison,
     Difference,
     Interval,
-    Judgement,
-    Verdict,
-    holm,
-    judge,
+    Spread,
     mean_interval,
     minimal_detectable_difference,
     paired_difference,
+    pooled,
     pooled_sd,
 )
 
@@ -123,36 +118,13 @@ def test_identical_differences_have_no_interval_and_are_not_judged(value, n, gap
     ours = paired_difference({s: value + s + gap for s in range(n)}, {s: value + s for s in range(n)})
     assert (ours.low, ours.high, ours.p, ours.n, ours.sd) == (None, None, None, n, 0.0)
     assert ours.mean == pytest.approx(gap, abs=1e-9)
-    assert verdict(ours, 2.7, same_protocol=False) is Verdict.NOT_JUDGED
+    assert ours.single is None and ours.prediction() is None and ours.p_of_run(2.7) is None
 
 
 def test_one_pair_and_none():
     assert paired_difference({0: 71.0, 1: 72.0}, {0: 70.0}) == Difference(1.0, None, None, 1, None, (0,), (1.0,))
     assert paired_difference({0: 71.0}, {1: 70.0}) is None
     assert paired_difference({}, {}) is None
-
-
-p_values = st.floats(0, 1)
-
-
-@given(st.lists(p_values, max_size=6))
-def test_holm_is_closed_testing_with_bonferroni(family):
-    """A hypothesis is rejected where Bonferroni rejects every intersection that it is part of."""
-    subsets = [s for size in range(1, len(family) + 1) for s in combinations(range(len(family)), size)]
-    by_subset = {s: min(1.0, len(s) * min(family[i] for i in s)) for s in subsets}
-    closed = [max(p for s, p in by_subset.items() if i in s) for i in range(len(family))]
-    assert holm(family) == pytest.approx(closed)
-
-
-@given(st.lists(st.none() | p_values, max_size=8), st.randoms())
-def test_holm_counts_tests_only_and_in_no_order(family, random):
-    adjusted = holm(family)
-    assert [p is None for p in adjusted] == [p is None for p in family]
-    assert [p for p in adjusted if p is not None] == holm([p for p in family if p is not None])
-    assert all(p <= q <= 1 for p, q in zip(family, adjusted) if p is not None)
-    order = list(range(len(family)))
-    random.shuffle(order)
-    assert holm([family[i] for i in order]) == [adjusted[i] for i in order]
 
 
 @settings(deadline=None)
@@ -188,105 +160,31 @@ def test_pooled_deviations_weigh_by_degrees_of_freedom(arms):
     assert pooled_sd(made) == (pytest.approx(math.sqrt(squares / freedom), abs=1e-6) if freedom else None)
 
 
-def interval(low, high):
-    """A difference with this 95 % interval, of three seeds."""
-    sd = (high - low) / 2 / stats.t.ppf(0.975, 2) * math.sqrt(3)
-    return Difference((low + high) / 2, low, high, 3, sd, (0, 1, 2), ())
+@given(varied, accuracies)
+def test_one_more_pair_is_predicted_by_welch(both, value):
+    """The difference of two single runs of other seeds, ours being the mean of as many such differences."""
+    arm, base = split(both)
+    ours, n = paired_difference(arm, base), len(both)
+    first, second = (elementary.variance(values.values()) for values in (arm, base))
+    freedom = (first + second) ** 2 * (n - 1) / (first**2 + second**2)
+    assert (ours.single.sd, ours.single.freedom) == pytest.approx((math.sqrt(first + second), freedom), rel=1e-6)
+    half = stats.t.ppf(0.975, freedom) * math.sqrt((first + second) * (1 + 1 / n))
+    assert ours.prediction() == pytest.approx((ours.mean - half, ours.mean + half), abs=1e-6)
+    assert ours.p_of_run(ours.prediction()[1]) == pytest.approx(0.05, rel=1e-6)
+    assert ours.p_of_run(ours.mean + half + 1, within=1.0) == pytest.approx(0.05, rel=1e-6)
+    t = abs(value - ours.mean) / math.sqrt((first + second) * (1 + 1 / n))
+    assert ours.p_of_run(value) == pytest.approx(2 * stats.t.sf(t, freedom), rel=1e-6)
 
 
-def verdict(difference, papers, *, same_protocol):
-    (judgement,) = judge([Comparison(difference, papers, same_protocol)])
-    return judgement.verdict
+@given(st.dictionaries(st.integers(0, 30), accuracies, min_size=2, max_size=8).filter(lambda d: len({*d.values()}) > 1))
+def test_one_more_run_is_predicted_from_those_there_are(values):
+    ours, n = mean_interval(values), len(values)
+    half = stats.t.ppf(0.975, n - 1) * elementary.stdev(values.values()) * math.sqrt(1 + 1 / n)
+    assert ours.single == Spread(pytest.approx(elementary.stdev(values.values())), n - 1)
+    assert ours.prediction() == pytest.approx((ours.mean - half, ours.mean + half), abs=1e-6)
+    assert ours.interval(LEVEL) == pytest.approx((ours.low, ours.high))
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "papers", "expected"),
-    [
-        (2.0, 3.0, 2.7, "agrees"),
-        (2.0, 3.0, 3.2, "contradicts"),
-        (2.0, 3.0, -2.7, "contradicts"),
-        (-1.0, 3.0, 2.7, "within noise"),
-        (-1.0, 3.0, 3.2, "contradicts"),
-        (-1.0, 1.0, 0.0, "within noise"),
-        (0.5, 1.0, 0.0, "contradicts"),
-        (2.0, 2.7, 2.7, "agrees"),
-        (0.0, 3.0, 2.7, "within noise"),
-    ],
-)
-def test_verdicts_on_the_papers_protocol(low, high, papers, expected):
-    assert verdict(interval(low, high), papers, same_protocol=True).value == expected
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "papers", "expected"),
-    [
-        (20.0, 30.0, 2.7, "agrees"),
-        (20.0, 30.0, -2.7, "contradicts"),
-        (-30.0, -20.0, 2.7, "contradicts"),
-        (-30.0, -20.0, -0.1, "agrees"),
-        (-1.0, 30.0, 2.7, "within noise"),
-        (-1.0, 30.0, 0.0, "within noise"),
-        (1.0, 3.0, 0.0, "contradicts"),
-    ],
-)
-def test_verdicts_on_another_protocol_compare_signs(low, high, papers, expected):
-    assert verdict(interval(low, high), papers, same_protocol=False).value == expected
-
-
-@given(st.floats(-50, 50), st.floats(0.01, 20), st.floats(0.1, 9), st.booleans())
-def test_mirrored_results_have_mirrored_verdicts(mean, half, papers, same):
-    ours, mirrored = interval(mean - half, mean + half), interval(-mean - half, -mean + half)
-    assert verdict(ours, papers, same_protocol=same) == verdict(mirrored, -papers, same_protocol=same)
-
-
-def test_verdicts_without_something_to_compare():
-    single = paired_difference({0: 72.0}, {0: 70.0})
-    assert verdict(interval(1, 2), None, same_protocol=True) is Verdict.NO_NUMBER
-    assert verdict(interval(1, 2), math.nan, same_protocol=True) is Verdict.NO_NUMBER
-    assert verdict(None, None, same_protocol=True) is Verdict.NO_NUMBER
-    assert verdict(None, 2.7, same_protocol=True) is Verdict.NOT_RUN
-    assert verdict(single, 2.7, same_protocol=False) is Verdict.NOT_JUDGED
-    assert judge([]) == []
-
-
-def test_a_printed_number_stands_for_all_that_round_to_it():
-    ours = interval(2.74, 2.79)
-    assert judge([Comparison(ours, 2.7, True)])[0].verdict is Verdict.CONTRADICTS
-    assert judge([Comparison(ours, 2.7, True, rounding=0.05)])[0].verdict is Verdict.AGREES
-    assert judge([Comparison(ours, 2.6, True, rounding=0.05)])[0].verdict is Verdict.CONTRADICTS
-
-
-def test_means_are_judged_by_their_size_alone():
-    ours = mean_interval({0: 79.4, 1: 79.8, 2: 79.6})
-    assert verdict(ours, 79.7, same_protocol=True) is Verdict.AGREES
-    assert verdict(ours, 81.7, same_protocol=True) is Verdict.CONTRADICTS
-    assert verdict(ours, 79.7, same_protocol=False) is Verdict.NOT_JUDGED
-    vague = mean_interval({0: 79.0, 1: 80.2, 2: 79.6})
-    assert vague.half > MARGIN > ours.half
-    assert verdict(vague, 79.7, same_protocol=True) is Verdict.WITHIN_NOISE
-    assert verdict(vague, 85.0, same_protocol=True) is Verdict.CONTRADICTS
-    assert verdict(mean_interval({0: 79.4}), 79.7, same_protocol=True) is Verdict.NOT_JUDGED
-    assert judge([Comparison(ours, 79.7, True)])[0].p_holm is None
-
-
-def test_rows_without_a_published_number_are_tests_of_the_table_too():
-    """p = 0.02 excludes 0 alone, and among six tests does not."""
-    almost = interval(0.5, 3.0)
-    assert 0.01 < almost.p < 0.03
-    (alone,) = judge([Comparison(almost, 1.0, False)])
-    first, *rest = judge([Comparison(almost, 1.0, False)] + [Comparison(interval(-1, 1), None, False)] * 5)
-    assert alone == Judgement(Verdict.AGREES, pytest.approx(almost.p), None)
-    assert first == Judgement(Verdict.WITHIN_NOISE, pytest.approx(6 * almost.p), None)
-    assert {judgement.verdict for judgement in rest} == {Verdict.NO_NUMBER} and rest[0].p_holm == 1.0
-
-
-def test_the_papers_numbers_are_a_family_of_their_own():
-    """Two of three rows are on the papers' protocol; p against their numbers is 0.03 before the correction."""
-    ours = interval(1.0, 3.0)
-    outside = next(2 + step / 1e4 for step in range(50000) if ours.p_against(2 + step / 1e4) < 0.03)
-    rows = [Comparison(ours, outside, True), Comparison(ours, 2.0, True), Comparison(ours, outside, False)]
-    assert judge(rows[:1])[0].verdict is Verdict.CONTRADICTS
-    first, second, third = judge(rows)
-    assert (first.verdict, second.verdict) == (Verdict.AGREES, Verdict.AGREES)
-    assert first.papers_p_holm == pytest.approx(0.06, rel=1e-2) and second.papers_p_holm == 1.0
-    assert third.papers_p_holm is None and third.p_holm == pytest.approx(3 * ours.p)
+def test_deviations_of_repeats_are_pooled():
+    assert pooled([[1.0, 3.0], [5.0, 5.0, 8.0], [9.0]]) == Spread(pytest.approx(math.sqrt((2 + 6) / 3)), 3)
+    assert pooled([[1.0], []]) is None
