@@ -16,7 +16,7 @@ import pytest
 
 from reports import specification
 from results import archive, counts, papers
-from results.statistics import mean_interval, paired_difference
+from results.statistics.estimates import mean_interval, paired_difference
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
