@@ -9,7 +9,7 @@ help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: .venv/ready  ## the offsets ablation on procedural scenes, about ten minutes on two cores
-	$(BIN)/python run.py sweep=ablation_offsets protocol=smoke
+	$(BIN)/python run.py sweep=ablation_offsets protocol=smoke --fresh
 	$(BIN)/python run.py report=ablation_offsets protocol=smoke
 
 test: .venv/ready  ## the test suite

@@ -30,10 +30,15 @@ COMMANDS = {
         "report=NAME": "writes the table and figures of a sweep from the results that exist so far",
         "report=paper": "writes both papers on one page from the results that exist so far",
     }, needs=("sweeps.commands:planned_for_reports", "experiments.folder.present_code:is_present")),
-    "collect": Command("sweeps.commands:collect", {
-        "collect=NAME into=LABEL": "writes the results of a sweep as tidy files under results/measured/",
+    "collect": Command("sweeps.collect_command:collect", {
+        "collect=NAME into=LABEL": "merges the results of a sweep into tidy files under results/measured/",
+        "collect=NAME into=LABEL measured=OTHER": "the same with measured results, by name or path, not run folders",
         "collect=complexity": "counts every model of the complexity table for reports",
     }),
+    "exclude": Command("sweeps.exclude_command:exclude", {
+        "exclude=RUN because=TEXT [into=LABEL]": "leaves a broken run out of every report, which says so and why",
+        "exclude=RUN --undo [into=LABEL]": "takes that back",
+    }, settings=False),
     "complexity": Command("measurements.commands:complexity", {
         "complexity[=MODEL]": "prints parameters and FLOPs beside those that the papers print",
     }, needs=("reports.content.complexity", "reports.formats.terminal:print_section"), named=False, settings=False),
@@ -55,7 +60,7 @@ OPTIONS = {
     "--slurm": Option(("sweep", "price"), "use Slurm jobs instead of this machine"),
     "--max-parallel": Option(("sweep", "price"), "number of Slurm jobs at a time, with --slurm", "N", positive),
     "--dry-run": Option(("experiment", "sweep"), "print what would be executed, and execute nothing"),
-    "--retry-failed": Option(("sweep",), "also start runs that failed before"),
+    "--retry-failed": Option(("sweep",), "also start runs that failed or were excluded before"),
     "--replay": Option(("experiment", "sweep"), "resume runs if the changed code computes their last steps the same"),
     "--force": Option(("experiment", "sweep"), "resume runs although the code has changed since, and mark them"),
     "--background": Option(("sweep",), "start the runs from a process of its own, and return"),
@@ -63,7 +68,8 @@ OPTIONS = {
     "--at": Option(("sweep",), "start runs with the code of this commit", "COMMIT"),
     "--new-code": Option(("sweep",), "start runs that have not begun with the present code, in a sweep that has"),
     "--yes": Option(("prune",), "remove; without it, only print what would be removed"),
-    "--fresh": Option(("price", "offsets"), "measure again what was measured before"),
+    "--fresh": Option(("sweep", "price", "offsets"), "measure again what was measured before"),
+    "--undo": Option(("exclude",), "take an exclusion back"),
     "--watch": Option(("status", "sweep", "logs"), "follow until nothing runs any more"),
     "--mixed": Option(("report", "offsets"), "average runs of different code or data, and mark the averages"),
     "--check": Option(("report",), "compare the committed pages with newly made ones"),

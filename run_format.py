@@ -14,8 +14,11 @@ EXAMPLES = "examples.npz"  # arrays for pictures, where a task has any
 RECORDS = "records.npz"  # per-image records of the final evaluation, where a task has any
 CODE = "code.json"  # the frozen copy of the code that a sweep starts the run from
 ATTEMPTS = "attempts.jsonl"  # the Slurm jobs that worked on the run
+EXCLUSION = "excluded.json"  # why the run, or an earlier measurement of it, is left out of reports
 
 DONE = "done"
+MEASURED = "measured"  # its results are in results/measured/, collected from a folder that need not exist any more
+EXCLUDED = "excluded"  # left out of reports by a person, with a reason
 FAILED = "failed"  # started and cannot finish, e.g. a non-finite loss; not retried by itself
 REFUSED = "refused"  # could not start as configured and changed nothing; the next start tries again
 RUNNING = "running"
@@ -26,4 +29,5 @@ NOT_RUN = "not run"
 UNKNOWN = "unknown"  # a scheduler's state that this suite does not know; shown as it is, never guessed
 UNREADABLE = "unreadable"  # files that contradict each other or cannot be read; never counted
 
-DEAD_ENDS = (FAILED, REFUSED, CANCELLED)  # runs that start from a run in one of these states cannot be started
+# runs that start from a run in one of these states cannot be started
+DEAD_ENDS = (FAILED, REFUSED, CANCELLED, EXCLUDED)

@@ -75,11 +75,12 @@ def _run_commands(folder: Path) -> dict[str, float]:
         return perf_counter() - started
 
     words = [*WORDS, f"runs_dir={runs_dir}"]
+    submit = ["sweep=ablation_offsets", *words, "--slurm", "--fresh"]  # also runs that are measured already
     times = {
         "plan": seconds("-c", PLAN),
-        "submit": seconds("run.py", "sweep=ablation_offsets", *words, "--slurm"),
+        "submit": seconds("run.py", *submit),
         "submitit": seconds("-c", SUBMITIT, str(folder / "submitit")),
-        "again": seconds("run.py", "sweep=ablation_offsets", *words, "--slurm"),
+        "again": seconds("run.py", *submit),
         "queued": seconds("run.py", "status=ablation_offsets", *words),
     }
     _advance_runs(slurm, runs_dir)

@@ -20,6 +20,7 @@ from reports.formats.comparison import differences
 from reports.specification import SWEEP, Collection, PublishedTable, Specification, names, of_sweep
 from results import archive
 from results.collect import Plan, collect
+from results.fill import filled
 from results.fingerprints import IsPresent
 from run_format import NOT_RUN
 
@@ -28,7 +29,8 @@ COLLECTED = "paper"  # the report that contains all others
 COMMITTED = "all"  # measured=all: every committed result and no run folder
 OF_MANY_SWEEPS, ELSEWHERE = ("measured", "runs_dir", "seed", "seeds"), ("data.root", "machine.", "slurm.")
 States = Mapping[str, tuple[str, str]]  # run id → (state, cause), as the scheduler or the launcher sees them
-Planned = Callable[[str, dict[str, Any]], tuple[Plan, Path, Callable[[], States]]]
+Labels = Mapping[str, Sequence[str]]  # measured results → their runs that count
+Planned = Callable[[str, dict[str, Any]], tuple[Plan, Path, Callable[[], States], Callable[[], Labels]]]
 
 
 def report(
@@ -40,7 +42,8 @@ def report(
 ) -> int:
     """Table and figures from run folders, or from committed results; ``--check`` compares the committed pages.
 
-    planned: a sweep's name and the words of the command line → its plan, the folder of its runs, and their states.
+    planned: a sweep's name and the words of the command line → its plan, the folder of its runs, their states, and
+    those that were collected into measured results earlier.
     is_present: whether a recorded code fingerprint is that of the present code; without it, pages do not say so.
     A sweep that no specification describes has a report, too.
     """
@@ -93,10 +96,11 @@ def _sweep(
         results, out = _labelled(label, is_present, spec), PAGES / label
     else:
         try:
-            plan, runs_dir, states = planned(spec.sweep, given)
+            plan, runs_dir, states, measured = planned(spec.sweep, given)
         except ConfigError as error:  # the sweeps alone would be named as what there is
             raise specification.unknown_report(spec.name) or error from None
-        results = Results(spec, collect(plan, runs_dir, states()), plan, runs_dir, is_present=is_present)
+        collected = filled(collect(plan, runs_dir, states()), plan, measured())
+        results = Results(spec, collected, plan, runs_dir, is_present=is_present)
         out = runs_dir / "reports" / results.name
     page = compose.page(spec, [results], mixed=options.mixed)
     written = files.write(page, out)
@@ -142,12 +146,14 @@ def _all_sweeps(
         of_papers = [spec.papers.protocol] if spec.papers else []
         for protocol in of_papers if only_papers else spec.protocols:
             try:
-                plan, runs_dir, states = planned(spec.sweep, {**given, "protocol": protocol})
+                plan, runs_dir, states, measured = planned(spec.sweep, {**given, "protocol": protocol})
             except DataError as error:
                 skipped.setdefault((protocol, str(error)), []).append(name)
                 continue
             collected = collect(plan, runs_dir, states())
-            if protocol in of_papers or (collected.runs["state"] != NOT_RUN).any():
+            begun = bool((collected.runs["state"] != NOT_RUN).any())
+            if protocol in of_papers or begun:  # one that has not begun has its committed results for itself
+                collected = filled(collected, plan, measured()) if begun else collected
                 results.append(Results(spec, collected, plan, runs_dir, is_present=is_present))
     lines = [f"protocol {protocol} of {', '.join(of)} is left out: {why}" for (protocol, why), of in skipped.items()]
     return results, lines, runs_dir

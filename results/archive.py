@@ -1,5 +1,8 @@
 """Measured results as committed: ``measured/<label>/{runs,metrics,curves}.csv``, ``about.yaml`` and ``records/``.
 
+``repeats.csv`` and ``excluded.csv`` are there where runs were measured more than once, or left out by a person. The
+tables have the rows of excluded runs, too, so that an exclusion can be taken back; ``read`` leaves them out.
+
 A report made from these files is the report made from the run folders they were collected from, examples aside.
 Everything in them is keyed by run id.
 """
@@ -8,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +21,9 @@ import yaml
 import atomic_file
 from errors import unknown
 from results import archive_files, archive_records
+from results.exclusion import exclude, include
 from results.plans import CollectError, Plan, check_plan, tasks_of
-from results.tables import CURVE_COLUMNS, RUN_COLUMNS, Collected, runs_table, typed_metrics
+from results.tables import CURVE_COLUMNS, RUN_COLUMNS, Collected, Exclusion, runs_table, typed_metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +32,7 @@ MEASURED = Path(__file__).resolve().parent / "measured"
 LABEL = re.compile(r"[\w-][\w.-]*")
 LOSS, LOSS_POINTS = "train/loss", 200  # of the training metrics the loss alone is kept, and this many rows per run
 OF_FOLDERS = ("config", "log_line")  # of the runs table: they lead to a run folder's files, which are not committed
+OPTIONAL = ("repeats.csv", "excluded.csv")
 OF_PLAN = ["arm", "task", "seed"]  # which of a plan's runs a row is of, beside the run's id
 
 
@@ -40,16 +45,44 @@ def write(
     date: str,
     hardware: str | Mapping[str, Any] = "",
     note: str = "",
+    history: Sequence[Mapping[str, Any]] = (),
 ) -> list[Path]:
     """Writes the measured results of ``plan``; ``date`` is the caller's. Returns the files.
 
+    history: date, hardware, note and number of runs of each collection that was merged. A process that is killed leaves
+    the old results or ones that can be read, and writing them again completes them.
     Raises CollectError for per-image records that cannot be read or are of other results.
     """
+    texts = contents(collected, plan, title=title, date=date, hardware=hardware, note=note, history=history)
+    records = archive_records.contents(include(collected))  # before anything is written
+    for name in set(OPTIONAL) - texts.keys():
+        (folder / name).unlink(missing_ok=True)
+    # exclusions first, so that no excluded number is shown; rows that ``runs.csv`` does not name yet are ignored.
+    # ``about.yaml`` has to name all arms of ``runs.csv``; new results are known as such once they have it
+    last = ["about.yaml", "runs.csv"] if (folder / "about.yaml").exists() else ["runs.csv", "about.yaml"]
+    order = ["excluded.csv", "metrics.csv", "curves.csv", "repeats.csv", *last]
+    of_records = archive_records.write(records, folder)
+    return [*(atomic_file.write(folder / name, texts[name]) for name in order if name in texts), *of_records]
+
+
+def contents(
+    collected: Collected,
+    plan: Plan,
+    *,
+    title: str,
+    date: str,
+    hardware: str | Mapping[str, Any] = "",
+    note: str = "",
+    history: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, str]:
+    """The texts of the files that ``write`` writes, by name."""
+    exclusions, collected = collected.exclusions, include(collected)
     about = {
         "title": title,
         "date": date,
-        "hardware": hardware or _devices(collected),
+        "hardware": hardware or devices(collected),
         "note": note,
+        **({"history": [dict(entry) for entry in history]} if history else {}),
         "plan": {key: value for key, value in plan.items() if key != "runs"},  # the runs are those of runs.csv
         "warnings": collected.warnings,
     }
@@ -57,16 +90,23 @@ def write(
     metrics = _shortened(collected.metrics).drop_duplicates(["run", "step", "metric"])[list(archive_files.METRICS)]
     curves = collected.curves.drop(columns=OF_PLAN).drop_duplicates()
     tables = {"runs.csv": runs, "metrics.csv": metrics, "curves.csv": curves}
-    records = archive_records.contents(collected)  # before anything is written
-    text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True, width=120)
-    return [
-        atomic_file.write(folder / "about.yaml", text),
-        *(
-            atomic_file.write(folder / name, table.to_csv(index=False, lineterminator="\n"))
-            for name, table in tables.items()
-        ),
-        *archive_records.write(records, folder),
-    ]
+    if len(collected.repeats):
+        tables["repeats.csv"] = collected.repeats
+    if exclusions:
+        tables["excluded.csv"] = archive_files.exclusion_table(exclusions)
+    return {
+        "about.yaml": yaml.safe_dump(about, sort_keys=False, allow_unicode=True, width=120),
+        **{name: table.to_csv(index=False, lineterminator="\n") for name, table in tables.items()},
+    }
+
+
+def write_exclusions(folder: Path, exclusions: Sequence[Exclusion]) -> None:
+    """Replaces what is left out of measured results; nothing else in them changes."""
+    path = folder / "excluded.csv"
+    if exclusions:
+        atomic_file.write(path, archive_files.exclusion_table(exclusions).to_csv(index=False, lineterminator="\n"))
+    else:
+        path.unlink(missing_ok=True)
 
 
 def read(folder: Path) -> Collected:
@@ -80,17 +120,25 @@ def read(folder: Path) -> Collected:
     if not plan.get("tasks"):  # a run that did not finish recorded no task
         runs["task"] = runs["task"].replace("", tasks[0]["name"])
     table = runs_table(runs.replace("", None).to_dict("records"))
-    keys = table[["run", *OF_PLAN]]
-    joined = keys.merge(metrics, on="run", how="inner").assign(protocol=plan["protocol"])
-    points = keys.merge(curves, on="run", how="inner")
-    columns = [*CURVE_COLUMNS, *(column for column in points.columns if column not in CURVE_COLUMNS)]
-    records = archive_records.paths(folder, table["run"])
-    collected = Collected(table, typed_metrics(joined), points[columns], warnings, {}, about, tasks, records=records)
+    repeats, records = archive_files.repeats(folder / "repeats.csv"), archive_records.paths(folder, table["run"])
+    tables = planned_rows(table, metrics, curves, plan["protocol"])
+    collected = Collected(table, *tables, warnings, {}, about, tasks, records, repeats)
     try:
         check_plan(plan_of(collected))
     except CollectError as error:
         raise CollectError(f"measured results {folder.name}: {error}") from None
-    return collected
+    return exclude(collected, archive_files.exclusions(folder / "excluded.csv"))
+
+
+def planned_rows(
+    runs: pd.DataFrame, metrics: pd.DataFrame, curves: pd.DataFrame, protocol: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Metrics and curves, which are keyed by run id, of every row of the runs table."""
+    keys = runs[["run", *OF_PLAN]]
+    joined = keys.merge(metrics, on="run", how="inner").assign(protocol=protocol)
+    points = keys.merge(curves, on="run", how="inner")
+    columns = [*CURVE_COLUMNS, *(column for column in points.columns if column not in CURVE_COLUMNS)]
+    return typed_metrics(joined), points[columns]
 
 
 def line_of(folder: Path, run: str, metric: str) -> int | None:
@@ -142,5 +190,6 @@ def _final_lines(path: Path, mtime: int, size: int) -> dict[tuple[str, str], int
         return {(row["run"], row["metric"]): rows.line_num for row in rows if row["final"] == "True"}
 
 
-def _devices(collected: Collected) -> str:
+def devices(collected: Collected) -> str:
+    """The devices of the runs, in words."""
     return ", ".join(sorted({device for device in collected.runs["device"] if device}))

@@ -1,4 +1,4 @@
-"""Reads the four files of measured results, which anybody may have edited: an error names the file and the line."""
+"""Reads the files of measured results, which anybody may have edited: an error names the file and the line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from results.plans import CollectError
-from results.tables import NUMBERS
+from results.tables import NUMBERS, REPEAT_COLUMNS, Exclusion, no_repeats
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 RUNS = ("arm", "seed", "run", "state", "task")
 METRICS = ("run", "step", "epoch", "metric", "value", "final")
 CURVES = ("run", "curve")
+EXCLUSIONS = ("run", "because", "finished", "device", "metric", "value")  # a row per final value
 PLAN = {"sweep": str, "protocol": str, "baseline": str, "arms": list}
 ARM = {"name": str, "label": str}
 TASK = {"name": str}
@@ -72,6 +73,45 @@ def metrics(path: Path) -> pd.DataFrame:
 def curves(path: Path) -> pd.DataFrame:
     """``curves.csv`` with whatever columns its curves have."""
     return _table(path, CURVES)
+
+
+def repeats(path: Path) -> pd.DataFrame:
+    """``repeats.csv``, which is absent where no run was measured more than once."""
+    if not path.exists():
+        return no_repeats()
+    frame = _table(path, REPEAT_COLUMNS, dtype=str, keep_default_na=False)
+    _refuse_non_numbers(path, frame, "value", whole=False, may_be_empty=False)
+    for column in ("run", "metric"):
+        _refuse_rows(path, frame[column] == "", f"its {column} is empty")
+    return frame[list(REPEAT_COLUMNS)].astype({"value": "float64"})
+
+
+def exclusions(path: Path) -> list[Exclusion]:
+    """``excluded.csv``, which is absent where nothing was left out. A measurement without results has one row, too."""
+    if not path.exists():
+        return []
+    frame = _table(path, EXCLUSIONS, dtype=str, keep_default_na=False)
+    for column in ("run", "because"):
+        _refuse_rows(path, frame[column] == "", f"its {column} is empty")
+    _refuse_non_numbers(path, frame, "value", whole=False, may_be_empty=True)
+    listed: dict[tuple[str, str, str], Exclusion] = {}
+    for run, because, finished, device, metric, value in frame[list(EXCLUSIONS)].itertuples(index=False):
+        each = listed.setdefault((run, finished, device), Exclusion(run, because, finished, device, {}))
+        if metric:
+            listed[run, finished, device] = each._replace(values={**each.values, metric: float(value)})
+    return list(listed.values())
+
+
+def exclusion_table(exclusions: Iterable[Exclusion]) -> pd.DataFrame:
+    """The rows of ``excluded.csv``."""
+    import pandas as pd
+
+    rows = [
+        {**each._asdict(), "metric": metric, "value": value}
+        for each in exclusions
+        for metric, value in (each.values.items() or [("", None)])
+    ]
+    return pd.DataFrame(rows, columns=list(EXCLUSIONS))
 
 
 def _table(path: Path, columns: Iterable[str], **options: Any) -> pd.DataFrame:

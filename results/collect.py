@@ -8,9 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import run_format
+from results.exclusion import exclude
 from results.plans import CollectError, Plan, check_plan, tasks_of
 from results.run_folders.cache import read_runs
-from results.tables import CURVE_COLUMNS, METRIC_COLUMNS, RUN_COLUMNS, Collected, RunLog, metrics_table, runs_table
+from results.tables import (
+    CURVE_COLUMNS,
+    METRIC_COLUMNS,
+    RUN_COLUMNS,
+    Collected,
+    Exclusion,
+    RunLog,
+    metrics_table,
+    runs_table,
+)
 from run_format import CANCELLED, DEAD_ENDS, DONE, FAILED, NOT_RUN, REFUSED, UNREADABLE
 
 if TYPE_CHECKING:
@@ -58,15 +68,38 @@ def collect(plan: Plan, runs_dir: Path, states: States | None = None) -> Collect
     examples = {run: runs_dir / run / run_format.EXAMPLES for run in facts if facts[run]["examples"]}
     records = {run: runs_dir / run / run_format.RECORDS for run in facts if facts[run]["records"]}
     tables = runs_table(rows), metrics_table(logs), _curves(curves)
-    return Collected(*tables, warnings, examples, tasks=tasks, records=records)
+    collected = Collected(*tables, warnings, examples, tasks=tasks, records=records)
+    return exclude(collected, _exclusions(facts, collected))
 
 
 def _cancel(facts: Mapping[str, dict[str, Any]], plan: Plan) -> None:
     """Marks runs that cannot start because the run they start from failed; parents come before children."""
     for entry in plan["runs"]:
         run, parent = facts[entry["run"]]["row"], facts.get(entry.get("parent") or "")
-        if parent is not None and parent["row"]["state"] in DEAD_ENDS and run["state"] == NOT_RUN:
+        if parent is None or run["state"] != NOT_RUN:
+            continue
+        if parent["because"]:
+            run |= {"state": CANCELLED, "cause": "the run it starts from is excluded"}
+        elif parent["row"]["state"] in DEAD_ENDS:
             run |= {"state": CANCELLED, "cause": "the run it starts from failed"}
+
+
+def _exclusions(facts: Mapping[str, dict[str, Any]], collected: Collected) -> list[Exclusion]:
+    """The measurements that were excluded in the runs' folders, with their final values."""
+    exclusions = [
+        Exclusion(run, **earlier) for run, recorded_facts in facts.items() for earlier in recorded_facts["earlier"]
+    ]
+    excluded = {run: recorded_facts for run, recorded_facts in facts.items() if recorded_facts["because"]}
+    if excluded:
+        finals = collected.metrics[collected.metrics["final"] & collected.metrics["run"].isin(excluded)]
+        values: dict[str, dict[str, float]] = {}
+        for run, metric, value in finals[["run", "metric", "value"]].itertuples(index=False):
+            values.setdefault(run, {})[metric] = value
+        exclusions += [
+            Exclusion(run, each["because"], each["row"]["finished"], each["row"]["device"], values.get(run, {}))
+            for run, each in excluded.items()
+        ]
+    return exclusions
 
 
 def _lost(paths: Iterable[Path], facts: Mapping[str, dict[str, Any]]) -> list[str]:

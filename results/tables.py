@@ -41,7 +41,13 @@ class Collected:
     warnings: what is wrong in the folders and was not counted; examples: run id → its ``examples.npz``;
     records: run id → its per-image records (``results.records``);
     about: title, sweep, protocol, plan, hardware, date, note of measured results that were read back;
-    tasks: those of the plan, the sweep's own first.
+    tasks: those of the plan, the sweep's own first;
+    repeats: final values of runs that were measured more than once (REPEAT_COLUMNS), without those that count;
+    excluded: run id → why a person left it out: its state is ``excluded``, and no other table has rows of it;
+    exclusions: these, and measurements that were left out and replaced by another one of the same run;
+    with_excluded: the same results before anything was left out, to be written; None where nothing was;
+    remarks: sentences about where the rows come from;
+    labels: run id → the measured results that its rows come from, where the others come from run folders.
 
     ``task`` in all tables is the plan's name of the task.
     """
@@ -55,6 +61,11 @@ class Collected:
     tasks: list[dict[str, Any]] = field(default_factory=list)
     records: dict[str, Path] = field(default_factory=dict)
     repeats: pd.DataFrame = field(default_factory=lambda: no_repeats())
+    excluded: dict[str, str] = field(default_factory=dict)
+    exclusions: list[Exclusion] = field(default_factory=list)
+    with_excluded: Collected | None = None
+    remarks: list[str] = field(default_factory=list)
+    labels: dict[str, str] = field(default_factory=dict)
 
     def finals(self, metric: str, task: str | None = None) -> pd.DataFrame:
         """arm, task, seed, run, value of ``metric`` for every finished run that has it, of one task if it is named."""
@@ -63,6 +74,16 @@ class Collected:
             finals = finals[finals["task"] == task]
         texts = dict.fromkeys(("arm", "task", "run"), str)
         return finals[["arm", "task", "seed", "run", "value"]].astype(texts).reset_index(drop=True)
+
+
+class Exclusion(NamedTuple):
+    """A measurement of a run that a person left out. finished, device: which one; values: its final values."""
+
+    run: str
+    because: str
+    finished: str
+    device: str
+    values: Mapping[str, float]
 
 
 class RunLog(NamedTuple):

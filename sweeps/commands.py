@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from errors import ConfigError
 from experiments.commands import run_named, runs_folder
 from experiments.config import RECIPES, ROOT, parse_overrides, read_site
 from experiments.interrupts import Interrupted
-from run_format import DEAD_ENDS, UNKNOWN
-from sweeps import disk, launches, show
+from run_format import DEAD_ENDS, DONE, EXCLUDED, MEASURED, UNKNOWN
+from sweeps import disk, launches, measured, show
 from sweeps import logs as run_logs
+from sweeps.measured import MeasuredRuns
 from sweeps.plan import SWEEPS, Plan, headline, load
 from sweeps.price import Price, estimate, known
 from sweeps.rates import ON_SLURM
@@ -41,6 +43,8 @@ def price(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
             cost = estimate_on_slurm(plan, runs_dir, Cluster(), options.max_parallel, options.fresh, say)
         else:
             cost = estimate(plan, runs_dir, fresh=options.fresh, say=say)
+        if collected := measured.find(plan, runs_dir).left_alone():
+            cost = known(plan, runs_dir, ON_SLURM if options.slurm else None, collected) or cost
     except Interrupted as interruption:
         return interruption.exit_code
     print(json.dumps(cost.as_dict()) if options.json else "\n".join(cost.table()))
@@ -53,7 +57,8 @@ def status(name: str, given: dict[str, Any], options: argparse.Namespace) -> int
     if options.watch and not options.json:
         watch(plan, runs_dir)
         return 0
-    rows, complaint = look(plan, runs_dir)
+    found = measured.find(plan, runs_dir)
+    rows, complaint = look(plan, runs_dir, found)
     if complaint:
         print(f"run.py: {complaint}; these are the states in the run folders", file=sys.stderr)
     working = launches.alive(runs_dir, plan.distinct())
@@ -61,17 +66,18 @@ def status(name: str, given: dict[str, Any], options: argparse.Namespace) -> int
         described = [{**vars(holder), "log": str(launch.log), "jobs": launch.jobs} for launch, holder in working]
         print(as_document(plan, runs_dir, rows, launchers=described))
         return 0
-    print(*show.lines(rows), show.summary(plan, rows, runs_dir), sep="\n")
+    to_do = [row.run for row in rows if row.state not in (DONE, MEASURED, EXCLUDED)]
+    print(*show.lines(rows), show.summary(plan, rows, runs_dir), *found.sentences(to_do), sep="\n")
     for launch, holder in working:
         print(launches.describe(launch, holder))
-    if cost := _price(plan, runs_dir):
+    if cost := _price(plan, runs_dir, found.left_alone()):
         print(cost.line())
     return 0
 
 
 def states(plan: Plan, runs_dir: Path) -> dict[str, tuple[str, str]]:
     """(state, cause) of every planned run, for the cells of reports that have no result yet."""
-    rows, _ = look(plan, runs_dir)
+    rows, _ = look(plan, runs_dir, MeasuredRuns())
     return {row.run: (row.state, row.detail if row.state in (*DEAD_ENDS, UNKNOWN) else "") for row in rows}
 
 
@@ -159,40 +165,6 @@ def _list_runs(options: argparse.Namespace) -> int:
     return 0
 
 
-def collect(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
-    """The results of a sweep as tidy files that can be committed."""
-    from datetime import date
-
-    from reports.specification import COMPLEXITY
-    from results import archive
-    from results.collect import collect as collect_runs
-
-    label = given.pop("into", None)
-    if name == COMPLEXITY:
-        if label or given:
-            raise ConfigError(f"collect={COMPLEXITY} counts models and takes no other word")
-        from measurements.commands import collect_complexity
-        from reports.content import complexity
-
-        return collect_complexity(options, complexity)
-    if not label:
-        raise ConfigError("collect=NAME into=LABEL: under which name?")
-    plan, runs_dir = planned(name, given)
-    collected = collect_runs(plan.as_dict(), runs_dir)
-    files = archive.write(
-        collected,
-        archive.folder(str(label)),
-        plan.as_dict(),
-        title=f"{name}, protocol {plan.protocol}",
-        date=date.today().isoformat(),
-        note=options.note or "",
-    )
-    for warning in collected.warnings:
-        print(f"run.py: {warning}", file=sys.stderr)
-    print(json.dumps({"files": [str(f) for f in files]}) if options.json else "\n".join(map(str, files)))
-    return 0
-
-
 def planned(name: str, given: dict[str, Any]) -> tuple[Plan, Path]:
     """The plan that a sweep's name and the settings of a command line describe, and the folder of its run folders."""
     site = read_site()
@@ -212,31 +184,47 @@ def _names(given: dict[str, Any], key: str, example: str) -> list[str] | None:
     return names
 
 
-def planned_for_reports(
-    name: str, given: dict[str, Any]
-) -> tuple[dict[str, Any], Path, Callable[[], dict[str, tuple[str, str]]]]:
-    """``planned`` in plain values, and a function that gives (state, cause) of every planned run."""
+class PlannedSweep(NamedTuple):
+    """A plan as reports take it.
+
+    states: (state, cause) of every run; measured: measured results and the runs in them that count.
+    """
+
+    plan: dict[str, Any]
+    runs_dir: Path
+    states: Callable[[], dict[str, tuple[str, str]]]
+    measured: Callable[[], dict[str, list[str]]]
+
+
+def planned_for_reports(name: str, given: dict[str, Any]) -> PlannedSweep:
+    """``planned`` in plain values, and functions that look at its runs."""
     plan, runs_dir = planned(name, dict(given))
-    return plan.as_dict(), runs_dir, lambda: states(plan, runs_dir)
+    found = partial(measured.find, plan, runs_dir)
+    return PlannedSweep(plan.as_dict(), runs_dir, lambda: states(plan, runs_dir), lambda: found().labels())
 
 
-def look(plan: Plan, runs_dir: Path) -> tuple[list[RunStatus], str | None]:
-    """The state of every planned run, and a complaint where Slurm does not answer."""
+def look(plan: Plan, runs_dir: Path, found: MeasuredRuns) -> tuple[list[RunStatus], str | None]:
+    """The state of every planned run, and a complaint where Slurm does not answer. found: runs measured already."""
     submitted, complaint = submissions.known(runs_dir, plan.distinct())
-    return describe(plan, runs_dir, submitted), complaint
+    return describe(plan, runs_dir, submitted, found), complaint
 
 
 def watch(plan: Plan, runs_dir: Path) -> Sequence[RunStatus]:
     submitted, _ = submissions.known(runs_dir, plan.distinct())
     seconds = SLURM_SECONDS if submitted else HERE_SECONDS
+    found = measured.find(plan, runs_dir)
     return show.watch(
-        plan, runs_dir, lambda: look(plan, runs_dir), seconds, lambda: bool(launches.alive(runs_dir, plan.distinct()))
+        plan,
+        runs_dir,
+        lambda: look(plan, runs_dir, found),
+        seconds,
+        lambda: bool(launches.alive(runs_dir, plan.distinct())),
     )
 
 
-def _price(plan: Plan, runs_dir: Path) -> Price | None:
+def _price(plan: Plan, runs_dir: Path, collected: Collection[str]) -> Price | None:
     """As timed on Slurm's nodes, else on this machine; None where neither was timed."""
-    return known(plan, runs_dir, ON_SLURM) or known(plan, runs_dir)
+    return known(plan, runs_dir, ON_SLURM, collected) or known(plan, runs_dir, collected=collected)
 
 
 def as_document(plan: Plan, runs_dir: Path, rows: list[RunStatus], **more: Any) -> str:

@@ -36,6 +36,8 @@ class Outcome:
     done: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     skipped_failed: list[str] = field(default_factory=list)  # failed earlier and not to be tried again
+    measured: list[str] = field(default_factory=list)  # collected earlier
+    excluded: list[str] = field(default_factory=list)  # left out by a person, and not to be tried again
     running_elsewhere: dict[str, str] = field(default_factory=dict)  # with the detail of their state
     cancelled: dict[str, str] = field(default_factory=dict)  # not started: the run they start from failed
     waiting: dict[str, str] = field(default_factory=dict)  # not started: the run they start from is running elsewhere
@@ -61,7 +63,10 @@ class Launcher:
 
     def __init__(self, launch: Launch, say: Say, watch: Watch):
         self.launch, self.say, self.watch = launch, say, watch
-        self.outcome = Outcome(list(launch.done), {}, list(launch.skipped_failed), dict(launch.running_elsewhere))
+        self.outcome = Outcome(
+            list(launch.done), {}, list(launch.skipped_failed), list(launch.measured), list(launch.excluded),
+            dict(launch.running_elsewhere),
+        )  # fmt: skip
         self.queue = [run for run in launch.runs if run.id not in launch.adopted]
         self.adopted = [run for run in launch.runs if run.id in launch.adopted]
         self.processes: dict[str, tuple[LaunchedRun, subprocess.Popen[bytes], float]] = {}
@@ -147,7 +152,8 @@ class Launcher:
         if run.parent in outcome.cancelled or run.parent in outcome.waiting:
             cause = f"waits for {run.parent}, which waits itself"
         else:
-            cause = f"waits for {run.parent}, which {'is being run elsewhere' if alive else 'failed'}"
+            end = "is excluded" if run.parent in outcome.excluded else "failed"
+            cause = f"waits for {run.parent}, which {'is being run elsewhere' if alive else end}"
         (outcome.waiting if alive or run.parent in outcome.waiting else outcome.cancelled)[run.id] = cause
         self.say(f"waits   {self._cell(run)}  {cause}")
 
@@ -192,12 +198,15 @@ def report_outcome(outcome: Outcome, launch: Launch) -> None:
         print(f"run.py: {run} is being run elsewhere: {detail}", file=sys.stderr)
     for run, cause in (outcome.cancelled | outcome.waiting).items():
         print(f"run.py: {run} {cause}; the next launch starts it once that is done", file=sys.stderr)
-    mention_skipped(outcome.skipped_failed)
-    done = f"{len(outcome.done)} of {launch.total} runs done"
+    mention_skipped(outcome.skipped_failed, outcome.excluded)
+    before = f" and {len(outcome.measured)} measured before" if outcome.measured else ""
+    done = f"{len(outcome.done)} of {launch.total} runs done{before}"
     print(f"{done}; `report={launch.sweep}` with the same settings makes the table", flush=True)
 
 
-def mention_skipped(failed: list[str]) -> None:
+def mention_skipped(failed: list[str], excluded: list[str]) -> None:
+    if excluded:
+        print(f"run.py: {len(excluded)} runs are excluded; --retry-failed measures them again", file=sys.stderr)
     if failed:
         print(f"run.py: {len(failed)} runs failed earlier; --retry-failed tries them again", file=sys.stderr)
 

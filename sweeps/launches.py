@@ -46,6 +46,8 @@ class Launch:
     gpus: str | None = field(default_factory=lambda: os.environ.get(GPUS))
     done: list[str] = field(default_factory=list)  # run ids by their state when the launch was planned
     skipped_failed: list[str] = field(default_factory=list)
+    measured: list[str] = field(default_factory=list)  # collected earlier
+    excluded: list[str] = field(default_factory=list)
     running_elsewhere: dict[str, str] = field(default_factory=dict)
     adopted: list[str] = field(default_factory=list)  # of ``runs``: still running, their launcher is dead
 

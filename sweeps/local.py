@@ -15,10 +15,11 @@ from experiments.data.registry import check_root
 from experiments.folder.claim import Holder, holder_of
 from experiments.folder.run_folder import RunFolder
 from experiments.identity import is_file
-from run_format import DONE, FAILED, QUEUED, RUNNING
-from sweeps import launches, run_code
+from run_format import DONE, EXCLUDED, FAILED, MEASURED, QUEUED, RUNNING
+from sweeps import launches, measured, repeat, run_code
 from sweeps.launcher import POLL_SECONDS, Outcome, stop_process, work_off
 from sweeps.launches import Launch, LaunchedRun
+from sweeps.measured import MeasuredRuns
 from sweeps.plan import Plan, PlannedRun
 from sweeps.price import sentence
 from sweeps.slurm.submissions import known
@@ -37,16 +38,17 @@ def launch(
     watch: Callable[[list[str]], None] = lambda running: None,
     at: str | None = None,
     new_code: bool = False,
+    fresh: bool = False,
 ) -> Outcome:
     """Starts every run of the plan that is not finished, each after the run it starts from, and waits for them all.
 
     jobs: processes at a time; None = as many as the runs' ``machine.threads`` leave room for.
     other_code: how runs go on from checkpoints that other code wrote, as for ``experiments.training.loop.run``.
     watch: called with the ids of the running runs at every poll, for a progress display.
-    at, new_code: which code, as ``sweeps.run_code.choose`` takes them.
+    at, new_code: which code, as ``sweeps.run_code.choose`` takes them. fresh: also runs that are measured already.
     Refusals (data root, run folder, another launcher) raise before anything is started.
     """
-    return work_off(prepare(plan, runs_dir, jobs, retry_failed, other_code, say, at, new_code), say, watch)
+    return work_off(prepare(plan, runs_dir, jobs, retry_failed, other_code, say, at, new_code, fresh), say, watch)
 
 
 def prepare(
@@ -58,11 +60,13 @@ def prepare(
     say: Callable[[str], None] = print,
     at: str | None = None,
     new_code: bool = False,
+    fresh: bool = False,
 ) -> Launch:
     """Chooses the runs of a launch, freezes their configs and records the launch."""
     launch = Launch(launches.new_folder(runs_dir), plan.sweep, jobs or default_jobs(plan), other_code, [])
     _refuse_second_launcher(plan, runs_dir, launch.gpus, say)
-    runs = _choose_runs(plan, runs_dir, retry_failed, launch, say)
+    found = measured.find(plan, runs_dir, at=at, new_code=new_code, other_code=other_code, fresh=fresh)
+    runs, again = _choose_runs(plan, runs_dir, retry_failed, found, launch, say)
     for run in runs:
         check_root(run.config)
         if run.config.init and is_file(run.config.init):
@@ -72,10 +76,12 @@ def prepare(
     if not runs:
         return launch
     code = run_code.choose(plan, runs, runs_dir, at, new_code, other_code)
+    for run_id in again:
+        repeat.set_aside(RunFolder(runs_dir / run_id))
     for run in runs:
         code.freeze(RunFolder(runs_dir / run.id), run.config)
     launch.runs = [LaunchedRun(r.id, r.arm, r.seed, r.task, r.parent, str(code.copies[r.id])) for r in runs]
-    for line in [*code.describe(), sentence(plan, runs_dir)]:
+    for line in [*code.describe(), sentence(plan, runs_dir, collected=[*launch.measured, *launch.excluded])]:
         say(line)
     launch.write()
     for earlier in launches.recorded(runs_dir, plan.distinct()):
@@ -93,28 +99,42 @@ def default_jobs(plan: Plan) -> int:
 
 
 def _choose_runs(
-    plan: Plan, runs_dir: Path, retry_failed: bool, launch: Launch, say: Callable[[str], None]
-) -> list[PlannedRun]:
-    """Runs to be started or adopted; ``launch`` notes the others by their state."""
+    plan: Plan, runs_dir: Path, retry_failed: bool, found: MeasuredRuns, launch: Launch, say: Callable[[str], None]
+) -> tuple[list[PlannedRun], list[str]]:
+    """Runs to be started or adopted, and those of them that ended before and are repeated.
+
+    ``launch`` notes the others by their state.
+    """
     submitted, complaint = known(runs_dir, plan.distinct())
     if complaint:
         say(f"{complaint}; runs that were submitted to it may be in its queue")
     orphans = _orphans(plan, runs_dir)
-    runs = []
+    states, chosen, again = {}, [], []
     for run in plan.distinct().values():
-        state, detail, _ = state_of(RunFolder(runs_dir / run.id), submitted.get(run.id))
-        if state == DONE:
+        folder = RunFolder(runs_dir / run.id)
+        own = state_of(folder, submitted.get(run.id))
+        state, detail, _ = found.state(run.id, own, submitted.get(run.id))
+        states[run.id] = state
+        if state == DONE and not found.repeats(folder):
             launch.done.append(run.id)
         elif run.id in orphans:
             launch.adopted.append(run.id)
-            runs.append(run)
+            chosen.append(run.id)
         elif state in (RUNNING, QUEUED):
             launch.running_elsewhere[run.id] = detail
+        elif state == EXCLUDED and not retry_failed:
+            launch.excluded.append(run.id)
         elif state == FAILED and not retry_failed:
             launch.skipped_failed.append(run.id)
-        else:
-            runs.append(run)
-    return runs
+        elif state != MEASURED:
+            chosen.append(run.id)
+            if own[0] in (DONE, EXCLUDED):
+                again.append(run.id)
+    parents = measured.with_parents(plan, chosen, states)
+    launch.measured = [run_id for run_id, state in states.items() if state == MEASURED and run_id not in parents]
+    for line in [*found.sentences({*chosen, *parents}, launch.done), *measured.about_parents(parents)]:
+        say(line)
+    return [run for run in plan.distinct().values() if run.id in chosen or run.id in parents], again
 
 
 def _orphans(plan: Plan, runs_dir: Path) -> set[str]:

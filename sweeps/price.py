@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,10 @@ class Price:
         return sum(arm.runs for arm in self.arms)
 
     @property
+    def done(self) -> int:
+        return sum(arm.done for arm in self.arms)
+
+    @property
     def hours(self) -> float:
         return sum(arm.hours for arm in self.arms)
 
@@ -66,7 +70,7 @@ class Price:
         if self.left:
             text += f"; {self.left} left: {_hours(self.left_hours)} h"
         if self.ratio is not None:
-            text += f"; {self.runs - self.left} done used {_hours(self.used)} h, {self.ratio:.2f} x the estimate"
+            text += f"; {self.done} done used {_hours(self.used)} h, {self.ratio:.2f} x the estimate"
         return text
 
     def table(self) -> list[str]:
@@ -114,14 +118,17 @@ def estimate(
     return price
 
 
-def known(plan: Plan, runs_dir: Path, hardware: str | None = None) -> Price | None:
-    """The price of a plan, None unless all its set-ups have been measured. Measures nothing."""
-    return _price(plan, runs_dir, Rates(runs_dir / PRICES), hardware)
+def known(plan: Plan, runs_dir: Path, hardware: str | None = None, collected: Collection[str] = ()) -> Price | None:
+    """The price of a plan, None unless all its set-ups have been measured. Measures nothing.
+
+    collected: runs that are not left to do, though they have no finished folder.
+    """
+    return _price(plan, runs_dir, Rates(runs_dir / PRICES), hardware, collected)
 
 
-def sentence(plan: Plan, runs_dir: Path, hardware: str | None = None) -> str:
+def sentence(plan: Plan, runs_dir: Path, hardware: str | None = None, collected: Collection[str] = ()) -> str:
     """The price in one line, or the command that measures it."""
-    price = known(plan, runs_dir, hardware)
+    price = known(plan, runs_dir, hardware, collected)
     where = " --slurm" if hardware == ON_SLURM else ""
     return price.line() if price else f"price={plan.sweep}{where} with the same settings measures what it will cost"
 
@@ -152,7 +159,9 @@ def device_hours(config: Config, rate: Rate) -> float:
     return seconds / 3600
 
 
-def _price(plan: Plan, runs_dir: Path, rates: Rates, hardware: str | None) -> Price | None:
+def _price(
+    plan: Plan, runs_dir: Path, rates: Rates, hardware: str | None, collected: Collection[str] = ()
+) -> Price | None:
     """None where the rate of a run is not known."""
     runs = plan.distinct()
     hours: dict[str, float] = {}
@@ -169,7 +178,7 @@ def _price(plan: Plan, runs_dir: Path, rates: Rates, hardware: str | None) -> Pr
         by_arm[run.arm, run.task].append(run.id)
     order = {arm: place for place, arm in enumerate(plan.labels)}
     arms = [_arm_price(*cell, by_arm[cell], hours, spent) for cell in sorted(by_arm, key=lambda cell: order[cell[0]])]
-    left = [run_id for run_id in runs if run_id not in spent]
+    left = [run_id for run_id in runs if run_id not in spent and run_id not in collected]
     return Price(
         plan.sweep,
         plan.protocol,

@@ -102,6 +102,11 @@ def choose(
     present = snapshot.take_at(runs_dir, at) if at else snapshot.take(runs_dir)
     if at or other_code:
         return Choice({run.id: present for run in runs}, None if at else present)
+    return Choice(sources(plan, runs, runs_dir, present, new_code), present)
+
+
+def sources(plan: Plan, runs: Iterable[PlannedRun], runs_dir: Path, present: Path, new_code: bool) -> dict[str, Path]:
+    """The folder of the code that each of ``runs`` would be started from. present: of the present code."""
     recorded = {run_id: _recorded(RunFolder(runs_dir / run_id)) for run_id in plan.distinct()}
     newest = max((entry for entry in recorded.values() if entry), default=None)
 
@@ -117,7 +122,7 @@ def choose(
             return present
         return earlier[1]
 
-    return Choice({run.id: chosen(run) for run in runs}, present)
+    return {run.id: chosen(run) for run in runs}
 
 
 def has_begun(folder: RunFolder) -> bool:

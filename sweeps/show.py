@@ -10,7 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.folder.run_folder import RunFolder
-from run_format import CANCELLED, DONE, FAILED, INTERRUPTED, QUEUED, REFUSED, RUNNING, UNKNOWN
+from run_format import (
+    CANCELLED,
+    DONE,
+    EXCLUDED,
+    FAILED,
+    INTERRUPTED,
+    MEASURED,
+    QUEUED,
+    REFUSED,
+    RUNNING,
+    UNKNOWN,
+)
 from sweeps.plan import Plan
 from sweeps.status import RunStatus, state_of
 
@@ -19,7 +30,7 @@ if TYPE_CHECKING:
 
 Look = Callable[[], tuple[Sequence[RunStatus], str | None]]  # the states, and a complaint where Slurm does not answer
 COLOURS = {DONE: "green", RUNNING: "cyan", FAILED: "red", REFUSED: "red", CANCELLED: "yellow"}
-COLOURS |= {INTERRUPTED: "yellow", UNKNOWN: "magenta"}
+COLOURS |= {INTERRUPTED: "yellow", UNKNOWN: "magenta", MEASURED: "green", EXCLUDED: "yellow"}
 
 
 def lines(rows: Sequence[RunStatus]) -> list[str]:

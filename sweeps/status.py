@@ -13,8 +13,11 @@ from run_format import (
     CANCELLED,
     DEAD_ENDS,
     DONE,
+    EXCLUDED,
+    EXCLUSION,
     FAILED,
     INTERRUPTED,
+    MEASURED,
     NOT_RUN,
     QUEUED,
     REFUSED,
@@ -26,6 +29,7 @@ from sweeps.plan import Plan
 from sweeps.slurm import attempts
 
 if TYPE_CHECKING:
+    from sweeps.measured import MeasuredRuns
     from sweeps.slurm.cluster import Job
     from sweeps.slurm.submissions import SubmittedRun
 
@@ -48,15 +52,22 @@ class RunStatus:
         return asdict(self)
 
 
-def describe(plan: Plan, runs_dir: Path, submitted: Mapping[str, SubmittedRun] | None = None) -> list[RunStatus]:
+def describe(
+    plan: Plan,
+    runs_dir: Path,
+    submitted: Mapping[str, SubmittedRun] | None = None,
+    measured: MeasuredRuns | None = None,
+) -> list[RunStatus]:
     """The state of every planned run; for a run that was never started, the detail names the run it waits for.
 
-    submitted: the newest Slurm jobs of runs, by run id.
+    submitted: the newest Slurm jobs of runs, by run id. measured: runs that were collected earlier.
     """
     submitted = submitted or {}
     known: dict[str, tuple[str, str, float]] = {}
     for run in plan.distinct().values():  # parents first
         known[run.id] = state_of(RunFolder(runs_dir / run.id), submitted.get(run.id))
+        if measured:
+            known[run.id] = measured.state(run.id, known[run.id], submitted.get(run.id))
         if run.parent and known[run.id][0] in (NOT_RUN, QUEUED, CANCELLED) and known[run.parent][0] != DONE:
             known[run.id] = (*_behind(run.parent, known[run.parent][0], known[run.id]), 0.0)
     jobs = {run: newest.id for run, newest in submitted.items()}
@@ -65,6 +76,8 @@ def describe(plan: Plan, runs_dir: Path, submitted: Mapping[str, SubmittedRun] |
 
 def _behind(parent: str, state: str, own: tuple[str, str, float]) -> tuple[str, str]:
     """(state, detail) of a run that has not started and whose parent is in ``state``, which is not done."""
+    if state == MEASURED:
+        return own[0], f"waits for {parent}, whose weights are gone and which is trained again for it"
     if state in DEAD_ENDS:
         end = state if state == FAILED else f"was {state}"
         return CANCELLED, f"its parent {parent} {end}; the next launch starts this run once the parent is done"
@@ -73,6 +86,8 @@ def _behind(parent: str, state: str, own: tuple[str, str, float]) -> tuple[str, 
 
 def state_of(folder: RunFolder, submitted: SubmittedRun | None = None) -> tuple[str, str, float]:
     """(state, one line of detail, share done) of a run folder that may not exist, and of the run's newest Slurm job."""
+    if because := folder.read_json(EXCLUSION).get("because"):
+        return EXCLUDED, str(because), 1.0
     if summary := folder.finished():
         metrics = "  ".join(f"{name} {value:.2f}" for name, value in summary.get("metrics", {}).items())
         return DONE, metrics, 1.0

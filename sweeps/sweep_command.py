@@ -12,10 +12,11 @@ from typing import Any
 
 from errors import ConfigError
 from experiments.commands import other_code
-from run_format import DONE
+from run_format import DONE, EXCLUDED, MEASURED
 from sweeps import launches, show
 from sweeps.commands import as_document, look, planned, watch
 from sweeps.launcher import mention_skipped, report_outcome, start_in_background, work_off
+from sweeps.measured import MeasuredRuns, find
 from sweeps.plan import Plan
 from sweeps.price import known, sentence
 from sweeps.rates import ON_SLURM
@@ -46,10 +47,10 @@ def _run_here(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
         os.nice(NICENESS)  # runs inherit it
     choice = (options.jobs, options.retry_failed, other_code(options))
     if options.background:
-        launch = prepare(plan, runs_dir, *choice, at=options.at, new_code=options.new_code)
+        launch = prepare(plan, runs_dir, *choice, at=options.at, new_code=options.new_code, fresh=options.fresh)
         return _start_in_background(launch) if launch.runs else 0
     with show.live(runs_dir) as (say, show_progress):
-        launch = prepare(plan, runs_dir, *choice, say, options.at, options.new_code)
+        launch = prepare(plan, runs_dir, *choice, say, options.at, options.new_code, options.fresh)
         outcome = work_off(launch, say, show_progress)
     report_outcome(outcome, launch)
     return outcome.exit_code
@@ -72,33 +73,46 @@ def _submit(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
     from sweeps.slurm.launch import launch
 
     cluster = Cluster()
-    print(sentence(plan, runs_dir, ON_SLURM))
+    found = _measured(plan, runs_dir, options)
+    print(sentence(plan, runs_dir, ON_SLURM, found.left_alone()))
     choice = (options.max_parallel, options.retry_failed, other_code(options))
-    outcome = launch(plan, runs_dir, cluster, *choice, at=options.at, new_code=options.new_code)
+    code = {"at": options.at, "new_code": options.new_code}
+    outcome = launch(plan, runs_dir, cluster, *choice, **code, fresh=options.fresh)
     for run, why in outcome.waiting.items():
         print(f"run.py: {run} {why}", file=sys.stderr)
-    mention_skipped(outcome.skipped_failed)
+    mention_skipped(outcome.skipped_failed, outcome.excluded)
     if outcome.problem:
         print(
             f"run.py: not all could be submitted: {outcome.problem}; the same command submits the rest", file=sys.stderr
         )
+    before = f" and {len(outcome.measured)} measured before" if outcome.measured else ""
     print(
         f"{len(outcome.submitted)} runs submitted, {len(outcome.left_alone)} queued or running before, "
-        f"{len(outcome.done)} of {len(plan.distinct())} done; `status={plan.sweep}` with the same settings follows them"
+        f"{len(outcome.done)} of {len(plan.distinct())} done{before}; "
+        f"`status={plan.sweep}` with the same settings follows them"
     )
     if options.watch:
-        return 0 if all(row.state == DONE for row in watch(plan, runs_dir)) else 1
+        return 0 if all(row.state in (DONE, MEASURED) for row in watch(plan, runs_dir)) else 1
     return outcome.exit_code
 
 
 def _preview(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
-    rows, _ = look(plan, runs_dir)
+    found = _measured(plan, runs_dir, options)
+    rows, _ = look(plan, runs_dir, found)
     if options.json:
-        cost = known(plan, runs_dir)
+        cost = known(plan, runs_dir, collected=found.left_alone())
         print(as_document(plan, runs_dir, rows, price=cost.as_dict() if cost else None))
         return 0
-    print(*show.lines(rows), show.summary(plan, rows, runs_dir), sentence(plan, runs_dir), sep="\n")
+    to_do = [row.run for row in rows if row.state not in (DONE, MEASURED, EXCLUDED)]
+    print(*show.lines(rows), show.summary(plan, rows, runs_dir), *found.sentences(to_do), sep="\n")
+    print(sentence(plan, runs_dir, collected=found.left_alone()))
     return 0
+
+
+def _measured(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> MeasuredRuns:
+    """The runs of the plan that are measured already, by the code that the options choose."""
+    choice = {"at": options.at, "new_code": options.new_code, "fresh": options.fresh}
+    return find(plan, runs_dir, other_code=other_code(options), **choice)
 
 
 def _scripts(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
@@ -110,7 +124,8 @@ def _scripts(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
         cluster = Cluster()
     except SlurmError as error:
         print(f"run.py: {error}; shown as for a cluster of the usual limits", file=sys.stderr)
-    batches = scripts(plan, runs_dir, cluster, options.max_parallel, options.retry_failed)
+    found = _measured(plan, runs_dir, options)
+    batches = scripts(plan, runs_dir, cluster, options.max_parallel, options.retry_failed, found)
     if options.json:
         print(json.dumps([{"name": batch.name, "runs": list(batch.runs), "script": text} for batch, text in batches]))
         return 0
@@ -118,5 +133,5 @@ def _scripts(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
         print(f"# {batch.name}: {', '.join(batch.runs)}\n{text}")
     runs = sum(len(batch.runs) for batch, _ in batches)
     print(f"# {runs} runs in {len(batches)} calls of sbatch; nothing was submitted")
-    print(f"# {sentence(plan, runs_dir, ON_SLURM)}")
+    print(f"# {sentence(plan, runs_dir, ON_SLURM, found.left_alone())}")
     return 0

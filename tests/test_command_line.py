@@ -128,7 +128,8 @@ def test_list_as_json_is_one_document_with_a_line_for_everything():
 
 
 def test_dry_run_starts_nothing(tmp_path):
-    done = run("sweep=ablation_offsets", "protocol=smoke", "--dry-run", "--json", f"runs_dir={tmp_path}")
+    words = ["sweep=ablation_offsets", "protocol=smoke", "--dry-run", "--fresh", "--json"]  # whatever is measured
+    done = run(*words, f"runs_dir={tmp_path}")
     plan = json.loads(done.stdout)
     assert len(plan["runs"]) == 21
     assert {row["state"] for row in plan["runs"]} == {"not run"}

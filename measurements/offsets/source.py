@@ -16,7 +16,7 @@ from experiments.data.registry import check_root
 from experiments.folder.parent import why_unfinished
 from experiments.folder.run_folder import RunFolder
 from experiments.schema import FIELDS, Config
-from run_format import PROVENANCE, WEIGHTS
+from run_format import EXCLUDED, EXCLUSION, PROVENANCE, WEIGHTS
 
 FOLDER = "offsets"
 IMAGES = 1000  # v1 Fig. 3
@@ -121,7 +121,10 @@ def of_run(folder: RunFolder, settings: Mapping[str, Any], site: Mapping[str, An
 def of_sweep(runs: Mapping[str, Config], runs_dir: Path) -> dict[str, OffsetSource | str]:
     """The runs of a sweep by id; for a run that has nothing to measure, the reason as text."""
     folders = {run: RunFolder(runs_dir / run) for run in runs}
-    return {run: _why_nothing(folders[run], config) or of_planned(folders[run], config) for run, config in runs.items()}
+    return {
+        run: _why_left_out(folders[run]) or _why_nothing(folders[run], config) or of_planned(folders[run], config)
+        for run, config in runs.items()
+    }
 
 
 def of_planned(folder: RunFolder, config: Config) -> OffsetSource:
@@ -150,6 +153,11 @@ def of_file(name: str, runs_dir: Path, settings: Mapping[str, Any], site: Mappin
     check_root(config)
     source = OffsetSource(weights.name, config, weights.resolve(), runs_dir)
     return replace(source, out=runs_dir / FOLDER / f"{weights.stem}-{source.sha256[:8]}")
+
+
+def _why_left_out(folder: RunFolder) -> str | None:
+    because = folder.read_json(EXCLUSION).get("because")
+    return f"{EXCLUDED}: {because}" if because else None
 
 
 def _why_nothing(folder: RunFolder, config: Config) -> str | None:

@@ -59,7 +59,7 @@ def section(
         title=f"{spec.title}: {label}" if label else spec.title,
         question=spec.question,
         about=f"{words.about(ablation, date)} {note}".strip(),
-        cautions=ablation.mixed,
+        cautions=(*ablation.mixed, *ablation.left_out, *ablation.first.collected.remarks),
         grid=grid(ablation, letters),
         legend=tuple(words.legend(ablation)),
         places=tuple(words.places(ablation)),
@@ -151,6 +151,12 @@ def run_line(arm: str, run: Mapping[Any, Any], metric: str, folder: Path, label:
     )
 
 
+def origin(table: TaskTable, run: str, folder: Path, label: str | None) -> tuple[Path, str | None]:
+    """Folder and label of a run's numbers: those of the table, or the measured results that filled its row."""
+    filled_from = table.collected.labels.get(run)
+    return (archive.folder(filled_from), filled_from) if filled_from else (folder, label)
+
+
 def configs(ablation: Ablation, plan: Plan) -> dict[str, str]:
     """An arm's label → its model's settings, as YAML."""
     labels = ablation.first.label_of
@@ -171,7 +177,8 @@ def _run_lines(ablation: Ablation, folder: Path, label: str | None) -> Iterator[
     for table in ablation.tables:
         task = table.task if ablation.several else ""
         for run in table.runs.to_dict("records"):
-            yield run_line(table.label_of[run["arm"]], run, table.metric.metric, folder, label, task)
+            where = origin(table, run["run"], folder, label)
+            yield run_line(table.label_of[run["arm"]], run, table.metric.metric, *where, task)
 
 
 def _sources(run: Mapping[Any, Any], metric: str, folder: Path, label: str | None) -> Iterator[SourceFile]:

@@ -192,6 +192,8 @@ def _cautions(sources: Sequence[tuple[Reproduction, ArmRow]]) -> Iterator[str]:
     import pandas as pd
 
     yield from dict.fromkeys(sentence for source, _ in sources for sentence in source.table.mixed)
+    left_out = ((source.runs(row.arm), sentence) for source, row in sources for sentence in source.table.left_out)
+    yield from dict.fromkeys(sentence for runs, sentence in left_out if any(run in sentence for run in runs))
     parts = [source.table.runs[source.table.runs["arm"] == row.arm] for source, row in sources]
     if parts:
         yield from fingerprints.mixtures(pd.concat(parts), "stand beside each other here, each mean being of one")
@@ -205,7 +207,8 @@ def _run_lines(sources: Sequence[tuple[Reproduction, ArmRow]]) -> Iterator[RunLi
             if run["run"] not in listed:
                 listed.add(run["run"])
                 task = table.task if table.downstream else ""
-                yield ablation.run_line(row.label, run, table.metric.metric, source.folder, source.label, task)
+                where = ablation.origin(table, run["run"], source.folder, source.label)
+                yield ablation.run_line(row.label, run, table.metric.metric, *where, task)
 
 
 def _macros(

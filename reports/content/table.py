@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from errors import unknown
 from reports.content.images import ImageComparisons, repeat_spread
 from reports.specification import SIDES, Arm, Metric, Papers, Published, Specification, SpecificationError, check_arms
-from results import fingerprints, papers
+from results import exclusion, fingerprints, papers
 from results.collect import Collected, Plan
 from results.statistics.estimates import (
     LEVEL,
@@ -161,6 +161,16 @@ class TaskTable:
         return self.collected.runs
 
     @property
+    def left_out(self) -> tuple[str, ...]:
+        """Sentences about measurements that a person left out."""
+        metric = self.metric
+        return tuple(
+            exclusion.sentences(
+                self.collected, metric.metric, metric.label, metric.unit, metric.decimals, self.label_of
+            )
+        )
+
+    @property
     def label_of(self) -> dict[str, str]:
         labels = {name: arm.label for name, arm in self.spec.arms.items()}
         return labels | {row.arm: row.label for row in self.rows}
@@ -190,6 +200,10 @@ class Ablation:
     def several(self) -> bool:
         """Whether there are several tasks, so that each number has to say of which it is."""
         return len(self.tables) > 1
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        return tuple(chain.from_iterable(table.left_out for table in self.tables))
 
     @property
     def mixed(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from reports.offsets import histograms, overlays, page
 from reports.offsets.measured import OF_TRAINED, Measured, MeasuredError, read
 from reports.offsets.page import NOT_MEASURED
 from reports.specification import LearnedOffsets
-from run_format import PROVENANCE
+from run_format import EXCLUDED, EXCLUSION, PROVENANCE
 
 OF_ANOTHER = "measured of another run"
 FIGURES = {"offset_histograms": histograms, "sampled_positions": overlays}
@@ -57,6 +57,8 @@ def sections(
 
 def _measured(run: Path) -> Path | str:
     """The folder of a run's measurement, or in words why there is none."""
+    if because := _content(run / EXCLUSION).get("because"):
+        return f"{EXCLUDED}: {because}"
     folder = run / "offsets"
     if not (folder / "about.json").is_file():
         return NOT_MEASURED
@@ -73,9 +75,15 @@ def _measured(run: Path) -> Path | str:
 
 def _trained(run: Path) -> dict[str, str]:
     """Fingerprints of the run as it is now. They reveal another training; hashing its weights would take too long."""
-    with suppress(OSError, ValueError, AttributeError):
-        provenance = json.loads((run / PROVENANCE).read_text())
-        return {kind: provenance[kind] for kind in OF_TRAINED if provenance.get(kind)}
+    provenance = _content(run / PROVENANCE)
+    return {kind: provenance[kind] for kind in OF_TRAINED if provenance.get(kind)}
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """A JSON file of a run folder; empty where it is absent or unreadable."""
+    with suppress(OSError, ValueError):
+        content = json.loads(path.read_text())
+        return content if isinstance(content, dict) else {}
     return {}
 
 

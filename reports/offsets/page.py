@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from reports.formats import files
 from reports.offsets import DIRECTIONS
 from reports.offsets.measured import Measured, MeasuredError, read
 from results.fingerprints import check
-from run_format import DONE
+from run_format import DONE, EXCLUDED
 
 HEADER = (
     "Layer", "Direction", "Tokens", "Mean |offset| (tokens)", "(px)", "(% of extent)", "Spread (tokens)",
@@ -98,7 +98,7 @@ def of_sweep(plan: Mapping[str, Any], folders: Mapping[str, Path | str], *, mixe
             f"{len(measured)} of {len(folders)} runs, {' to '.join(dict.fromkeys((images[0], images[-1])))} images "
             f"each of {first.about['dataset']} ({first.about['split']}) at {_size(first)} px."
         ),
-        cautions=tuple(cautions),
+        cautions=(*cautions, *_left_out(folders)),
         grid=grid(COMPARED, COMPARED_SIDES, compared(summary, labels)),
         legend=(
             "Statistics over all tokens: mean over seeds, in brackets the lowest and the highest. The centre token is "
@@ -110,6 +110,13 @@ def of_sweep(plan: Mapping[str, Any], folders: Mapping[str, Path | str], *, mixe
         records=_records(summary),
     )
     return summary, section
+
+
+def _left_out(folders: Mapping[str, Path | str]) -> Iterator[str]:
+    """Sentences about runs that a person excluded."""
+    for run, why in folders.items():
+        if isinstance(why, str) and why.startswith(f"{EXCLUDED}: "):
+            yield f"Run {run} is left out: {why.removeprefix(f'{EXCLUDED}: ')}."
 
 
 def of_own_task(plan: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from results.run_folders.numbers import DIGITS, is_number, rounded, whole
 from run_format import DONE, NOT_RUN, RUNNING, UNREADABLE
 
 STARTED = (run_format.STATE, run_format.SUMMARY, run_format.METRICS)  # a run that started has at least one of these
-FILES = (*STARTED, run_format.PROVENANCE, run_format.CONFIG, run_format.EXAMPLES, run_format.RECORDS)
+OPTIONAL = (run_format.EXAMPLES, run_format.RECORDS, run_format.EXCLUSION)
+FILES = (*STARTED, run_format.PROVENANCE, run_format.CONFIG, *OPTIONAL)  # all that is read of a run
 EXPECTED = (DONE, RUNNING, UNREADABLE)  # beside a summary, which is written a moment before the state turns to done
 REQUIRED = ("run", "seed", "protocol", "step", "metrics")  # without these a summary is no result
 
@@ -39,6 +40,7 @@ class RecordedRun:
     examples: bool = False
     records: bool = False
     warnings: list[str] = field(default_factory=list)
+    exclusion: dict[str, Any] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:
         """What the tables say of the run, whichever arm it is planned for, in types that JSON has."""
@@ -63,7 +65,22 @@ class RecordedRun:
         }
         curves = self._curves()  # may add a warning
         files = {"examples": self.examples, "records": self.records}
-        return {"row": row, "curves": curves, "warnings": self.warnings, **files}
+        return {"row": row, "curves": curves, "warnings": self.warnings, **files, **self._exclusion()}
+
+    def _exclusion(self) -> dict[str, Any]:
+        """``because``: why the run is left out, empty if it is not; ``earlier``: its earlier measurements that are."""
+        earlier = self.exclusion.get("earlier")
+        return {
+            "because": _one_line(self.exclusion.get("because")),
+            "earlier": [
+                {
+                    **{key: _one_line(each.get(key)) for key in ("because", "finished", "device")},
+                    "values": {name: _number(value) for name, value in values.items() if is_number(value)},
+                }
+                for each in (earlier if isinstance(earlier, list) else [])
+                if isinstance(each, dict) and isinstance(values := each.get("values"), dict)
+            ],
+        }
 
     def _curves(self) -> list[dict[str, Any]]:
         try:
@@ -87,6 +104,7 @@ def read_run(folder: str, seed: int, protocol: str, logs: Mapping[str, tuple[Log
         recorded.config = content_of(f"{folder}/{run_format.CONFIG}").decode("utf-8", errors="replace")
     if not any(os.path.exists(f"{folder}/{name}") for name in STARTED):
         return recorded  # there is no folder, or a launcher made it and nothing has started
+    recorded.exclusion = _read_json(folder, run_format.EXCLUSION, recorded.warnings) or {}
     recorded.status = _read_json(folder, run_format.STATE, recorded.warnings) or {}
     recorded.state = str(recorded.status.get("state") or UNREADABLE)
     recorded.cause = " ".join(str(recorded.status.get("cause") or "").split())

@@ -13,8 +13,9 @@ from errors import RunFolderError, WriteError
 from experiments.data.registry import check_root
 from experiments.folder.claim import holder_of, take
 from experiments.folder.run_folder import RunFolder
-from run_format import DONE, FAILED, RUNNING
-from sweeps import run_code, snapshot
+from run_format import DONE, EXCLUDED, FAILED, MEASURED, RUNNING
+from sweeps import measured, repeat, run_code, snapshot
+from sweeps.measured import MeasuredRuns
 from sweeps.plan import Plan, PlannedRun
 from sweeps.slurm import shared
 from sweeps.slurm.batches import JobBatch, deal, executor, submit, unbroken
@@ -30,6 +31,10 @@ class SubmissionOutcome:
     """Run ids by what happened to them in this launch."""
 
     done: list[str] = field(default_factory=list)
+    measured: list[str] = field(default_factory=list)  # collected earlier
+    excluded: list[str] = field(default_factory=list)  # left out by a person, and not to be tried again
+    again: list[str] = field(default_factory=list)  # ended before, and submitted to be repeated
+    remarks: list[str] = field(default_factory=list)  # lines about measured runs
     submitted: dict[str, str] = field(default_factory=dict)  # with their jobs
     left_alone: dict[str, str] = field(default_factory=dict)  # queued or running, with their state
     skipped_failed: list[str] = field(default_factory=list)  # failed earlier and not to be tried again
@@ -51,17 +56,21 @@ def launch(
     say: Callable[[str], None] = print,
     at: str | None = None,
     new_code: bool = False,
+    fresh: bool = False,
 ) -> SubmissionOutcome:
     """Submits every run of the plan that is not finished, queued or running, and returns.
 
     max_parallel: runs at a time, of those submitted now. other_code: as for ``TrainRun``. at,
-    new_code: which code, as ``sweeps.run_code.choose`` takes them.
+    new_code: which code, as ``sweeps.run_code.choose`` takes them. fresh: also runs that are measured already.
     Raises SuiteError for every cause known before anything is submitted. Where Slurm refuses a later batch, the
     submitted ones stay, and the outcome names the problem.
     """
     with _alone(runs_dir):
         submitted = find(runs_dir, plan.distinct(), cluster)
-        outcome, missing, alive = choose(plan, runs_dir, submitted, retry_failed)
+        found = measured.find(plan, runs_dir, at=at, new_code=new_code, other_code=other_code, fresh=fresh)
+        outcome, missing, alive = choose(plan, runs_dir, submitted, retry_failed, found)
+        for line in outcome.remarks:
+            say(line)
         if not missing:
             return outcome
         limits = cluster.limits()
@@ -74,6 +83,8 @@ def launch(
         batches = deal(missing, code.copies, waits, limits.max_array_size, max_parallel, _prefix(plan, submission))
         _try(batches, submission, cluster)
         cluster.cancel([submitted[run.id].id for run in missing if run.id in submitted and submitted[run.id].alive])
+        for run_id in outcome.again:
+            repeat.set_aside(RunFolder(runs_dir / run_id))
         for run in missing:
             code.freeze(RunFolder(runs_dir / run.id), run.config)
         for line in code.describe():
@@ -113,11 +124,19 @@ def _hand_over(
 
 
 def scripts(
-    plan: Plan, runs_dir: Path, cluster: Cluster | None, max_parallel: int | None, retry_failed: bool
+    plan: Plan,
+    runs_dir: Path,
+    cluster: Cluster | None,
+    max_parallel: int | None,
+    retry_failed: bool,
+    found: MeasuredRuns | None = None,
 ) -> list[tuple[JobBatch, str]]:
-    """The batch scripts that ``launch`` would submit; nothing is written. cluster: None where there is no Slurm."""
+    """The batch scripts that ``launch`` would submit; nothing is written. cluster: None where there is no Slurm.
+
+    found: runs that are measured already.
+    """
     submitted = find(runs_dir, plan.distinct(), cluster) if cluster else known(runs_dir, plan.distinct())[0]
-    _, missing, alive = choose(plan, runs_dir, submitted, retry_failed)
+    _, missing, alive = choose(plan, runs_dir, submitted, retry_failed, found)
     limits = cluster.limits() if cluster else None
     if limits:
         refuse_unfit(missing, runs_dir, limits)
@@ -132,21 +151,32 @@ def scripts(
 
 
 def choose(
-    plan: Plan, runs_dir: Path, submitted: Mapping[str, SubmittedRun], retry_failed: bool
+    plan: Plan,
+    runs_dir: Path,
+    submitted: Mapping[str, SubmittedRun],
+    retry_failed: bool,
+    found: MeasuredRuns | None = None,
 ) -> tuple[SubmissionOutcome, list[PlannedRun], dict[str, SubmittedRun]]:
     """The outcome for runs that are not submitted, the runs to submit, and the live jobs that have a call."""
     alive = {run: newest for run, newest in submitted.items() if newest.alive and newest.has_call}
     outcome = SubmissionOutcome()
     missing: dict[str, PlannedRun] = {}
-    rows = {row.run: row for row in describe(plan, runs_dir, submitted)}
+    found = found or MeasuredRuns()
+    rows = {row.run: row for row in describe(plan, runs_dir, submitted, found)}
     for run in plan.distinct().values():
         row = rows[run.id]
-        if row.state == DONE:
+        if row.state == DONE and not found.repeats(RunFolder(runs_dir / run.id)):
             outcome.done.append(run.id)
         elif run.id in alive or row.state == RUNNING:
             outcome.left_alone[run.id] = row.state
         elif row.state == FAILED and not retry_failed:
             outcome.skipped_failed.append(run.id)
+        elif row.state == EXCLUDED and not retry_failed:
+            outcome.excluded.append(run.id)
+        elif row.state == MEASURED:
+            outcome.measured.append(run.id)
+        elif run.parent in outcome.excluded:
+            outcome.waiting[run.id] = f"waits for {run.parent}, which is excluded"
         elif run.parent in outcome.skipped_failed:
             outcome.waiting[run.id] = f"waits for {run.parent}, which failed"
         elif run.parent in outcome.waiting:
@@ -155,7 +185,13 @@ def choose(
             outcome.waiting[run.id] = f"waits for {run.parent}, which is run elsewhere"
         else:
             missing[run.id] = run
-    return outcome, list(missing.values()), alive
+            if row.state in (DONE, EXCLUDED):
+                outcome.again.append(run.id)
+    parents = measured.with_parents(plan, missing, {run_id: row.state for run_id, row in rows.items()})
+    outcome.measured = [run_id for run_id in outcome.measured if run_id not in parents]
+    outcome.remarks = [*found.sentences({*missing, *parents}, outcome.done), *measured.about_parents(parents)]
+    to_submit = [run for run in plan.distinct().values() if run.id in missing or run.id in parents]
+    return outcome, to_submit, alive
 
 
 def refuse_unfit(runs: list[PlannedRun], runs_dir: Path, limits: Limits) -> None:
@@ -179,7 +215,12 @@ def described(batch: JobBatch, number: str) -> str:
 
 def _waits(runs: list[PlannedRun], runs_dir: Path) -> dict[str, str]:
     """Runs whose parents are not done yet, with the parents."""
-    return {run.id: run.parent for run in runs if run.parent and not RunFolder(runs_dir / run.parent).finished()}
+    submitted = {run.id for run in runs}
+    return {
+        run.id: run.parent
+        for run in runs
+        if run.parent and (run.parent in submitted or not RunFolder(runs_dir / run.parent).finished())
+    }
 
 
 def _prefix(plan: Plan, submission: Submission) -> str:

@@ -38,7 +38,7 @@ def planned(tmp_path):
         if words["protocol"] == "paper":
             plan["runs"] = [{**entry, "run": f"imagenet-{entry['run']}"} for entry in plan["runs"]]
         states = {entry["run"]: ("queued", "") for entry in plan["runs"]}
-        return plan, runs_dir, lambda: states
+        return plan, runs_dir, lambda: states, dict
 
     return plan_of
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
+from results import archive
 from sweeps.plan import Plan, load
 from tests.sweeps.fake_slurm import FakeSlurm
 
@@ -13,6 +15,14 @@ SMALL = {"machine.threads": 1, "slurm.gpus_per_node": 0}
 @pytest.fixture
 def plan() -> Plan:
     return load("ablation_offsets", "smoke", SMALL, [0])
+
+
+@pytest.fixture(autouse=True)
+def labels(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where measured results are: none at first, since runs of committed ones would not be launched."""
+    folder = tmp_path_factory.mktemp("results") / "measured"
+    monkeypatch.setattr(archive, "MEASURED", folder)
+    return folder
 
 
 @pytest.fixture
