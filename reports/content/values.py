@@ -234,14 +234,9 @@ class Judged(Value):
 
 @dataclass(frozen=True)
 class Several(Value):
-    """Values below one another in one cell. Its tone and order are those of the first."""
+    """Values below one another in one cell, each with its own tone; the column is sorted by the first."""
 
     values: tuple[Value, ...]
-
-    @property
-    def tone(self) -> str:
-        tones = {value.tone for value in self.values}
-        return tones.pop() if len(tones) == 1 else ""
 
     def lines(self) -> tuple[Line, ...]:
         lines: list[Line] = []

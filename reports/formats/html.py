@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from reports.content.page import Cell, Page, RunLine, Section, SourceFile
+from reports.content.text import text as plain
 from reports.formats.alignment import Aligned, aligned, only_numbers, unaligned
 from reports.formats.markup import TEMPLATES, environment
 
@@ -64,6 +65,7 @@ def document(page: Page, out_dir: Path) -> str:
         size=size,
         prose=prose,
         slug=slug,
+        plain=plain,
     )
     return text.encode("utf-8", "replace").decode()  # half characters in a run's notes
 

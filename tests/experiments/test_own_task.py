@@ -172,7 +172,7 @@ def test_it_follows_another_task_in_a_sweep(tmp_path, monkeypatch):
     sweep["downstream"] = {"boxes": {"smoke": "scenes"}}
     (tmp_path / "transfer.yaml").write_text(json.dumps(sweep))
     plan, runs_dir = load("transfer", "smoke"), tmp_path / "runs"
-    assert local.launch(plan, runs_dir, jobs=2).done == [run.id for run in plan.runs]
+    assert sorted(local.launch(plan, runs_dir, jobs=2).done) == sorted(run.id for run in plan.runs)
     runs = {(run.arm, run.task): RunFolder(runs_dir / run.id) for run in plan.runs}
     own, child = runs["axial", "token_labelling"], runs["axial", "boxes"]
     start, end = (load_file(folder.path / WEIGHTS) for folder in (own, child))

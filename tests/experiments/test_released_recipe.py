@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, Mixup
 from timm.data.distributed_sampler import RepeatAugSampler
 from torch import nn
 from torchvision.transforms import functional as F
@@ -150,6 +150,16 @@ def test_every_part_has_a_draw_of_its_own_and_mixes_within_itself(draws):
         apart = mixing_task(1, count, **mixup_alone)
         alone = apart.prepare(batch_of(places[::draws]), seed, np.arange(count // draws))
         assert torch.equal(mixed.images[::draws], alone.images) and torch.equal(mixed.classes[::draws], alone.classes)
+
+
+def test_one_draw_is_timms_mixup_of_the_whole_batch():
+    task, places = mixing_task(1, 24), np.arange(24)
+    mixup = Mixup(0.8, 1.0, switch_prob=0.5, mode="batch", label_smoothing=0.1, num_classes=24)
+    for seed in range(4):
+        ours, batch = task.prepare(batch_of(places), seed, places), batch_of(places)
+        np.random.seed(seed)
+        images, classes = mixup(batch.images, batch.classes)
+        assert torch.equal(ours.images, images) and torch.equal(ours.classes, classes)
 
 
 def test_mixup_and_cutmix_are_drawn_for_each_part():
