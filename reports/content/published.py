@@ -25,6 +25,7 @@ from reports.specification import Column, PublishedTable, SpecificationError
 from results import fingerprints, papers
 from results.papers import Contradiction, Number
 from results.statistics.estimates import LEVEL
+from run_format import DONE
 
 OURS, EMPTY = Text("ours", tone="ours"), Text("")
 DIFFERENCE = "_difference"  # behind the name of a metric that a table prints as a gain over another row
@@ -64,6 +65,7 @@ def section(
         name=spec.name,
         title=spec.title,
         question=spec.question,
+        about=" ".join(_about(sources)),
         cautions=tuple(_cautions(sources)),
         grid=_grid(spec, lines, ours, letters, heads) if spec.columns else None,
         legend=tuple(_legend(spec, ours)) if spec.columns else (),
@@ -185,6 +187,17 @@ def _sources(ours: Mapping[Number, Counterpart]) -> list[tuple[Reproduction, Arm
         if each.source is not None and each.row is not None:
             sources.setdefault((id(each.source), each.row.arm), (each.source, each.row))
     return list(sources.values())
+
+
+def _about(sources: Sequence[tuple[Reproduction, ArmRow]]) -> Iterator[str]:
+    """Which code the results beneath the printed numbers are of, sweep by sweep."""
+    for reproduction in {id(source): source for source, _ in sources}.values():
+        table = reproduction.table
+        arms = [row.arm for source, row in sources if source is reproduction]
+        done = table.runs[table.runs["arm"].isin(arms) & (table.runs["state"] == DONE)]
+        if len(done):
+            task = f", task {table.task}" if table.downstream else ""
+            yield f"*{OURS.words}* of {table.spec.sweep}{task}: {' '.join(words.measured_by(done))}"
 
 
 def _cautions(sources: Sequence[tuple[Reproduction, ArmRow]]) -> Iterator[str]:

@@ -123,6 +123,11 @@ def _provenance(done: pd.DataFrame, task: str) -> Iterator[str]:
     )
     device = listed(sorted({device for device in done["device"] if device}))
     yield f"A finished run {task}took {length}" + (f" on {device}." if device else ".")
+    yield from measured_by(done)
+
+
+def measured_by(done: pd.DataFrame) -> Iterator[str]:
+    """Which commit measured finished runs, and whether that is the present code."""
     commits = listed(sorted({commit[:8] for commit in done["commit"] if commit})) or "unknown"
     dirty = ", with uncommitted changes" if (done["dirty"] == "yes").any() else ""
     code = listed(sorted({code[:8] for code in done["code_fingerprint"] if code})) or "unknown"

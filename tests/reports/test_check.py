@@ -6,14 +6,15 @@ import argparse
 import io
 import json
 import shutil
+from dataclasses import replace
 
-import pandas as pd
 import pytest
 from PIL import Image, PngImagePlugin
 
 from errors import ConfigError
 from experiments.folder.present_code import is_present
 from reports import commands, specification
+from reports.content import compose
 from reports.formats import comparison
 from results import archive
 
@@ -45,27 +46,26 @@ def test_the_committed_pages_are_what_the_committed_results_give(capsys):
     assert {*archive.labels(), "paper"} == {path.name for path in commands.PAGES.iterdir()}
 
 
-def test_pages_change_where_the_answer_does_and_not_with_the_code_itself(pages, capsys):
-    """Whether results are of the present code is on the page; which code that is, is not."""
-    answers = {
-        True: "Measured by the present code",
-        False: "Measured by earlier code",
-        None: "Whether that is the present code cannot be told",
-    }
-    for answer, sentence in answers.items():
-        label = "ablation_peg-tiny-50-classes"
-        code = commands.report(
-            "ablation_peg", {"measured": label}, options(check=False), None, lambda *_, answer=answer: answer
-        )
-        text = (pages / label / "report.md").read_text()
-        assert (
-            code == 0 and sentence in text and not any(text.count(other) for other in {*answers.values()} - {sentence})
-        )
-        column = set(pd.read_csv(pages / label / "table.csv")["present_code"])
-        assert column == {{True: "yes", False: "no", None: "unknown"}[answer]}
-    capsys.readouterr()
-    assert commands.report("ablation_peg", {}, options(), None, lambda *_: None) == 0
-    assert commands.report("ablation_peg", {}, options(), None, lambda *_: True) == 1
+@pytest.mark.parametrize(
+    ("answer", "sentence", "word"),
+    [
+        (True, "Measured by the present code", "yes"),
+        (False, "Measured by earlier code", "no"),
+        (None, "Whether that is the present code cannot be told", "unknown"),
+    ],
+)
+def test_whether_results_are_of_the_present_code_is_on_the_page_and_nothing_else_of_that_code(answer, sentence, word):
+    """So a committed page changes where the answer does, and not with every change of the code."""
+    spec, folder = specification.of_sweep("ablation_peg"), archive.folder("ablation_peg-tiny-50-classes")
+    collected = archive.read(folder)
+    results = compose.Results(spec, collected, archive.plan_of(collected), folder, folder.name)
+    silent = compose.page(spec, [results], figures=False).sections[0]
+    said = compose.page(spec, [replace(results, is_present=lambda *_: answer)], figures=False).sections[0]
+    (start, end) = said.about.split(f" {sentence}")
+    assert silent.about == start + end[end.index(".") + 1 :]
+    assert {record["present_code"] for record in said.records} == {word}
+    assert {record["present_code"] for record in silent.records} == {None}
+    assert replace(said, about=silent.about, records=silent.records) == silent
 
 
 def test_differing_files_are_named_with_their_line(pages, capsys):

@@ -317,6 +317,15 @@ def test_runs_of_different_data_beside_each_other_are_named(both_papers, tmp_pat
     assert len(section.cautions) == 1 and "Runs of different data stand beside each other here" in section.cautions[0]
 
 
+def test_a_table_says_which_code_measured_what_stands_beneath_its_numbers(both_papers):
+    named = [replace(each, is_present=lambda *_: True) for each in both_papers]
+    section = compose.page("aaai_table1", named, figures=False).sections[0]
+    sweeps = {sentence.partition(":")[0] for sentence in section.about.split("*ours* of ")[1:]}
+    assert "variants" in sweeps and section.about.count("Commit a1b2c3d4; code fingerprint") == len(sweeps)
+    assert section.about.count("Measured by") == len(sweeps)
+    assert compose.page("aaai_table1", [], figures=False).sections[0].about == ""
+
+
 def test_the_settings_of_the_arms_behind_a_table_are_shown(sections):
     assert "offsets: zero" in sections["aaai_table8"].configs["zero"]
 
