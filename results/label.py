@@ -32,7 +32,10 @@ def into_label(collected: Collected, plan: Plan, label: str, *, title: str, date
     old = about.get("history") or [_entry(there, about)]
     if _unchanged(merged, merged_plan, there) and (not note or any(note == entry["note"] for entry in old)):
         return []
-    history = sorted([*old, *(entry for entry in new if entry not in old)], key=lambda entry: str(list(entry.values())))
+    added = [entry for entry in new if entry not in old and entry["runs"]]  # one without results measured nothing
+    history = sorted([*old, *added], key=lambda entry: str(list(entry.values())))
+    if not added:
+        return archive.write(merged, folder, merged_plan, **_kept(about))
     return archive.write(merged, folder, merged_plan, **_kept({**about, **_summary(history), "history": history}))
 
 

@@ -201,6 +201,16 @@ def test_the_history_keeps_every_collection_and_old_labels_have_none(tmp_path, m
     assert (about["date"], about["hardware"], about["note"]) == ("2031-06-04", "cpu", "First. Second.")
 
 
+def test_a_collection_without_results_is_no_part_of_the_history(tmp_path, measured):
+    """E.g. with the runs_dir of another machine: more seeds are planned, but nothing was measured on that day."""
+    runs_dir = part_of(tmp_path, make_plan(ARMS, (0, 1)))
+    collected_into("m", runs_dir, make_plan(ARMS, (0, 1)), date="2031-05-04")
+    collected_into("m", tmp_path / "nothing", make_plan(ARMS, (0, 1, 2)), date="2032-01-01", note="Nothing.")
+    about = archive.read(measured / "m").about
+    assert "history" not in about and (about["date"], about["note"]) == ("2031-05-04", "")
+    assert len(archive.read(measured / "m").runs) == 9 and len(of_table("m")) == 6
+
+
 def test_labels_of_several_machines_come_together(tmp_path, measured):
     runs_dir = part_of(tmp_path, make_plan(ARMS, (0, 1, 2, 3)))
     for name, part in zip(("one", "two"), PARTS["seeds"]):
