@@ -44,8 +44,9 @@ COMMANDS = {
     }, needs=("reports.content.complexity", "reports.formats.terminal:print_section"), named=False, settings=False),
     "offsets": Command("measurements.commands:offsets", {
         "offsets=RUN|FILE|SWEEP [key=value …]": "measures and draws learned offsets: statistics, histograms, overlays",
-    }, needs=("sweeps.plan:sweep_names", "sweeps.commands:planned",
-              "reports.offsets.page", "reports.offsets.terminal")),
+        "offsets=… interventions=true": "judges models whose offsets are shuffled, averaged, zeroed or rounded",
+    }, needs=("sweeps.plan:sweep_names", "sweeps.commands:planned", "reports.offsets.page", "reports.offsets.terminal",
+              "reports.offsets.interventions", "reports.formats.terminal:print_section")),
     "list": Command("sweeps.commands:show_list", {
         "list": "lists experiments, sweeps and reports with one line about each",
         "list runs": "lists the run folders with their states and sizes",
@@ -85,6 +86,8 @@ keys:
   measured=LABEL             report from results/measured/LABEL instead of run folders; measured=all for report=paper
   experiment=NAME            doctor: also check the data of this run; offsets=FILE: the recipe that names its data
   images=N layer=layer_3_1 query=[0.5,0.5]         offsets: number of images, and the reads to draw over some of them
+  interventions=true         offsets: all of shuffled_tokens, shuffled_images, mean, zero, rounded, or name some;
+                             with images=N on so many, with layer=layer_3_1 in this layer alone
   any other setting of experiments/schema.py, e.g. train.epochs=5 model.offsets=token
 
 start here: python run.py sweep=ablation_offsets protocol=smoke   (needs no data, takes minutes on a laptop)"""

@@ -1,7 +1,7 @@
 """ATMNet: blocks of token mixer and MLP in four stages, with a linear classifier (AAAI Sec. 3.3, Table 10)."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,20 +12,24 @@ from torch import Tensor, nn
 from atm.block import Stage
 from atm.mixer import check_modes
 from atm.mixers import MixerOptions, find_mixer, refuse_offset_switches, takes_offsets
+from atm.offsets import INIT_STD, RANDOM_SPREAD, SHIFT_WIDTH, check_switches, offset_layer
 
 
 class ATMNet(nn.Module):
     """The backbone with a linear classifier. Everything between stem and head is channels-last, [B, H, W, C].
 
-    dims, depths, mlp_ratios: one value per stage.
+    dims, depths: one value per stage. mlp_ratios: MLP hidden width / channels, one number or one per stage.
     mixer: a name of ``atm.mixers.MIXERS``. One that takes no offsets makes a network like mode zero's, and refuses
-    values for offsets, samples, fusion and offset_sharing.
-    offsets, samples, fusion: see ``ActiveTokenMixer``.
+    values for all switches of offsets.
+    offsets: "token", "joint" and "axial" predict offsets, "static", "shift", "random" and "frozen" are controls (see
+    ``atm.offsets``), "zero" has none. samples, fusion: see ``ActiveTokenMixer``.
     offset_sharing: S, how many channels share one offset, one number or one per stage; None means 1, or all channels
-    where ``offsets="token"``, which accepts no other value. Mode zero ignores it.
-    offset_interval: K, a stage predicts offsets at every K-th block except its last; "stage" for one set per stage.
-    peg: whether each stage's PEG precedes the blocks that predict; None means True, except without offsets, as in the
-    papers' baseline. True without offsets puts it before the blocks that would have predicted.
+    where ``offsets="token"``, which accepts no other value, as "shift" does not. Mode zero ignores it.
+    offset_interval: K, a stage has new offsets at every K-th block except its last; "stage" for one set per stage.
+    shift_width, random_spread: in tokens, of modes "shift" (None means 1) and "random" (None means 4).
+    peg: whether each stage's PEG precedes the blocks that have new offsets; None means True, except without offsets, as
+    in the papers' baseline. True without offsets puts it before the same blocks. "predictor" shows its output to the
+    offset predictors only; the blocks see their input without it.
     drop_path_rate: grows linearly from 0 at the first block to this value at the last.
     drop_rate: dropout before the head. global_pool: "avg", or "" to classify every token.
     stage_norms: for dense prediction, a LayerNorm on every stage's output in place of the final norm and the head.
@@ -38,14 +42,16 @@ class ATMNet(nn.Module):
         self,
         dims: Sequence[int],
         depths: Sequence[int],
-        mlp_ratios: Sequence[float],
+        mlp_ratios: float | Sequence[float],
         offset_sharing: int | Sequence[int] | None = None,
         offset_interval: int | str = "stage",
         offsets: str = "axial",
         samples: int = 1,
-        peg: bool | None = None,
+        peg: bool | str | None = None,
         fusion: str = "pooled",
         mixer: str = "atm",
+        shift_width: int | None = None,
+        random_spread: float | None = None,
         num_classes: int = 1000,
         in_chans: int = 3,
         global_pool: str = "avg",
@@ -54,19 +60,27 @@ class ATMNet(nn.Module):
         stage_norms: bool = False,
     ) -> None:
         super().__init__()
+        mlp_ratios = [mlp_ratios] * len(dims) if isinstance(mlp_ratios, (int, float)) else list(mlp_ratios)
         if not len(dims) == len(depths) == len(mlp_ratios):
             raise ValueError("dims, depths and mlp_ratios must have one entry per stage")
+        controls = {"shift_width": shift_width, "random_spread": random_spread}
         if takes_offsets(mixer):
             check_modes(offsets, samples, fusion)
         else:
-            refuse_offset_switches(
-                mixer, offsets=offsets, samples=samples, fusion=fusion, offset_sharing=offset_sharing
-            )
+            options = {"offsets": offsets, "samples": samples, "fusion": fusion}
+            refuse_offset_switches(mixer, **options, offset_sharing=offset_sharing, **controls)
             offsets = "zero"
-        options = MixerOptions(offsets, samples, fusion)
+        peg = offsets != "zero" if peg is None else peg
+        check_switches(offsets, peg, **controls)
         groups = _groups_per_stage(offsets, offset_sharing, dims)
         intervals = _interval_per_stage(offset_interval, depths)
-        peg = offsets != "zero" if peg is None else peg
+        new_offsets = partial(
+            offset_layer,
+            offsets,
+            samples=samples,
+            shift_width=SHIFT_WIDTH if shift_width is None else shift_width,
+            random_spread=RANDOM_SPREAD if random_spread is None else random_spread,
+        )
         last = max(1, sum(depths) - 1)
         drop_paths = [drop_path_rate * j / last for j in range(sum(depths))]
 
@@ -86,10 +100,10 @@ class ATMNet(nn.Module):
                     mlp_ratio=mlp_ratios[i],
                     drop_paths=drop_paths[sum(depths[:i]) :],
                     interval=intervals[i],
-                    groups=groups[i],
+                    offsets=partial(new_offsets, groups=groups[i]) if offsets != "zero" else None,
                     peg=peg,
                     mixer=find_mixer(mixer),
-                    options=replace(options, stage=i),
+                    options=MixerOptions(offsets, samples, fusion, stage=i),
                 )
                 for i in range(len(dims))
             )
@@ -104,7 +118,7 @@ class ATMNet(nn.Module):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
-        """The PEGs' parameters. Biases and norms are one-dimensional, and optimizers exempt those themselves."""
+        """The PEGs' parameters. Optimizers exempt one-dimensional ones (biases, norms, static offsets) themselves."""
         return {name for name, _ in self.named_parameters() if ".peg." in name}
 
     @torch.jit.ignore
@@ -217,14 +231,18 @@ class ATMNet(nn.Module):
         return self.stem(x).permute(0, 2, 3, 1)
 
 
+UNSHARED = {"token": "shares one offset among all channels", "shift": "has fixed parts of channels"}
+"""Why these offset modes take no ``offset_sharing``."""
+
+
 def _groups_per_stage(offsets: str, sharing: int | Sequence[int] | None, dims: Sequence[int]) -> list[int]:
     """|O| per stage: the number of offsets per token, direction and sample."""
     if offsets == "zero":
         return [0] * len(dims)
-    if offsets == "token":
+    if offsets in UNSHARED:
         if sharing is not None:
-            raise ValueError("offsets='token' shares one offset among all channels: leave offset_sharing unset")
-        return [1] * len(dims)
+            raise ValueError(f"offsets={offsets!r} {UNSHARED[offsets]}: leave offset_sharing unset")
+        return [1] * len(dims) if offsets == "token" else list(dims)
     sharing = 1 if sharing is None else sharing
     per_stage = [sharing] * len(dims) if isinstance(sharing, int) else list(sharing)
     if len(per_stage) != len(dims) or any(s < 1 or dim % s for s, dim in zip(per_stage, dims)):
@@ -243,7 +261,7 @@ def _interval_per_stage(interval: int | str, depths: Sequence[int]) -> list[int]
 def _init_weights(module: nn.Module) -> None:
     """As in the released model: Linear trunc-normal 0.02, Conv2d normal over the fan-out per group, biases 0."""
     if isinstance(module, nn.Linear):
-        trunc_normal_(module.weight, std=0.02)
+        trunc_normal_(module.weight, std=INIT_STD)
     elif isinstance(module, nn.Conv2d):
         fan_out = module.out_channels * module.kernel_size[0] * module.kernel_size[1] // module.groups
         nn.init.normal_(module.weight, 0.0, (2.0 / fan_out) ** 0.5)

@@ -11,18 +11,18 @@ from torch.nn import functional
 
 from atm.mixers import MixerOptions, TokenMixer
 from atm.mlp import Mlp
-from atm.offsets import OffsetPredictor, PositionalEncodingGenerator, opens_set
+from atm.offsets import OffsetLayer, PositionalEncodingGenerator, opens_set
 from atm.recompute import recomputable, recomputation
 
 
 class Block(nn.Module):
     """``x + mixer(LN(x), offsets)``, then ``x + MLP(LN(x))`` (AAAI Eq. 5, 6).
 
-    offsets: the block's own predictor, or None. The stage calls it, because later blocks reuse its offsets.
+    offsets: the block's own layer of offsets, or None. The stage calls it, because later blocks reuse its offsets.
     """
 
     def __init__(
-        self, dim: int, mlp_ratio: float, mixer: TokenMixer, offsets: OffsetPredictor | None, drop_path: float
+        self, dim: int, mlp_ratio: float, mixer: TokenMixer, offsets: OffsetLayer | None, drop_path: float
     ) -> None:
         super().__init__()
         self.recomputes = True  # cheap tensors in the backward pass, in place of keeping them
@@ -61,7 +61,8 @@ def _normed(norm: nn.LayerNorm, x: Tensor) -> Tensor:
 class Stage(nn.Module):
     """An optional downsampling convolution, then blocks that share one PEG and pass their offsets on.
 
-    groups: offsets per token, direction and sample; 0 for none. interval: blocks from one prediction to the next.
+    offsets: called with ``dim`` for each block that has its own offsets; None without. interval: blocks from one set
+    of offsets to the next. peg: whether PEG precedes these blocks; with "predictor" only their offsets see its output.
     mixer: called with ``dim`` and ``options`` for each block, see ``atm.mixers.MIXERS``.
     """
 
@@ -73,8 +74,8 @@ class Stage(nn.Module):
         mlp_ratio: float,
         drop_paths: Sequence[float],
         interval: int,
-        groups: int,
-        peg: bool,
+        offsets: Callable[[int], OffsetLayer] | None,
+        peg: bool | str,
         mixer: Callable[[int, MixerOptions], TokenMixer],
         options: MixerOptions,
     ) -> None:
@@ -85,10 +86,11 @@ class Stage(nn.Module):
         self.downsample = nn.Identity() if in_dim == 0 else nn.Conv2d(in_dim, dim, 3, stride=2, padding=1)
         self.opens_set = [opens_set(j, depth, interval) for j in range(depth)]
         self.peg = PositionalEncodingGenerator(dim) if peg else nn.Identity()
+        self.peg_feeds_blocks = peg != "predictor"
         blocks = []
         for j in range(depth):
-            predictor = OffsetPredictor(dim, groups, options.samples) if groups and self.opens_set[j] else None
-            blocks.append(Block(dim, mlp_ratio, mixer(dim, replace(options, block=j)), predictor, drop_paths[j]))
+            own = offsets(dim) if offsets is not None and self.opens_set[j] else None
+            blocks.append(Block(dim, mlp_ratio, mixer(dim, replace(options, block=j)), own, drop_paths[j]))
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,9 +99,11 @@ class Stage(nn.Module):
         offsets: Tensor | None = None
         for j, block in enumerate(self.blocks):
             if self.opens_set[j]:
-                x = self.peg(x)
+                encoded = self.peg(x)
                 if block.predicts:
-                    offsets = block.offsets(x)
+                    offsets = block.offsets(encoded)
+                if self.peg_feeds_blocks:
+                    x = encoded
             if self.grad_checkpointing and not torch.jit.is_scripting():
                 x = checkpoint(block, x, offsets)
             else:

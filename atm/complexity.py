@@ -66,12 +66,12 @@ def architecture(model: ATMNet) -> list[dict[str, float]]:
     stages = []
     for info, stage in zip(model.feature_info, model.stages):
         mlp = stage.blocks[0].mlp
-        predictors = [block.offsets for block in stage.blocks if block.predicts]
+        own = [block.offsets for block in stage.blocks if block.predicts]
         stages.append({
             "channels": info["num_chs"],
             "blocks": len(stage.blocks),
             "expansion": mlp.fc1.out_features / mlp.fc1.in_features,
-            "offsets": predictors[0].groups * predictors[0].samples if predictors else 0,
+            "offsets": own[0].groups * own[0].samples if own else 0,
         })  # fmt: skip
     return stages
 

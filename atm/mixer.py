@@ -10,9 +10,11 @@ from atm.recompute import recomputable
 from atm.sampling import recompose
 from atm.sampling.reference import mean as mean_token
 
-OFFSET_MODES = ("zero", "token", "joint", "axial")
+OFFSET_MODES = ("zero", "token", "joint", "axial", "static", "shift", "random", "frozen")
 FUSIONS = ("pooled", "token", "mean")
 SAMPLES = (1, 3)
+ONE_READ = ("zero", "shift")
+"""Offset modes in which three samples would read one token, and their three FCs would be equal to one."""
 FOLD = 3.0
 """From this many tokens per channel, multiplying by one matrix per image is less work than the FCs and ``proj``."""
 
@@ -21,9 +23,9 @@ class ActiveTokenMixer(nn.Module):
     """One ATM layer: ``proj(fuse(FC_w(sample_W(x)), FC_h(sample_H(x)), FC_c(x)))``.
 
     dim, out_dim: channels in and out (equal in the backbone).
-    offsets: "axial" and "token" recompose along each axis ("token" has one offset for all channels, which concerns the
-    predictor only), "joint" recomposes once with two-dimensional offsets (two-way fusion with the identity), "zero"
-    keeps the FCs and reads every token at its own position.
+    offsets: "joint" recomposes once with two-dimensional offsets (two-way fusion with the identity), "zero" keeps the
+    FCs and reads every token at its own position, all others recompose along each axis. These differ in where their
+    offsets come from (``atm.offsets``), which the mixer does not see.
     samples: tokens read per channel and direction, each with its own FC, summed into the branch with one bias
     (AAAI Fig. 2; the construction is inferred from the printed cost).
     fusion: "pooled" (released model), "token" (AAAI Eq. 4, no ``proj``) or "mean" (equal weights, no learned fusion).
@@ -189,8 +191,9 @@ def check_modes(offsets: str, samples: int, fusion: str) -> None:
     ):
         if value not in valid:
             raise ValueError(f"unknown {name} {value!r} (valid: {', '.join(map(str, valid))})")
-    if offsets == "zero" and samples != 1:
-        raise ValueError(f"offsets='zero' reads one token, not {samples} (samples=3 is valid for: axial, token, joint)")
+    if offsets in ONE_READ and samples != 1:
+        valid = ", ".join(mode for mode in OFFSET_MODES if mode not in ONE_READ)
+        raise ValueError(f"offsets={offsets!r} reads one token, not {samples} (samples=3 is valid for: {valid})")
 
 
 def _weighted_sum(branches: list[Tensor], weights: list[Tensor]) -> Tensor:

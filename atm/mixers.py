@@ -53,7 +53,7 @@ _active_token_mixer.takes_offsets = True
 MIXERS: dict[str, Callable[[int, MixerOptions], TokenMixer]] = {"atm": _active_token_mixer, "identity": IdentityMixer}
 """Name -> callable that builds the mixer of one block from its width. ``MIXERS["my_mixer"] = MyMixer`` adds an entry.
 
-A callable whose attribute ``takes_offsets`` is True gets blocks that predict offsets; without it there are none.
+A callable whose attribute ``takes_offsets`` is True gets blocks that have offsets; without it there are none.
 ``ATMNet`` initialises Linear and Conv2d layers of any mixer as its own; other parameters keep their initialisation.
 """
 
@@ -75,14 +75,15 @@ def find_mixer(name: str) -> Callable[[int, MixerOptions], TokenMixer]:
 
 
 def takes_offsets(name: str) -> bool:
-    """Whether the mixer of that name reads at predicted offsets. Raises ValueError for an unknown name."""
+    """Whether the mixer of that name reads at offsets. Raises ValueError for an unknown name."""
     return bool(getattr(find_mixer(name), "takes_offsets", False))
 
 
 def refuse_offset_switches(mixer: str, **switches: Any) -> None:
-    """Raises ValueError where a switch of ``MixerOptions`` or ``offset_sharing`` is set for a mixer without offsets."""
-    defaults = {**vars(MixerOptions()), "offset_sharing": None}
-    changed = [f"{name}={value!r}" for name, value in switches.items() if value != defaults[name]]
+    """Raises ValueError where a switch of ``MixerOptions``, or another that is None by default, is set for a mixer
+    without offsets."""
+    defaults = vars(MixerOptions())
+    changed = [f"{name}={value!r}" for name, value in switches.items() if value != defaults.get(name)]
     if changed:
         valid = ", ".join(name for name in MIXERS if takes_offsets(name))
         raise ValueError(

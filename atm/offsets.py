@@ -1,33 +1,147 @@
-"""The offset predictor, the positional encoding before it, and the rule that says which blocks predict."""
+"""The layers that give a block its offsets, the positional encoding before them, and the rule which blocks have one."""
+
+import math
 
 import torch
+from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
+PREDICTED = ("token", "joint", "axial", "frozen")
+"""Offset modes whose offsets depend on the tokens. Those of "static", "shift" and "random" are constants."""
+SHIFT_WIDTH = 1  # tokens
+RANDOM_SPREAD = 4.0  # tokens
+INIT_STD = 0.02  # of every Linear's weights (released model)
 
-class OffsetPredictor(nn.Module):
-    """Predicts every token's offsets from the token alone: LN, then Linear (released model).
 
-    groups: offsets per direction and sample. The Linear is *not* zero-initialised. Forward hooks on these modules
-    (``stages.I.blocks.J.offsets`` in the backbone) see all offsets that a model uses, in tokens.
+class OffsetLayer(nn.Module):
+    """Gives a block its offsets: ``forward`` maps the block's input [B, H, W, C] to [B, H, W, 2 * samples * groups].
+
+    dim: C; groups: offsets per direction and sample. Offsets are in tokens, in at least float32. Their last axis reads
+    as [direction, sample, group]: the first half is horizontal (W), the second vertical (H). Forward hooks on these
+    modules (``stages.I.blocks.J.offsets`` in the backbone) see all offsets that a model uses.
     """
 
-    def __init__(self, dim: int, groups: int, samples: int = 1) -> None:
+    def __init__(self, dim: int, groups: int, samples: int) -> None:
         super().__init__()
+        self.dim = dim
         self.groups = groups
         self.samples = samples
+
+
+class OffsetPredictor(OffsetLayer):
+    """Predicts every token's offsets from the token alone: LN, then Linear (released model).
+
+    The Linear is *not* zero-initialised. trained: False keeps LN and Linear at their initialisation (mode "frozen").
+    """
+
+    def __init__(self, dim: int, groups: int, samples: int = 1, trained: bool = True) -> None:
+        super().__init__(dim, groups, samples)
         self.norm = nn.LayerNorm(dim)
         self.proj = nn.Linear(dim, 2 * samples * groups)
+        self.requires_grad_(trained)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [B, H, W, C], the raw block input. Returns [B, H, W, 2 * samples * groups] in at least float32.
-
-        The last axis reads as [direction, sample, group]: the first half is horizontal (W), the second vertical (H).
-        """
+        """x: [B, H, W, C], the raw block input. Returns [B, H, W, 2 * samples * groups]."""
         if torch.jit.is_scripting() or x.is_meta:  # neither has autocast
             return self.proj(self.norm(x))
         # Autocast would round offsets to 8 bits: 1/8 of a token at a distance of 20.
         with torch.autocast(device_type=x.device.type, enabled=False):
             return self.proj(self.norm(x.to(self.proj.weight.dtype)))
+
+
+class ConstantOffsets(OffsetLayer):
+    """The same offsets at every token of every image: the controls for offsets that depend on content.
+
+    ``values`` [2 * samples * groups], of a subclass, times ``scale`` are the offsets in tokens.
+    """
+
+    values: Tensor
+
+    def __init__(self, dim: int, groups: int, samples: int) -> None:
+        super().__init__(dim, groups, samples)
+        self.scale = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, H, W, C], of which only the size is used. Returns [B, H, W, 2 * samples * groups], not contiguous."""
+        return (self.scale * self.values).expand(x.shape[0], x.shape[1], x.shape[2], self.values.shape[0])
+
+
+class StaticOffsets(ConstantOffsets):
+    """Mode "static": one learned offset per channel group, direction and sample.
+
+    The values are initialised as a predictor's weights are, and multiplied by sqrt(C), the norm of a predictor's
+    normalised input: the offsets begin with the spread of axial ones, and an optimizer that moves every weight by the
+    learning rate (Adam) moves them by sqrt(C) times that, where a predictor moves its own by up to C times. Without the
+    factor a rate at which predictors travel across the map would leave static offsets where they began. As a
+    one-dimensional parameter they have no weight decay, which would pull every read towards its own token.
+    """
+
+    def __init__(self, dim: int, groups: int, samples: int = 1) -> None:
+        super().__init__(dim, groups, samples)
+        self.scale = math.sqrt(dim)
+        self.values = nn.Parameter(trunc_normal_(torch.empty(2 * samples * groups), std=INIT_STD))
+
+
+class ShiftedOffsets(ConstantOffsets):
+    """Mode "shift": whole steps by parts of the channels, as in AS-MLP (ICLR 2022).
+
+    Of the 2 * width + 1 equal parts of neighbouring channels (sizes differ by at most one channel) the first reads
+    ``width`` tokens to the left and above, the last as far to the right and below. Nothing is learned or saved.
+    Raises ValueError if there are fewer channels than parts.
+    """
+
+    def __init__(self, dim: int, width: int = SHIFT_WIDTH) -> None:
+        super().__init__(dim, dim, 1)
+        parts = 2 * width + 1
+        if width < 1 or parts > dim:
+            raise ValueError(
+                f"shift_width={width} needs 3 or more parts of {dim} channels (valid: 1 to {(dim - 1) // 2})"
+            )
+        steps = torch.arange(dim) * parts // dim - width
+        self.register_buffer("values", steps.to(torch.get_default_dtype()).repeat(2), persistent=False)
+
+
+class RandomOffsets(ConstantOffsets):
+    """Mode "random": offsets drawn once, uniform between -spread and spread tokens, and never trained.
+
+    They are drawn from PyTorch's generator, as every initialisation is, and saved with the weights. The draw is exact:
+    the same seed gives the same bits on every CPU.
+    """
+
+    def __init__(self, dim: int, groups: int, samples: int = 1, spread: float = RANDOM_SPREAD) -> None:
+        super().__init__(dim, groups, samples)
+        if not 0 < spread < math.inf:
+            raise ValueError(f"random_spread={spread} must be a positive number of tokens")
+        # rand has 24 random bits, so only the last product is rounded; uniform_ would round as the compiler sees fit
+        self.register_buffer("values", (2 * torch.rand(2 * samples * groups) - 1) * spread)
+
+
+def check_switches(mode: str, peg: bool | str, shift_width: int | None, random_spread: float | None) -> None:
+    """Raises ValueError, which names the valid modes, for a switch that an offset mode does not have."""
+    for name, value, only in (("shift_width", shift_width, "shift"), ("random_spread", random_spread, "random")):
+        if value is not None and mode != only:
+            raise ValueError(f"{name}={value} is valid for offsets={only!r} only, not for offsets={mode!r}")
+    if peg == "predictor":
+        if mode not in PREDICTED:
+            raise ValueError(
+                f"peg='predictor' feeds predicted offsets, and offsets={mode!r} has none (valid for: "
+                f"{', '.join(PREDICTED)})"
+            )
+    elif not isinstance(peg, bool):
+        raise ValueError(f"unknown peg {peg!r} (valid: True, False, 'predictor')")
+
+
+def offset_layer(
+    mode: str, dim: int, groups: int, samples: int, shift_width: int = SHIFT_WIDTH, random_spread: float = RANDOM_SPREAD
+) -> OffsetLayer:
+    """The layer of a mode other than "zero". ``groups`` is not used by "shift", which has an offset per channel."""
+    if mode == "static":
+        return StaticOffsets(dim, groups, samples)
+    if mode == "shift":
+        return ShiftedOffsets(dim, shift_width)
+    if mode == "random":
+        return RandomOffsets(dim, groups, samples, random_spread)
+    return OffsetPredictor(dim, groups, samples, trained=mode != "frozen")
 
 
 class PositionalEncodingGenerator(nn.Module):
@@ -43,8 +157,8 @@ class PositionalEncodingGenerator(nn.Module):
 
 
 def opens_set(block: int, depth: int, interval: int) -> bool:
-    """Whether a stage's ``block`` predicts new offsets: every ``interval``-th one except the last (released model).
+    """Whether a stage's ``block`` has new offsets: every ``interval``-th one except the last (released model).
 
-    The only block of a stage predicts, since it has no earlier offsets to reuse.
+    The only block of a stage has, since it has no earlier offsets to reuse.
     """
     return block % interval == 0 and (block < depth - 1 or depth == 1)

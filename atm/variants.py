@@ -8,7 +8,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from atm.backbone import ATMNet
+from atm.backbone import UNSHARED, ATMNet
 from atm.mixers import takes_offsets
 
 VARIANTS: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("variants.yaml").read_text("utf-8"))
@@ -25,7 +25,7 @@ def _filter_checkpoint(state_dict: dict[str, Tensor], model: nn.Module) -> dict[
 def _create_atmnet(variant: str, pretrained: bool = False, **kwargs: Any) -> ATMNet:
     arguments = {key: value for key, value in kwargs.items() if value is not None}
     defaults = {key: value for key, value in VARIANTS[variant].items() if key != "drop_path"}
-    if arguments.get("offsets") == "token" or not takes_offsets(arguments.get("mixer", "atm")):
+    if arguments.get("offsets") in UNSHARED or not takes_offsets(arguments.get("mixer", "atm")):
         del defaults["offset_sharing"]
     if arguments.get("features_only"):
         arguments.setdefault("stage_norms", True)

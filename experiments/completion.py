@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from errors import ConfigError
-from experiments.backbones import check_name, is_timm, read_variants
-from experiments.schema import FIELDS, MIXERS, Config, Model, Train
+from experiments.model_completion import complete_model
+from experiments.schema import FIELDS, Config, Train
 from experiments.tasks.registry import task_entry
 
-# only networks of ``atm`` have these switches
-SWITCHES = ("mixer", "offsets", "samples", "peg", "offset_sharing", "offset_interval", "fusion")
 IN_PAIRS = "mixup and cutmix (augment.mixup, augment.cutmix) mix images in pairs"
 
 
@@ -23,13 +20,7 @@ def complete(config: Config, given: Collection[str] = ()) -> Config:
     in one line where settings contradict each other.
     """
     task_entry(config.task)
-    check_name(config.model.name)
-    if is_timm(config.model.name):
-        _complete_timm(config.model, given)
-    elif config.model.mixer not in (None, "atm"):
-        _complete_other_mixer(config.model, given)
-    else:
-        _complete_atm(config.model)
+    complete_model(config.model, given)
     if config.init == "required":
         raise ConfigError(f"experiment={config.experiment} fine-tunes: set init=RUN_ID, or init=PATH of a checkpoint")
     size = config.data.image_size
@@ -56,86 +47,6 @@ def get(config: Config, key: str) -> Any:
     for part in key.split("."):
         value = getattr(value, part)
     return value
-
-
-def _complete_timm(model: Model, given: Collection[str]) -> None:
-    """A network of timm has no switch of ATM's; a drop path of null is timm's own default."""
-    for switch in SWITCHES:
-        value = getattr(model, switch)
-        if f"model.{switch}" in given and value is not None:
-            raise ConfigError(f"model.{switch}={value}: only variants of ATMNet have it, not model={model.name}")
-        setattr(model, switch, None)
-
-
-def _complete_other_mixer(model: Model, given: Collection[str]) -> None:
-    """Another mixer in ATMNet's frame has the frame's switches, and of ATM's those that are given for it."""
-    for switch in ("offsets", "samples", "offset_sharing", "fusion"):
-        if f"model.{switch}" not in given:
-            setattr(model, switch, None)
-        elif model.mixer in MIXERS and getattr(model, switch) is not None:
-            raise ConfigError(f"model.{switch}={getattr(model, switch)}: model.mixer={model.mixer} has no such switch")
-    variant = read_variants()[model.name]
-    model.peg = bool(model.peg)
-    if model.drop_path is None:
-        model.drop_path = float(variant["drop_path"])
-    if model.peg or model.offsets is not None:
-        model.offset_interval = _known_interval(model.offset_interval, variant)
-    elif "model.offset_interval" in given and model.offset_interval is not None:
-        raise ConfigError(
-            f"model.offset_interval={model.offset_interval}: model.mixer={model.mixer} without PEG has nothing to place"
-        )
-    else:
-        model.offset_interval = None
-
-
-def _complete_atm(model: Model) -> None:
-    variant = read_variants()[model.name]
-    defaults = {f.name: f.default for f in dataclasses.fields(Model)}
-    for switch in SWITCHES:
-        if getattr(model, switch) is None:
-            setattr(model, switch, defaults[switch])
-    if model.samples not in (1, 3):
-        raise ConfigError(f"model.samples={model.samples}: valid are 1 and 3")
-    if model.samples == 3 and model.offsets == "zero":
-        raise ConfigError("model.samples=3 needs offsets to sample at: not with model.offsets=zero")
-    if model.peg is None:
-        model.peg = model.offsets != "zero"
-    if model.drop_path is None:
-        model.drop_path = float(variant["drop_path"])
-    model.offset_sharing = _sharing(model, variant)
-    model.offset_interval = _interval(model, variant)
-
-
-def _sharing(model: Model, variant: Mapping[str, Any]) -> list[int] | None:
-    asked, dims = model.offset_sharing, variant["dims"]
-    if model.offsets in ("zero", "token"):
-        if asked is not None:
-            raise ConfigError(f"model.offset_sharing={asked}: model.offsets={model.offsets} has nothing to share")
-        return None
-    sharing = variant["offset_sharing"] if asked is None else [asked] * len(dims) if isinstance(asked, int) else asked
-    if (
-        not isinstance(sharing, list)
-        or len(sharing) != len(dims)
-        or any(not isinstance(s, int) or s < 1 or dim % s for s, dim in zip(sharing, dims))
-    ):
-        raise ConfigError(
-            f"model.offset_sharing={asked}: give divisors of the widths {dims}, one number or one per stage"
-        )
-    return list(sharing)
-
-
-def _interval(model: Model, variant: Mapping[str, Any]) -> int | str | None:
-    if model.offsets == "zero" and not model.peg:
-        return None
-    return _known_interval(model.offset_interval, variant)
-
-
-def _known_interval(interval: int | str | None, variant: Mapping[str, Any]) -> int | str:
-    if interval is None:
-        return int(variant["offset_interval"])
-    if interval == "stage" or (isinstance(interval, int) and interval >= 1):
-        return interval
-    raise ConfigError(f"model.offset_interval={interval}: give a number of blocks, or stage")
 
 
 def _complete_schedule(train: Train, given: Collection[str]) -> None:

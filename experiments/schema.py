@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field
 from typing import Any
 
-OFFSET_MODES = ("zero", "token", "joint", "axial")
-MIXERS = ("atm", "identity")  # of atm.mixers, which would import torch
+# of atm.mixer, atm.offsets and atm.mixers, which would import torch
+OFFSET_MODES = ("zero", "token", "joint", "axial", "static", "shift", "random", "frozen")
+PREDICTED = ("token", "joint", "axial", "frozen")  # modes whose offsets depend on the tokens
+SHIFT_WIDTH, RANDOM_SPREAD = 1, 4.0
+MIXERS = ("atm", "identity")
 FUSIONS = ("pooled", "token", "mean")
 SCHEDULES = ("cosine", "polynomial", "multistep")
 SAMPLERS = ("auto", "reference", "eager", "native", "triton")  # atm.sampling.BACKENDS, which would import torch
@@ -58,7 +61,17 @@ class Model:
     )
     offsets: str | None = setting("axial", "offset mode", choices=OFFSET_MODES)
     samples: int | None = setting(1, "tokens read per channel and direction: 1 or 3")
-    peg: bool | None = setting(None, "positional encoding generator; null = wherever offsets are predicted")
+    shift_width: int | None = setting(
+        None, "widest step of offsets=shift in tokens; null = 1 there", least=1, neutral=None
+    )
+    random_spread: float | None = setting(
+        None, "largest distance of offsets=random in tokens; null = 4 there", neutral=None
+    )
+    peg: Any = setting(
+        None,
+        "positional encoding generator: true, false, or predictor for one that only the offset predictors see; "
+        "null = true except with offsets=zero",
+    )
     offset_sharing: Any = setting(
         None, "S, neighbouring channels that share one offset: a number, one per stage, or null"
     )
@@ -66,6 +79,9 @@ class Model:
         None, "K, blocks per offset prediction: a number, 'stage', or null for the variant's"
     )
     fusion: str | None = setting("pooled", "how the branches are weighted", choices=FUSIONS)
+    mlp_ratios: Any = setting(
+        None, "MLP width / channels: a number, one per stage, or null for the variant's", neutral=None
+    )
     drop_path: float | None = setting(
         None, "stochastic depth of the last block; null = the variant's ImageNet rate, or timm's default"
     )
@@ -82,6 +98,12 @@ class Data:
     image_size: list[int] = setting([224, 224], "height and width in pixels")
     train_images: int | None = setting(None, "images per epoch; null = all there are")
     eval_images: int | None = setting(None, "images judged; null = all there are")
+    max_distance: int | None = setting(
+        None, "probes: tiles, how far a cue can point along an axis; null = the probe's own", least=1, neutral=None
+    )
+    shuffled: str | None = setting(
+        None, "an attack on probes: what no longer leads to the label", choices=("cues", "classes"), neutral=None
+    )
     bad_image_tolerance: float = setting(0.001, "share of unreadable training images replaced before the run fails")
     workers: int = setting(4, "loader processes; 0 loads in the training process", least=0, scientific=False)
 

@@ -25,27 +25,43 @@ def offsets(
     planned: Callable[[str, dict[str, Any]], tuple[Any, Path]],
     page: ModuleType,
     terminal: ModuleType,
+    interventions: ModuleType,
+    print_section: Callable[[Any], None],
 ) -> int:
-    """Measures and draws the offsets of a run, of a weights file, or of all finished runs of a sweep's own task."""
+    """Measures and draws the offsets of a run, of a weights file, or of all finished runs of a sweep's own task.
+
+    With ``interventions=``, measures instead what these models lose when they read with other offsets.
+    """
     from experiments.commands import run_named, runs_folder
     from experiments.config import read_site
     from experiments.identity import is_file
     from measurements.offsets import source
+    from measurements.offsets.effects import InterventionRequest, intervene, intervene_all
     from measurements.offsets.measure import measure, measure_all
 
+    asked = InterventionRequest.taken_from(settings)
     request = source.OffsetRequest.taken_from(settings)
     if name in sweep_names():
         plan, runs_dir = planned(name, settings)
         # an arm has one place in the comparison: its offsets after the sweep's own task
         plan = replace(plan, runs=[run for run in plan.runs if run.task == plan.tasks[0].name])
-        configs = {run: planned_run.config for run, planned_run in plan.distinct().items()}
-        folders = measure_all(source.of_sweep(configs, runs_dir), request, options.fresh)
-        out = runs_dir / "reports" / f"offsets-{name}-{plan.protocol}"
-        summary, files = page.compare(plan.as_dict(), folders, out, options.mixed)
-        if options.json:
-            print(terminal.comparison_to_json(plan.as_dict(), summary, folders, files))
+        sources = source.of_sweep({run: each.config for run, each in plan.distinct().items()}, runs_dir)
+        out = runs_dir / "reports" / f"{'interventions' if asked else 'offsets'}-{name}-{plan.protocol}"
+        if asked:
+            found = intervene_all(sources, asked, options.fresh)
+            section, files = interventions.compare(plan.as_dict(), found, out, options.mixed)
+            if options.json:
+                print(terminal.interventions_to_json(plan.as_dict(), section, found, files))
+            else:
+                print_section(section)
+                terminal.show_missing(found)
         else:
-            terminal.show_comparison(plan.as_dict(), summary, folders)
+            folders = measure_all(sources, request, options.fresh)
+            summary, files = page.compare(plan.as_dict(), folders, out, options.mixed)
+            if options.json:
+                print(terminal.comparison_to_json(plan.as_dict(), summary, folders, files))
+            else:
+                terminal.show_comparison(plan.as_dict(), summary, folders)
     else:
         site = read_site()
         runs_dir = runs_folder(settings, site)
@@ -53,10 +69,17 @@ def offsets(
             model = source.of_file(name, runs_dir, settings, site)
         else:
             model = source.of_run(run_named(runs_dir, name, sweep_names()), settings, site)
-        measured, files = page.write(measure(model, request, options.fresh))
-        print(terminal.to_json(measured, files)) if options.json else terminal.show(measured)
+        if asked:
+            files = [intervene(model, asked, options.fresh)]
+            about = interventions.read(files[0])
+            print(json.dumps({**about, "written": [str(files[0])]})) if options.json else print_section(
+                interventions.of_run(about)
+            )
+        else:
+            measured, files = page.write(measure(model, request, options.fresh))
+            print(terminal.to_json(measured, files)) if options.json else terminal.show(measured)
     if not options.json:
-        print(f"{len(files)} files, first of all {files[0]}")
+        print(f"{len(files)} files, first of all {files[0]}" if len(files) > 1 else files[0])
     return 0
 
 

@@ -46,7 +46,8 @@ class PlannedTask:
         entry = task_entry(config.task)
         weights = "eval" if config.train.ema_decay is None else "eval_ema"
         metric = f"{weights}/{entry.metric}"
-        return cls(name, config.experiment, metric, entry.label, entry.unit, entry.decimals, entry.chance)
+        chance = entry.chance_level(config)
+        return cls(name, config.experiment, metric, entry.label, entry.unit, entry.decimals, chance)
 
 
 @dataclass(frozen=True)

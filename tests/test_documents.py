@@ -20,7 +20,7 @@ from results.statistics.estimates import mean_interval, paired_difference
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-WHOLE = ("README.md", "scenes.md")  # every number in these is checked
+WHOLE = ("README.md", "probes.md")  # every number in these is checked
 SOURCE = re.compile(r"<!-- numbers: (.+) -->")
 RESULT = re.compile(r"accuracy|top-1|\bΔ|params|flops|miou|\bap\b", re.IGNORECASE)  # in a header
 NUMBER = re.compile(r"(?<![\w.])[+−-]?\d+(?:\.\d+)?")
@@ -33,7 +33,14 @@ IN_PROSE = {
         "22.05": "version of Slurm",
         "0.57": "test_parameters_of_the_variant_that_is_ours",
     },
-    "scenes.md": {
+    "probes.md": {
+        "2312.04927": "arXiv",
+        "2508.19029": "arXiv",
+        "42 %": "test_a_vote_of_the_places_that_cues_can_name",
+        "37 %": "test_a_vote_of_the_places_that_cues_can_name",
+        "28 %": "test_a_vote_of_the_places_that_cues_can_name",
+        "99 %": "of a prototype, said to be of one",
+        "86 %": "of a prototype, said to be of one",
         "60 %": "definition of an object token",
         "25 %": "chance, of four classes",
         "1.3": "milliseconds to draw a scene, on one machine",
@@ -212,7 +219,7 @@ def test_numbers_in_prose_are_no_results_that_nothing_holds_to_account(name):
 
 
 def test_the_commit_that_is_named_is_the_one_that_measured():
-    text = (ROOT / "docs" / "scenes.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "probes.md").read_text(encoding="utf-8")
     (named,) = re.findall(r"`([\w-]+)` \(commit ([0-9a-f]{8})\)", text)
     runs = archive.read(archive.folder(named[0])).runs
     assert {commit[:8] for commit in runs["commit"]} == {named[1]}

@@ -34,10 +34,15 @@ class DatasetEntry:
 
 
 LABELLED_IMAGES = DatasetEntry("experiments.data.layout:check_class_folders", "experiments.data.images:pixels")
+PROBE = DatasetEntry(None, "experiments.data.probes:pixels")
 DATASETS: dict[str, DatasetEntry] = {
     "imagenet": LABELLED_IMAGES,
     "tiny_imagenet": LABELLED_IMAGES,
     "scenes": DatasetEntry(None, "experiments.data.scenes:pixels"),
+    "search": PROBE,
+    "pair": PROBE,
+    "diagonal": PROBE,
+    "match": PROBE,
 }
 
 

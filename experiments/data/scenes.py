@@ -1,30 +1,24 @@
 """Scenes: images drawn by rule that measure over which distance, and in which direction, a model mixes tokens.
 
 An image holds a few plain bars, all lying the same way. Only a mark at one end of a bar tells its class, and every
-token of the bar is to be labelled with it. ``docs/scenes.md`` says why it is made this way.
+token of the bar is to be labelled with it. ``docs/probes.md`` says why it is made this way.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from errors import ConfigError, unknown
-from experiments.data.batch import ImageBatch, unreadable
-from experiments.data.order import SampleKey, stream
+from experiments.data.order import SampleKey
+from experiments.data.token_images import EVAL_SEED, IGNORED, Labelling, TokenImages
 
 VERSION = 1  # of the generator: raise it with any change that changes a pixel or a label
-SPLITS = {"train": 1, "eval": 2}
-EVAL_SEED = 20220311  # of the evaluation scenes, whatever the seed of the run
 
 CLASSES = ("yellow", "sky", "vermilion", "navy")
 PALETTE = np.array([[240, 208, 64], [86, 180, 233], [213, 94, 0], [24, 62, 122]], np.uint8)  # falling luminance
@@ -35,7 +29,6 @@ MEAN, STD = 0.85, 0.15  # of a pixel in 0 … 1, all channels alike
 HEADINGS = ("left", "right", "up", "down")  # the side of a token on which the mark of its bar lies
 DIRECTIONS = ("horizontal", "vertical")
 TOKEN = 16  # px, stride of the labels
-IGNORED = -1
 LANE = 40  # px across a bar, at least; its lane is widened to fill the image
 MARK = 16  # px along the bar
 GAP = 2  # px between a bar and the edge of its lane, at least
@@ -61,57 +54,35 @@ class Scene(NamedTuple):
     direction: int  # of that distance, an index into DIRECTIONS
 
 
-@dataclass(frozen=True)
-class LabelledScenes(ImageBatch):
-    """labels: int64 [B, h/16, w/16], IGNORED outside the bars; of evaluation scenes also distance in px, float32, and
-    direction, int64, both [B, h/16, w/16]."""
+LABELLING = Labelling(
+    token=TOKEN,
+    strides=(16, 32),  # the last two stages of ATMNet
+    class_names=CLASSES,
+    palette=PALETTE,
+    directions=DIRECTIONS,
+    deep=4 * TOKEN,  # convolutions alone see no mark from 54 px on (stage 4, seen from a token in its cell's corner)
+    on_grid=False,
+    mean=MEAN,
+    std=STD,
+)
+normalise, pixels = LABELLING.normalise, LABELLING.pixels
 
-    labels: Tensor
-    distance: Tensor | None = None
-    direction: Tensor | None = None
 
+class Scenes(TokenImages):
+    """Drawn bars. ``TokenImages`` says what an image is a function of; labels are [h/16, w/16]."""
 
-class Scenes(Dataset[tuple[Tensor, ...]]):
-    """``length`` scenes of ``size`` (height, width).
-
-    Training scenes are a function of (seed, epoch, index): fresh ones in every epoch. Evaluation scenes are a
-    function of the index alone, so that runs of different seeds are judged on the same ones.
-    """
-
-    def __init__(self, size: tuple[int, int], seed: int, length: int, split: str):
-        height, width = size
-        if height % 32 or width % 32 or min(height, width) < 64:
-            raise ConfigError(f"scenes of {height}x{width} px: both sides must be multiples of 32, and at least 64")
-        if split not in SPLITS:
-            raise ConfigError(unknown("split of scenes", split, SPLITS))
-        self.size, self.seed, self.length, self.split = (height, width), seed, length, split
-
-    def __len__(self) -> int:
-        return self.length
+    labelling = LABELLING
+    plural = "scenes"
 
     def __getitem__(self, key: SampleKey) -> tuple[Tensor, ...]:
-        """Image float32 [3, h, w], normalised, and labels int64 [h/16, w/16]; in the evaluation split also
-        distance float32 [h/16, w/16] in px and direction int64 [h/16, w/16]."""
         scene = self.scene(key)
         image, labels = normalise(scene.image), torch.from_numpy(scene.labels)
         if self.split == "train":
             return image, labels
         return image, labels, torch.from_numpy(scene.distance), torch.full_like(labels, scene.direction)
 
-    def collate(self, samples: Sequence[tuple[Tensor, ...]]) -> LabelledScenes:
-        images, labels, *rest = (torch.stack(part) for part in zip(*samples))
-        return LabelledScenes(images, unreadable(()), labels, *rest)
-
-    def name(self, index: int) -> str:
-        return f"{self.split} scene {index}"
-
-    def problem(self, index: int) -> str:
-        return f"{self.name(index)}: generated, not read from a file"
-
     def scene(self, key: SampleKey) -> Scene:
-        seed, epoch = (self.seed, key.epoch) if self.split == "train" else (EVAL_SEED, 0)
-        # The split comes last and is never 0: a SeedSequence does not tell (a, b) from (a, b, 0).
-        random = stream(seed, epoch, key.index, SPLITS[self.split])
+        random = self.stream(key)
         layout = draw_layout(random, self.size)
         return render(layout, draw_classes(random, len(layout.bars)))
 
@@ -131,18 +102,6 @@ class Scenes(Dataset[tuple[Tensor, ...]]):
             "lengths": [LANE, MARK, GAP, CORNER, HALO, COVERED, MEAN, STD],
         }
         return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def normalise(image: NDArray[np.uint8]) -> Tensor:
-    """uint8 [h, w, 3] to float32 [3, h, w]."""
-    planes = np.ascontiguousarray(image.transpose(2, 0, 1))
-    return torch.from_numpy((planes.astype(np.float32) / np.float32(255) - np.float32(MEAN)) / np.float32(STD))
-
-
-def pixels(images: Tensor) -> NDArray[np.uint8]:
-    """The inverse of ``normalise`` for a batch: float32 [B, 3, h, w] to uint8 [B, h, w, 3]."""
-    grey_levels = (images.float() * STD + MEAN) * 255
-    return grey_levels.round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def draw_layout(random: np.random.Generator, size: tuple[int, int]) -> Layout:

@@ -27,6 +27,9 @@ def backbone(model: Model) -> tuple[str, dict[str, Any]]:
         "offset_sharing": model.offset_sharing,
         "offset_interval": model.offset_interval,
         "fusion": model.fusion,
+        "shift_width": model.shift_width,
+        "random_spread": model.random_spread,
+        "mlp_ratios": model.mlp_ratios,
         "drop_path_rate": model.drop_path,
     }
 

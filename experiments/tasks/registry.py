@@ -25,8 +25,9 @@ GROUP = "atm.tasks"
 class TaskEntry:
     """module: ``package.module:Class``, called with a config; metric: the one that reports show unless told otherwise.
 
-    metric is its name in an ``Evaluation``; label, unit, decimals and chance level say how reports print it. sections:
-    of the config schema, those that no other task reads.
+    metric is its name in an ``Evaluation``; label, unit, decimals and chance level say how reports print it;
+    even_classes: chance is what a guess among ``data.num_classes`` classes is worth. sections: of the config schema,
+    those that no other task reads.
     """
 
     module: str
@@ -36,6 +37,13 @@ class TaskEntry:
     decimals: int = 2
     chance: float | None = None
     sections: tuple[str, ...] = ()
+    even_classes: bool = False
+
+    def chance_level(self, config: Config) -> float | None:
+        """In the unit of the metric; None where nobody stated it."""
+        if self.even_classes and config.data.num_classes:
+            return 100.0 / config.data.num_classes
+        return self.chance
 
 
 TASKS: dict[str, TaskEntry] = {
@@ -46,7 +54,7 @@ TASKS: dict[str, TaskEntry] = {
         "experiments.tasks.token_labelling:TokenLabelling",
         metric="token_accuracy",
         label="Object-token accuracy",
-        chance=25.0,
+        even_classes=True,
     ),
 }
 

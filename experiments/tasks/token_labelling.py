@@ -1,8 +1,8 @@
-"""Token labelling: every token of a bar is to be given the class written at the bar's far end (data set ``scenes``)."""
+"""Token labelling: tokens are to be given a class that is written elsewhere in the image (``scenes``, probes)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,79 +10,108 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from errors import ConfigError
+from errors import ConfigError, unknown
 from experiments.data.batch import unreadable
-from experiments.data.scenes import CLASSES, DIRECTIONS, IGNORED, PALETTE, TOKEN, LabelledScenes, Scenes, pixels
+from experiments.data.matching import Match
+from experiments.data.probes import Diagonal, Pair, Search
+from experiments.data.scenes import Scenes
+from experiments.data.token_images import IGNORED, LabelledTokens, Labelling, TokenImages
 from experiments.schema import Config
 from experiments.tasks import Evaluation, Task
 from experiments.tasks.network import dense_backbone
 from results.records import ImageRecord, order_of
 
-DEEP = 4 * TOKEN  # px: convolutions alone see no mark from 54 px on (stage 4, seen from a token in its cell's corner)
-STRIDES = (16, 32)  # of the maps that are read: the last two stages of ATMNet
+# data set → its class, and the settings of the section data that it takes beside size, seed and length
+DRAWN: dict[str, tuple[type[TokenImages], tuple[str, ...]]] = {
+    "scenes": (Scenes, ()),
+    "search": (Search, ("shuffled", "max_distance")),
+    "pair": (Pair, ("shuffled", "max_distance")),
+    "diagonal": (Diagonal, ("shuffled", "max_distance")),
+    "match": (Match, ("shuffled",)),
+}
+ATTACKS = ("shuffled", "max_distance")
 ACCURACIES = ("token_accuracy", "token_accuracy_deep")
 EXAMPLES = 6
 
 
 class TokenLabelling(Task):
-    """Scenes, a backbone with a linear head, and accuracy over the tokens of bars against the distance to the mark."""
+    """Drawn images, a backbone with a linear head, and accuracy of labelled tokens by distance to the evidence.
+
+    Tile size, classes and the maps that are read are those of the data set's ``Labelling``.
+    """
 
     def __init__(self, config: Config):
         self.config = config
-        height, width = config.data.image_size
-        self.train_set = Scenes((height, width), config.seed, _number(config, "train_images"), "train")
-        self.eval_set = Scenes((height, width), config.seed, _number(config, "eval_images"), "eval")
+        self.train_set = _drawn(config, "train")
+        self.eval_set = _drawn(config, "eval")
+        self.labelling = self.eval_set.labelling
 
     def build_model(self) -> nn.Module:
-        return TokenLabeller(dense_backbone(self.config.model, STRIDES), len(CLASSES))
+        labelling = self.labelling
+        backbone = dense_backbone(self.config.model, labelling.strides)
+        return TokenLabeller(backbone, len(labelling.class_names), labelling.strides, labelling.token)
 
-    def weight(self, batch: LabelledScenes) -> float:
+    def weight(self, batch: LabelledTokens) -> float:
         return int((batch.labels != IGNORED).sum())
 
-    def loss(self, forward: Callable[..., Any], batch: LabelledScenes) -> Tensor:
+    def loss(self, forward: Callable[..., Any], batch: LabelledTokens) -> Tensor:
         logits = forward(batch.images)
         total = F.cross_entropy(logits.float(), batch.labels, ignore_index=IGNORED, reduction="sum")
         return total / max(1.0, self.weight(batch))
 
     def judge(self) -> Labels:
-        return Labels()
+        return Labels(self.labelling)
 
-    def example(self) -> LabelledScenes:
+    def example(self) -> LabelledTokens:
         height, width = self.config.data.image_size
-        labels = torch.zeros(2, height // TOKEN, width // TOKEN, dtype=torch.int64)
-        return LabelledScenes(torch.zeros(2, 3, height, width), unreadable(()), labels)
+        token = self.labelling.token
+        labels = torch.zeros(2, height // token, width // token, dtype=torch.int64)
+        return LabelledTokens(torch.zeros(2, 3, height, width), unreadable(()), labels)
+
+
+def _drawn(config: Config, split: str) -> TokenImages:
+    if config.data.dataset not in DRAWN:
+        raise ConfigError(unknown("data.dataset of token labelling", config.data.dataset, DRAWN))
+    images, taken = DRAWN[config.data.dataset]
+    given = {key: value for key in ATTACKS if (value := getattr(config.data, key)) is not None}
+    if foreign := [key for key in given if key not in taken]:
+        valid = [name for name, (_, keys) in DRAWN.items() if foreign[0] in keys]
+        raise ConfigError(f"data.{foreign[0]}: not a setting of {config.data.dataset} (valid for: {', '.join(valid)})")
+    height, width = config.data.image_size
+    return images((height, width), config.seed, _number(config, f"{split}_images"), split, **given)
 
 
 def _number(config: Config, key: str) -> int:
-    """How many scenes to draw, which no folder can say."""
+    """How many images to draw, which no folder can say."""
     number = getattr(config.data, key)
     if number is None:
-        raise ConfigError(f"data.{key}: scenes are drawn, so say how many")
+        raise ConfigError(f"data.{key}: {config.data.dataset} are drawn, so say how many")
     return int(number)
 
 
 class Labels:
-    """How many labels are right, by image, and by distance and direction; every object token weighs the same."""
+    """How many labels are right, by image, and by distance and direction; every labelled token weighs the same."""
 
-    def __init__(self) -> None:
+    def __init__(self, labelling: Labelling) -> None:
+        self.labelling = labelling
         self.loss = 0.0
         self.counts: list[np.ndarray] = []  # of each batch int32 [2, 2, B]: of ACCURACIES, right and all tokens
         self.orders: list[int] = []  # of the labels of each image
-        self.reach, self.examples = Reach(), Examples()
+        self.reach, self.examples = Reach(labelling), Examples(labelling)
 
-    def add(self, prediction: Tensor, batch: LabelledScenes) -> None:
-        """prediction: logits [B, classes, H/16, W/16]"""
+    def add(self, prediction: Tensor, batch: LabelledTokens) -> None:
+        """prediction: logits [B, classes, h, w]"""
         assert batch.distance is not None and batch.direction is not None
         logits, labels, distance = prediction.float().cpu(), batch.labels.cpu(), batch.distance.cpu()
         self.loss += F.cross_entropy(logits.double(), labels, ignore_index=IGNORED, reduction="sum").item()
         predictions = logits.argmax(1)
         known = labels != IGNORED
-        chosen = torch.stack([known, known & (distance >= DEEP)])
+        chosen = torch.stack([known, known & (distance >= self.labelling.deep)])
         right_and_all = torch.stack([chosen & (predictions == labels), chosen], 1)
         self.counts.append(right_and_all.flatten(3).sum(3).int().numpy())
         self.orders += map(order_of, labels.numpy())
         self.reach.add(predictions, labels, distance, batch.direction.cpu())
-        self.examples.add(batch.images.cpu(), labels, predictions)
+        self.examples.add(batch, predictions)
 
     def merge(self, other: Labels) -> None:
         self.loss += other.loss
@@ -95,7 +124,7 @@ class Labels:
         metrics, records, order = {}, {}, order_of(np.array(self.orders))
         counts = np.concatenate(self.counts, axis=2)
         for name, (correct, count) in zip(ACCURACIES, counts):
-            if count.any():  # small scenes have no deep token
+            if count.any():  # small images have no deep token
                 metrics[name] = 100.0 * int(correct.sum()) / int(count.sum())
                 records[name] = ImageRecord.of(correct, count, order)
         if tokens := int(counts[0, 1].sum()):
@@ -104,9 +133,13 @@ class Labels:
 
 
 class TokenLabeller(nn.Module):
-    """A backbone and one linear layer on each of its maps at strides 16 and 32; the head mixes no tokens."""
+    """A backbone and one linear layer on each of its maps, whose outputs are summed; the head mixes no tokens.
 
-    def __init__(self, backbone: nn.Module, classes: int):
+    strides: of the maps; token: px, the stride of the labels. A map of a smaller stride answers by the mean over a
+    token, one of a larger stride with the same value for all tokens that it covers.
+    """
+
+    def __init__(self, backbone: nn.Module, classes: int, strides: Sequence[int], token: int):
         super().__init__()
         self.backbone = backbone
         heads = [nn.Conv2d(width, classes, 1) for width in backbone.feature_info.channels()]  # type: ignore[union-attr, operator]
@@ -114,25 +147,37 @@ class TokenLabeller(nn.Module):
             nn.init.trunc_normal_(head.weight, std=0.02)
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
         self.heads = nn.ModuleList(heads)
+        self.strides, self.token = tuple(strides), token
 
     def forward(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] to logits [B, classes, H/16, W/16]; each token of stage 4 answers for the 2 × 2 it covers."""
-        fine: Tensor
-        fine, coarse = (head(stage) for head, stage in zip(self.heads, self.backbone(images)))
-        return fine + F.interpolate(coarse, scale_factor=2, mode="nearest")
+        """[B, 3, H, W] to logits [B, classes, H / token, W / token]."""
+        maps = (head(stage) for head, stage in zip(self.heads, self.backbone(images)))
+        total: Tensor
+        total, *others = (self._at_tokens(answer, stride) for answer, stride in zip(maps, self.strides))
+        for answer in others:
+            total = total + answer
+        return total
+
+    def _at_tokens(self, answer: Tensor, stride: int) -> Tensor:
+        if stride < self.token:
+            return F.avg_pool2d(answer, self.token // stride)
+        if stride > self.token:
+            return F.interpolate(answer, scale_factor=stride // self.token, mode="nearest")
+        return answer
 
 
 class Reach:
-    """Counts correct and all object tokens per direction and distance, in bins of one token."""
+    """Counts correct and all labelled tokens per direction and distance, in bins of one token."""
 
-    def __init__(self) -> None:
+    def __init__(self, labelling: Labelling) -> None:
+        self._labelling = labelling
         self._counts: dict[tuple[int, int], np.ndarray] = {}
 
     def add(self, predictions: Tensor, labels: Tensor, distance: Tensor, direction: Tensor) -> None:
-        """All [B, H/16, W/16]; distance in px, direction an index into DIRECTIONS."""
+        """All [B, h, w]; distance in px, direction an index into ``Labelling.directions``."""
         known = labels != IGNORED
         right = (predictions == labels)[known].numpy()
-        bins = torch.stack([direction[known], (distance[known] // TOKEN).long()], dim=1).numpy()
+        bins = torch.stack([direction[known], self._labelling.bins(distance[known])], dim=1).numpy()
         for axis, step in np.unique(bins, axis=0).tolist():
             here = (bins == (axis, step)).all(axis=1)
             self._counts[axis, step] = self._counts.get((axis, step), 0) + np.array([right[here].sum(), here.sum()])
@@ -145,8 +190,8 @@ class Reach:
         """One row per direction and distance; ``distance`` is the middle of the bin in px."""
         return [
             {
-                "direction": DIRECTIONS[axis],
-                "distance": step * TOKEN + TOKEN // 2,
+                "direction": self._labelling.directions[axis],
+                "distance": self._labelling.middle(step),
                 "correct": int(right),
                 "count": int(count),
             }
@@ -155,29 +200,34 @@ class Reach:
 
 
 class Examples:
-    """The first scenes of the evaluation set, with all that a picture of them needs."""
+    """The first images of the evaluation set, with all that a picture of them needs."""
 
-    def __init__(self) -> None:
-        self._kept: list[tuple[np.ndarray, ...]] = []
+    def __init__(self, labelling: Labelling) -> None:
+        self._labelling = labelling
+        self._kept: list[dict[str, np.ndarray]] = []
 
-    def add(self, images: Tensor, labels: Tensor, predictions: Tensor) -> None:
-        missing = EXAMPLES - sum(len(images) for images, *_ in self._kept)
-        if missing > 0:
-            maps = (part[:missing].numpy().astype(np.int8) for part in (labels, predictions))
-            self._kept.append((pixels(images[:missing]), *maps))
+    def add(self, batch: LabelledTokens, predictions: Tensor) -> None:
+        missing = EXAMPLES - sum(len(part["images"]) for part in self._kept)
+        if missing <= 0:
+            return
+        maps = {"labels": batch.labels, "predictions": predictions}
+        if batch.places is not None:
+            maps["places"] = batch.places
+        kept = {name: part[:missing].cpu().numpy().astype(np.int8) for name, part in maps.items()}
+        self._kept.append({"images": self._labelling.pixels(batch.images[:missing].cpu()), **kept})
 
     def merge(self, other: Examples) -> None:
         self._kept += other._kept
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """images uint8 [N, H, W, 3]; labels, predictions int8 [N, H/16, W/16]; palette uint8 [K, 3]; names [K]."""
+        """images uint8 [N, H, W, 3]; labels, predictions int8 [N, h, w]; of probes places int8 [N, h, w, P, 2].
+
+        Also palette uint8 [K, 3] or [K, P, 3], and class_names [K].
+        """
         if not self._kept:
             return {}
-        images, labels, predictions = (np.concatenate(parts)[:EXAMPLES] for parts in zip(*self._kept))
         return {
-            "images": images,
-            "labels": labels,
-            "predictions": predictions,
-            "palette": PALETTE.copy(),
-            "class_names": np.array(CLASSES),
+            **{name: np.concatenate([part[name] for part in self._kept])[:EXAMPLES] for name in self._kept[0]},
+            "palette": self._labelling.palette.copy(),
+            "class_names": np.array(self._labelling.class_names),
         }

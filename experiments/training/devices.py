@@ -6,7 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -186,6 +186,11 @@ def prepare(config: Config, group: Group) -> torch.device:
         torch.cuda.set_device(device)
     _choose_sampler(machine.sampler, device)
     return device
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """In which a model computes with this precision (``train.precision``)."""
+    return nullcontext() if precision == "float32" else torch.autocast(device.type, getattr(torch, precision))
 
 
 def _choose_sampler(name: str, device: torch.device) -> None:

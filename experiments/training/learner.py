@@ -21,7 +21,7 @@ from experiments.data.order import Share, seed_generators, stream
 from experiments.folder import weights
 from experiments.schema import Config
 from experiments.tasks import Task
-from experiments.training.devices import Group
+from experiments.training.devices import Group, autocast
 from experiments.training.drop_path import place_drop_paths
 from experiments.training.optimization import build_ema, build_optimizer, restore_optimizer
 from experiments.training.schedules import Schedule
@@ -156,8 +156,7 @@ class Learner:
                 buffer.copy_(buffers[name])
 
     def autocast(self) -> AbstractContextManager[Any]:
-        precision = self.config.train.precision
-        return nullcontext() if precision == "float32" else torch.autocast(self.device.type, getattr(torch, precision))
+        return autocast(self.config.train.precision, self.device)
 
     def _synchronised(self, last: bool) -> AbstractContextManager[Any]:
         """Gradients travel between processes once a step, with the last micro-batch."""

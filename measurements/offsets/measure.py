@@ -9,7 +9,6 @@ import csv
 import hashlib
 import io
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from copy import deepcopy
@@ -22,7 +21,6 @@ import torch
 from torch import Tensor, nn
 
 import atomic_file
-from atm.offsets import OffsetPredictor
 from errors import ConfigError
 from experiments.data.batch import ImageBatch
 from experiments.data.ledger import Ledger
@@ -33,7 +31,7 @@ from experiments.schema import Config
 from experiments.tasks.registry import build_task
 from experiments.training.devices import Group, prepare
 from experiments.training.progress import image_bar
-from measurements.offsets.model import build
+from measurements.offsets.model import build, offset_layers
 from measurements.offsets.source import NO_OFFSETS, OffsetRequest, OffsetSource
 from measurements.offsets.statistics import Layer
 
@@ -48,13 +46,14 @@ def measure(source: OffsetSource, request: OffsetRequest, fresh: bool = False) -
 
     Raises ConfigError if the model predicts no offsets or the weights do not fit it.
     """
-    key = {"version": VERSION, **source.key(request)}
+    queries = [list(query) for query in request.queries]
+    key = {"version": VERSION, **source.key(images=request.images, layer=request.layer, queries=queries)}
     if not fresh and _is_current(source, key):
         return source.out
     config = deepcopy(source.config)
     device = prepare(config, Group())
     model = build(source).to(device)
-    task = build_task(_limited(config, request.images))
+    task = build_task(limited(config, request.images))
     count = min(request.images, len(task.eval_set))  # type: ignore[arg-type]
     measurement = Measurement(model, request, count)
     with image_bar(source.name, count) as advance:
@@ -105,16 +104,16 @@ class Measurement:
 
     def __init__(self, model: nn.Module, request: OffsetRequest, count: int) -> None:
         self.model, self.request = model, request
-        predictors = {_layer_name(path): m for path, m in model.named_modules() if isinstance(m, OffsetPredictor)}
-        if not predictors:
+        modules = offset_layers(model)
+        if not modules:
             raise ConfigError(NO_OFFSETS)
         self.layers = [
-            Layer(name, m.norm.normalized_shape[0], m.groups, m.samples, 4 * 2 ** (int(name.split("_")[1]) - 1))
-            for name, m in predictors.items()
+            Layer(name, m.dim, m.groups, m.samples, 4 * 2 ** (int(name.split("_")[1]) - 1))
+            for name, m in modules.items()
         ]
-        drawn = request.layer_of(list(predictors))
+        drawn = request.layer_of(list(modules))
         self.drawn_layer = next(layer for layer in self.layers if layer.name == drawn)
-        self._predictors = list(predictors.values())
+        self._modules = list(modules.values())
         self._drawn_offsets = torch.empty(0)  # of the latest batch
         self.seen = 0
         self.pictures = np.unique(np.linspace(0, count - 1, min(PICTURES, count)).round().astype(int))
@@ -124,8 +123,8 @@ class Measurement:
     def add(self, images: Tensor) -> None:
         """images: [B, 3, H, W], normalised."""
         with ExitStack() as hooks:
-            for layer, predictor in zip(self.layers, self._predictors):
-                hooks.callback(predictor.register_forward_hook(self._recorder(layer)).remove)
+            for layer, module in zip(self.layers, self._modules):
+                hooks.callback(module.register_forward_hook(self._recorder(layer)).remove)
             self.model(images)
         for number in self.pictures[(self.pictures >= self.seen) & (self.pictures < self.seen + len(images))]:
             self._save_overlay(int(number), images[number - self.seen], self._drawn_offsets[number - self.seen])
@@ -187,7 +186,7 @@ def _images(config: Config, dataset: Any, count: int, device: torch.device) -> I
         batches.close()
 
 
-def _limited(config: Config, images: int) -> Config:
+def limited(config: Config, images: int) -> Config:
     """The config for a part of the evaluation set; the data set spreads the part evenly over its images."""
     config.data.eval_images = min(images, config.data.eval_images or images)
     return config
@@ -229,9 +228,3 @@ def _csv(rows: list[dict[str, Any]]) -> bytes:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
-
-
-def _layer_name(path: str) -> str:
-    """``stages.2.blocks.6.offsets`` is layer_3_7."""
-    stage, block = (int(number) + 1 for number in re.findall(r"\d+", path))
-    return f"layer_{stage}_{block}"

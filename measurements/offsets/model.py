@@ -8,9 +8,11 @@ import timm
 from torch import Tensor, nn
 
 import atm  # noqa: F401  (registers the models with timm)
+from atm.offsets import OffsetLayer
 from errors import ConfigError
 from experiments.config import read_variants
 from experiments.folder import weights
+from experiments.tasks import Task
 from experiments.tasks.network import backbone
 from measurements.offsets.source import OffsetSource
 
@@ -20,12 +22,35 @@ def build(source: OffsetSource) -> nn.Module:
 
     Raises ConfigError where the weights are of another model, naming the variant where its sizes say so.
     """
-    config = source.config
-    name, arguments = backbone(config.model)
+    name, arguments = backbone(source.config.model)
     model: nn.Module = timm.create_model(name, num_classes=0, **arguments)
-    state = weights.read(source.weights)
+    _load(model, source)
+    return model.eval()
+
+
+def build_whole(source: OffsetSource, task: Task) -> nn.Module:
+    """The task's model with all weights of a source. Raises ConfigError where some are missing or of another model."""
+    model = task.build_model()
+    if note := _load(model, source).note(source.name):
+        raise ConfigError(f"{note}: a task is judged with weights of its whole model")
+    return model.eval()
+
+
+def offset_layers(model: nn.Module) -> dict[str, OffsetLayer]:
+    """The modules that give offsets, by layer: ``stages.2.blocks.6.offsets`` of a backbone is layer_3_7."""
+    found = {}
+    for path, module in model.named_modules():
+        match = re.search(r"(?:^|\.)stages\.(\d+)\.blocks\.(\d+)\.offsets$", path)
+        if match and isinstance(module, OffsetLayer):
+            found[f"layer_{int(match[1]) + 1}_{int(match[2]) + 1}"] = module
+    return found
+
+
+def _load(model: nn.Module, source: OffsetSource) -> weights.Loaded:
+    """Raises ConfigError as ``build`` does."""
+    config, state = source.config, weights.read(source.weights)
     try:
-        weights.load_backbone(model, state, source.name)
+        return weights.load_backbone(model, state, source.name)
     except ConfigError as error:
         variant = _variant(state)
         if variant is None:
@@ -37,7 +62,6 @@ def build(source: OffsetSource) -> nn.Module:
                 f"{source.name} holds atmnet_{variant}, not atmnet_{config.model.name}: set model={variant}"
             ) from None
         raise ConfigError(f"{error} (built for model={config.model.name} offsets={config.model.offsets})") from None
-    return model.eval()
 
 
 def _variant(state: dict[str, Tensor]) -> str | None:

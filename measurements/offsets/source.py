@@ -69,6 +69,7 @@ class OffsetSource:
     """A trained model whose offsets can be measured.
 
     name: run id, or name of the weights file. out: folder for the results. provenance: as the run recorded it.
+    metrics: what the run found with these weights, as its task names them.
     """
 
     name: str
@@ -76,6 +77,7 @@ class OffsetSource:
     weights: Path
     out: Path
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def sha256(self) -> str:
@@ -85,14 +87,13 @@ class OffsetSource:
                 digest.update(block)
         return digest.hexdigest()
 
-    def key(self, request: OffsetRequest) -> dict[str, Any]:
-        """Everything that the results depend on. They are measured again only if some of it has changed."""
+    def key(self, **request: Any) -> dict[str, Any]:
+        """Everything that the results depend on, with what was asked. Only if some of it changed, they are measured
+        again."""
         data = {key: value for key, value in scientific(self.config).items() if key.startswith(("data.", "model."))}
         return {
             "weights_sha256": self.sha256,
-            "images": request.images,
-            "layer": request.layer,
-            "queries": [list(query) for query in request.queries],
+            **request,
             "root": self.config.data.root,
             "experiment": self.config.experiment,
             **data,
@@ -135,8 +136,16 @@ def of_planned(folder: RunFolder, config: Config) -> OffsetSource:
     if reason := _why_nothing(folder, config):
         raise RunFolderError(f"offsets={folder.id}: {reason}")
     check_root(config)
-    out, provenance = folder.path / FOLDER, folder.read_json(PROVENANCE)
-    return OffsetSource(folder.id, config, folder.path / WEIGHTS, out, provenance)
+    prefix = "eval/" if config.train.ema_decay is None else "eval_ema/"  # of the weights that a run leaves behind
+    metrics = (folder.finished() or {}).get("metrics", {})
+    return OffsetSource(
+        folder.id,
+        config,
+        folder.path / WEIGHTS,
+        folder.path / FOLDER,
+        folder.read_json(PROVENANCE),
+        {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)},
+    )
 
 
 def of_file(name: str, runs_dir: Path, settings: Mapping[str, Any], site: Mapping[str, Any]) -> OffsetSource:

@@ -1,4 +1,4 @@
-"""Input scenes, their true token labels and the arms' predictions, token by token."""
+"""Input images, their true token labels and the arms' predictions, token by token, with arrows to what tokens name."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ IGNORED = -1
 PANEL = 1.4  # inches, width of a square scene
 FADE = 0.62  # how far the scene is faded to white below the tiles
 INSET = 0.09  # of a tile's side, left free at each edge
+ARROWS = 16  # per image, so that each can be followed; from the top left on, evenly among the labelled tokens
 Arrays = dict[str, Any]
 
 
@@ -43,14 +44,18 @@ def draw(table: TaskTable, figure: Figure) -> tuple[Any, Any, str, str] | None:
         for column, (title, tokens) in enumerate(columns):
             axes = grid[scene][column]
             _panel(axes, truth, scene, tokens, judged=column > 1, cross=0.42 * 72 * tall / truth["labels"].shape[1])
+            if column == 1 and "places" in truth:
+                draw_arrows(axes, truth, scene)
             if scene == 0:
                 axes.set_title(title, fontsize=9, pad=4)
+    arrows = " Arrows lead from some of the tokens to the places that they name." if "places" in truth else ""
     bottom = caption_room / (count * (tall + caption_room))
     canvas.subplots_adjust(left=0, right=1, top=1, bottom=bottom, wspace=0.05, hspace=caption_room / tall)
     rows = [row for arm, arrays in examples.items() for row in _records(arm, seed, arrays, count)]
     caption = (
-        f"The first {count} evaluation scenes, seed {seed}. Tiles are tokens in the colour of their class; "
-        "tokens without a label are left blank, wrong predictions are crossed. Below each panel: how many are right."
+        f"The first {count} evaluation images, seed {seed}. Tiles are tokens in the colour of their class; tokens "
+        "without a label are left blank, wrong predictions are crossed. Below each panel: how many are right."
+        f"{arrows}"
     )
     return canvas, pd.DataFrame(rows), "Examples", caption
 
@@ -81,11 +86,13 @@ def _read(path: Path) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in ("images", "labels", "predictions", "palette")}
+            arrays |= {"places": file["places"]} if "places" in file else {}
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise FigureError(f"{where} cannot be read: {error}") from None
     images, labels, palette = arrays["images"], arrays["labels"], arrays["palette"]
     good = images.ndim == 4 and labels.ndim == 3 and labels.shape == arrays["predictions"].shape
-    if not good or len(images) != len(labels) or not len(images) or palette.ndim != 2:
+    good = good and ("places" not in arrays or arrays["places"].shape[:3] == labels.shape)
+    if not good or len(images) != len(labels) or not len(images) or palette.ndim not in (2, 3):
         raise FigureError(f"{where}: shapes of images, labels and predictions do not fit together")
     if max(labels.max(), arrays["predictions"].max()) >= len(palette):
         raise FigureError(f"{where}: a class has no colour in the palette")
@@ -109,12 +116,14 @@ def _panel(
         step_y, step_x = height / labels.shape[0], width / labels.shape[1]
         inset = INSET * min(step_x, step_y)
         for y, x in np.argwhere(labels != IGNORED):
-            colour, right = arrays["palette"][tokens[scene, y, x]] / 255, tokens[scene, y, x] == labels[y, x]
-            corner = (x * step_x + 2 * inset, y * step_y + 2 * inset)
-            size, shape = (step_x - 4 * inset, step_y - 4 * inset), f"round,pad={inset}"
-            axes.add_patch(FancyBboxPatch(corner, *size, boxstyle=shape, facecolor=colour, linewidth=0))
+            right = tokens[scene, y, x] == labels[y, x]
+            colours = arrays["palette"][tokens[scene, y, x]].reshape(-1, 3) / 255  # side by side, one for each part
+            for part, colour in enumerate(colours):
+                corner = ((x + part / len(colours)) * step_x + 2 * inset, y * step_y + 2 * inset)
+                size, shape = (step_x / len(colours) - 4 * inset, step_y - 4 * inset), f"round,pad={inset}"
+                axes.add_patch(FancyBboxPatch(corner, *size, boxstyle=shape, facecolor=colour, linewidth=0))
             if judged and not right:
-                ink = "black" if float(colour @ [0.3, 0.59, 0.11]) > 0.45 else "white"
+                ink = "black" if float(colours.mean(0) @ [0.3, 0.59, 0.11]) > 0.45 else "white"
                 axes.plot((x + 0.5) * step_x, (y + 0.5) * step_y, "x", color=ink, markersize=cross, mew=cross / 4)
     if judged and tokens is not None:
         known = labels != IGNORED
@@ -129,11 +138,46 @@ def _panel(
         spine.set(visible=True, color="#bdbdbd", linewidth=0.6)
 
 
+def draw_arrows(axes: Any, arrays: Arrays, scene: int, most: int = ARROWS, colour: str = "black") -> None:
+    """Arrows from at most ``most`` labelled tokens of an image to the places that they name."""
+    import numpy as np
+    from matplotlib.patheffects import withStroke
+
+    outline = withStroke(linewidth=2.2, foreground="white" if colour == "black" else "black")  # legible on any tile
+    labels, places = arrays["labels"][scene], arrays["places"][scene]
+    step_y, step_x = (side / tokens for side, tokens in zip(arrays["images"].shape[1:3], labels.shape))
+    asked = np.argwhere(labels != IGNORED)
+    for y, x in asked[np.linspace(0, len(asked) - 1, min(most, len(asked))).astype(int)]:
+        for row, column in places[y, x]:
+            line = axes.annotate(
+                "",
+                xy=((column + 0.5) * step_x, (row + 0.5) * step_y),
+                xytext=((x + 0.5) * step_x, (y + 0.5) * step_y),
+                arrowprops={
+                    "arrowstyle": "-|>",
+                    "linewidth": 1,
+                    "color": colour,
+                    "mutation_scale": 6,
+                    "shrinkA": 0,
+                    "shrinkB": 0,
+                },
+            )
+            line.arrow_patch.set_path_effects([outline])
+
+
 def _records(arm: str, seed: int, arrays: Arrays, count: int) -> list[dict[str, Any]]:
     import numpy as np
 
     return [
         {"arm": arm, "seed": seed, "scene": int(n), "row": int(y), "column": int(x),
-         "label": int(arrays["labels"][n, y, x]), "prediction": int(arrays["predictions"][n, y, x])}
+         "label": int(arrays["labels"][n, y, x]), "prediction": int(arrays["predictions"][n, y, x]),
+         **_places(arrays, n, y, x)}
         for n, y, x in np.argwhere(arrays["labels"][:count] != IGNORED)
     ]  # fmt: skip
+
+
+def _places(arrays: Arrays, n: int, y: int, x: int) -> dict[str, str]:
+    """Row and column of the places that a token names, e.g. ``3,4 3,9``."""
+    if "places" not in arrays:
+        return {}
+    return {"places": " ".join(f"{row},{column}" for row, column in arrays["places"][n, y, x].tolist())}

@@ -11,8 +11,8 @@ from typing import Any
 
 from errors import SuiteError
 from reports.content.page import Section
-from reports.offsets import histograms, overlays, page
-from reports.offsets.measured import OF_TRAINED, Measured, MeasuredError, read
+from reports.offsets import histograms, interventions, overlays, page
+from reports.offsets.measured import ABOUT, OF_TRAINED, Measured, MeasuredError, read
 from reports.offsets.page import NOT_MEASURED
 from reports.specification import LearnedOffsets
 from run_format import EXCLUDED, EXCLUSION, PROVENANCE
@@ -24,53 +24,63 @@ FIGURES = {"offset_histograms": histograms, "sampled_positions": overlays}
 def sections(
     spec: LearnedOffsets, sweeps: Mapping[str, tuple[Mapping[str, Any], Path]], *, mixed: bool, figures: bool
 ) -> Iterator[Section]:
-    """A section per sweep of which any run was measured, or a single section that says how to measure.
+    """Per sweep a section of the offsets, and one of interventions, where any run was measured, or a single section
+    that says how to measure.
 
     sweeps: section's name → the sweep's plan and the folder of its runs.
     """
     empty, left_out = True, []
     for name, (planned, runs_dir) in sweeps.items():
         plan = page.of_own_task(planned)
-        folders = {entry["run"]: _measured(runs_dir / entry["run"]) for entry in plan["runs"]}
-        if not any(isinstance(folder, Path) for folder in folders.values()):
-            left_out += [f"{run}: {why}" for run, why in folders.items() if why != NOT_MEASURED]
-            continue
-        empty = False
-        try:
-            _, section = page.of_sweep(plan, folders, mixed=mixed)
-        except SuiteError as error:
-            yield Section(f"{spec.name}-{name}", f"{spec.title}: {name}", spec.question, cautions=(f"{error}.",))
-            continue
-        shown = tuple(_drawings(plan, folders)) if figures else ()
-        yield replace(
-            section,
-            name=f"{spec.name}-{name}",
-            title=f"{spec.title}: {name}",
-            question=spec.question,
-            drawings=(*section.drawings, *shown) if figures else (),
-        )
+        for kind, (file, make) in KINDS.items():
+            found = {entry["run"]: _measured(runs_dir / entry["run"], file) for entry in plan["runs"]}
+            if not any(isinstance(path, Path) for path in found.values()):
+                left_out += [f"{run}: {why}" for run, why in found.items() if why != NOT_MEASURED]
+                continue
+            empty = False
+            try:
+                section = make(plan, found, mixed, figures)
+            except SuiteError as error:
+                section = Section("", "", cautions=(f"{error}.",))
+            names = f"{spec.name}-{name}{kind and f'-{kind}'}", f"{spec.title}: {name}{kind and f', {kind}'}"
+            yield replace(section, name=names[0], title=names[1], question=spec.question)
     if empty:
         commands = ", ".join(f"`python run.py offsets={sweep}`" for sweep in spec.sweeps)
         about = f"Nothing has been measured yet; {commands} measures finished runs."
         yield Section(spec.name, spec.title, spec.question, about, cautions=tuple(dict.fromkeys(left_out)))
 
 
-def _measured(run: Path) -> Path | str:
-    """The folder of a run's measurement, or in words why there is none."""
+def _offsets(plan: Mapping[str, Any], files: Mapping[str, Path | str], mixed: bool, figures: bool) -> Section:
+    """files: ``about.json`` of each measured run."""
+    folders = {run: file.parent if isinstance(file, Path) else file for run, file in files.items()}
+    _, section = page.of_sweep(plan, folders, mixed=mixed)
+    shown = tuple(_drawings(plan, folders)) if figures else ()
+    return replace(section, drawings=(*section.drawings, *shown) if figures else ())
+
+
+def _interventions(plan: Mapping[str, Any], files: Mapping[str, Path | str], mixed: bool, figures: bool) -> Section:
+    return interventions.of_sweep(plan, files, mixed=mixed)
+
+
+KINDS = {"": (ABOUT, _offsets), "interventions": (interventions.FILE, _interventions)}
+
+
+def _measured(run: Path, name: str) -> Path | str:
+    """A run's file of this name, which describes a measurement, or in words why there is none."""
     if because := _content(run / EXCLUSION).get("because"):
         return f"{EXCLUDED}: {because}"
-    folder = run / "offsets"
-    if not (folder / "about.json").is_file():
+    file = run / "offsets" / name
+    if not file.is_file():
         return NOT_MEASURED
     try:
-        about = read(folder).about
+        about = read(file.parent).about if name == ABOUT else interventions.read(file)
     except MeasuredError as error:
         return str(error)
     if about["name"] != run.name:
         return f"{OF_ANOTHER}, {about['name']}"
     if any(about["trained"][kind] != value for kind, value in _trained(run).items()):
         return f"{OF_ANOTHER}: this run was trained with other code or data; --fresh measures again"
-    return folder
+    return file
 
 
 def _trained(run: Path) -> dict[str, str]:

@@ -75,11 +75,11 @@ def read(folder: Path) -> Measured:
 
 def _check(about: Any) -> None:
     """Raises ValueError where a page would miss something in ``about.json``."""
-    _need("it", about, NEEDED)
-    _need("trained", about["trained"], OF_TRAINED)
-    _need("files", about["files"], dict.fromkeys(FILES, str))
+    need("it", about, NEEDED)
+    need("trained", about["trained"], OF_TRAINED)
+    need("files", about["files"], dict.fromkeys(FILES, str))
     for number, layer in enumerate(about["layers"], 1):
-        _need(f"layer {number}", layer, OF_LAYER)
+        need(f"layer {number}", layer, OF_LAYER)
     for size in (about["image_size"], *(layer["map"] for layer in about["layers"])):
         if len(size) != 2 or not all(type(number) is int for number in size):
             raise ValueError(f"{size} is not a size")
@@ -87,7 +87,8 @@ def _check(about: Any) -> None:
         raise ValueError(f"its overlay_layer {about['overlay_layer']} is not among its layers")
 
 
-def _need(name: str, content: Any, keys: Mapping[str, type]) -> None:
+def need(name: str, content: Any, keys: Mapping[str, type]) -> None:
+    """Raises ValueError where a mapping lacks one of ``keys`` or has another type under it. name: of the mapping."""
     if not isinstance(content, dict):
         raise ValueError(f"{name} is not a mapping")
     for key, kind in keys.items():

@@ -91,6 +91,10 @@ def of_sweep(plan: Mapping[str, Any], folders: Mapping[str, Path | str], *, mixe
     first = next(iter(measured.values()))
     images = [f"{number:,}" for number in sorted({each.about["images"] for each in measured.values()})]
     labels = {arm["name"]: arm["label"] for arm in plan["arms"]}
+    tables = {
+        run: [folder / name for name in ("statistics.csv", "histograms.csv")] if isinstance(folder, Path) else folder
+        for run, folder in folders.items()
+    }
     section = Section(
         name=f"offsets-{plan['sweep']}-{plan['protocol']}",
         title=f"Learned offsets of the arms of {plan['sweep']}, protocol {plan['protocol']}",
@@ -98,7 +102,7 @@ def of_sweep(plan: Mapping[str, Any], folders: Mapping[str, Path | str], *, mixe
             f"{len(measured)} of {len(folders)} runs, {' to '.join(dict.fromkeys((images[0], images[-1])))} images "
             f"each of {first.about['dataset']} ({first.about['split']}) at {_size(first)} px."
         ),
-        cautions=(*cautions, *_left_out(folders)),
+        cautions=(*cautions, *left_out(folders)),
         grid=grid(COMPARED, COMPARED_SIDES, compared(summary, labels)),
         legend=(
             "Statistics over all tokens: mean over seeds, in brackets the lowest and the highest. The centre token is "
@@ -106,15 +110,15 @@ def of_sweep(plan: Mapping[str, Any], folders: Mapping[str, Path | str], *, mixe
             *LEGEND[:4],
         ),
         drawings=(drawn("offsets_by_arm", comparison.draw, plan, summary),),
-        runs=tuple(_run(labels[entry["arm"]], entry, folders[entry["run"]]) for entry in plan["runs"]),
+        runs=tuple(run_line(labels[entry["arm"]], entry, tables[entry["run"]]) for entry in plan["runs"]),
         records=_records(summary),
     )
     return summary, section
 
 
-def _left_out(folders: Mapping[str, Path | str]) -> Iterator[str]:
+def left_out(found: Mapping[str, Path | str]) -> Iterator[str]:
     """Sentences about runs that a person excluded."""
-    for run, why in folders.items():
+    for run, why in found.items():
         if isinstance(why, str) and why.startswith(f"{EXCLUDED}: "):
             yield f"Run {run} is left out: {why.removeprefix(f'{EXCLUDED}: ')}."
 
@@ -189,11 +193,11 @@ def grid(header: Sequence[str], sides: str, rows: Iterable[Sequence[Value]]) -> 
     return Grid(tuple(header), sides, tuple((tuple(map(Cell, row)),) for row in rows))
 
 
-def _run(arm: str, entry: Mapping[str, Any], folder: Path | str) -> RunLine:
-    """A run of the sweep, with its measurement or the reason why there is none."""
-    if not isinstance(folder, Path):
-        return RunLine(entry["run"], arm, entry["seed"], NOT_MEASURED, folder)
-    sources = tuple(SourceFile(name, folder / name) for name in ("statistics.csv", "histograms.csv"))
+def run_line(arm: str, entry: Mapping[str, Any], found: Sequence[Path] | str) -> RunLine:
+    """A run of the sweep, with the files of its measurement or the reason why there is none."""
+    if isinstance(found, str):
+        return RunLine(entry["run"], arm, entry["seed"], NOT_MEASURED, found)
+    sources = tuple(SourceFile(file.name, file) for file in found)
     return RunLine(entry["run"], arm, entry["seed"], MEASURED, MEASURED, sources=sources)
 
 

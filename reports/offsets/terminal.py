@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from reports.content.page import Section
 from reports.content.text import text
 from reports.formats.terminal import rich_table, wide_console
 from reports.offsets.measured import Measured
@@ -30,9 +31,15 @@ def show_comparison(plan: Mapping[str, Any], summary: Any, folders: Mapping[str,
     labels = {arm["name"]: arm["label"] for arm in plan["arms"]}
     cells = compared(summary, labels, ranges=False)
     console.print(rich_table(COMPARED, [list(map(text, row)) for row in cells], COMPARED_SIDES))
-    for run, folder in folders.items():
-        if not isinstance(folder, Path):
-            console.print(f"{run}: {folder}", style="dim", markup=False)
+    show_missing(folders)
+
+
+def show_missing(found: Mapping[str, Path | str]) -> None:
+    """The runs that were not measured, each with the reason."""
+    console = wide_console()
+    for run, reason in found.items():
+        if not isinstance(reason, Path):
+            console.print(f"{run}: {reason}", style="dim", markup=False)
 
 
 def comparison_to_json(
@@ -44,3 +51,16 @@ def comparison_to_json(
     ]
     document = {"sweep": plan["sweep"], "protocol": plan["protocol"], "arms": plan["arms"], "runs": runs}
     return json.dumps({**document, "statistics": summary.to_dict("records"), "written": [str(file) for file in files]})
+
+
+def interventions_to_json(
+    plan: Mapping[str, Any], section: Section, found: Mapping[str, Path | str], files: list[Path]
+) -> str:
+    """Of a sweep; the rows are those of table.csv."""
+    runs = [
+        {**run, "measured": isinstance(found[run["run"]], Path), "where": str(found[run["run"]])}
+        for run in plan["runs"]
+    ]
+    document = {"sweep": plan["sweep"], "protocol": plan["protocol"], "arms": plan["arms"], "runs": runs}
+    document |= {"interventions": list(section.records), "cautions": list(section.cautions)}
+    return json.dumps({**document, "written": [str(file) for file in files]})

@@ -363,10 +363,10 @@ def test_offset_sharing_sets_the_number_of_offsets() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"offsets": "axail"}, r"offsets 'axail' \(valid: zero, token, joint, axial\)"),
+        ({"offsets": "axail"}, r"offsets 'axail' \(valid: zero, token, joint, axial, static, shift, random, frozen\)"),
         ({"samples": 2}, r"samples 2 \(valid: 1, 3\)"),
         ({"fusion": "sum"}, r"fusion 'sum' \(valid: pooled, token, mean\)"),
-        ({"offsets": "zero", "samples": 3}, r"samples=3 is valid for: axial, token, joint"),
+        ({"offsets": "zero", "samples": 3}, r"samples=3 is valid for: token, joint, axial, static, random, frozen"),
         ({"offsets": "token", "offset_sharing": 2}, r"leave offset_sharing unset"),
         ({"offset_sharing": 5}, r"offset_sharing 5 must be a divisor of \[16, 32, 64, 96\]"),
         ({"offset_sharing": 0}, r"must be a divisor"),

@@ -179,7 +179,9 @@ def test_nothing_is_recomputed_without_gradients() -> None:
 
 
 @pytest.mark.parametrize(
-    "arm", [{}, {"offsets": "zero"}, {"offsets": "joint"}, {"samples": 3}, {"fusion": "token"}], ids=str
+    "arm",
+    [{}, *({"offsets": mode} for mode in ("zero", "joint", "static", "random")), {"samples": 3}, {"fusion": "token"}],
+    ids=str,
 )
 def test_a_model_has_the_same_gradients_and_keeps_less(arm: dict) -> None:
     torch.manual_seed(0)

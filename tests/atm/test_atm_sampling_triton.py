@@ -226,6 +226,25 @@ class TestKernels:
         torch.testing.assert_close(added, start + once, rtol=1e-5, atol=1e-5)
 
     @pytest.mark.parametrize("mode", MODES)
+    def test_offsets_that_are_one_row_in_memory_give_the_bits_of_copies(self, mode: str) -> None:
+        x, grad = torch.randn(2, 2, 3, 4, 6, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+        row = torch.tensor([0.25, -1.5], device=DEVICE).expand(2, 3, 4, 2)
+        results = []
+        for offsets in (row, row.contiguous()):
+            out, grad_x, first, second = (
+                torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (x, x, row, row)
+            )
+            if mode == "joint":
+                kernels().joint_forward(x, offsets, offsets, out)
+                kernels().joint_backward(grad, x, offsets, offsets, grad_x, first, second)
+            else:
+                dim = 2 if mode == "horizontal" else 1
+                kernels().axis_forward(x, offsets, dim, out)
+                kernels().axis_backward(grad, x, offsets, dim, grad_x, first)
+            results.append((out, grad_x, first, second))
+        assert all(torch.equal(*pair) and (mode != "joint" or pair[0].any()) for pair in zip(*results))
+
+    @pytest.mark.parametrize("mode", MODES)
     def test_give_the_same_bits_twice(self, mode: str) -> None:
         # Every token reads one of three positions, so that another order of summation would change the bits.
         tensors = inputs((1, 2, 9, 8, 4), torch.bfloat16, torch.float32)

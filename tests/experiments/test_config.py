@@ -31,7 +31,30 @@ from experiments.tasks.network import backbone
         ({"model.offsets": "token", "model.offset_sharing": 2}, "nothing to share"),
         ({"model.offset_interval": "stages"}, "stage"),
         ({"data.image_size": [64]}, "height and width"),
-        ({"model.offsets": "zero", "model.samples": 3}, "model.samples=3"),
+        ({"model.offsets": "zero", "model.samples": 3}, "token, joint, axial, static, random, frozen"),
+        ({"model.offsets": "shift", "model.samples": 3}, "with model.offsets=shift all three would be one token"),
+        ({"model.offsets": "shift", "model.offset_sharing": 2}, "model.offsets=shift has nothing to share"),
+        ({"model.shift_width": 1}, "only model.offsets=shift has it, not axial"),
+        ({"model.offsets": "random", "model.shift_width": 1}, "only model.offsets=shift"),
+        ({"model.offsets": "static", "model.random_spread": 2}, "only model.offsets=random"),
+        ({"model.offsets": "shift", "model.shift_width": 8}, "steps of 1 to 7 tokens"),
+        ({"model.offsets": "shift", "model.shift_width": 0}, "steps of 1 to 7 tokens"),
+        ({"model.offsets": "random", "model.random_spread": -1}, "a positive number of tokens"),
+        ({"model.offsets": "random", "model.random_spread": float("inf")}, "a positive number of tokens"),
+        ({"model.peg": "predicter"}, "true, false, predictor"),
+        ({"model.peg": 2}, "true, false, predictor"),
+        ({"model.peg": [True]}, "true, false, predictor"),
+        *(
+            ({"model.offsets": mode, "model.peg": "predictor"}, "valid with: token, joint, axial, frozen")
+            for mode in ("zero", "static", "shift", "random")
+        ),
+        ({"model.mixer": "identity", "model.peg": "predictor"}, "no offsets that could be predicted"),
+        ({"model.mixer": "identity", "model.shift_width": 1}, "model.shift_width=1"),
+        ({"model": "timm/resnet10t", "model.random_spread": 1}, "model.random_spread=1"),
+        ({"model": "timm/resnet10t", "model.mlp_ratios": 4}, "model.mlp_ratios=4"),
+        ({"model.mlp_ratios": [4, 4]}, "one positive number, or one per stage"),
+        ({"model.mlp_ratios": 0}, "one positive number"),
+        ({"model.mlp_ratios": "wide"}, "one positive number"),
         ({"task": "classificatoin"}, "'classification'"),
         ({"model.mixer": "identiy"}, "'identity'"),
         ({"train.steps": 9, "train.epochs": 2}, "set one of them"),
@@ -104,6 +127,53 @@ def test_nulls_become_the_variants_values():
     assert (model.offset_sharing, model.offset_interval, model.peg, model.drop_path) == ([2, 4, 4, 8], 6, True, 0.2)
     zero = resolve("imagenet", {"model.offsets": "zero"}).model
     assert (zero.offset_sharing, zero.offset_interval, zero.peg) == (None, None, False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "same"),
+    [
+        ({"model.offsets": "shift"}, {"model.shift_width": 1}),
+        ({"model.offsets": "random"}, {"model.random_spread": 4}),
+        ({"model.peg": True}, {"model.peg": "on"}),
+        ({"model.peg": True}, {"model.peg": 1}),
+        ({"model.peg": False}, {"model.peg": "off"}),
+        ({}, {"model.peg": True}),
+        ({"model.offsets": "static"}, {"model.peg": True, "model.offset_sharing": [2, 4, 4, 8]}),
+        ({}, {"model.mlp_ratios": 4}),
+        ({"model.mlp_ratios": 7}, {"model.mlp_ratios": [7, 7.0, 7, 7]}),
+    ],
+)
+def test_one_model_has_one_id_however_it_is_written(settings, same):
+    assert run_id(resolve("scenes", settings)) == run_id(resolve("scenes", {**settings, **same}))
+
+
+CONTROLS = [
+    {"model.offsets": "static", "model.samples": 3},
+    {"model.offsets": "shift", "model.shift_width": 2},
+    {"model.offsets": "random", "model.random_spread": 2},
+    {"model.offsets": "frozen"},
+    {"model.peg": "predictor"},
+    {"model.mlp_ratios": [1, 2, 3, 4]},
+]
+
+
+def test_every_control_is_a_run_of_its_own_and_a_network():
+    import timm
+
+    configs = [resolve("scenes", settings) for settings in CONTROLS]
+    assert len({run_id(config) for config in [*configs, resolve("scenes")]}) == len(CONTROLS) + 1
+    networks = []
+    for config in configs:
+        assert from_dict(config.as_dict()) == config
+        name, arguments = backbone(config.model)
+        networks.append(timm.create_model(name, num_classes=4, **arguments))
+    offsets = [network.stages[0].blocks[0].offsets for network in networks]
+    assert [type(layer).__name__ for layer in offsets] == [
+        "StaticOffsets", "ShiftedOffsets", "RandomOffsets", "OffsetPredictor", "OffsetPredictor", "OffsetPredictor",
+    ]  # fmt: skip
+    assert (offsets[0].samples, offsets[1].values.max(), offsets[2].values.abs().max() <= 2) == (3, 2, True)
+    assert not offsets[3].proj.weight.requires_grad and not networks[4].stages[0].peg_feeds_blocks
+    assert [stage.blocks[0].mlp.fc1.out_features for stage in networks[5].stages] == [16, 64, 192, 384]
 
 
 def test_a_run_counts_in_the_unit_that_was_set_last():

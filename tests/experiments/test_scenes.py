@@ -12,7 +12,8 @@ import torch
 from errors import ConfigError
 from experiments.data import scenes
 from experiments.data.order import SampleKey, stream
-from experiments.data.scenes import CLASSES, COVERED, IGNORED, MARK, TOKEN, Scenes, draw_classes, draw_layout, render
+from experiments.data.scenes import CLASSES, COVERED, MARK, TOKEN, Scenes, draw_classes, draw_layout, render
+from experiments.data.token_images import EVAL_SEED, IGNORED
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (160, 160)
@@ -64,7 +65,7 @@ def test_training_scenes_follow_seed_epoch_and_index():
 
 
 def test_no_seed_trains_on_the_evaluation_scenes():
-    trained, judged = (Scenes(SIZE, scenes.EVAL_SEED, 10, split)[SampleKey(0, 0)][0] for split in ("train", "eval"))
+    trained, judged = (Scenes(SIZE, EVAL_SEED, 10, split)[SampleKey(0, 0)][0] for split in ("train", "eval"))
     assert not torch.equal(trained, judged)
 
 

@@ -2,17 +2,21 @@
 
 import pickle
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from errors import ConfigError
 from experiments.config import resolve
 from experiments.data.batch import unreadable
 from experiments.data.order import EpochOrder, Share, stream
-from experiments.data.scenes import CLASSES, IGNORED, TOKEN, LabelledScenes, draw_layout, normalise, render
-from experiments.tasks.token_labelling import DEEP, EXAMPLES, TokenLabelling
+from experiments.data.scenes import CLASSES, LABELLING, TOKEN, draw_layout, normalise, render
+from experiments.data.token_images import IGNORED, LabelledTokens
+from experiments.tasks.token_labelling import EXAMPLES, TokenLabeller, TokenLabelling
 
+DEEP = LABELLING.deep
 CHANCE = 100 / len(CLASSES)
 
 
@@ -46,8 +50,8 @@ def oracle(task: TokenLabelling, right=lambda labels, distance: torch.ones_like(
     return predict, judged
 
 
-def scenes(labels) -> LabelledScenes:
-    return LabelledScenes(torch.empty(len(labels), 0), unreadable(()), labels)
+def scenes(labels) -> LabelledTokens:
+    return LabelledTokens(torch.empty(len(labels), 0), unreadable(()), labels)
 
 
 def assert_same_records(one, other) -> None:
@@ -235,3 +239,104 @@ def test_a_bars_own_mark_reaches_its_deep_tokens_only_by_offsets(offsets, sees):
                 moved[name] = max(moved[name], float(change[chosen].max(initial=0.0)))
     assert moved["near"] > 1e-2
     assert (moved["deep"] > 1e-3) is sees
+
+
+PROBES = ("search", "pair", "diagonal", "match")
+
+
+def probe(name, **settings):
+    return TokenLabelling(resolve(name, {"data.train_images": 16, "data.eval_images": 20, **settings}))
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_a_probe_is_labelled_tile_by_tile_and_every_parameter_learns(name):
+    task = probe(name)
+    torch.manual_seed(0)
+    model = task.build_model()
+    batch = task.train_set.collate([task.train_set[key] for key in next(iter(EpochOrder(16, 4, 0, shuffle=True)))])
+    assert task.predict(model, batch).shape == (4, len(task.labelling.class_names), 16, 16)
+    assert task.example().labels.shape == (2, 16, 16)
+    task.loss(model, batch).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_an_oracle_scores_a_hundred_on_a_probe_and_its_distances_are_whole_tiles(name):
+    task = probe(name)
+    judged = list(batches(task))
+    answers = task.labelling.class_names
+
+    def predict(batch):
+        near = batch.distance < 2.5 * task.labelling.token
+        shown = torch.where(near, batch.labels, batch.labels + 1) % len(answers)
+        return 20.0 * torch.nn.functional.one_hot(shown, len(answers)).permute(0, 3, 1, 2)
+
+    evaluation = evaluate(task, predict, judged)
+    rows = evaluation.curves["reach"]
+    for row in rows:
+        assert row["direction"] in task.labelling.directions and row["distance"] % 8 == 0 and row["count"] > 0
+        assert row["correct"] == (row["count"] if row["distance"] < 20 else 0)
+    right, count = (sum(row[key] for row in rows) for key in ("correct", "count"))
+    assert count == sum(int((batch.labels != IGNORED).sum()) for batch in judged)
+    assert evaluation.metrics["token_accuracy"] == pytest.approx(100 * right / count)
+    assert evaluation.metrics.get("token_accuracy_deep") == (0.0 if name in ("search", "match") else None)
+    for metric, record in evaluation.records.items():
+        assert record.value() == pytest.approx(evaluation.metrics[metric]) and len(record.count) == 20
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_examples_of_a_probe_say_where_each_cue_points(name):
+    task = probe(name)
+    examples = evaluate(task, *oracle(task)).examples if name != "pair" else evaluate_pair(task)
+    parts = 2 if name == "pair" else 1
+    assert examples["places"].shape == (EXAMPLES, 16, 16, parts, 2) and examples["places"].dtype == np.int8
+    assert len(examples["palette"]) == len(examples["class_names"]) == 4**parts
+    assert examples["palette"].shape[1:] == ((2, 3) if name == "pair" else (3,))
+    asked = examples["labels"] != IGNORED
+    assert (examples["places"][asked] >= 0).all() and (examples["places"][~asked] == -1).all()
+
+
+def evaluate_pair(task):
+    return evaluate(task, lambda batch: torch.zeros(len(batch.labels), 16, 16, 16), list(batches(task))).examples
+
+
+@pytest.mark.parametrize(("strides", "token"), [((16, 32), 16), ((4, 8, 16, 32), 8)])
+def test_the_head_moves_nothing_between_the_tokens_that_a_place_of_a_map_covers(strides, token):
+    """A token's answer follows the places of the maps that overlap it, and no others."""
+
+    class Maps(torch.nn.Module):
+        feature_info = SimpleNamespace(channels=lambda: [3] * len(strides))
+
+        def forward(self, maps):
+            return maps
+
+    torch.manual_seed(0)
+    model = TokenLabeller(Maps(), 5, strides, token)
+    maps = [torch.randn(1, 3, 64 // stride, 64 // stride) for stride in strides]
+    with torch.no_grad():
+        before = model(maps)
+        assert before.shape == (1, 5, 64 // token, 64 // token)
+        for level, stride in enumerate(strides):
+            changed = [part.clone() for part in maps]
+            y, x = 64 // stride - 1, 0
+            changed[level][:, :, y, x] += 1.0
+            moved = (model(changed) - before).abs().amax((0, 1)) > 1e-6
+            first, last = y * stride // token, ((y + 1) * stride - 1) // token
+            expected = torch.zeros_like(moved)
+            expected[first : last + 1, : -(-stride // token)] = True
+            assert torch.equal(moved, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "says"),
+    [
+        ("scenes", {"data.shuffled": "cues"}, "data.shuffled: not a setting of scenes.*search, pair, diagonal, match"),
+        ("match", {"data.max_distance": 2}, "data.max_distance: not a setting of match.*search, pair, diagonal"),
+        ("search", {"data.max_distance": 21}, "from 1 to 20 tiles"),
+        ("search", {"data.dataset": "serach"}, "did you mean 'search'|valid: "),
+        ("search", {"data.train_images": None}, "data.train_images: search"),
+    ],
+)
+def test_settings_that_a_data_set_does_not_take_are_refused(name, settings, says):
+    with pytest.raises(ConfigError, match=says):
+        probe(name, **settings)

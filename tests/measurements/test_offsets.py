@@ -18,7 +18,7 @@ import torch
 
 import atm  # noqa: F401  (registers the models)
 import run
-from atm.offsets import OffsetPredictor
+from atm.offsets import OffsetLayer, OffsetPredictor, RandomOffsets
 from errors import SuiteError
 from experiments.config import ROOT, parse_overrides, resolve
 from experiments.folder.run_folder import RunFolder
@@ -45,22 +45,27 @@ MODES = {
     "axial, 3 samples": {"model.samples": 3, "model.offset_sharing": 1},
     "axial, 3 samples, shared": {"model.samples": 3},
     "token, 3 samples": {"model.offsets": "token", "model.samples": 3},
+    "frozen": {"model.offsets": "frozen"},
+    "random, 3 samples": {"model.offsets": "random", "model.samples": 3, "model.offset_sharing": 1},
 }
 
 
 def set_by_hand(model: torch.nn.Module, seed: int = 0) -> dict[str, tuple[list[float], list[float]]]:
-    """Makes every predictor return constant offsets. Returns the horizontal and the vertical ones by layer."""
+    """Makes every layer of offsets return these constants. Returns the horizontal and the vertical ones by layer."""
     offsets_by_layer = {}
     for path, predictor in model.named_modules():
-        if not isinstance(predictor, OffsetPredictor):
+        if not isinstance(predictor, OffsetLayer):
             continue
         stage, block = (int(part) + 1 for part in path.split(".") if part.isdigit())
         reads = predictor.samples * predictor.groups
         first = 3 * stage + seed
         horizontal = [PATTERN[(first + n) % len(PATTERN)] for n in range(reads)]
         vertical = [-PATTERN[(first + 2 * n + 1) % len(PATTERN)] for n in range(reads)]
-        torch.nn.init.zeros_(predictor.proj.weight)
-        predictor.proj.bias.data = torch.tensor(horizontal + vertical)
+        if isinstance(predictor, RandomOffsets):
+            predictor.values = torch.tensor(horizontal + vertical)
+        else:
+            torch.nn.init.zeros_(predictor.proj.weight)
+            predictor.proj.bias.data = torch.tensor(horizontal + vertical)
         offsets_by_layer[f"layer_{stage}_{block}"] = (horizontal, vertical)
     return offsets_by_layer
 
@@ -136,6 +141,23 @@ def test_histograms_hold_every_read_of_the_centre_token_in_its_bin(mode: str, tm
                 if number == len(bins) - 1:
                     held = [o for o in offsets if o > left]
                 assert int(row["reads"]) == each * len(held), (layer, direction, left, right)
+
+
+@pytest.mark.parametrize("mode", ["static", "shift", "random"])
+def test_constant_offsets_are_measured_as_they_are(mode: str) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("atmnet_nano", num_classes=0, offsets=mode).eval()
+    measurement = Measurement(model, OffsetRequest(), 5)
+    measurement.add(torch.randn(5, 3, *SIZE))
+    for stage, layer in zip(model.stages, measurement.layers):
+        constants = stage.blocks[0].offsets
+        offsets = (constants.scale * constants.values).detach().chunk(2)
+        assert layer.channels == constants.dim
+        for row in layer.statistics():
+            own = offsets[row["direction"] == "vertical"]
+            assert row["sharing"] == constants.dim // len(own) and row["variation"] == 0
+            expected = [value.item() for value in (own.min(), own.max(), own.mean())]
+            assert [row["min"], row["max"], row["mean"]] == pytest.approx(expected, abs=1e-5)
 
 
 def test_statistics_of_offsets_that_differ_are_numpys(tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def test_tones_differ_without_colour(view):
     driver = view("tricky")
     tone = "#verdicts .tone-{} > :first-child"
     look = "getComputedStyle(e, '::before').content + getComputedStyle(e).fontWeight + getComputedStyle(e).fontStyle"
-    looks = [every(driver, tone.format(name), look)[0] for name in ("agrees", "within-noise", "contradicts", "waiting")]
+    looks = [every(driver, tone.format(name), look)[0] for name in ("agrees", "inconclusive", "excluded", "waiting")]
     assert len(set(looks)) == 4
 
 

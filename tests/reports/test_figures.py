@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.axes import Axes
 
 from reports import specification
 from reports.content import table
@@ -321,6 +322,38 @@ def test_examples_that_cannot_be_shown_are_named_and_the_rest_is_drawn(finished,
     drawings, problems = broken_examples(finished, tmp_path / "runs", **changes)
     assert [drawing.name for drawing in drawings] == ["learning_curves"]
     assert len(problems) == 1 and problems[0].startswith("figure examples: ") and message in problems[0]
+
+
+def test_examples_of_a_probe_have_arrows_to_the_places_that_tokens_name(finished, tmp_path, monkeypatch):
+    plan, runs_dir, _ = finished
+    shutil.copytree(runs_dir, tmp_path / "runs")
+    for path in (tmp_path / "runs").glob("*/examples.npz"):
+        arrays = dict(np.load(path))
+        asked = arrays["labels"] >= 0
+        places = np.full((*asked.shape, 2, 2), -1, np.int8)
+        places[asked] = np.stack([np.argwhere(asked)[:, 1:], [0, 1] + 0 * np.argwhere(asked)[:, 1:]], 1)
+        parts = np.stack([arrays["palette"], arrays["palette"][::-1]], 1)
+        np.savez(path, **{**arrays, "places": places, "palette": parts})
+    drawn_arrows = []
+    monkeypatch.setattr(Axes, "annotate", recorded(drawn_arrows, Axes.annotate))
+    spec = specification.of_sweep("ablation_offsets")
+    spec = replace(spec, figures=tuple(figure for figure in spec.figures if figure.kind == "examples"))
+    (drawing,), problems = draw(table.build(spec, collect(plan, tmp_path / "runs"), plan))
+    assert problems == [] and "Arrows" in drawing.caption
+    shown = data(drawing)
+    assert (shown["places"] == [f"{row},{column} 0,1" for row, column in zip(shown["row"], shown["column"])]).all()
+    size, tokens = arrays["images"].shape[1], arrays["labels"].shape[1]
+    centre = ((1.5) * size / tokens, 0.5 * size / tokens)
+    assert drawn_arrows and drawn_arrows[1::2] == [centre] * (len(drawn_arrows) // 2)
+
+
+def recorded(into, function):
+    def annotate(*args, **kwargs):
+        if kwargs.get("arrowprops"):
+            into.append(tuple(map(float, kwargs["xy"])))
+        return function(*args, **kwargs)
+
+    return annotate
 
 
 def test_the_optional_arm_may_be_missing_but_not_a_required_one(finished, tmp_path):

@@ -236,13 +236,15 @@ def test_no_run_has_the_metric(tmp_path):
 
 
 def test_every_specification_loads_and_its_numbers_were_published(tmp_path):
-    expected = ["ablation_offsets", "ablation_peg", "ablation_v1", "resolution_384", "variants"]
+    probes = ["diagonal", "match", "pair", "reach", "search"]
+    expected = sorted(["ablation_offsets", "ablation_peg", "ablation_v1", "resolution_384", "variants", *probes])
     assert specification.names("sweep") == expected
     for name in specification.names("sweep"):
         spec = specification.of_sweep(name)
-        plan = make_plan(dict.fromkeys(spec.arms), sweep=spec.sweep)
+        arms = spec.arms or ["zero", *dict.fromkeys(arm for figure in spec.figures for arm in figure.arms)]
+        plan = make_plan(dict.fromkeys(arms), sweep=spec.sweep)
         for protocol in spec.protocols:
-            assert len(build({**plan, "protocol": protocol}, tmp_path, name).first.rows) == len(spec.arms)
+            assert len(build({**plan, "protocol": protocol}, tmp_path, name).first.rows) == len(arms)
 
 
 def published(**place):

@@ -15,7 +15,7 @@ from tests.reports.conftest import NASTY
 HOSTILE = (
     """<script>document.title = "owned"</script><img src=x onerror="document.title='owned'"> & "quotes" '""" + NASTY
 )
-TONES = ("agrees", "within noise", "contradicts", "not run", "not judged", "waiting", "")
+TONES = ("agrees", "inconclusive", "excluded", "not run", "not judged", "waiting", "")
 ODD_FOLDER = "runs & <more> 50% #1 'a'"
 
 
