@@ -140,7 +140,8 @@ def _family(ablation: Ablation) -> Iterator[str]:
         parts = [f"the {len(pairs)} differences of this table's rows{of_tasks} against 0"] * bool(pairs)
         parts += [f"the {sized} comparisons with the papers' numbers"] * bool(sized)
         families = " and, apart from them, over ".join(parts)
-        yield f"p-values are corrected (Holm) over {families}; intervals and *agrees* are not."
+        uncorrected = "intervals and *agrees*" if sized else "intervals"
+        yield f"p-values are corrected (Holm) over {families}; {uncorrected} are not."
 
 
 def _of_task(ablation: Ablation, table: TaskTable) -> str:

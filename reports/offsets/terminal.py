@@ -45,22 +45,22 @@ def show_missing(found: Mapping[str, Path | str]) -> None:
 def comparison_to_json(
     plan: Mapping[str, Any], summary: Any, folders: Mapping[str, Path | str], files: list[Path]
 ) -> str:
-    runs = [
-        {**run, "measured": isinstance(folders[run["run"]], Path), "where": str(folders[run["run"]])}
-        for run in plan["runs"]
-    ]
-    document = {"sweep": plan["sweep"], "protocol": plan["protocol"], "arms": plan["arms"], "runs": runs}
-    return json.dumps({**document, "statistics": summary.to_dict("records"), "written": [str(file) for file in files]})
+    statistics = {"statistics": summary.to_dict("records")}
+    return json.dumps(_document(plan, folders) | statistics | {"written": [str(file) for file in files]})
 
 
 def interventions_to_json(
     plan: Mapping[str, Any], section: Section, found: Mapping[str, Path | str], files: list[Path]
 ) -> str:
     """Of a sweep; the rows are those of table.csv."""
+    effects = {"interventions": list(section.records), "cautions": list(section.cautions)}
+    return json.dumps(_document(plan, found) | effects | {"written": [str(file) for file in files]})
+
+
+def _document(plan: Mapping[str, Any], found: Mapping[str, Path | str]) -> dict[str, Any]:
+    """The plan, and where each of its runs was measured, or why it was not."""
     runs = [
         {**run, "measured": isinstance(found[run["run"]], Path), "where": str(found[run["run"]])}
         for run in plan["runs"]
     ]
-    document = {"sweep": plan["sweep"], "protocol": plan["protocol"], "arms": plan["arms"], "runs": runs}
-    document |= {"interventions": list(section.records), "cautions": list(section.cautions)}
-    return json.dumps({**document, "written": [str(file) for file in files]})
+    return {"sweep": plan["sweep"], "protocol": plan["protocol"], "arms": plan["arms"], "runs": runs}

@@ -13,9 +13,8 @@ from functools import cache
 
 from results.statistics.estimates import LEVEL, TOLERANCE, Difference, Interval, t_quantile
 
-EQUIVALENCE = (
-    0.9  # level of the interval of two one-sided tests at 5 % (Schuirmann, J. Pharmacokin. Biopharm. 15, 1987)
-)
+# level of the interval of two one-sided tests at 5 % (Schuirmann, J. Pharmacokin. Biopharm. 15, 1987)
+EQUIVALENCE = 0.9
 CHANCE = 0.8  # with which equal arms are to agree where a page says how many seeds would resolve a verdict
 MOST_SEEDS = 100
 PLACES = 2000  # quantiles that stand for the distribution of an estimated deviation
