@@ -77,6 +77,7 @@ LIGHT_ROOMS = ("run", "command_line", "results", "reports", "ask_program", "atom
 def modules() -> dict[str, Path]:
     """Every module of the checkout but the tests, by its dotted name."""
     paths = [path for room in RANK for path in [*(ROOT / room).rglob("*.py"), ROOT / f"{room}.py"] if path.is_file()]
+    paths = [path for path in paths if not path.is_relative_to(ROOT / "results" / "runs")]  # frozen copies of the code
     names = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path for path in paths}
     return {name.removesuffix(".__init__"): path for name, path in sorted(names.items())}
 

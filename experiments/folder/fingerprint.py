@@ -54,6 +54,7 @@ COMPUTES = (
     "experiments/data/token_images.py",
     "experiments/folder/weights.py",
     "experiments/tasks/classification.py",
+    "experiments/tasks/judges.py",
     "experiments/tasks/network.py",
     "experiments/tasks/token_labelling.py",
     "experiments/training/devices.py",

@@ -21,9 +21,9 @@ from experiments.data.batch import Samples, unreadable
 from experiments.data.images import LabelledImages, open_images
 from experiments.data.order import stream
 from experiments.schema import Config
-from experiments.tasks import Evaluation, Task
+from experiments.tasks import Task
+from experiments.tasks.judges import ImageJudge
 from experiments.tasks.network import backbone
-from results.records import ImageRecord, order_of
 
 
 class Classification(Task):
@@ -86,31 +86,12 @@ class Classification(Task):
         return LabelledImages(images, unreadable(()), torch.zeros(2, dtype=torch.int64))
 
 
-class Accuracy:
+class Accuracy(ImageJudge):
     """Top-1, top-5 and the cross entropy of single views."""
 
-    def __init__(self) -> None:
-        self.loss = 0.0
-        # of each batch: bool [B, 2], whether an image's class is the first and whether it is among the first five
-        self.hits: list[np.ndarray] = []
-        self.classes: list[np.ndarray] = []
-
-    def add(self, prediction: Tensor, batch: LabelledImages) -> None:
+    def measure(self, prediction: Tensor, batch: LabelledImages) -> dict[str, Tensor]:
         """prediction: logits [B, classes]"""
         output, classes = prediction.float(), batch.classes
         hits = output.topk(min(5, output.shape[1])).indices == classes[:, None]
-        self.hits.append(torch.stack([hits[:, 0], hits.any(1)], 1).cpu().numpy())
-        self.classes.append(classes.int().cpu().numpy())
-        self.loss += float(F.cross_entropy(output, classes, reduction="sum"))
-
-    def merge(self, other: Accuracy) -> None:
-        self.hits += other.hits
-        self.classes += other.classes
-        self.loss += other.loss
-
-    def evaluation(self) -> Evaluation:
-        hits, order = np.concatenate(self.hits), order_of(np.concatenate(self.classes))
-        columns = {"top1": hits[:, 0], "top5": hits[:, 1]}
-        metrics = {name: 100.0 * int(column.sum()) / len(hits) for name, column in columns.items()}
-        records = {name: ImageRecord.of(column, order=order) for name, column in columns.items()}
-        return Evaluation({**metrics, "loss": self.loss / len(hits)}, records=records)
+        loss = F.cross_entropy(output, classes, reduction="none")
+        return {"top1": hits[:, 0], "top5": hits.any(1), "loss": loss}

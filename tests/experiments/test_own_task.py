@@ -22,6 +22,7 @@ from experiments.tasks import registry as task_registry
 from experiments.tasks.network import dense_backbone
 from experiments.training import loop
 from experiments.training.evaluation import refuse_other_records
+from experiments.training.optimization import decay_groups
 from reports.commands import report
 from results import archive
 from results.collect import collect
@@ -29,6 +30,7 @@ from results.records import ImageRecord, read_records
 from run_format import WEIGHTS
 from sweeps import local
 from sweeps.plan import load
+from tests.experiments.box_counting import BoxCounting
 from tests.experiments.processes import assert_equal_runs, finish, frozen, saved_steps, start, wait_for_step
 from tests.sweeps.test_sweeps import TINY
 
@@ -192,7 +194,13 @@ def test_it_follows_another_task_in_a_sweep(tmp_path, monkeypatch):
     assert f"{values['axial']:.2f}" in row and f"{accuracy:.2f}" in row
 
 
-def test_its_optimizer_groups_scale_rates_and_spare_peg_within_the_backbone(tmp_path):
+def _head_apart(self, model):
+    head = {"params": list(model.head.parameters()), "weight_decay": 0.0, "lr_scale": 10.0}
+    return [*decay_groups(model.backbone, self.config.train.weight_decay), head]
+
+
+def test_its_optimizer_groups_scale_rates_and_spare_peg_within_the_backbone(tmp_path, monkeypatch):
+    monkeypatch.setattr(BoxCounting, "parameter_groups", _head_apart)
     training = loop.Training(*_parts(tmp_path))
     try:
         groups = training.learner.optimizer.param_groups
