@@ -69,7 +69,9 @@ OPTIONS = {
     "--at": Option(("sweep",), "start runs with the code of this commit", "COMMIT"),
     "--new-code": Option(("sweep",), "start runs that have not begun with the present code, in a sweep that has"),
     "--yes": Option(("prune",), "remove; without it, only print what would be removed"),
-    "--fresh": Option(("sweep", "price", "offsets"), "measure again what was measured before"),
+    "--fresh": Option(
+        ("sweep", "price", "offsets", "report"), "measure again what was measured before; show the new runs"
+    ),
     "--undo": Option(("exclude",), "take an exclusion back"),
     "--watch": Option(("status", "sweep", "logs"), "follow until nothing runs any more"),
     "--mixed": Option(("report", "offsets"), "average runs of different code or data, and mark the averages"),

@@ -20,7 +20,7 @@ from reports.formats.comparison import differences
 from reports.specification import SWEEP, Collection, PublishedTable, Specification, names, of_sweep
 from results import archive
 from results.collect import Plan, collect
-from results.fill import filled
+from results.fill import beside, filled
 from results.fingerprints import IsPresent
 from run_format import NOT_RUN
 
@@ -42,6 +42,9 @@ def report(
 ) -> int:
     """Table and figures from run folders, or from committed results; ``--check`` compares the committed pages.
 
+    Runs that were measured before fill gaps of the run folders, and count in place of a repeat; with ``--fresh`` the
+    run folders count alone, and the page says how they compare with what was measured before.
+
     planned: a sweep's name and the words of the command line → its plan, the folder of its runs, their states, and
     those that were collected into measured results earlier.
     is_present: whether a recorded code fingerprint is that of the present code; without it, pages do not say so.
@@ -55,6 +58,8 @@ def report(
     label = given.pop("measured", None)
     if label is not None and given:
         raise ConfigError(f"measured={label} names results; {next(iter(given))} cannot change them")
+    if options.fresh and (label is not None or not isinstance(spec, Specification)):
+        raise ConfigError("--fresh shows the run folders of one sweep alone, without what was measured before")
     if isinstance(spec, Specification):
         return _sweep(spec, str(label) if label is not None else None, given, options, planned, is_present)
     if label not in (None, COMMITTED):
@@ -99,7 +104,8 @@ def _sweep(
             plan, runs_dir, states, measured = planned(spec.sweep, given)
         except ConfigError as error:  # the sweeps alone would be named as what there is
             raise specification.unknown_report(spec.name) or error from None
-        collected = filled(collect(plan, runs_dir, states()), plan, measured())
+        others = beside if options.fresh else filled
+        collected = others(collect(plan, runs_dir, states()), plan, measured())
         results = Results(spec, collected, plan, runs_dir, is_present=is_present)
         out = runs_dir / "reports" / results.name
     page = compose.page(spec, [results], mixed=options.mixed)

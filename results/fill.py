@@ -30,6 +30,43 @@ def filled(collected: Collected, plan: Plan, labels: Mapping[str, Collection[str
     return replace(merged, about=collected.about, remarks=[*collected.remarks, *_origins(merged)])
 
 
+def beside(collected: Collected, plan: Plan, labels: Mapping[str, Collection[str]]) -> Collected:
+    """The results of run folders alone, with a sentence on how they compare with other measurements of the same runs.
+
+    labels: measured results → their runs that count.
+    """
+    remarks = list(collected.remarks)
+    own = {task["name"]: _finals(collected, task) for task in plan["tasks"]}
+    for label, runs in sorted(labels.items()):
+        measured = archive.read(archive.folder(label))
+        for task in plan["tasks"]:
+            other = {run: value for run, value in _finals(measured, task).items() if run in runs}
+            if both := own[task["name"]].keys() & other.keys():
+                differences = [abs(own[task["name"]][run] - other[run]) for run in sorted(both)]
+                remarks.append(_agreement(differences, task, label))
+    return replace(collected, remarks=remarks)
+
+
+def _finals(collected: Collected, task: Plan) -> dict[str, float]:
+    """Run → the task's metric."""
+    finals = collected.finals(task["metric"], task["name"])
+    return dict(zip(finals["run"], finals["value"]))
+
+
+def _agreement(differences: list[float], task: Plan, label: str) -> str:
+    """differences: of each run that is in both, in the unit of the task's metric."""
+    equal, number = differences.count(0.0), len(differences)
+    start = f"These runs alone. Of {number} that results/measured/{label} has as well, {equal} have the same"
+    start = f"{start} {task['label'] or task['metric']}"
+    if equal == number:
+        return f"{start}, digit by digit."
+    largest = f"{max(differences):.{task['decimals']}f}"
+    return (
+        f"{start}; the largest difference is {largest} {task['unit'] or ''}".rstrip()
+        + ". Bits depend on processor and libraries; one run measured again shows what that is worth."
+    )
+
+
 def _planned(measured: Collected, collected: Collected, plan: Plan, runs: Collection[str], label: str) -> Collected:
     """Those of the measured results that are of some runs of a plan, as that plan names them.
 

@@ -20,7 +20,7 @@ from results import archive
 
 
 def options(**given):
-    return argparse.Namespace(**{"check": True, "json": False, "mixed": False, **given})
+    return argparse.Namespace(**{"check": True, "json": False, "mixed": False, "fresh": False, **given})
 
 
 def checked(name, capsys, **given):

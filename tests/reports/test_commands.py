@@ -19,7 +19,7 @@ MACRO = re.compile(r"\\newcommand\{(\\\w+)\}")
 
 
 def options(**given):
-    return argparse.Namespace(**{"check": False, "json": False, "mixed": False, **given})
+    return argparse.Namespace(**{"check": False, "json": False, "mixed": False, "fresh": False, **given})
 
 
 @pytest.fixture
@@ -149,3 +149,9 @@ def test_a_table_of_the_papers_takes_runs_of_their_protocol_only(planned, tmp_pa
 def test_words_of_one_sweep_are_refused(planned, given, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         commands.report("paper", given, options(), planned)
+
+
+def test_fresh_is_about_the_run_folders_of_one_sweep(planned):
+    for name, words in (("paper", {}), ("ablation_offsets", {"measured": "ablation_offsets-smoke"})):
+        with pytest.raises(ConfigError, match="--fresh shows the run folders of one sweep alone"):
+            commands.report(name, words, options(fresh=True), planned)

@@ -218,7 +218,7 @@ def test_a_published_row_of_an_unknown_task_is_refused(table8):
 
 
 def options(**given):
-    return argparse.Namespace(**{"check": False, "json": False, "mixed": False, **given})
+    return argparse.Namespace(**{"check": False, "json": False, "mixed": False, "fresh": False, **given})
 
 
 @pytest.fixture

@@ -398,6 +398,22 @@ def test_a_folder_that_was_collected_is_shown_and_a_repeat_in_it_does_not_count(
     assert again.finals(METRIC).equals(same.finals(METRIC))
 
 
+def test_new_runs_stand_beside_what_was_measured_before(tmp_path, measured):
+    plan, run = make_plan(ARMS, (0,)), run_id("axial", 0)
+    runs_dir = part_of(tmp_path, plan)
+    everything = {"m": [entry["run"] for entry in plan["runs"]]}
+    collected_into("m", runs_dir, plan)
+    start = "These runs alone. Of 3 that results/measured/m has as well, "
+    same = fill.beside(collect(plan, runs_dir), plan, everything)
+    assert len(same.remarks) == 1 and same.remarks[0].startswith(start + "3 have the same ")
+    value = float(same.finals(METRIC).set_index("run")["value"][run])
+    repeat(runs_dir, run, "2031-06-01T00:00:00+00:00", value + 1.5)
+    new = fill.beside(collect(plan, runs_dir), plan, everything)
+    assert new.finals(METRIC).set_index("run")["value"][run] == value + 1.5, "the folder counts"
+    (line,) = new.remarks
+    assert line.startswith(start + "2 have the same ") and "the largest difference is 1.50 %." in line
+
+
 def test_only_rows_of_the_folders_code_fill_a_report(tmp_path, measured):
     plan = make_plan(ARMS, (0,))
     collected_into("m", part_of(tmp_path, plan, "a"), plan)

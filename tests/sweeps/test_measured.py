@@ -116,6 +116,12 @@ def test_a_sweep_half_run_collected_and_lost_is_completed_with_the_numbers_of_on
     before_repeats = list(csv.DictReader(table.splitlines()))
     assert {row.pop("repeats_sd") for row in before_repeats} == {""}
     assert repeated == before_repeats, "a repeat changes no number"
+    shown = [f"report={SWEEP[0]}", *SWEEP[1:], "seeds=[0,1]", *words[:-2], "--fresh"]
+    command(*shown)
+    text = (page / "report.md").read_text()
+    assert "4 of 4 runs have finished" in text and "From results/measured" not in text
+    token_accuracy = "have the same Object-token accuracy"
+    assert f"These runs alone. Of 4 that results/measured/half has as well, 4 {token_accuracy}, digit by digit." in text
     command(f"collect={SWEEP[0]}", *SWEEP[1:], "seeds=[0,1]", "into=half", *words[:-2])
     repeats = archive.read(labels / "half").repeats
     assert set(repeats["run"]) == first.keys() and set(repeats["device"]) == {"another processor"}
