@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from errors import ConfigError, unknown
@@ -13,7 +14,16 @@ from experiments.data.registry import check_root
 from experiments.identity import run_id
 from experiments.schema import FIELDS, Config, Data
 from experiments.tasks.registry import task_entry
-from sweeps.sweep_file import ARM_PARTS, SWEEPS, headline, parents_first, read_sweep, sweep_names
+from sweeps.sweep_file import (
+    ARM_PARTS,
+    SWEEPS,
+    checked_seeds,
+    headline,
+    parents_first,
+    read_sweep,
+    seeds_of,
+    sweep_names,
+)
 
 __all__ = ["SWEEPS", "Plan", "PlannedRun", "PlannedTask", "headline", "load", "read_sweep", "sweep_names"]
 OF_A_DATA_SET = ("data.root", "data.reader")  # a word of the command line that says where one data set is
@@ -100,8 +110,9 @@ def load(
     site: Mapping[str, Any] | None = None,
     tasks: list[str] | None = None,
 ) -> Plan:
-    """Plans a sweep. ``overrides`` are dotted keys for every run. ``arms`` chooses some of the sweep's arms, among them
-    the baseline and whatever the chosen arms start from; ``tasks`` chooses some of its tasks.
+    """Plans a sweep. ``overrides`` are dotted keys for every run. ``seeds`` replace those of the file and of its arms.
+    ``arms`` chooses some of the sweep's arms, among them the baseline and whatever the chosen arms start from;
+    ``tasks`` chooses some of its tasks.
 
     Raises ConfigError for an unknown sweep, protocol, arm, task, key or value, DataError where classes must be counted
     and the data root is missing.
@@ -111,7 +122,8 @@ def load(
         raise ConfigError(
             f"sweep {name}: {unknown('protocol', protocol, sweep['recipes'])}; choose one with protocol=NAME"
         )
-    seeds = _checked_seeds(sweep["seeds"] if seeds is None else seeds)
+    if seeds is not None:
+        checked_seeds(seeds)
     parents = {arm: body.get("start_from") for arm, body in sweep["arms"].items()}
     chosen = _chosen_arms(name, sweep, arms)
     resolving = _Resolving(name, sweep, protocol, overrides or {}, site)
@@ -129,9 +141,12 @@ def load(
                 where = f"sweep {name}: task {task!r} of arm {arm!r}"
                 _refuse_other_model(where, config, f"the arm's {first_task} run", configs[first_task, arm])
     runs = []
-    for seed in seeds:
+    seeds_by_arm = {arm: seeds_of(arm, sweep) if seeds is None else seeds for arm in ordered}
+    for seed in dict.fromkeys(chain(*seeds_by_arm.values())):
         ids: dict[tuple[str, str], str] = {}
         for (task, arm), config in configs.items():
+            if seed not in seeds_by_arm[arm]:
+                continue
             start = (first_task, parents[arm] or "") if task == first_task else (first_task, arm)
             parent_id = ids.get(start)
             # seed and parent decide nothing that was completed or checked, so the config is not resolved again
@@ -267,9 +282,3 @@ def _refuse_other_model(where: str, config: Config, parent: str, start: Config) 
             raise ConfigError(
                 f"{where} has model.{key}={own[key]}, but {parent}, whose weights it starts from, has {other[key]}"
             )
-
-
-def _checked_seeds(seeds: Any) -> list[int]:
-    if not isinstance(seeds, list) or not seeds or any(type(seed) is not int or seed < 0 for seed in seeds):
-        raise ConfigError(f"seeds={seeds}: give a list of whole numbers, e.g. seeds=[0,1,2]")
-    return seeds

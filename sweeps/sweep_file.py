@@ -11,7 +11,7 @@ from experiments.config import ROOT, SHORT, read_yaml
 from experiments.schema import FIELDS
 
 SWEEPS = ROOT / "sweeps"
-ARM_PARTS = ("label", "start_from", "recipes", "tasks", "downstream")  # keys of an arm that are not settings
+ARM_PARTS = ("label", "seeds", "start_from", "recipes", "tasks", "downstream")  # keys of an arm that are not settings
 
 
 def read_sweep(name: str) -> dict[str, Any]:
@@ -26,6 +26,7 @@ def read_sweep(name: str) -> dict[str, Any]:
     for part in ("recipes", "seeds", "baseline", "arms"):
         if part not in sweep:
             raise ConfigError(f"{path.name}: has no {part}")
+    checked_seeds(sweep["seeds"], path.name)
     sweep["arms"] = {str(arm): dict(body or {}) for arm, body in sweep["arms"].items()}
     sweep["baseline"] = str(sweep["baseline"])
     if sweep["baseline"] not in sweep["arms"]:
@@ -33,6 +34,10 @@ def read_sweep(name: str) -> dict[str, Any]:
     sweep["downstream"] = _downstream_tasks(path.name, sweep)
     for arm, body in sweep["arms"].items():
         _check_arm(f"{path.name}: arm {arm!r}", body, sweep)
+    for arm, body in sweep["arms"].items():
+        parent = body.get("start_from")
+        if parent and (missing := set(seeds_of(arm, sweep)) - set(seeds_of(parent, sweep))):
+            raise ConfigError(f"{path.name}: arm {arm!r} has seed {min(missing)}, but {parent!r}, its parent, has not")
     try:
         parents_first({arm: body.get("start_from") for arm, body in sweep["arms"].items()})
     except ConfigError as error:
@@ -58,6 +63,8 @@ def _check_arm(where: str, body: dict[str, Any], sweep: Mapping[str, Any]) -> No
             raise ConfigError(f"{where}: start_from: {unknown('arm', body['start_from'], sweep['arms'])}")
         if "init" in body:
             raise ConfigError(f"{where}: set either init or start_from, not both")
+    if "seeds" in body:
+        checked_seeds(body["seeds"], where)
     _check_recipes(f"{where}: recipes", body.get("recipes", {}), sweep)
     settings = body.setdefault("downstream", {})
     if not isinstance(settings, Mapping) or any(not isinstance(value, Mapping) for value in settings.values()):
@@ -68,6 +75,22 @@ def _check_arm(where: str, body: dict[str, Any], sweep: Mapping[str, Any]) -> No
         _check_settings(f"{where}: downstream: {task}", values)
         if "init" in values:
             raise ConfigError(f"{where}: downstream: {task}: starts from the arm's own run, so init cannot be set")
+
+
+def seeds_of(arm: str, sweep: Mapping[str, Any]) -> list[int]:
+    """The seeds of an arm where the command line names none."""
+    seeds: list[int] = sweep["arms"][arm].get("seeds", sweep["seeds"])
+    return seeds
+
+
+def checked_seeds(seeds: Any, where: str = "") -> list[int]:
+    """The seeds. Raises ConfigError where they are no list of different whole numbers. where: the file and arm."""
+    place = f"{where}: " if where else ""
+    if not isinstance(seeds, list) or not seeds or any(type(seed) is not int or seed < 0 for seed in seeds):
+        raise ConfigError(f"{place}seeds={seeds}: give a list of whole numbers, e.g. seeds=[0,1,2]")
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"{place}seeds={seeds}: give every seed once")
+    return seeds
 
 
 def _check_settings(where: str, settings: Mapping[str, Any], parts: tuple[str, ...] = ()) -> None:

@@ -47,6 +47,14 @@ def test_an_arm_starts_from_the_run_of_another_with_its_seed(write_sweep):
     assert len({run.id for run in plan.runs} | set(changed.values())) == 9, "another parent makes another child"
 
 
+def test_an_arm_may_have_seeds_of_its_own(write_sweep):
+    write_sweep("small: {seeds: [0, 1, 5]}, big: {train.lr: 1.0e-3}")
+    cells = [(run.arm, run.seed) for run in load("grown", "smoke", TINY).runs]
+    assert cells == [("small", 0), ("big", 0), ("small", 1), ("big", 1), ("small", 5)]
+    chosen = load("grown", "smoke", TINY, [7])
+    assert [(run.arm, run.seed) for run in chosen.runs] == [("small", 7), ("big", 7)]
+
+
 def test_runs_of_a_plan_are_what_resolving_each_of_them_gives(write_sweep):
     write_sweep("384: {start_from: small, recipes: {paper: imagenet_384}}, small: {model: l}")
     for run in load("grown").runs:
@@ -67,6 +75,12 @@ def test_runs_of_a_plan_are_what_resolving_each_of_them_gives(write_sweep):
         ("small: , big: {recipes: {smoke: scense}}", "unknown experiment 'scense'; did you mean 'scenes'"),
         ("small: , big: {recipes: {smoke: imagenet}}", "recipe imagenet is of protocol paper, not smoke"),
         ("small: , big: {recipes: {paper: imagenet}}", "no recipe for protocol smoke, only for paper"),
+        (
+            "small: {seeds: [0, 1]}, big: {start_from: small, seeds: [1, 2]}",
+            "'big' has seed 2, but 'small', its parent",
+        ),
+        ("small: , big: {seeds: [3, 3]}", "arm 'big': seeds=[3, 3]: give every seed once"),
+        ("small: , big: {seeds: 3}", "arm 'big': seeds=3: give a list of whole numbers"),
         ("small: , big: {start_from: small, model: t}", "has model.name=t, but 'small', whose weights it starts from"),
     ],
 )
