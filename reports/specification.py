@@ -88,6 +88,14 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class Control:
+    """A second arm that all others are compared with; because: what a difference to it tells, a clause."""
+
+    arm: str
+    because: str
+
+
+@dataclass(frozen=True)
 class Figure:
     """One figure: its kind, its words and its arms.
 
@@ -119,7 +127,7 @@ class TaskReport:
 
 @dataclass(frozen=True)
 class Specification:
-    """A report of one sweep: its arms against its baseline.
+    """A report of one sweep: its arms against its baseline and, in a column of its own, against its control.
 
     protocols and papers are those of the sweep's own task; ``tasks`` has those of its downstream tasks, by name.
     """
@@ -133,6 +141,7 @@ class Specification:
     papers: Papers | None = None
     figures: tuple[Figure, ...] = ()
     tasks: dict[str, TaskReport] = field(default_factory=dict)
+    control: Control | None = None
 
     def metric(self, protocol: str, task: Mapping[str, Any], *, downstream: bool = False) -> Metric:
         """The metric of one of a plan's tasks; the plan's own where this specification names none.
@@ -289,7 +298,8 @@ def _sweep(name: str) -> Specification:
         for place in arm.published:
             if place.task is not None and place.task not in tasks:
                 raise SpecificationError(f"{where}, arm {key}: {unknown('task', place.task, tasks)}")
-    parts = {**_task_parts(content, where), "arms": arms, "figures": figures, "tasks": tasks}
+    control = _make(Control, content["control"], f"{where}, control") if content.get("control") else None
+    parts = {**_task_parts(content, where), "control": control, "arms": arms, "figures": figures, "tasks": tasks}
     return _make(Specification, {**content, **parts}, where)
 
 
@@ -313,11 +323,21 @@ def _sweeps() -> list[str]:
     return sorted(path.stem for path in SWEEPS.glob("*.yaml"))
 
 
+def sweep_arms(name: str) -> list[str]:
+    """Arms of a sweep file as it is now; none where there is no such file, or none that can be read."""
+    try:
+        content = yaml.safe_load((SWEEPS / f"{name}.yaml").read_text(encoding="utf-8"))
+        return [str(arm) for arm in content["arms"]]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        return []
+
+
 def check_arms(spec: Specification, planned: list[str]) -> None:
     """Refuses arms of the specification that the sweep does not have. Arms that only the sweep has get a row."""
     named = set(spec.arms)
     named.update(p.against for arm in spec.arms.values() for p in arm.published if p.against)
     named.update(arm.against for arm in spec.arms.values() if arm.against)
+    named.update([spec.control.arm] if spec.control else [])
     for arm in (*sorted(named), *(arm for figure in spec.figures for arm in (*figure.arms, *figure.required))):
         if arm not in planned:
             raise SpecificationError(f"report {spec.name}: {unknown('arm', arm, planned)}")

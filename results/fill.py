@@ -30,6 +30,24 @@ def filled(collected: Collected, plan: Plan, labels: Mapping[str, Collection[str
     return replace(merged, about=collected.about, remarks=[*collected.remarks, *_origins(merged)])
 
 
+def shared(measured: Collected, plan: Plan, runs: Collection[str]) -> Collected:
+    """Those of the measured results that are of ``runs`` of a plan, as that plan names them."""
+    whole, exclusions = include(measured), measured.exclusions
+    rows = {run: row for run, row in rows_by_run(whole).items() if run in runs}
+    entries = [entry for entry in plan["runs"] if entry["run"] in rows]
+    table = runs_table({**rows[entry["run"]], **{key: entry.get(key) for key in OF_CELL}} for entry in entries)
+    chosen = dict.fromkeys(rows, 0)
+    metrics, curves = (of_chosen([getattr(whole, kind)], chosen) for kind in ("metrics", "curves"))
+    metrics, curves = archive.planned_rows(table, metrics, curves, plan["protocol"])
+    repeats = whole.repeats[whole.repeats["run"].isin(rows)]
+    records = {run: path for run, path in whole.records.items() if run in rows}
+    planned = replace(
+        whole, runs=table, metrics=metrics, curves=curves, repeats=repeats, records=records, warnings=[],
+        about={}, tasks=list(plan["tasks"]), labels={},
+    )  # fmt: skip
+    return exclude(planned, [each for each in exclusions if each.run in rows])
+
+
 def beside(collected: Collected, plan: Plan, labels: Mapping[str, Collection[str]]) -> Collected:
     """The results of run folders alone, with a sentence on how they compare with other measurements of the same runs.
 
@@ -72,23 +90,11 @@ def _planned(measured: Collected, collected: Collected, plan: Plan, runs: Collec
 
     A run that a folder has of other code or data is left to the folder.
     """
-    whole, exclusions = include(measured), measured.exclusions
-    rows = {run: row for run, row in rows_by_run(whole).items() if run in runs}
+    rows = {run: row for run, row in rows_by_run(include(measured)).items() if run in runs}
     for run, row in rows_by_run(include(collected)).items():
         if run in rows and row["state"] == DONE and fingerprints(row) != fingerprints(rows[run]):
             del rows[run]
-    entries = [entry for entry in plan["runs"] if entry["run"] in rows]
-    table = runs_table({**rows[entry["run"]], **{key: entry.get(key) for key in OF_CELL}} for entry in entries)
-    chosen = dict.fromkeys(rows, 0)
-    metrics, curves = (of_chosen([getattr(whole, kind)], chosen) for kind in ("metrics", "curves"))
-    metrics, curves = archive.planned_rows(table, metrics, curves, plan["protocol"])
-    repeats = whole.repeats[whole.repeats["run"].isin(rows)]
-    records = {run: path for run, path in whole.records.items() if run in rows}
-    planned = replace(
-        whole, runs=table, metrics=metrics, curves=curves, repeats=repeats, records=records, warnings=[],
-        about={}, tasks=list(plan["tasks"]), labels=dict.fromkeys(rows, label),
-    )  # fmt: skip
-    return exclude(planned, [each for each in exclusions if each.run in rows])
+    return replace(shared(measured, plan, rows), labels=dict.fromkeys(rows, label))
 
 
 def _origins(collected: Collected) -> Iterator[str]:

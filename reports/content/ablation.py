@@ -104,10 +104,28 @@ def records(table: TaskTable, row: ArmRow) -> Iterator[dict[str, Any]]:
         "pairs": difference.n if difference else 0,
         "p_holm": _round(row.judgement.p_holm),
         "detectable": _round(detectable(table, difference.n) if difference else None),
+        **_control_record(table, row),
         fingerprints.PRESENT_CODE: fingerprints.present_code(table.runs[table.runs["arm"] == row.arm]),
     }
     for reference in row.compared or row.references[:1] or (None,):
         yield own | _printed_record(reference)
+
+
+def _control_record(table: TaskTable, row: ArmRow) -> dict[str, Any]:
+    """A row's difference to the control, where the table has one."""
+    if table.control is None:
+        return {}
+    difference, images = row.control, row.control_images
+    return {
+        "control": table.control,
+        "control_difference": _round(difference.mean if difference else None),
+        "control_low": _round(difference.low if difference else None),
+        "control_high": _round(difference.high if difference else None),
+        "control_new_images_low": _round(images.low if images else None),
+        "control_new_images_high": _round(images.high if images else None),
+        "control_pairs": difference.n if difference else 0,
+        "control_p_holm": _round(row.control_judgement.p_holm),
+    }
 
 
 def _printed_record(reference: PrintedReference | None) -> dict[str, Any]:
@@ -202,7 +220,7 @@ def grid(ablation: Ablation, letters: Mapping[str, Contradiction]) -> Grid:
     for table in ablation.tables:
         parts.append(len(header))
         header += _header(table, f"{table.metric.label}, " if ablation.several else "")
-        sides += "r" * (2 + on_new_images(table)) + ("rrl" if table.papers else "")
+        sides += "r" * (2 + (table.control is not None) + on_new_images(table)) + ("rrl" if table.papers else "")
         for cells, row in zip(groups, table.rows):
             cells += _cells(table, row, letters)
     return Grid(tuple(header), sides, tuple((tuple(cells),) for cells in groups), tuple(parts[1:]))
@@ -215,6 +233,8 @@ def _header(table: TaskTable, task: str) -> list[str]:
         f"{table.metric.label} ({table.metric.unit})",
         f"{task}Δ to {base} [{level} over seeds, these images{floor}]",
     ]
+    if table.control is not None:
+        ours.insert(1, f"{task}Δ to the control, {table.label_of[table.control]} [{level} over seeds, these images]")
     if on_new_images(table):
         ours.append(f"{task}Δ [{level} over seeds and images]")
     if table.papers is None:
@@ -233,6 +253,8 @@ def _cells(table: TaskTable, row: ArmRow, letters: Mapping[str, Contradiction]) 
         difference = PairedDifference(row.difference, table.metric.decimals, mark, against, row.mcnemar)
         behind = (*ids, *_ids(table, row.against))
     ours = [Cell(result(row, table.metric.decimals), ids), Cell(difference, behind)]
+    if table.control is not None:
+        ours.insert(1, _to_control(table, row, table.control))
     if on_new_images(table):
         ours.append(Cell(OnNewImages(row.new_images, table.metric.decimals) if row.new_images else NOTHING, behind))
     if table.papers is None:
@@ -243,6 +265,13 @@ def _cells(table: TaskTable, row: ArmRow, letters: Mapping[str, Contradiction]) 
     compared = list(dict.fromkeys((_of_papers(table, each), _judged(table, each)) for each in row.compared))
     of_papers, verdicts = (_one(values) for values in zip(*compared)) if compared else (NOTHING, NOTHING)
     return [*ours, Cell(printed, marks=remarks.marks(row.printed, letters)), Cell(of_papers), Cell(verdicts)]
+
+
+def _to_control(table: TaskTable, row: ArmRow, control: str) -> Cell:
+    if row.control is None:
+        return Cell(Text("control") if row.arm == control else NOTHING)
+    behind = (*_ids(table, row.arm), *_ids(table, control))
+    return Cell(PairedDifference(row.control, table.metric.decimals), behind)
 
 
 def on_new_images(table: TaskTable) -> bool:
@@ -283,6 +312,11 @@ def _macros(table: TaskTable, row: ArmRow, section: str) -> Iterator[tuple[Macro
         if difference.low is not None and difference.high is not None:
             quantities["DeltaLow"] = Count(difference.low, decimals, signed=True)
             quantities["DeltaHigh"] = Count(difference.high, decimals, signed=True)
+    if (control := row.control) is not None:
+        quantities["ControlDelta"] = Count(control.mean, decimals, signed=True)
+        if control.low is not None and control.high is not None:
+            quantities["ControlDeltaLow"] = Count(control.low, decimals, signed=True)
+            quantities["ControlDeltaHigh"] = Count(control.high, decimals, signed=True)
     if row.new_images is not None:
         quantities["NewImagesLow"] = Count(row.new_images.low, decimals, signed=True)
         quantities["NewImagesHigh"] = Count(row.new_images.high, decimals, signed=True)

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from errors import unknown
 from reports.content.images import ImageComparisons, repeat_spread
-from reports.specification import SIDES, Arm, Metric, Papers, Published, Specification, SpecificationError, check_arms
+from reports.specification import (
+    SIDES,
+    Arm,
+    Metric,
+    Papers,
+    Published,
+    Specification,
+    SpecificationError,
+    check_arms,
+    sweep_arms,
+)
 from results import exclusion, fingerprints, papers
 from results.collect import Collected, Plan
 from results.statistics.estimates import (
@@ -98,7 +108,8 @@ class ArmRow:
     """One arm in one task. values (seed → value) and interval are of finished runs; ``state`` is that of all others.
 
     against: the arm that ``difference`` and, over seeds and images, ``new_images`` are to; mcnemar: p of that test for
-    a single pair of runs; judgement: of the difference being 0.
+    a single pair of runs; judgement: of the difference being 0; control, control_images, control_judgement: the same of
+    the difference to the table's control.
     """
 
     arm: str
@@ -114,10 +125,13 @@ class ArmRow:
     difference: Difference | None
     new_images: NewImages | None
     mcnemar: float | None
+    control: Difference | None
+    control_images: NewImages | None
     references: tuple[PrintedReference, ...]
     is_baseline: bool
     other_model: bool
     judgement: Judgement
+    control_judgement: Judgement
 
     @property
     def mean(self) -> float | None:
@@ -176,6 +190,12 @@ class TaskTable:
         return labels | {row.arm: row.label for row in self.rows}
 
     @property
+    def control(self) -> str | None:
+        """The specification's control, where it is planned and not the baseline."""
+        named = self.spec.control.arm if self.spec.control else None
+        return named if any(row.arm == named and not row.is_baseline for row in self.rows) else None
+
+    @property
     def is_papers_protocol(self) -> bool:
         return self.papers is not None and self.protocol == self.papers.protocol and not self.changed
 
@@ -217,7 +237,8 @@ def build(spec: Specification, collected: Collected, plan: Plan, *, mixed: bool 
     unless ``mixed``.
     """
     planned = {arm["name"]: arm for arm in plan["arms"]}
-    left_out = plan.get("left_out") or []
+    # arms that the sweep got after it was collected are as arms that were left out
+    left_out = [*(plan.get("left_out") or []), *(arm for arm in sweep_arms(spec.sweep) if arm not in planned)]
     check_arms(spec, [*planned, *left_out])
     names = [*(name for name in spec.arms if name in planned), *(name for name in planned if name not in spec.arms)]
     models = {name: _model(collected.runs, name, str(planned[name].get("model") or "")) for name in names}
@@ -231,7 +252,7 @@ def build(spec: Specification, collected: Collected, plan: Plan, *, mixed: bool 
     for number, task in enumerate(tasks):
         of_this = of_task(collected, task["name"]) if len(tasks) > 1 else collected
         tables.append(_TaskBuilder(spec, plan, task, number > 0, arms, models, of_this).table(mixed))
-    judgements = iter(judge([each for table in tables for row in table.rows for each in _comparisons(table.task, row)]))
+    judgements = iter(judge([each for table in tables for row in table.rows for each in _comparisons(table, row)]))
     tables = [replace(table, rows=tuple(_judged(row, judgements) for row in table.rows)) for table in tables]
     warnings = [*collected.warnings, *chain.from_iterable(table.warnings for table in tables)]
     unplanned = [task for task in spec.tasks if task not in [entry["name"] for entry in tasks]]
@@ -324,6 +345,9 @@ class _TaskBuilder:
         runs = self.collected.runs[self.collected.runs["arm"] == arm]
         values, baseline, model = finals.get(arm, {}), self.plan["baseline"], self.models[arm]
         against = self.arms[arm].against or baseline
+        control = self.spec.control.arm if self.spec.control else None
+        if control not in self.arms or control in (arm, baseline):
+            control = None
         places = [place for place in self.arms[arm].published if printed and self.holds(place, printed)]
         return ArmRow(
             arm=arm,
@@ -339,10 +363,13 @@ class _TaskBuilder:
             difference=None if arm == against else paired_difference(values, finals.get(against, {})),
             new_images=self.images.interval(arm, against),
             mcnemar=self.images.mcnemar(arm, against),
+            control=paired_difference(values, finals.get(control, {})) if control else None,
+            control_images=self.images.interval(arm, control) if control else None,
             references=tuple(self.reference(arm, place, printed, finals) for place in places if printed),
             is_baseline=arm == baseline,
             other_model=bool(model) and variant(model) != variant(self.models[against]),
             judgement=Judgement(Verdict.NO_NUMBER),
+            control_judgement=Judgement(Verdict.NO_NUMBER),
         )
 
     def holds(self, place: Published, printed: Papers) -> bool:
@@ -370,22 +397,31 @@ class _TaskBuilder:
         )  # fmt: skip
 
 
-def _comparisons(task: str, row: ArmRow) -> list[Comparison]:
-    """The tests that a row adds to its page's family: its difference, also of an arm that the papers do not have, and
-    each of the papers' differences."""
-    p_new_images = row.new_images.p if row.new_images else None
-    own = Comparison(row.difference, None, False, p_new_images=p_new_images, pair=(task, row.arm, row.against))
-    return [own, *(each.comparison((task, row.arm, each.against)) for each in row.compared if row.planned)]
+def _comparisons(table: TaskTable, row: ArmRow) -> list[Comparison]:
+    """The tests that a row adds to its page's family: its difference, also of an arm that the papers do not have, that
+    to the control, and each of the papers' differences."""
+
+    def against_zero(ours: Difference | None, images: NewImages | None, against: str) -> Comparison:
+        return Comparison(ours, None, False, p_new_images=images.p if images else None, pair=pair(against))
+
+    def pair(against: str) -> tuple[str, ...]:
+        return (table.task, *sorted((row.arm, against)))  # either way round it is one test
+
+    return [
+        against_zero(row.difference, row.new_images, row.against),
+        against_zero(row.control, row.control_images, table.control or row.arm),
+        *(each.comparison(pair(each.against)) for each in row.compared if row.planned),
+    ]
 
 
 def _judged(row: ArmRow, judgements: Iterator[Judgement]) -> ArmRow:
     """The row with the judgements of its ``_comparisons``, which are taken from ``judgements``."""
-    own = next(judgements)
+    own, control = next(judgements), next(judgements)
     references = (
         replace(reference, judgement=next(judgements)) if reference.compared and row.planned else reference
         for reference in row.references
     )
-    return replace(row, judgement=own, references=tuple(references))
+    return replace(row, judgement=own, control_judgement=control, references=tuple(references))
 
 
 def _finals(collected: Collected, metric: str) -> tuple[dict[str, dict[int, float]], list[str]]:

@@ -66,6 +66,7 @@ def legend(ablation: Ablation) -> list[str]:
     lines += [
         f"Δ: difference to {base}, or to the arm it names, in points, paired by seed over n pairs of runs. A single "
         "pair, or pairs that all differ by the same amount, give no interval and are not judged.",
+        *_control_lines(ablation),
         verdict_words.targets(ablation),
         *verdict_words.resolution(ablation),
         *_protocol_lines(ablation),
@@ -77,6 +78,13 @@ def legend(ablation: Ablation) -> list[str]:
     if labels := dict.fromkeys(each.papers.label for each in ablation.tables if each.papers):
         sizes += f"; the papers' columns are of {'; '.join(labels)}, with their model in brackets"
     return [*lines, f"{sizes}."]
+
+
+def _control_lines(ablation: Ablation) -> Iterator[str]:
+    """What a difference to the control tells."""
+    table = ablation.first
+    if table.control is not None and ablation.spec.control is not None:
+        yield f"The control, {table.label_of[table.control]}: {ablation.spec.control.because}."
 
 
 def places(ablation: Ablation) -> list[str]:

@@ -362,5 +362,27 @@ def test_results_of_another_clone_are_collected_by_the_path_of_their_folder(brok
             command_line.main(["collect=ablation_offsets", "into=b", f"measured={tmp_path / 'clone'}", *refused]) == 2
         )
         assert says in capsys.readouterr().err
-    assert command_line.main(["collect=ablation_peg", "into=b", f"measured={tmp_path / 'clone'}"]) == 2
-    assert "is of sweep ablation_offsets, not ablation_peg" in capsys.readouterr().err
+
+
+def test_measured_runs_that_another_sweep_cannot_show_are_refused(broken, labels, capsys):
+    for words, says in (
+        (["collect=ablation_peg", "protocol=smoke"], "unknown arm 'stage_nopeg'"),  # its baseline
+        (["collect=search", "protocol=smoke"], "is of experiment scenes, search as planned here of search"),
+        (["collect=ablation_v1", "protocol=paper"], "is of protocol smoke, ablation_v1 as planned here of paper"),
+    ):
+        assert command_line.main([*words, "into=b", "measured=m"]) == 2, words
+        assert says in capsys.readouterr().err
+        assert not (labels / "b").exists()
+
+
+def test_runs_of_another_sweep_are_collected_for_the_arms_that_both_have(broken, labels, capsys):
+    command("collect=ablation_v1", "protocol=smoke", "into=shared", "measured=m")
+    shared, own = (archive.read(labels / name) for name in ("shared", "m"))
+    assert archive.plan_of(shared)["sweep"] == "ablation_v1"
+    assert shared.runs["arm"].unique().tolist() == ["zero"] and len(shared.runs) == 2
+    finals = own.finals("eval/token_accuracy")
+    expected = finals[finals["arm"] == "zero"].reset_index(drop=True)
+    assert shared.finals("eval/token_accuracy").equals(expected)
+    assert shared.about["date"] == own.about["date"]
+    command("collect=ablation_v1", "protocol=smoke", "into=shared", "measured=m")
+    assert "holds all of this already" in capsys.readouterr().out
