@@ -1,4 +1,5 @@
-"""Measured results as committed: ``measured/<label>/{runs,metrics,curves}.csv``, ``about.yaml`` and ``records/``.
+"""Measured results as committed: ``measured/<label>/{runs,metrics,curves}.csv``, ``about.yaml``, and files of one run
+each in ``records/`` and ``interventions/``.
 
 ``repeats.csv`` and ``excluded.csv`` are there where runs were measured more than once, or left out by a person. The
 tables have the rows of excluded runs, too, so that an exclusion can be taken back; ``read`` leaves them out.
@@ -20,7 +21,7 @@ import yaml
 
 import atomic_file
 from errors import unknown
-from results import archive_files, archive_records
+from results import archive_files, archive_interventions, archive_records
 from results.exclusion import exclude, include
 from results.plans import CollectError, Plan, check_plan, tasks_of
 from results.tables import CURVE_COLUMNS, RUN_COLUMNS, Collected, Exclusion, runs_table, typed_metrics
@@ -51,18 +52,21 @@ def write(
 
     history: date, hardware, note and number of runs of each collection that was merged. A process that is killed leaves
     the old results or ones that can be read, and writing them again completes them.
-    Raises CollectError for per-image records that cannot be read or are of other results.
+    Raises CollectError for per-image records that cannot be read or are of other results, and MeasuredError for
+    interventions that can no longer be read.
     """
     texts = contents(collected, plan, title=title, date=date, hardware=hardware, note=note, history=history)
-    records = archive_records.contents(include(collected))  # before anything is written
+    whole = include(collected)
+    records, interventions = archive_records.contents(whole), archive_interventions.contents(whole)  # before writing
     for name in set(OPTIONAL) - texts.keys():
         (folder / name).unlink(missing_ok=True)
     # exclusions first, so that no excluded number is shown; rows that ``runs.csv`` does not name yet are ignored.
     # ``about.yaml`` has to name all arms of ``runs.csv``; new results are known as such once they have it
     last = ["about.yaml", "runs.csv"] if (folder / "about.yaml").exists() else ["runs.csv", "about.yaml"]
     order = ["excluded.csv", "metrics.csv", "curves.csv", "repeats.csv", *last]
-    of_records = archive_records.write(records, folder)
-    return [*(atomic_file.write(folder / name, texts[name]) for name in order if name in texts), *of_records]
+    of_runs = archive_records.FILES.write(records, folder)
+    of_runs += archive_interventions.FILES.write(interventions, folder)
+    return [*(atomic_file.write(folder / name, texts[name]) for name in order if name in texts), *of_runs]
 
 
 def contents(
@@ -110,7 +114,10 @@ def write_exclusions(folder: Path, exclusions: Sequence[Exclusion]) -> None:
 
 
 def read(folder: Path) -> Collected:
-    """Measured results back; ``plan_of`` gives the plan they answer. Raises CollectError naming file and line."""
+    """Measured results back; ``plan_of`` gives the plan they answer. Raises CollectError naming file and line.
+
+    Interventions that cannot be read or are of another training are left out with a warning: no other number is theirs.
+    """
     if not (folder / "about.yaml").is_file():
         raise CollectError(unknown("measured results", folder.name, labels()))
     about, runs = archive_files.about(folder / "about.yaml"), archive_files.runs(folder / "runs.csv")
@@ -120,9 +127,11 @@ def read(folder: Path) -> Collected:
     if not plan.get("tasks"):  # a run that did not finish recorded no task
         runs["task"] = runs["task"].replace("", tasks[0]["name"])
     table = runs_table(runs.replace("", None).to_dict("records"))
-    repeats, records = archive_files.repeats(folder / "repeats.csv"), archive_records.paths(folder, table["run"])
+    repeats, records = archive_files.repeats(folder / "repeats.csv"), archive_records.FILES.paths(folder, table["run"])
+    interventions, left_out = archive_interventions.found(folder, table)
+    warnings += [line for line in left_out if line not in warnings]
     tables = planned_rows(table, metrics, curves, plan["protocol"])
-    collected = Collected(table, *tables, warnings, {}, about, tasks, records, repeats)
+    collected = Collected(table, *tables, warnings, {}, about, tasks, records, repeats, interventions=interventions)
     try:
         check_plan(plan_of(collected))
     except CollectError as error:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import atomic_file
 from results.plans import CollectError
 from results.records import read_records
+from results.run_files import RunFiles
 from results.run_folders.numbers import DIGITS
 
 if TYPE_CHECKING:
     from results.tables import Collected
 
-FOLDER, SUFFIX = "records", ".npz"
+FILES = RunFiles("records", ".npz")
 
 
 def contents(collected: Collected) -> dict[str, bytes]:
@@ -31,20 +29,6 @@ def contents(collected: Collected) -> dict[str, bytes]:
             raise CollectError(f"{error}; remove the file to collect the run without it") from None
         files[run] = path.read_bytes()
     return files
-
-
-def write(files: Mapping[str, bytes], folder: Path) -> list[Path]:
-    """Writes the records of all runs of a label, and removes those of runs that it no longer has."""
-    for path in (folder / FOLDER).glob(f"*{SUFFIX}"):
-        if path.stem not in files:
-            path.unlink()
-    return [atomic_file.write(folder / FOLDER / f"{run}{SUFFIX}", content) for run, content in files.items()]
-
-
-def paths(folder: Path, runs: Iterable[str]) -> dict[str, Path]:
-    """Run → its file, for those of these runs that have one."""
-    files = {run: folder / FOLDER / f"{run}{SUFFIX}" for run in runs}
-    return {run: path for run, path in files.items() if path.is_file()}
 
 
 def _check(metric: str, value: float, reported: float | None) -> None:

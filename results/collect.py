@@ -11,6 +11,7 @@ import run_format
 from results.exclusion import exclude
 from results.plans import CollectError, Plan, check_plan, tasks_of
 from results.run_folders.cache import read_runs
+from results.run_folders.interventions import FILE, FOLDER
 from results.tables import (
     CURVE_COLUMNS,
     METRIC_COLUMNS,
@@ -67,8 +68,9 @@ def collect(plan: Plan, runs_dir: Path, states: States | None = None) -> Collect
     warnings += lost + _foreign(paths)
     examples = {run: runs_dir / run / run_format.EXAMPLES for run in facts if facts[run]["examples"]}
     records = {run: runs_dir / run / run_format.RECORDS for run in facts if facts[run]["records"]}
+    interventions = {run: runs_dir / run / FOLDER / FILE for run in facts if facts[run]["interventions"]}
     tables = runs_table(rows), metrics_table(logs), _curves(curves)
-    collected = Collected(*tables, warnings, examples, tasks=tasks, records=records)
+    collected = Collected(*tables, warnings, examples, tasks=tasks, records=records, interventions=interventions)
     return exclude(collected, _exclusions(facts, collected))
 
 

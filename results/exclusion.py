@@ -40,6 +40,7 @@ def exclude(whole: Collected, exclusions: Sequence[Exclusion]) -> Collected:
         repeats=_without(whole.repeats, excluded),
         examples=_kept(whole.examples, excluded),
         records=_kept(whole.records, excluded),
+        interventions=_kept(whole.interventions, excluded),
         excluded=excluded,
         exclusions=exclusions,
         with_excluded=whole,

@@ -9,6 +9,7 @@ from results import archive
 from results.exclusion import exclude, include
 from results.merge import OF_CELL, fingerprints, merge, of_chosen, rows_by_run
 from results.plans import Plan
+from results.run_folders.interventions import reasons
 from results.tables import Collected, runs_table
 from run_format import DONE
 
@@ -40,10 +41,14 @@ def shared(measured: Collected, plan: Plan, runs: Collection[str]) -> Collected:
     metrics, curves = (of_chosen([getattr(whole, kind)], chosen) for kind in ("metrics", "curves"))
     metrics, curves = archive.planned_rows(table, metrics, curves, plan["protocol"])
     repeats = whole.repeats[whole.repeats["run"].isin(rows)]
-    records = {run: path for run, path in whole.records.items() if run in rows}
+    records, interventions = (
+        {run: path for run, path in files.items() if run in rows} for files in (whole.records, whole.interventions)
+    )
+    # what else was warned of when they were collected is about folders that may be gone
+    warnings = [each for each in whole.warnings if reasons([each]).keys() & rows.keys()]
     planned = replace(
-        whole, runs=table, metrics=metrics, curves=curves, repeats=repeats, records=records, warnings=[],
-        about={}, tasks=list(plan["tasks"]), labels={},
+        whole, runs=table, metrics=metrics, curves=curves, repeats=repeats, records=records, warnings=warnings,
+        interventions=interventions, about={}, tasks=list(plan["tasks"]), labels={},
     )  # fmt: skip
     return exclude(planned, [each for each in exclusions if each.run in rows])
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from results import archive
+from results import archive, archive_interventions
 from results.exclusion import include
 from results.merge import measurement, merge, rows_by_run
 from results.plans import Plan
@@ -69,7 +69,8 @@ def _unchanged(merged: Collected, plan: Plan, there: Collected) -> bool:
         del text["about.yaml"]
     same_plan = all((plan.get(key) or []) == (before.get(key) or []) for key in ("arms", "left_out", "tasks"))
     same_files = merged.warnings == there.warnings and merged.records.keys() == there.records.keys()
-    return same_plan and same_files and texts[0] == texts[1]
+    interventions = [archive_interventions.contents(include(each)) for each in (merged, there)]
+    return same_plan and same_files and texts[0] == texts[1] and interventions[0] == interventions[1]
 
 
 def exclude(label: str, run: str, because: str | None) -> bool:

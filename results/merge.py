@@ -8,7 +8,7 @@ never changes a published number; the other one is a repeat.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from results.exclusion import exclude, include
 from results.fingerprints import KINDS
 from results.plan_union import refusal, union
 from results.plans import Plan
+from results.run_folders.interventions import preferred, reasons
 from results.tables import REPEAT_COLUMNS, Collected, Exclusion, no_repeats, runs_table
 from run_format import DONE, NOT_RUN
 
@@ -51,16 +52,18 @@ def merge(
     )
     metrics, curves = (of_chosen([getattr(part, kind) for part in parts], chosen) for kind in ("metrics", "curves"))
     metrics, curves = archive.planned_rows(runs, metrics, curves, plan["protocol"])
+    interventions = _files([part.interventions for part in parts], rows, chosen, preferred)
     merged = Collected(
         runs,
         metrics,
         curves,
-        _warnings(first, second, chosen),
+        _warnings(first, second, chosen, interventions),
         about=first.about,
         tasks=plan["tasks"],
         repeats=_repeats(parts, rows, values, chosen, exclusions),
         examples=_files([part.examples for part in parts], rows, chosen),
         records=_files([part.records for part in parts], rows, chosen),
+        interventions=interventions,
         labels={
             run: part.labels[run] for run, number in chosen.items() for part in [parts[number]] if run in part.labels
         },
@@ -178,21 +181,35 @@ def _repeats(
 
 
 def _files(
-    files: Sequence[Mapping[str, Path]], rows: Sequence[Mapping[str, Row]], chosen: Mapping[str, int]
+    files: Sequence[Mapping[str, Path]],
+    rows: Sequence[Mapping[str, Row]],
+    chosen: Mapping[str, int],
+    prefer: Callable[[Path, Path], Path] = lambda first, second: first,
 ) -> dict[str, Path]:
-    """The examples or records of each run: of the counted measurement, from whichever part has them."""
+    """The file of each run: of the counted measurement, from whichever part has one.
+
+    prefer: chooses where both have one of that measurement, the first from the part whose row counts.
+    """
     of_counted: dict[str, Path] = {}
     for run, number in chosen.items():
         for part in (number, 1 - number):
             if run in files[part] and measurement(rows[part][run]) == measurement(rows[number][run]):
-                of_counted.setdefault(run, files[part][run])
+                file = files[part][run]
+                of_counted[run] = prefer(of_counted[run], file) if run in of_counted else file
     return of_counted
 
 
-def _warnings(first: Collected, second: Collected, chosen: Mapping[str, int]) -> list[str]:
-    """Without those about rows that were not taken."""
+def _warnings(
+    first: Collected, second: Collected, chosen: Mapping[str, int], interventions: Collection[str]
+) -> list[str]:
+    """Without those about rows that were not taken, and about interventions of runs that have them now."""
     kept = [
-        [each for each in part.warnings if chosen.get(re.split("[:/]", each)[0], number) == number]
+        [
+            each
+            for each in part.warnings
+            if chosen.get(re.split("[:/]", each)[0], number) == number
+            and reasons([each]).keys().isdisjoint(interventions)
+        ]
         for number, part in enumerate((first, second))
     ]
     new = [each for each in kept[1] if each not in kept[0]]

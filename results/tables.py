@@ -40,6 +40,8 @@ class Collected:
     curves: rows of finished runs' curves (CURVE_COLUMNS and whatever columns the curve has);
     warnings: what is wrong in the folders and was not counted; examples: run id → its ``examples.npz``;
     records: run id → its per-image records (``results.records``);
+    interventions: run id → the file of its offset interventions (``results.run_folders.interventions``), which is known
+    to be of that training of the run;
     about: title, sweep, protocol, plan, hardware, date, note of measured results that were read back;
     tasks: those of the plan, the sweep's own first;
     repeats: final values of runs that were measured more than once (REPEAT_COLUMNS), without those that count;
@@ -66,6 +68,7 @@ class Collected:
     with_excluded: Collected | None = None
     remarks: list[str] = field(default_factory=list)
     labels: dict[str, str] = field(default_factory=dict)
+    interventions: dict[str, Path] = field(default_factory=dict)
 
     def finals(self, metric: str, task: str | None = None) -> pd.DataFrame:
         """arm, task, seed, run, value of ``metric`` for every finished run that has it, of one task if it is named."""

@@ -131,7 +131,7 @@ def test_dry_run_starts_nothing(tmp_path):
     words = ["sweep=ablation_offsets", "protocol=smoke", "--dry-run", "--fresh", "--json"]  # whatever is measured
     done = run(*words, f"runs_dir={tmp_path}")
     plan = json.loads(done.stdout)
-    assert len(plan["runs"]) == 21
+    assert len(plan["runs"]) == 24
     assert {row["state"] for row in plan["runs"]} == {"not run"}
     assert list(tmp_path.iterdir()) == []
 

@@ -59,6 +59,7 @@ WITH_TORCH = (
     "experiments.folder.checkpoint",
     "experiments.folder.weights",
     "experiments.tasks.classification",
+    "experiments.tasks.judges",
     "experiments.tasks.network",
     "experiments.tasks.token_labelling",
     "measurements.complexity",

@@ -5,7 +5,6 @@ The results are one JSON file beside the other measurements of the run's offsets
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -39,9 +38,9 @@ from measurements.offsets.measure import limited
 from measurements.offsets.model import build_whole, offset_layers
 from measurements.offsets.source import NO_OFFSETS, OffsetRequest, OffsetSource
 from results.records import ImageRecord
+from results.run_folders.interventions import FILE, VERSION, read, text
+from results.run_folders.measurement_file import MeasuredError
 from results.statistics.estimates import LEVEL, t_quantile
-
-VERSION = 1  # of the file's definitions; raised with every change of one
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def intervene(source: OffsetSource, request: InterventionRequest, fresh: bool = 
     if not every:
         raise ConfigError(f"{source.name}: {NO_OFFSETS}")
     layer = request.layer_of(list(every))
-    path = source.out / (f"interventions-{layer}.json" if layer else "interventions.json")
+    path = source.out / (f"interventions-{layer}.json" if layer else FILE)
     key = {
         "version": VERSION,
         **source.key(images=request.images, layer=layer),
@@ -147,8 +146,7 @@ def intervene(source: OffsetSource, request: InterventionRequest, fresh: bool = 
         "commit": checkout()["commit"],
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-    atomic_file.write(path, json.dumps(about, indent=1) + "\n")
-    return path
+    return atomic_file.write(path, text(about))
 
 
 def intervene_all(
@@ -250,7 +248,7 @@ def _effect(disturbed: Evaluation, undisturbed: Evaluation) -> dict[str, Any]:
 def _earlier(path: Path, key: Mapping[str, Any]) -> dict[str, Any]:
     """The interventions of an existing file with the same ``key``."""
     try:
-        about = json.loads(path.read_text())
-        return about["interventions"] | about["impossible"] if about["key"] == key else {}  # type: ignore[no-any-return]
-    except (OSError, ValueError, KeyError, TypeError):
+        about = read(path)
+    except MeasuredError:
         return {}
+    return about["interventions"] | about["impossible"] if about["key"] == key else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,9 +15,10 @@ from experiments.data.registry import check_root
 from experiments.folder.parent import why_unfinished
 from experiments.folder.run_folder import RunFolder
 from experiments.schema import FIELDS, Config
+from results.run_folders.interventions import FOLDER
+from results.run_folders.measurement_file import sha256
 from run_format import EXCLUDED, EXCLUSION, PROVENANCE, WEIGHTS
 
-FOLDER = "offsets"
 IMAGES = 1000  # v1 Fig. 3
 QUERIES = ((0.5, 0.5), (0.25, 0.3), (0.75, 0.7))
 LOCATION = ("data.root", "data.reader")  # settings that say where a data set is, which differs between machines
@@ -81,11 +81,7 @@ class OffsetSource:
 
     @cached_property
     def sha256(self) -> str:
-        with self.weights.open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
+        return sha256(self.weights)
 
     def key(self, **request: Any) -> dict[str, Any]:
         """Everything that the results depend on, with what was asked. Only if some of it changed, they are measured

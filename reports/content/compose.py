@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from reports.content.page import Page, Section
 from reports.content.reproduction import PrintedPlace, Reproduction
 from reports.content.table import Ablation, build, is_papers
 from reports.figures import draw_differences
-from reports.offsets import gathered
+from reports.offsets import gathered, interventions
 from reports.specification import (
     Collection,
     LearnedOffsets,
@@ -72,8 +72,9 @@ def page(
             if isinstance(spec, Specification):
                 raise
             left_out[each.name] = (each, f"{each.name} is left out: {error}.")
-    shown = _Shown(ablations, _places(each for each, _ in left_out.values()), mixed, date, figures)
     specs = [load(name) for name in spec.reports] if isinstance(spec, Collection) else [spec]
+    reports = tuple(each.name for each in specs)
+    shown = _Shown(ablations, _places(each for each, _ in left_out.values()), mixed, date, figures, reports)
     sections = [section for each in specs for section in _sections(each, shown)]
     sentences = tuple(sentence for _, sentence in left_out.values())
     if isinstance(spec, Collection):
@@ -84,20 +85,22 @@ def page(
         if spec.statements:
             sections.append(remarks.statements(spec.statements))
         return Page(spec.name, spec.title, tuple(sections), " ".join(spec.lead.split()), sentences)
-    alone = len(sections) == 1
+    # beside the table of one sweep, a page may have that of its interventions
+    alone = len(sections) == 1 or [each.spec.name for each, _ in ablations] == [spec.name]
     name, title = (sections[0].name, sections[0].title) if alone else (spec.name, spec.title)
     return Page(name, title, tuple(sections), left_out=sentences)
 
 
 @dataclass(frozen=True)
 class _Shown:
-    """What the sections of a page are made from."""
+    """What the sections of a page are made from. reports: names of all reports on the page."""
 
     ablations: Sequence[tuple[Results, Ablation]]
     left_out: Mapping[PrintedPlace, str]
     mixed: bool
     date: str
     figures: bool
+    reports: tuple[str, ...]
 
 
 def _places(left_out: Iterable[Results]) -> dict[PrintedPlace, str]:
@@ -132,17 +135,21 @@ def _sections(spec: Report, shown: _Shown) -> list[Section]:
         ]
         return [published.section(spec, reproductions, shown.left_out, figures=shown.figures)]
     if isinstance(spec, LearnedOffsets):
-        sweeps = {
-            each.name: (each.plan, each.folder)
-            for each, _ in shown.ablations
-            if each.spec.sweep in spec.sweeps and not each.label
-        }
-        return list(gathered.sections(spec, sweeps, mixed=shown.mixed, figures=shown.figures))
-    return [
-        ablation.section(
-            results, each.plan,
-            name=each.name, folder=each.folder, label=each.label, date=shown.date, figures=shown.figures,
-        )
-        for each, results in shown.ablations
-        if each.spec.name == spec.name
-    ]  # fmt: skip
+        of_folders = [each for each, _ in shown.ablations if each.spec.sweep in spec.sweeps and not each.label]
+        sweeps = {each.name: (each.plan, each.folder) for each in of_folders}
+        # a page that has the report of the sweep shows its interventions there
+        collected = {each.name: each.collected for each in of_folders if each.spec.name not in shown.reports}
+        return list(gathered.sections(spec, sweeps, collected, mixed=shown.mixed, figures=shown.figures))
+    of_sweep = ((each, results) for each, results in shown.ablations if each.spec.name == spec.name)
+    return [section for each, results in of_sweep for section in _of_results(each, results, shown)]
+
+
+def _of_results(each: Results, results: Ablation, shown: _Shown) -> Iterator[Section]:
+    """The table of a sweep, and that of the interventions on its runs, where there are any."""
+    yield ablation.section(
+        results, each.plan,
+        name=each.name, folder=each.folder, label=each.label, date=shown.date, figures=shown.figures,
+    )  # fmt: skip
+    section = interventions.of_results(each.name, each.collected, each.plan, mixed=shown.mixed)
+    if section is not None:
+        yield section

@@ -120,6 +120,10 @@ class Page:
     lead: str = ""
     left_out: tuple[str, ...] = ()
 
+    def is_own(self, section: Section) -> bool:
+        """Whether the page is about this section, so that title and folder of the page are those of the section."""
+        return len(self.sections) == 1 or section.name == self.name
+
     def __post_init__(self) -> None:
         names = [section.name for section in self.sections]
         if len(set(names)) < len(names):  # files, anchors and macros are named by them

@@ -26,7 +26,8 @@ def contents(page: Page, out_dir: Path) -> dict[str, str | bytes]:
     """Name → content of the files of ``page`` in ``out_dir``, to which links of the HTML page are relative.
 
     A page of one section has its table as ``table.tex`` (for ``\\input``), ``table_alone.tex`` and ``table.csv``;
-    one of several has them per section, and figures too, in a folder of the section's name.
+    one of several has them per section, and figures too, in a folder of the section's name, except for the section that
+    the page is about.
     """
     prefix = prefixes(page)
     made: dict[str, str | bytes] = {
@@ -47,7 +48,7 @@ def contents(page: Page, out_dir: Path) -> dict[str, str | bytes]:
 
 def prefixes(page: Page) -> dict[str, str]:
     """Section's name → what stands before the names of its files."""
-    return {section.name: "" if len(page.sections) == 1 else f"{section.name}/" for section in page.sections}
+    return {section.name: "" if page.is_own(section) else f"{section.name}/" for section in page.sections}
 
 
 def csv(section: Section) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -59,8 +59,11 @@ def page_json(page: Page) -> str:
     return json.dumps(document, ensure_ascii=False, indent=1)
 
 
-def to_json(ablation: Ablation) -> str:
-    """A sweep's report as one JSON document: rows as numbers, the runs behind them, the sentences around them."""
+def to_json(ablation: Ablation, interventions: Sequence[Mapping[str, Any]] = ()) -> str:
+    """A sweep's report as one JSON document: rows as numbers, the runs behind them, the sentences around them.
+
+    interventions: the rows of the table of interventions on its runs, if the report has one.
+    """
     table, spec = ablation.first, ablation.spec
     rows = [
         record | {"task": each.task} for each in ablation.tables for row in each.rows for record in records(each, row)
@@ -81,6 +84,8 @@ def to_json(ablation: Ablation) -> str:
         "warnings": list(ablation.warnings),
         "legend": words.legend(ablation),
     }
+    if interventions:
+        document["interventions"] = [{key: _json(value) for key, value in row.items()} for row in interventions]
     return json.dumps(document, ensure_ascii=False, indent=1)
 
 

@@ -12,36 +12,49 @@ from typing import Any
 from errors import SuiteError
 from reports.content.page import Section
 from reports.offsets import histograms, interventions, overlays, page
-from reports.offsets.measured import ABOUT, OF_TRAINED, Measured, MeasuredError, read
+from reports.offsets.measured import ABOUT, Measured, read
 from reports.offsets.page import NOT_MEASURED
 from reports.specification import LearnedOffsets
+from results.collect import Collected
+from results.run_folders.interventions import reasons
+from results.run_folders.measurement_file import MeasuredError, of_another
 from run_format import EXCLUDED, EXCLUSION, PROVENANCE
 
-OF_ANOTHER = "measured of another run"
 FIGURES = {"offset_histograms": histograms, "sampled_positions": overlays}
 
 
 def sections(
-    spec: LearnedOffsets, sweeps: Mapping[str, tuple[Mapping[str, Any], Path]], *, mixed: bool, figures: bool
+    spec: LearnedOffsets,
+    sweeps: Mapping[str, tuple[Mapping[str, Any], Path]],
+    collected: Mapping[str, Collected],
+    *,
+    mixed: bool,
+    figures: bool,
 ) -> Iterator[Section]:
     """Per sweep a section of the offsets, and one of interventions, where any run was measured, or a single section
     that says how to measure.
 
-    sweeps: section's name → the sweep's plan and the folder of its runs.
+    sweeps: section's name → the sweep's plan and the folder of its runs. collected: the results of those sweeps whose
+    interventions are shown.
     """
     empty, left_out = True, []
     for name, (planned, runs_dir) in sweeps.items():
         plan = page.of_own_task(planned)
-        for kind, (file, make) in KINDS.items():
-            found = {entry["run"]: _measured(runs_dir / entry["run"], file) for entry in plan["runs"]}
-            if not any(isinstance(path, Path) for path in found.values()):
-                left_out += [f"{run}: {why}" for run, why in found.items() if why != NOT_MEASURED]
-                continue
-            empty = False
+        found = {entry["run"]: _measured(runs_dir / entry["run"]) for entry in plan["runs"]}
+        shown = []
+        if any(isinstance(folder, Path) for folder in found.values()):
             try:
-                section = make(plan, found, mixed, figures)
+                shown.append(("", _offsets(plan, found, mixed, figures)))
             except SuiteError as error:
-                section = Section("", "", cautions=(f"{error}.",))
+                shown.append(("", Section("", "", cautions=(f"{error}.",))))
+        else:
+            left_out += [f"{run}: {why}" for run, why in found.items() if why != NOT_MEASURED]
+        if name in collected:
+            section = interventions.of_results(name, collected[name], planned, mixed=mixed)
+            shown += [("interventions", section)] if section else []
+            left_out += [] if section else [f"{run}: {why}" for run, why in reasons(collected[name].warnings).items()]
+        for kind, section in shown:
+            empty = False
             names = f"{spec.name}-{name}{kind and f'-{kind}'}", f"{spec.title}: {name}{kind and f', {kind}'}"
             yield replace(section, name=names[0], title=names[1], question=spec.question)
     if empty:
@@ -50,43 +63,26 @@ def sections(
         yield Section(spec.name, spec.title, spec.question, about, cautions=tuple(dict.fromkeys(left_out)))
 
 
-def _offsets(plan: Mapping[str, Any], files: Mapping[str, Path | str], mixed: bool, figures: bool) -> Section:
-    """files: ``about.json`` of each measured run."""
-    folders = {run: file.parent if isinstance(file, Path) else file for run, file in files.items()}
+def _offsets(plan: Mapping[str, Any], folders: Mapping[str, Path | str], mixed: bool, figures: bool) -> Section:
+    """folders: of each measured run."""
     _, section = page.of_sweep(plan, folders, mixed=mixed)
     shown = tuple(_drawings(plan, folders)) if figures else ()
     return replace(section, drawings=(*section.drawings, *shown) if figures else ())
 
 
-def _interventions(plan: Mapping[str, Any], files: Mapping[str, Path | str], mixed: bool, figures: bool) -> Section:
-    return interventions.of_sweep(plan, files, mixed=mixed)
-
-
-KINDS = {"": (ABOUT, _offsets), "interventions": (interventions.FILE, _interventions)}
-
-
-def _measured(run: Path, name: str) -> Path | str:
-    """A run's file of this name, which describes a measurement, or in words why there is none."""
+def _measured(run: Path) -> Path | str:
+    """The folder with the measured offsets of a run, or in words why there is none."""
     if because := _content(run / EXCLUSION).get("because"):
         return f"{EXCLUDED}: {because}"
-    file = run / "offsets" / name
-    if not file.is_file():
+    folder = run / "offsets"
+    if not (folder / ABOUT).is_file():
         return NOT_MEASURED
     try:
-        about = read(file.parent).about if name == ABOUT else interventions.read(file)
+        about = read(folder).about
     except MeasuredError as error:
         return str(error)
-    if about["name"] != run.name:
-        return f"{OF_ANOTHER}, {about['name']}"
-    if any(about["trained"][kind] != value for kind, value in _trained(run).items()):
-        return f"{OF_ANOTHER}: this run was trained with other code or data; --fresh measures again"
-    return file
-
-
-def _trained(run: Path) -> dict[str, str]:
-    """Fingerprints of the run as it is now. They reveal another training; hashing its weights would take too long."""
-    provenance = _content(run / PROVENANCE)
-    return {kind: provenance[kind] for kind in OF_TRAINED if provenance.get(kind)}
+    # fingerprints reveal another training in most cases; hashing its weights would take too long
+    return of_another(about, run.name, _content(run / PROVENANCE)) or folder
 
 
 def _content(path: Path) -> dict[str, Any]:

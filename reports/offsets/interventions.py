@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from errors import SuiteError
 from reports.content.page import Grid, Page, Section
 from reports.content.values import NOTHING, Count, PairedDifference, SeedMean, Span, Text, Value
 from reports.formats import files
-from reports.offsets.measured import OF_TRAINED, MeasuredError, need
-from reports.offsets.page import grid, left_out, run_line
+from reports.offsets.page import NOT_MEASURED, grid, left_out, of_own_task, run_line
+from results.collect import Collected, Plan
 from results.fingerprints import check
+from results.run_folders.interventions import read, reasons
+from results.run_folders.measurement_file import MeasuredError
 from results.statistics.estimates import mean_interval, paired_difference
-from run_format import DONE
+from run_format import DONE, EXCLUDED
 
-FILE = "interventions.json"  # of all layers together
-NEEDED: Mapping[str, type] = {
-    **dict.fromkeys(("name", "dataset", "experiment"), str),
-    **dict.fromkeys(("key", "metric", "undisturbed", "otherwise", "interventions", "impossible", "trained"), dict),
-    **{"images": int, "layers": list},
-}
-EFFECT: Mapping[str, type] = {"title": str, "metrics": dict, "differences": dict, "intervals": dict}
-PARTS = ("metrics", "differences")
 QUESTIONS = (
     "What each asks: *shuffled across tokens*, whether it matters which token of an image an offset was predicted "
     "for; *shuffled across images*, whether it matters which image, at the same token; *mean per channel*, whether "
@@ -35,23 +30,6 @@ LIMIT = (
     "accuracy it owes to that; arms that were trained with fixed offsets or none answer that. Where nothing falls, it "
     "does without what was taken away."
 )
-
-
-def read(file: Path) -> dict[str, Any]:
-    """Raises MeasuredError, which names the file."""
-    try:
-        about = json.loads(file.read_text())
-        need("it", about, NEEDED)
-        need("trained", about["trained"], OF_TRAINED)
-        need("metric", about["metric"], {"name": str, "label": str, "unit": str, "decimals": int})
-        for name, effect in about["interventions"].items():
-            need(name, effect, EFFECT)
-        shown = [about["undisturbed"], *(e[part] for e in about["interventions"].values() for part in PARTS)]
-        if any(not isinstance(values.get(about["metric"]["name"]), float) for values in shown):
-            raise ValueError(f"it does not have {about['metric']['name']} throughout")
-    except (OSError, ValueError, RecursionError) as error:
-        raise MeasuredError(f"{file} cannot be read ({error}); --fresh measures again") from None
-    return about  # type: ignore[no-any-return]
 
 
 def of_run(about: Mapping[str, Any]) -> Section:
@@ -88,6 +66,22 @@ def compare(
     return section, files.write(Page(section.name, section.title, (section,)), out)
 
 
+def of_results(name: str, collected: Collected, planned: Plan, *, mixed: bool = False) -> Section | None:
+    """The same table of collected results; None where no run of the sweep's own task has interventions.
+
+    name: of these results. Where the runs cannot be compared, the section says why.
+    """
+    plan = of_own_task(planned)
+    found = _found(collected, plan)
+    if not any(isinstance(file, Path) for file in found.values()):
+        return None
+    try:
+        section = of_sweep(plan, found, mixed=mixed)
+    except SuiteError as error:
+        section = Section("", "", cautions=(f"{error}.",))
+    return replace(section, name=f"{name}-interventions", title=f"Offset interventions: {name}")
+
+
 def of_sweep(plan: Mapping[str, Any], found: Mapping[str, Path | str], *, mixed: bool = False) -> Section:
     """A row per arm: the metric with the model's own offsets, and by how much each intervention changes it.
 
@@ -106,7 +100,7 @@ def of_sweep(plan: Mapping[str, Any], found: Mapping[str, Path | str], *, mixed:
         raise MeasuredError(f"the runs of {where}, have several metrics: {', '.join({m['name'] for m in metrics})}")
     trained = [{"run": run, "task": "", "state": DONE, **each["trained"]} for run, each in abouts.items()]
     cautions = [*check(pd.DataFrame(trained), mixed=mixed), *left_out(runs)]
-    cautions += [line for about in abouts.values() for line in _cautions(about)]
+    cautions += [*_of_one_kind(abouts.values()), *(line for about in abouts.values() for line in _cautions(about))]
     titles = {name: effect["title"] for about in abouts.values() for name, effect in about["interventions"].items()}
     labels = {arm["name"]: arm["label"] for arm in plan["arms"]}
     rows: list[list[Value]] = []
@@ -133,6 +127,19 @@ def of_sweep(plan: Mapping[str, Any], found: Mapping[str, Path | str], *, mixed:
         runs=tuple(run_line(labels[entry["arm"]], entry, files_of[entry["run"]]) for entry in plan["runs"]),
         records=tuple(records),
     )
+
+
+def _found(collected: Collected, plan: Plan) -> dict[str, Path | str]:
+    """Each run's file of interventions, or in words why there is none."""
+    missing = {run: f"{EXCLUDED}: {because}" for run, because in collected.excluded.items()}
+    missing = reasons(collected.warnings) | missing
+    states = dict(zip(collected.runs["run"], collected.runs["state"]))
+    return {
+        run: collected.interventions.get(run)
+        or missing.get(run)
+        or (NOT_MEASURED if states[run] == DONE else states[run])
+        for run in (entry["run"] for entry in plan["runs"])
+    }
 
 
 def _by_arm(
@@ -197,6 +204,17 @@ def _sentence(abouts: Sequence[Mapping[str, Any]]) -> str:
         f"{abouts[0]['experiment']}; offsets are replaced in {where}, and nothing is trained. Later layers predict "
         "from what the disturbed ones before them give."
     )
+
+
+def _of_one_kind(abouts: Collection[Mapping[str, Any]]) -> Iterator[str]:
+    """Where runs were judged by different code or on different images, e.g. on machines with other copies of them."""
+    for column, kind in (("code_fingerprint", "by different code"), ("data_fingerprint", "on different data")):
+        judged: dict[str, list[str]] = {}
+        for about in abouts:
+            judged.setdefault(str(about.get(column, "unknown")), []).append(about["name"])
+        if len(judged) > 1:
+            groups = "; ".join(f"{fingerprint}: {', '.join(runs)}" for fingerprint, runs in judged.items())
+            yield f"Interventions were judged {kind} ({groups})."
 
 
 def _cautions(about: Mapping[str, Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from errors import SuiteError
+from results.run_folders.measurement_file import OF_TRAINED, MeasuredError, need
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,11 +25,6 @@ NEEDED: Mapping[str, type] = {
     **{"images": int, "image_size": list, "layers": list, "trained": dict, "files": dict},
 }
 OF_LAYER = {"layer": str, "map": list, "stride": int}
-OF_TRAINED = {"code_fingerprint": str, "data_fingerprint": str}
-
-
-class MeasuredError(SuiteError):
-    """Files of a measurement that are missing or damaged."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +80,3 @@ def _check(about: Any) -> None:
             raise ValueError(f"{size} is not a size")
     if about["overlay_layer"] not in [layer["layer"] for layer in about["layers"]]:
         raise ValueError(f"its overlay_layer {about['overlay_layer']} is not among its layers")
-
-
-def need(name: str, content: Any, keys: Mapping[str, type]) -> None:
-    """Raises ValueError where a mapping lacks one of ``keys`` or has another type under it. name: of the mapping."""
-    if not isinstance(content, dict):
-        raise ValueError(f"{name} is not a mapping")
-    for key, kind in keys.items():
-        if not isinstance(content.get(key), kind):
-            raise ValueError(f"{name} has no {key}" if key not in content else f"{name} has a wrong {key}")

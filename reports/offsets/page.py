@@ -11,8 +11,9 @@ from reports.content.values import Count, Span, Text, Value
 from reports.figures import Drawing, drawing, style
 from reports.formats import files
 from reports.offsets import DIRECTIONS
-from reports.offsets.measured import Measured, MeasuredError, read
+from reports.offsets.measured import Measured, read
 from results.fingerprints import check
+from results.run_folders.measurement_file import MeasuredError
 from run_format import DONE, EXCLUDED
 
 HEADER = (

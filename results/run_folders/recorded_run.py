@@ -10,16 +10,20 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import run_format
+from results.run_folders import interventions
 from results.run_folders.metrics_log import LoggedMetrics
 from results.run_folders.numbers import DIGITS, is_number, rounded, whole
 from run_format import DONE, NOT_RUN, RUNNING, UNREADABLE
 
 STARTED = (run_format.STATE, run_format.SUMMARY, run_format.METRICS)  # a run that started has at least one of these
 OPTIONAL = (run_format.EXAMPLES, run_format.RECORDS, run_format.EXCLUSION)
-FILES = (*STARTED, run_format.PROVENANCE, run_format.CONFIG, *OPTIONAL)  # all that is read of a run
+# the weights tell whether interventions are of this training
+INTERVENTIONS = (f"{interventions.FOLDER}/{interventions.FILE}", run_format.WEIGHTS)
+FILES = (*STARTED, run_format.PROVENANCE, run_format.CONFIG, *OPTIONAL, *INTERVENTIONS)  # all that is read of a run
 EXPECTED = (DONE, RUNNING, UNREADABLE)  # beside a summary, which is written a moment before the state turns to done
 REQUIRED = ("run", "seed", "protocol", "step", "metrics")  # without these a summary is no result
 
@@ -39,6 +43,7 @@ class RecordedRun:
     log: LoggedMetrics | None = None
     examples: bool = False
     records: bool = False
+    interventions: bool = False
     warnings: list[str] = field(default_factory=list)
     exclusion: dict[str, Any] = field(default_factory=dict)
 
@@ -64,7 +69,7 @@ class RecordedRun:
             "log_line": self.log.last_line if self.log else None,
         }
         curves = self._curves()  # may add a warning
-        files = {"examples": self.examples, "records": self.records}
+        files = {"examples": self.examples, "records": self.records, "interventions": self.interventions}
         return {"row": row, "curves": curves, "warnings": self.warnings, **files, **self._exclusion()}
 
     def _exclusion(self) -> dict[str, Any]:
@@ -141,6 +146,10 @@ def _finish(recorded: RecordedRun, folder: str, seed: int, protocol: str) -> Non
     recorded.state, recorded.cause, recorded.progress, recorded.summary = DONE, "", 1.0, summary
     recorded.examples = os.path.isfile(f"{folder}/{run_format.EXAMPLES}")
     recorded.records = os.path.isfile(f"{folder}/{run_format.RECORDS}")
+    if os.path.isfile(f"{folder}/{INTERVENTIONS[0]}"):
+        why = interventions.problem_of_folder(Path(folder), recorded.provenance)
+        recorded.interventions = not why
+        recorded.warnings += [interventions.warning(recorded.run, why)] if why else []
     if recorded.log is None or not len(recorded.log.steps):
         recorded.warnings.append(f"{recorded.run}: no rows in {run_format.METRICS}; its learning curve is missing")
 

@@ -15,6 +15,7 @@ import torch
 from scipy import stats
 from torch import nn
 
+import reports.commands
 import run
 from atm.offsets import OffsetPredictor
 from errors import ConfigError, RunFailed, SuiteError
@@ -32,7 +33,8 @@ from measurements.offsets.interventions import INTERVENTIONS, Calls, averaged, r
 from measurements.offsets.model import offset_layers
 from measurements.offsets.source import OffsetSource, of_run
 from reports.offsets import interventions
-from run_format import SUMMARY
+from results import archive
+from run_format import PROVENANCE, SUMMARY
 from sweeps.plan import load
 from tests.conftest import SMALL
 from tests.experiments import box_counting
@@ -373,11 +375,15 @@ def test_what_cannot_be_asked_is_said_in_one_line(tmp_path: Path, capsys: pytest
         assert says in str(error.value)
 
 
-def test_a_sweep_says_by_arm_what_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_sweep_says_by_arm_what_is_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = {key: value for key, value in SMALL.items() if key != "train.epochs"}
     arms = ["zero", "token", "axial"]
     plan = load("ablation_offsets", "smoke", settings, [0, 1], arms, {})
     found = {}
+    monkeypatch.setattr(archive, "MEASURED", tmp_path / "measured")
+    monkeypatch.setattr(reports.commands, "PAGES", tmp_path / "pages")
     for each in plan.runs:
         folder = RunFolder(tmp_path / each.id)
         folder.freeze(each.config)
@@ -388,7 +394,9 @@ def test_a_sweep_says_by_arm_what_is_lost(tmp_path: Path, capsys: pytest.Capture
                 torch.nn.init.normal_(module.proj.weight, std=0.5)
         if (each.arm, each.seed) != ("token", 1):
             export(model.state_dict(), folder.path / "weights.safetensors")
-            folder.write_json(SUMMARY, {"run": folder.id})
+            folder.write_json(PROVENANCE, {"code_fingerprint": "c0de", "data_fingerprint": "da7a"})
+            summary = {"run": folder.id, "seed": each.seed, "protocol": "smoke", "step": 1, "finished": "2031-05-04"}
+            folder.write_json(SUMMARY, summary | {"metrics": {"eval/token_accuracy": 50.0}})
         if each.arm == "axial":
             found[each.seed] = results(of_run(folder, {}, {}), "zero")
     words = [f"{key}={value}".replace(" ", "") for key, value in settings.items()]
@@ -412,6 +420,23 @@ def test_a_sweep_says_by_arm_what_is_lost(tmp_path: Path, capsys: pytest.Capture
     assert run.main([*words, f"runs_dir={tmp_path}", "interventions=true"]) == 0
     shown = capsys.readouterr().out
     assert "predicts no offsets" in shown and "Shuffled" in shown
+    # the report of the sweep shows the same, from its run folders and from what was collected of them
+    runs = [f"runs_dir={tmp_path}", *words[1:]]
+    assert run.main(["report=ablation_offsets", *runs, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["interventions"] == document["interventions"]
+    assert run.main(["collect=ablation_offsets", *runs, "into=m"]) == 0
+    out, err = capsys.readouterr()
+    assert out.count("/m/interventions/") == 3 and "interventions" not in err
+    files = list((tmp_path / "measured" / "m" / "interventions").iterdir())
+    assert {path.stem for path in files} == {each["run"] for each in document["runs"] if each["measured"]}
+    assert all(str(tmp_path) not in path.read_text() and path.stat().st_size < 6000 for path in files)
+    assert run.main(["report=ablation_offsets", "measured=m", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["interventions"] == document["interventions"]
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    page = (tmp_path / "pages" / "m" / "report.md").read_text()
+    assert all(row in page for row in rows[:4]) and rows[3].startswith("| axial |")
+    table = tmp_path / "reports" / "interventions-ablation_offsets-smoke" / "table.csv"
+    assert (tmp_path / "pages" / "m" / "m-interventions" / "table.csv").read_text() == table.read_text()
 
 
 class Plain(TokenLabelling):

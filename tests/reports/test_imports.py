@@ -12,6 +12,7 @@ MODULES = sorted(
     path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
     for room in ("results", "reports")
     for path in (ROOT / room).rglob("*.py")
+    if not path.is_relative_to(ROOT / "results" / "runs")  # frozen copies of the code
 )
 
 

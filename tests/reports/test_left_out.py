@@ -14,7 +14,6 @@ from reports.offsets import gathered, page
 from results import archive, fill, label
 from results.collect import collect
 from tests.reports import made_up
-from tests.reports.test_interventions import write
 from tests.reports.test_offset_figures import make, plan
 from tests.results.synthetic import OFFSETS, make_plan, make_runs, run_id
 
@@ -71,23 +70,14 @@ def test_the_offsets_of_an_excluded_run_are_left_out(tmp_path):
         make(tmp_path / run / "offsets", layers=4, name=run)
     exclude(tmp_path / "axial-1")
     spec = specification.load("learned_offsets")
-    (section,) = gathered.sections(spec, {"ablation_offsets-smoke": (planned, tmp_path)}, mixed=False, figures=False)
+    (section,) = gathered.sections(
+        spec, {"ablation_offsets-smoke": (planned, tmp_path)}, {}, mixed=False, figures=False
+    )
     assert f"Run axial-1 is left out: {WHY}." in section.cautions
     assert [run.status for run in section.runs] == ["measured", f"excluded: {WHY}"]
     folders = {"axial-0": tmp_path / "axial-0" / "offsets", "axial-1": f"excluded: {WHY}"}
     _, of_sweep = page.of_sweep(planned, folders)
     assert of_sweep.cautions == section.cautions
-
-
-def test_the_interventions_on_an_excluded_run_are_left_out(tmp_path):
-    planned = plan(("axial", 0), ("axial", 1))
-    for run in ("axial-0", "axial-1"):
-        write(tmp_path / run, 60.0, zero=30.0)
-    exclude(tmp_path / "axial-1")
-    spec = specification.load("learned_offsets")
-    (section,) = gathered.sections(spec, {"ablation_offsets-smoke": (planned, tmp_path)}, mixed=False, figures=False)
-    assert section.name.endswith("-interventions") and f"Run axial-1 is left out: {WHY}." in section.cautions
-    assert [run.status for run in section.runs] == ["measured", f"excluded: {WHY}"]
 
 
 @pytest.fixture

@@ -19,8 +19,9 @@ import pytest
 from reports import specification
 from reports.figures import style
 from reports.offsets import comparison, depth, gathered, histograms, overlays, page
-from reports.offsets.measured import MeasuredError, read
+from reports.offsets.measured import read
 from results.fingerprints import MixedFingerprints
+from results.run_folders.measurement_file import MeasuredError
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
@@ -380,13 +381,17 @@ def test_measurements_of_another_run_are_not_shown(tmp_path):
     trained = {"code_fingerprint": "c0de", "data_fingerprint": "da7a"}
     (tmp_path / "axial-0" / "provenance.json").write_text(json.dumps(trained))
     (tmp_path / "axial-2" / "provenance.json").write_text(json.dumps({**trained, "code_fingerprint": "0dd"}))
-    (section,) = gathered.sections(spec, {"ablation_offsets-smoke": (planned, tmp_path)}, mixed=False, figures=False)
+    (section,) = gathered.sections(
+        spec, {"ablation_offsets-smoke": (planned, tmp_path)}, {}, mixed=False, figures=False
+    )
     assert [run.status for run in section.runs] == [
         "measured", "measured of another run, axial-0",
         "measured of another run: this run was trained with other code or data; --fresh measures again",
     ]  # fmt: skip
     shutil.rmtree(tmp_path / "axial-0")
-    (nothing,) = gathered.sections(spec, {"ablation_offsets-smoke": (planned, tmp_path)}, mixed=False, figures=False)
+    (nothing,) = gathered.sections(
+        spec, {"ablation_offsets-smoke": (planned, tmp_path)}, {}, mixed=False, figures=False
+    )
     assert "Nothing has been measured yet" in nothing.about
     assert nothing.cautions[0] == "axial-1: measured of another run, axial-0" and len(nothing.cautions) == 2
 
@@ -395,12 +400,12 @@ def test_measurements_of_sweeps_are_collected_and_missing_ones_are_named(tmp_pat
     spec = specification.load("learned_offsets")
     planned = plan(("zero", 0), ("axial", 0), ("axial", 1))
     sweeps = {"ablation_offsets-smoke": (planned, tmp_path / "runs"), "variants-paper": (planned, tmp_path / "none")}
-    (nothing,) = gathered.sections(spec, sweeps, mixed=False, figures=True)
+    (nothing,) = gathered.sections(spec, sweeps, {}, mixed=False, figures=True)
     assert nothing.grid is None and "Nothing has been measured yet; `python run.py offsets=variants`" in nothing.about
     make(tmp_path / "runs" / "axial-0" / "offsets", layers=4, name="axial-0")
     make(tmp_path / "runs" / "axial-1" / "offsets", layers=4, name="axial-1")
     (tmp_path / "runs" / "axial-1" / "offsets" / "statistics.csv").unlink()
-    (section,) = gathered.sections(spec, sweeps, mixed=False, figures=True)
+    (section,) = gathered.sections(spec, sweeps, {}, mixed=False, figures=True)
     assert section.name == "learned_offsets-ablation_offsets-smoke"
     assert [drawing.name for drawing in section.drawings] == [
         "offsets_by_arm", "axial_offset_histograms", "axial_sampled_positions"

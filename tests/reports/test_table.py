@@ -43,13 +43,9 @@ def verdicts(made, arm):
 def text(made, arm):
     """The texts of an arm's cells in the table of one task."""
     cells = ablation.grid(made, {}).rows[[r.arm for r in made.first.rows].index(arm)]
-    return dict(
-        zip(
-            ("arm", "m", "g", "result", "gap", "papers", "papers_gap", "verdict"),
-            (text_of(cell.value) for cell in cells),
-            strict=True,
-        )
-    )
+    to_control = ("to_control",) if made.first.control else ()
+    names = ("arm", "m", "g", "result", *to_control, "gap", "papers", "papers_gap", "verdict")
+    return dict(zip(names, (text_of(cell.value) for cell in cells), strict=True))
 
 
 @pytest.fixture
@@ -205,9 +201,10 @@ def test_arms_the_specification_does_not_know_get_a_row(tmp_path):
 
 
 def test_arms_the_plan_does_not_know_are_refused(tmp_path):
-    arms = {("axail" if arm == "axial" else arm): value for arm, value in OFFSETS.items()}
-    with pytest.raises(specification.SpecificationError, match="unknown arm 'axial'; did you mean 'axail'"):
-        build(make_plan(arms), tmp_path)
+    plan, spec = make_plan(), specification.of_sweep("ablation_offsets")
+    spec = replace(spec, arms={**spec.arms, "axail": spec.arms["axial"]})
+    with pytest.raises(specification.SpecificationError, match="unknown arm 'axail'; did you mean 'axial'"):
+        table.build(spec, collect(plan, tmp_path), plan)
 
 
 def test_mixed_code_is_refused_unless_allowed(partial):
@@ -236,8 +233,8 @@ def test_no_run_has_the_metric(tmp_path):
 
 
 def test_every_specification_loads_and_its_numbers_were_published(tmp_path):
-    probes = ["diagonal", "match", "pair", "reach", "search"]
-    expected = sorted(["ablation_offsets", "ablation_peg", "ablation_v1", "resolution_384", "variants", *probes])
+    ours = ["campaign_tiny", "diagonal", "match", "pair", "probe_attacks", "reach", "search"]
+    expected = sorted(["ablation_offsets", "ablation_peg", "ablation_v1", "resolution_384", "variants", *ours])
     assert specification.names("sweep") == expected
     for name in specification.names("sweep"):
         spec = specification.of_sweep(name)

@@ -121,6 +121,42 @@ def make_run(
     return folder
 
 
+METRIC = {"name": "token_accuracy", "label": "Object-token accuracy", "unit": "%", "decimals": 2}
+TITLES = {"shuffled_tokens": "Shuffled across tokens", "zero": "Zero"}
+
+
+def interventions_file(
+    run: Path, own: float, falls: Mapping[str, float], *, code: str = CODE, data: str = DATA, sha256: str = "5ha",
+    metric: Mapping[str, Any] = METRIC, titles: Mapping[str, str] = TITLES, **changes: Any,
+) -> Path:  # fmt: skip
+    """A run's file as ``measurements/offsets/effects.py`` leaves it, written without it. falls: by intervention."""
+    name = metric["name"]
+    effects = {
+        each: {"title": titles[each], "metrics": {name: own - fall, "loss": 2.0},
+               "differences": {name: -fall, "loss": 1.0}, "intervals": {name: [-fall - 1, -fall + 1]}}
+        for each, fall in falls.items()
+    }  # fmt: skip
+    key = {"version": 1, "weights_sha256": sha256, "images": None, "layer": None, "root": "/data", "data.dataset": "x"}
+    about = {
+        "name": run.name, "key": key, "metric": metric, "images": 50, "dataset": "tiny_imagenet",
+        "experiment": "tiny_imagenet", "layers": ["layer_1_1"], "undisturbed": {name: own, "loss": 1.0},
+        "otherwise": {}, "impossible": {}, "interventions": effects, "weights_sha256": sha256,
+        "trained": {"code_fingerprint": code, "data_fingerprint": data}, "code_fingerprint": "judged",
+        "data_fingerprint": "1mages", "created": "2031-05-05T10:00:00+00:00",
+    }  # fmt: skip
+    file = run / "offsets" / "interventions.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(about | changes))
+    return file
+
+
+def intervened(run: Path, own: float, **falls: float) -> Path:
+    """Interventions on a finished run, which has weights then."""
+    weights = run / "weights.safetensors"
+    weights.write_bytes(f"weights of {run.name}".encode())
+    return interventions_file(run, own, falls, sha256=hashlib.sha256(weights.read_bytes()).hexdigest())
+
+
 def make_examples(accuracy: float, random: np.random.Generator, size: int = 128) -> dict[str, np.ndarray]:
     """Scenes with bars whose mark tells their class; predictions err at the far ends of the bars."""
     scenes = np.random.default_rng(7)

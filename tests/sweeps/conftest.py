@@ -9,12 +9,13 @@ from results import archive
 from sweeps.plan import Plan, load
 from tests.sweeps.fake_slurm import FakeSlurm
 
+SEVEN = ["zero", "zero_mean", "token", "joint", "axial", "axial_x3", "axial_s1"]  # arms of ablation_offsets
 SMALL = {"machine.threads": 1, "slurm.gpus_per_node": 0}
 
 
 @pytest.fixture
 def plan() -> Plan:
-    return load("ablation_offsets", "smoke", SMALL, [0])
+    return load("ablation_offsets", "smoke", SMALL, [0], SEVEN)
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,7 @@ from sweeps.slurm.cluster import Cluster
 from sweeps.slurm.launch import launch, scripts
 from sweeps.slurm.submissions import known
 from sweeps.status import describe
-from tests.sweeps.conftest import SMALL
+from tests.sweeps.conftest import SEVEN, SMALL
 
 
 def states(plan, runs_dir):
@@ -71,7 +71,7 @@ def test_an_array_is_split_at_the_largest_size(plan, slurm, tmp_path):
 
 
 def test_runs_of_other_resources_are_arrays_of_their_own(slurm, tmp_path):
-    plan = load("ablation_offsets", "smoke", SMALL, [0])
+    plan = load("ablation_offsets", "smoke", SMALL, [0], SEVEN)
     for run in plan.runs[:2]:
         run.config.slurm.mem_gb = 1.5
     launch(plan, tmp_path / "runs", Cluster())
@@ -302,7 +302,7 @@ def test_probes_are_as_many_at_a_time_as_asked_for_and_a_failed_one_costs_no_oth
 
 
 def test_a_queued_run_is_not_started_in_the_foreground(slurm, tmp_path):
-    plan = load("ablation_offsets", "smoke", SMALL, [0])
+    plan = load("ablation_offsets", "smoke", SMALL, [0], SEVEN)
     launch(plan, tmp_path, Cluster())
     words = ["experiment=scenes", "model.offsets=zero", f"runs_dir={tmp_path}", "machine.device=cpu"]
     done = subprocess.run([sys.executable, "run.py", *words], cwd=ROOT, capture_output=True, text=True)
@@ -410,7 +410,7 @@ def test_the_batch_script_is_the_golden_one(slurm, tmp_path):
         "slurm.setup": ["module load cuda"],
         "slurm.options": ["--exclude=node7", "--exclusive"],
     }
-    plan = load("ablation_offsets", "smoke", settings, [0, 1])
+    plan = load("ablation_offsets", "smoke", settings, [0, 1], SEVEN)
     ((batch, text),) = scripts(plan, tmp_path / "runs", Cluster(), 4, False)
     for text_here, name in (
         (str(tmp_path), "TMP"),
@@ -425,6 +425,7 @@ def test_the_batch_script_is_the_golden_one(slurm, tmp_path):
 
 def test_the_command_line_from_launch_to_cancel(slurm, tmp_path):
     words = ["protocol=smoke", "seeds=[0]", f"runs_dir={tmp_path / 'runs'}", "slurm.gpus_per_node=0"]
+    words.append(f"arms=[{','.join(SEVEN)}]")
 
     def run(*more):
         done = subprocess.run([sys.executable, "run.py", *more, *words], cwd=ROOT, capture_output=True, text=True)

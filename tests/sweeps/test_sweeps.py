@@ -191,5 +191,5 @@ def test_status_changes_nothing(tmp_path):
     folder.set_state("a state of a later version")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     states = [row.state for row in describe(plan, tmp_path)]
-    assert states == ["unknown", *[NOT_RUN] * 6]
+    assert states == ["unknown", *[NOT_RUN] * 7]
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
