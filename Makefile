@@ -1,4 +1,4 @@
-# `make demo` runs the main sweep on data that it generates; `make test` runs the tests. Both set up .venv first.
+# `make demo` trains and reports on data that it generates; `make test` runs the tests. Both set up .venv first.
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slurm slurm readers lint lock clean
 PYTHON ?= python3
@@ -8,9 +8,13 @@ SHELL := /bin/bash
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: .venv/ready  ## the offsets ablation on procedural scenes, about ten minutes on two cores
-	$(BIN)/python run.py sweep=ablation_offsets protocol=smoke --fresh
-	$(BIN)/python run.py report=ablation_offsets protocol=smoke
+REACH := reach protocol=smoke "arms=[zero,zero_peg,random,axial]"
+SEARCH := search protocol=smoke "arms=[zero,random,axial]"
+demo: .venv/ready  ## two probes of what a mixer can read, about a quarter of an hour on two cores
+	$(BIN)/python run.py sweep=$(REACH) --fresh
+	$(BIN)/python run.py sweep=$(SEARCH) --fresh
+	$(BIN)/python run.py report=$(REACH) --fresh
+	$(BIN)/python run.py report=$(SEARCH) --fresh
 
 test: .venv/ready  ## the test suite
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

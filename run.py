@@ -92,7 +92,7 @@ keys:
                              with images=N on so many, with layer=layer_3_1 in this layer alone
   any other setting of experiments/schema.py, e.g. train.epochs=5 model.offsets=token
 
-start here: python run.py sweep=ablation_offsets protocol=smoke   (needs no data, takes minutes on a laptop)"""
+start here: python run.py sweep=reach protocol=smoke   (needs no data, takes minutes on a laptop)"""
 
 
 def main(words: list[str]) -> int:

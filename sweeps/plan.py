@@ -57,7 +57,7 @@ class PlannedTask:
         weights = "eval" if config.train.ema_decay is None else "eval_ema"
         metric = f"{weights}/{entry.metric}"
         chance = entry.chance_level(config)
-        return cls(name, config.experiment, metric, entry.label, entry.unit, entry.decimals, chance)
+        return cls(name, config.experiment, metric, entry.label_of(config), entry.unit, entry.decimals, chance)
 
 
 @dataclass(frozen=True)

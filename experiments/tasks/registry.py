@@ -6,7 +6,8 @@ A task of another package joins by an entry point of group ``atm.tasks``: its na
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -25,7 +26,8 @@ GROUP = "atm.tasks"
 class TaskEntry:
     """module: ``package.module:Class``, called with a config; metric: the one that reports show unless told otherwise.
 
-    metric is its name in an ``Evaluation``; label, unit, decimals and chance level say how reports print it;
+    metric is its name in an ``Evaluation``; label (``labels``: by data set), unit, decimals and chance level say how
+    reports print it;
     even_classes: chance is what a guess among ``data.num_classes`` classes is worth. sections: of the config schema,
     those that no other task reads.
     """
@@ -38,6 +40,10 @@ class TaskEntry:
     chance: float | None = None
     sections: tuple[str, ...] = ()
     even_classes: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def label_of(self, config: Config) -> str:
+        return self.labels.get(config.data.dataset, self.label)
 
     def chance_level(self, config: Config) -> float | None:
         """In the unit of the metric; None where nobody stated it."""
@@ -55,6 +61,7 @@ TASKS: dict[str, TaskEntry] = {
         metric="token_accuracy",
         label="Object-token accuracy",
         even_classes=True,
+        labels=dict.fromkeys(("search", "pair", "diagonal", "match"), "Cue accuracy"),
     ),
 }
 

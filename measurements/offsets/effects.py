@@ -124,7 +124,12 @@ def intervene(source: OffsetSource, request: InterventionRequest, fresh: bool = 
         "name": source.name,
         "key": key,
         "task": config.task,
-        "metric": {"name": entry.metric, "label": entry.label, "unit": entry.unit, "decimals": entry.decimals},
+        "metric": {
+            "name": entry.metric,
+            "label": entry.label_of(config),
+            "unit": entry.unit,
+            "decimals": entry.decimals,
+        },
         "images": len(task.eval_set),
         "batch_size": judging.batch_size,
         "dataset": config.data.dataset,
