@@ -71,7 +71,10 @@ def other_code(options: argparse.Namespace) -> str | None:
 
 def runs_folder(settings: dict[str, Any], site: dict[str, Any]) -> Path:
     """The folder of the run folders; takes ``runs_dir`` out of the settings of the command line."""
+    from experiments.config import check_text
+
     chosen = settings.pop("runs_dir", None) or site.get("runs_dir") or "results/runs"
+    check_text("runs_dir", str(chosen))
     return (ROOT / Path(str(chosen)).expanduser()).resolve()
 
 

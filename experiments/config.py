@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import MISSING
 from functools import cache
@@ -99,7 +100,15 @@ def _config_of(settings: Mapping[str, Any]) -> Config:
 
 def _typed(key: str, value: Any) -> Any:
     """``value`` as the type of a setting, or ConfigError."""
+    for text in value if isinstance(value, (list, tuple)) else (value,):
+        check_text(key, text)
     return copy.copy(_typed_once(key, json.dumps(value, default=str)))
+
+
+def check_text(key: str, value: Any) -> None:
+    """Refuses line breaks and other control characters, which scripts and terminals would take for something else."""
+    if isinstance(value, str) and any(unicodedata.category(character) == "Cc" for character in value):
+        raise ConfigError(f"{key}={value!r}: contains a line break or another control character")
 
 
 @cache  # the runs of a sweep share most of their settings, and a structured config takes its time
@@ -171,10 +180,9 @@ def parse_overrides(words: list[str]) -> dict[str, Any]:
 
 @cache
 def _recipe(name: str) -> tuple[tuple[str, Any], ...]:
-    path = RECIPES / f"{name}.yaml"
-    if not path.is_file():
+    if name not in recipe_names():  # a name, never a path to somewhere else
         raise ConfigError(unknown("experiment", name, recipe_names()))
-    return tuple(_flatten(read_yaml(path)).items())
+    return tuple(_flatten(read_yaml(RECIPES / f"{name}.yaml")).items())
 
 
 def read_recipe(name: str) -> dict[str, Any]:

@@ -345,7 +345,7 @@ def check_arms(spec: Specification, planned: list[str]) -> None:
 
 def read_yaml(name: str, valid: list[str]) -> dict[str, Any]:
     path = SPECS / f"{name}.yaml"
-    if not path.is_file():
+    if path not in SPECS.glob("*.yaml"):  # a name, never a path to somewhere else
         raise SpecificationError(unknown("report", name, valid))
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))

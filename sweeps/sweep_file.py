@@ -20,7 +20,7 @@ def read_sweep(name: str) -> dict[str, Any]:
     Raises ConfigError for an unknown sweep, and for a file that lacks a part or contradicts itself.
     """
     path = SWEEPS / f"{name}.yaml"
-    if not path.is_file():
+    if name not in sweep_names():  # a name, never a path to somewhere else
         raise ConfigError(unknown("sweep", name, sweep_names()))
     sweep = read_yaml(path)
     for part in ("recipes", "seeds", "baseline", "arms"):

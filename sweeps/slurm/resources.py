@@ -27,6 +27,8 @@ TAKEN = {
     **dict.fromkeys(("clusters", "no-requeue", "ntasks", "parsable", "requeue", "test-only", "wait", "wrap"), ""),
 }
 
+WHOLE = ("gpus",)  # options of sbatch whose names begin one of those
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -124,8 +126,10 @@ def _options(options: tuple[str, ...]) -> dict[str, Any]:
         match = re.fullmatch(r"--([a-z][a-z-]*)(?:=(.+))?", option)
         if not match:
             raise ConfigError(f"slurm.options: {option!r} is not of the form --option=value or --option")
-        if match[1] in TAKEN:
-            instead = f"; set {TAKEN[match[1]]}" if TAKEN[match[1]] else ""
-            raise ConfigError(f"slurm.options: {option!r} is set by the suite itself{instead}")
+        # sbatch takes the beginning of a name for the whole
+        meant = [name for name in TAKEN if name == match[1] or (name.startswith(match[1]) and match[1] not in WHOLE)]
+        if meant:
+            instead = f"; set {TAKEN[meant[0]]}" if TAKEN[meant[0]] else ""
+            raise ConfigError(f"slurm.options: {option!r}: --{meant[0]} is set by the suite itself{instead}")
         parsed[match[1]] = match[2] if match[2] is not None else True
     return parsed

@@ -9,8 +9,9 @@ import pytest
 
 from errors import ConfigError
 from experiments.backbones import timm_names
-from experiments.config import ROOT, from_dict, parse_overrides, read_yaml, recipe_names, resolve, site_settings
+from experiments.config import ROOT, from_dict, merge, parse_overrides, read_yaml, recipe_names, resolve, site_settings
 from experiments.identity import run_id
+from experiments.schema import FIELDS
 from experiments.tasks.network import backbone
 
 
@@ -250,3 +251,16 @@ def test_a_frozen_config_comes_back_as_it_was(name):
 def test_fine_tuning_needs_weights_to_start_from():
     with pytest.raises(ConfigError, match="init="):
         resolve("imagenet_384")
+
+
+TEXTS = [key for key, field in FIELDS.items() if "str" in str(field.type) and not field.metadata["choices"]]
+
+
+@pytest.mark.parametrize("key", TEXTS)
+@pytest.mark.parametrize("character", ["\n", "\r", "\0", "\x1b", "\x85", "\t"])
+def test_no_setting_takes_a_control_character(key, character):
+    text = f"a{character}#SBATCH --wrap=id"
+    value = [text] if "list" in str(FIELDS[key].type) else text
+    with pytest.raises(ConfigError, match="control character") as refusal:
+        merge({key: value})
+    assert character not in str(refusal.value)

@@ -363,6 +363,9 @@ def test_cancel_cancels_live_jobs(plan, slurm, tmp_path):
         ({"slurm.account": "nobody"}, "Invalid account"),
         ({"slurm.options": ["--array=1"]}, "is set by the suite itself"),
         ({"slurm.options": ["--mem=1"]}, "set slurm.mem_gb"),
+        ({"slurm.options": ["--o=/tmp/x"]}, "is set by the suite itself"),  # sbatch takes it for --output
+        ({"slurm.options": ["--arra=1"]}, "--array is set by the suite itself"),
+        ({"slurm.options": ["--gpus-per-n=1"]}, "set slurm.gpus_per_node"),
         ({"slurm.options": ["exclude=node1"]}, "not of the form"),
         ({"slurm.nodes": 2}, "machine.devices=1 cannot be"),
         ({"slurm.signal_seconds": 1200, "slurm.time_minutes": 20}, "must be less than slurm.time_minutes"),
