@@ -29,10 +29,11 @@ def draw(table: TaskTable, figure: Figure) -> tuple[Any, Any, str, str] | None:
     summary = lines.over_seeds(summed, ["direction", "distance"])
     tokens = summed.groupby(["direction", "distance"])["count"].sum()
     share = tokens / tokens.groupby("direction").transform("sum")
-    drawn = summary[[share[place] >= DRAWN for place in zip(summary["direction"], summary["distance"])]]
+    shown = summary[summary["arm"].isin(figure.arms)] if figure.arms else summary
+    drawn = shown[[share[place] >= DRAWN for place in zip(shown["direction"], shown["distance"])]]
     directions = [d for d in ("horizontal", "vertical") if d in set(summary["direction"])]
     directions += sorted(set(summary["direction"]) - set(directions))
-    gutter = lines.label_width(row.label for row in table.rows if row.arm in set(summary["arm"]))
+    gutter = lines.label_width(row.label for row in table.rows if row.arm in set(shown["arm"]))
     canvas = style.new_figure(len(directions) * (PANEL + gutter), 3.5)
     panels = []
     for axes, direction in zip(canvas.subplots(1, len(directions), sharey=True, squeeze=False)[0], directions):
@@ -44,7 +45,7 @@ def draw(table: TaskTable, figure: Figure) -> tuple[Any, Any, str, str] | None:
         axes.set_xlim(min(0.0, float(part["distance"].min())), float(part["distance"].max()))
     first = panels[0][0]
     style.percent_axis(first, "%")
-    first.set_ylabel(f"{table.metric.label} (%)")
+    first.set_ylabel("Accuracy (%)")
     width = len(directions) * (PANEL + gutter)
     canvas.subplots_adjust(left=0, right=1 - gutter / width, wspace=gutter / PANEL)
     lines.finish(canvas, panels)
@@ -53,4 +54,6 @@ def draw(table: TaskTable, figure: Figure) -> tuple[Any, Any, str, str] | None:
         "seeds; the band spans the lowest and highest seed. Distances of fewer than "
         f"{DRAWN:.0%} of the tokens are not drawn."
     )
+    if figure.arms:
+        caption += " Some of the arms; the CSV file has all."
     return canvas, summary.round(4), "Reach", caption
