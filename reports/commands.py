@@ -192,9 +192,15 @@ def _check(spec: specification.Report, options: argparse.Namespace, is_present: 
 
 
 def _pages(spec: specification.Report, results: Sequence[Results]) -> dict[str, Results | None]:
-    """Folders of the committed pages that belong to a report, and the results of those that show one sweep."""
+    """Folders of the committed pages that belong to a report, and the results of those that show one sweep.
+
+    To the report of both papers belong the pages of all committed results.
+    """
     reports = spec.reports if isinstance(spec, Collection) else (spec.name,)
-    pages: dict[str, Results | None] = {str(each.label): each for each in results if each.spec.name in reports}
+    everything = spec.name == COLLECTED
+    pages: dict[str, Results | None] = {
+        str(each.label): each for each in results if everything or each.spec.name in reports
+    }
     for folder in sorted(path.name for path in PAGES.iterdir()):
         if folder in (spec.name, *reports):
             pages[folder] = None
