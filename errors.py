@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from unicodedata import category
 
 
 class SuiteError(Exception):
@@ -37,6 +38,12 @@ class RunFailed(SuiteError):
     """A run that started and cannot finish; exit code 1."""
 
     exit_code = 1
+
+
+def refuse_control_characters(key: str, value: object) -> None:
+    """Raises ConfigError for text with a line break or the like, which scripts and terminals take for something else."""
+    if isinstance(value, str) and any(category(character) == "Cc" for character in value):
+        raise ConfigError(f"{key}={value!r}: contains a line break or another control character")
 
 
 def unknown(kind: str, name: object, valid: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from errors import ConfigError, RunFolderError, unknown
+from errors import ConfigError, RunFolderError, refuse_control_characters, unknown
 
 if TYPE_CHECKING:
     from experiments.folder.run_folder import RunFolder
@@ -71,10 +71,8 @@ def other_code(options: argparse.Namespace) -> str | None:
 
 def runs_folder(settings: dict[str, Any], site: dict[str, Any]) -> Path:
     """The folder of the run folders; takes ``runs_dir`` out of the settings of the command line."""
-    from experiments.config import check_text
-
     chosen = settings.pop("runs_dir", None) or site.get("runs_dir") or "results/runs"
-    check_text("runs_dir", str(chosen))
+    refuse_control_characters("runs_dir", chosen)
     return (ROOT / Path(str(chosen)).expanduser()).resolve()
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import json
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import MISSING
 from functools import cache
@@ -18,7 +17,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from errors import ConfigError, unknown
+from errors import ConfigError, refuse_control_characters, unknown
 from experiments.backbones import plugin_names, read_variants
 from experiments.completion import complete, get
 from experiments.schema import FIELDS, SECTIONS, Basics, Config, Data
@@ -101,14 +100,8 @@ def _config_of(settings: Mapping[str, Any]) -> Config:
 def _typed(key: str, value: Any) -> Any:
     """``value`` as the type of a setting, or ConfigError."""
     for text in value if isinstance(value, (list, tuple)) else (value,):
-        check_text(key, text)
+        refuse_control_characters(key, text)
     return copy.copy(_typed_once(key, json.dumps(value, default=str)))
-
-
-def check_text(key: str, value: Any) -> None:
-    """Refuses line breaks and other control characters, which scripts and terminals would take for something else."""
-    if isinstance(value, str) and any(unicodedata.category(character) == "Cc" for character in value):
-        raise ConfigError(f"{key}={value!r}: contains a line break or another control character")
 
 
 @cache  # the runs of a sweep share most of their settings, and a structured config takes its time

@@ -238,7 +238,7 @@ def test_every_specification_loads_and_its_numbers_were_published(tmp_path):
     assert specification.names("sweep") == expected
     for name in specification.names("sweep"):
         spec = specification.of_sweep(name)
-        arms = spec.arms or ["zero", *dict.fromkeys(arm for figure in spec.figures for arm in figure.arms)]
+        arms = spec.arms or dict.fromkeys(["zero", *(arm for figure in spec.figures for arm in figure.arms)])
         plan = make_plan(dict.fromkeys(arms), sweep=spec.sweep)
         for protocol in spec.protocols:
             assert len(build({**plan, "protocol": protocol}, tmp_path, name).first.rows) == len(arms)
