@@ -41,7 +41,7 @@ class RunFailed(SuiteError):
 
 
 def refuse_control_characters(key: str, value: object) -> None:
-    """Raises ConfigError for text with a line break or the like, which scripts and terminals take for something else."""
+    """Raises ConfigError for text with a line break or the like, which scripts and terminals read as something else."""
     if isinstance(value, str) and any(category(character) == "Cc" for character in value):
         raise ConfigError(f"{key}={value!r}: contains a line break or another control character")
 
