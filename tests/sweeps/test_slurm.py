@@ -224,8 +224,7 @@ def test_signals_wait_until_a_batch_is_handed_over_and_written_down(plan, slurm,
     with pytest.raises(KeyboardInterrupt):
         launch(plan, tmp_path, Cluster())
     assert list(slurm.jobs) == ["100_0", "100_1", "100_2"]
-    monkeypatch.undo()
-    monkeypatch.setenv("PATH", f"{slurm.bin}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("sweeps.slurm.launch.submit", submit)
     assert len(launch(plan, tmp_path, Cluster()).submitted) == 4
 
 
@@ -428,7 +427,7 @@ def test_the_batch_script_is_the_golden_one(slurm, tmp_path):
 
 def test_the_command_line_from_launch_to_cancel(slurm, tmp_path):
     words = ["protocol=smoke", "seeds=[0]", f"runs_dir={tmp_path / 'runs'}", "slurm.gpus_per_node=0"]
-    words.append(f"arms=[{','.join(SEVEN)}]")
+    words += [f"arms=[{','.join(SEVEN)}]", "train.lr=0.002"]  # runs that no committed result has
 
     def run(*more):
         done = subprocess.run([sys.executable, "run.py", *more, *words], cwd=ROOT, capture_output=True, text=True)
