@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import yaml
 
 from errors import SuiteError, unknown
+from experiments import yaml_files
 
 SPECS = Path(__file__).resolve().parent / "specs"
 SWEEPS = SPECS.parents[1] / "sweeps"  # a sweep without a specification has a report too
@@ -324,12 +325,12 @@ def _sweeps() -> list[str]:
 
 
 def sweep_arms(name: str) -> list[str]:
-    """Arms of a sweep file as it is now; none where there is no such file, or none that can be read."""
-    try:
-        content = yaml.safe_load((SWEEPS / f"{name}.yaml").read_text(encoding="utf-8"))
-        return [str(arm) for arm in content["arms"]]
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
-        return []
+    """Arms of a sweep file as it is now; none where results are of a sweep that has no file here.
+
+    Raises ConfigError for a file that is not valid YAML.
+    """
+    path = SWEEPS / f"{name}.yaml"
+    return [str(arm) for arm in yaml_files.read_yaml(path).get("arms") or {}] if path.is_file() else []
 
 
 def check_arms(spec: Specification, planned: list[str]) -> None:

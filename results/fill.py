@@ -79,15 +79,15 @@ def _finals(collected: Collected, task: Plan) -> dict[str, float]:
 def _agreement(differences: list[float], task: Plan, label: str) -> str:
     """differences: of each run that is in both, in the unit of the task's metric."""
     equal, number = differences.count(0.0), len(differences)
-    start = f"These runs alone. Of {number} that results/measured/{label} has as well, {equal} have the same"
-    start = f"{start} {task['label'] or task['metric']}"
-    if equal == number:
-        return f"{start}, digit by digit."
-    largest = f"{max(differences):.{task['decimals']}f}"
-    return (
-        f"{start}; the largest difference is {largest} {task['unit'] or ''}".rstrip()
-        + ". Bits depend on processor and libraries; one run measured again shows what that is worth."
+    metric, unit = task["label"] or task["metric"], f" {task['unit']}" if task["unit"] else ""
+    start = (
+        f"Run folders alone are shown. Of the {number} runs here that results/measured/{label} has as well, {equal} "
+        f"have the same {metric}"
     )
+    if equal == number:
+        return f"{start}, to the last digit."
+    largest = f"{max(differences):.{task['decimals']}f}{unit}"
+    return f"{start}; the largest difference is {largest}. Bits depend on processor and libraries."
 
 
 def _planned(measured: Collected, collected: Collected, plan: Plan, runs: Collection[str], label: str) -> Collected:

@@ -26,7 +26,7 @@ def union(first: Plan, second: Plan, name: str) -> dict[str, Any]:
             raise refusal(name, f"its {key} is {_words(own)}, not {_words(other)}")
     arms = {arm["name"]: dict(arm) for arm in second["arms"]}
     for arm in first["arms"]:
-        arms[arm["name"]] = same_arm(arm, arms.get(arm["name"], arm), name)
+        arms[arm["name"]] = _same_arm(arm, arms.get(arm["name"], arm), name)
     order = interleaved(*_arms(first), *_arms(second), key=str)
     tasks = _tasks(first, second, name)
     task_order = [task["name"] for task in tasks]
@@ -97,7 +97,7 @@ def _arms(plan: Plan) -> Iterator[list[str]]:
     yield list(plan.get("left_out") or [])
 
 
-def same_arm(first: Plan, second: Plan, name: str) -> dict[str, Any]:
+def _same_arm(first: Plan, second: Plan, name: str) -> dict[str, Any]:
     """The arm with the settings of both: later code has more of them, each at the value that it had implicitly."""
     own, other = first.get("config") or {}, second.get("config") or {}
     different = [key for key in own if key in other and own[key] != other[key]]

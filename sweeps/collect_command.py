@@ -61,11 +61,10 @@ def _of_measured(
 ) -> tuple[dict[str, Any], Any]:
     """Measured results by their name, or by the path of their folder, e.g. in another clone.
 
-    Of measured results of another sweep, the arms that this one, planned by ``given``, has as well.
+    Of measured results of another sweep, the runs that this one, planned by ``given``, has as well.
     """
     from results import archive
     from results.fill import shared
-    from results.plan_union import same_arm
     from results.plans import check_plan
 
     is_path = "/" in measured
@@ -81,16 +80,15 @@ def _of_measured(
             raise ConfigError(f"measured={measured} names results; {next(iter(given))} cannot change them")
         return plan, collected
     own = planned(name, given)[0].as_dict()
-    arms = {arm["name"]: arm for arm in own["arms"]}
-    runs = [entry for entry in plan["runs"] if entry["arm"] in arms]
-    for key in ("protocol", "experiment"):
-        if plan.get(key) != own[key]:
-            raise ConfigError(f"measured={measured} is of {key} {plan.get(key)}, {name} as planned here of {own[key]}")
+    runs = [entry for entry in own["runs"] if entry["run"] in set(collected.runs["run"])]
     if not runs:
-        raise ConfigError(f"measured={measured} is of sweep {plan['sweep']} and has no arm of {name}")
-    shared_arms = [same_arm(arm, arms[arm["name"]], measured) for arm in plan["arms"] if arm["name"] in arms]
-    plan = {**plan, "sweep": name, "baseline": own["baseline"], "arms": shared_arms, "runs": runs, "left_out": []}
-    check_plan(plan)  # the baseline must be among the arms
-    of_collection = ("date", "hardware", "note")
-    about: dict[str, Any] = {key: value for key, value in collected.about.items() if key in of_collection}
-    return plan, replace(shared(collected, plan, {entry["run"] for entry in runs}), about=about)
+        raise ConfigError(
+            f"measured={measured} is of sweep {plan['sweep']} and has no run of {name} as planned here; "
+            "the settings that its runs were trained with make them the same runs"
+        )
+    arms = {entry["arm"] for entry in runs}
+    taken = {**own, "runs": runs, "arms": [arm for arm in own["arms"] if arm["name"] in arms], "left_out": []}
+    taken["changed"] = plan.get("changed") or {}  # the runs are the same, so this says what is known of them there
+    check_plan(taken)  # the baseline must be among the arms
+    about = {key: collected.about[key] for key in ("date", "hardware", "note") if collected.about.get(key)}
+    return taken, replace(shared(collected, taken, {entry["run"] for entry in runs}), about=about)

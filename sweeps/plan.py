@@ -17,7 +17,7 @@ from experiments.tasks.registry import task_entry
 from sweeps.sweep_file import (
     ARM_PARTS,
     SWEEPS,
-    checked_seeds,
+    check_seeds,
     headline,
     parents_first,
     read_sweep,
@@ -123,7 +123,7 @@ def load(
             f"sweep {name}: {unknown('protocol', protocol, sweep['recipes'])}; choose one with protocol=NAME"
         )
     if seeds is not None:
-        checked_seeds(seeds)
+        check_seeds(seeds)
     parents = {arm: body.get("start_from") for arm, body in sweep["arms"].items()}
     chosen = _chosen_arms(name, sweep, arms)
     resolving = _Resolving(name, sweep, protocol, overrides or {}, site)

@@ -26,7 +26,7 @@ def read_sweep(name: str) -> dict[str, Any]:
     for part in ("recipes", "seeds", "baseline", "arms"):
         if part not in sweep:
             raise ConfigError(f"{path.name}: has no {part}")
-    checked_seeds(sweep["seeds"], path.name)
+    check_seeds(sweep["seeds"], path.name)
     sweep["arms"] = {str(arm): dict(body or {}) for arm, body in sweep["arms"].items()}
     sweep["baseline"] = str(sweep["baseline"])
     if sweep["baseline"] not in sweep["arms"]:
@@ -64,7 +64,7 @@ def _check_arm(where: str, body: dict[str, Any], sweep: Mapping[str, Any]) -> No
         if "init" in body:
             raise ConfigError(f"{where}: set either init or start_from, not both")
     if "seeds" in body:
-        checked_seeds(body["seeds"], where)
+        check_seeds(body["seeds"], where)
     _check_recipes(f"{where}: recipes", body.get("recipes", {}), sweep)
     settings = body.setdefault("downstream", {})
     if not isinstance(settings, Mapping) or any(not isinstance(value, Mapping) for value in settings.values()):
@@ -83,14 +83,13 @@ def seeds_of(arm: str, sweep: Mapping[str, Any]) -> list[int]:
     return seeds
 
 
-def checked_seeds(seeds: Any, where: str = "") -> list[int]:
-    """The seeds. Raises ConfigError where they are no list of different whole numbers. where: the file and arm."""
+def check_seeds(seeds: Any, where: str = "") -> None:
+    """Raises ConfigError where they are no list of different whole numbers. where: the file and arm."""
     place = f"{where}: " if where else ""
     if not isinstance(seeds, list) or not seeds or any(type(seed) is not int or seed < 0 for seed in seeds):
         raise ConfigError(f"{place}seeds={seeds}: give a list of whole numbers, e.g. seeds=[0,1,2]")
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"{place}seeds={seeds}: give every seed once")
-    return seeds
 
 
 def _check_settings(where: str, settings: Mapping[str, Any], parts: tuple[str, ...] = ()) -> None:

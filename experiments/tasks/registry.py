@@ -27,9 +27,8 @@ class TaskEntry:
     """module: ``package.module:Class``, called with a config; metric: the one that reports show unless told otherwise.
 
     metric is its name in an ``Evaluation``; label (``labels``: by data set), unit, decimals and chance level say how
-    reports print it;
-    even_classes: chance is what a guess among ``data.num_classes`` classes is worth. sections: of the config schema,
-    those that no other task reads.
+    reports print it; even_classes: chance is what a guess among ``data.num_classes`` classes is worth. sections: of the
+    config schema, those that no other task reads.
     """
 
     module: str

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from errors import SuiteError
 from reports.content import ablation, published, remarks
+from reports.content.build_table import build, is_papers
 from reports.content.page import Page, Section
 from reports.content.reproduction import PrintedPlace, Reproduction
-from reports.content.table import Ablation, build, is_papers
+from reports.content.table import Ablation
 from reports.figures import draw_differences
 from reports.offsets import gathered, interventions
 from reports.specification import (

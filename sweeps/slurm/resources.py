@@ -26,8 +26,8 @@ TAKEN = {
     **dict.fromkeys(("array", "chdir", "dependency", "error", "export", "job-name", "open-mode", "output"), ""),
     **dict.fromkeys(("clusters", "no-requeue", "ntasks", "parsable", "requeue", "test-only", "wait", "wrap"), ""),
 }
-
-WHOLE = ("gpus",)  # options of sbatch whose names begin one of those
+# options of sbatch in their own right, though a name above begins with theirs
+NO_ABBREVIATIONS = ("gpus",)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,11 @@ def _options(options: tuple[str, ...]) -> dict[str, Any]:
         if not match:
             raise ConfigError(f"slurm.options: {option!r} is not of the form --option=value or --option")
         # sbatch takes the beginning of a name for the whole
-        meant = [name for name in TAKEN if name == match[1] or (name.startswith(match[1]) and match[1] not in WHOLE)]
+        meant = [
+            name
+            for name in TAKEN
+            if name == match[1] or (name.startswith(match[1]) and match[1] not in NO_ABBREVIATIONS)
+        ]
         if meant:
             instead = f"; set {TAKEN[meant[0]]}" if TAKEN[meant[0]] else ""
             raise ConfigError(f"slurm.options: {option!r}: --{meant[0]} is set by the suite itself{instead}")

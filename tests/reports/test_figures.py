@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from matplotlib.axes import Axes
 
 from reports import specification
-from reports.content import table
+from reports.content import build_table
 from reports.figures import accuracy_flops, bubbles, draw, forest, learning_curves, lines, style
 from reports.figures.labels import Box, LabelledPoint, _spread, beside_points
 from results import archive, papers
@@ -27,13 +27,13 @@ from tests.results.synthetic import make_plan, make_runs, run_id
 
 def built(collected, plan):
     """The table of a sweep's one task."""
-    return table.build(specification.of_sweep(plan["sweep"]), collected, plan).first
+    return build_table.build(specification.of_sweep(plan["sweep"]), collected, plan).first
 
 
 @pytest.fixture(scope="module")
 def drawn(finished):
     plan, _, collected = finished
-    drawings, problems = draw(table.build(specification.of_sweep("ablation_offsets"), collected, plan))
+    drawings, problems = draw(build_table.build(specification.of_sweep("ablation_offsets"), collected, plan))
     assert problems == []
     return {drawing.name: drawing for drawing in drawings}
 
@@ -304,7 +304,7 @@ def broken_examples(finished, folder, **changes):
     else:
         path.write_bytes(b"PK torn")
     collected = collect(plan, folder)
-    made = table.build(specification.of_sweep("ablation_offsets"), collected, plan)
+    made = build_table.build(specification.of_sweep("ablation_offsets"), collected, plan)
     few = replace(made.spec, figures=tuple(f for f in made.spec.figures if f.kind in ("examples", "learning_curves")))
     return draw(replace(made, tables=(replace(made.first, spec=few),)))
 
@@ -338,7 +338,7 @@ def test_examples_of_a_probe_have_arrows_to_the_places_that_tokens_name(finished
     monkeypatch.setattr(Axes, "annotate", recorded(drawn_arrows, Axes.annotate))
     spec = specification.of_sweep("ablation_offsets")
     spec = replace(spec, figures=tuple(figure for figure in spec.figures if figure.kind == "examples"))
-    (drawing,), problems = draw(table.build(spec, collect(plan, tmp_path / "runs"), plan))
+    (drawing,), problems = draw(build_table.build(spec, collect(plan, tmp_path / "runs"), plan))
     assert problems == [] and "Arrows" in drawing.caption
     shown = data(drawing)
     assert (shown["places"] == [f"{row},{column} 0,1" for row, column in zip(shown["row"], shown["column"])]).all()
@@ -364,11 +364,11 @@ def test_the_optional_arm_may_be_missing_but_not_a_required_one(finished, tmp_pa
     spec = specification.of_sweep("ablation_offsets")
     spec = replace(spec, figures=tuple(figure for figure in spec.figures if figure.kind == "examples"))
     collected = collect(plan, tmp_path / "runs")
-    (drawing,), _ = draw(table.build(spec, collected, plan))
+    (drawing,), _ = draw(build_table.build(spec, collected, plan))
     shown = data(drawing)
     assert set(shown["arm"]) == {"zero", "axial"} and set(shown["seed"]) == {0}
     collected.examples = {run: path for run, path in collected.examples.items() if run != run_id("zero", 0)}
-    (drawing,), _ = draw(table.build(spec, collected, plan))
+    (drawing,), _ = draw(build_table.build(spec, collected, plan))
     assert set(data(drawing)["seed"]) == {2}
 
 

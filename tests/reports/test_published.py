@@ -13,9 +13,9 @@ from scipy import stats
 
 from reports import specification
 from reports.content import compose, published, remarks
+from reports.content.build_table import build
 from reports.content.page import Page, Section
 from reports.content.reproduction import Reproduction
-from reports.content.table import build
 from reports.content.text import text
 from reports.content.values import State
 from reports.formats import macros, terminal

@@ -15,7 +15,7 @@ import yaml
 from scipy import stats
 
 from reports import specification
-from reports.content import ablation, table, words
+from reports.content import ablation, build_table, words
 from reports.content.text import signed
 from reports.content.text import text as text_of
 from results import papers
@@ -29,7 +29,7 @@ from tests.results.synthetic import OFFSETS, PEG, edit_json, make_plan, make_run
 
 
 def build(plan, runs_dir, name="ablation_offsets", **options):
-    return table.build(specification.of_sweep(name), collect(plan, runs_dir), plan, **options)
+    return build_table.build(specification.of_sweep(name), collect(plan, runs_dir), plan, **options)
 
 
 def row(made, arm):
@@ -58,7 +58,7 @@ def partial(finished, tmp_path):
 
 def test_a_complete_table(finished):
     plan, _, collected = finished
-    made = table.build(specification.of_sweep("ablation_offsets"), collected, plan)
+    made = build_table.build(specification.of_sweep("ablation_offsets"), collected, plan)
     assert [r.arm for r in made.first.rows] == list(OFFSETS)
     axial = text(made, "axial")
     values = collected.finals("eval/token_accuracy").query("arm == 'axial'")["value"]
@@ -81,7 +81,7 @@ def test_a_complete_table(finished):
 
 def test_a_difference_to_another_arm_is_judged_against_that_arm(finished):
     plan, _, collected = finished
-    made = table.build(specification.of_sweep("ablation_offsets"), collected, plan)
+    made = build_table.build(specification.of_sweep("ablation_offsets"), collected, plan)
     x3 = row(made, "axial_x3")
     gap = text(made, "axial_x3")["papers_gap"]
     assert gap.startswith("+0.2 [") and gap.endswith("to axial")
@@ -140,7 +140,7 @@ def test_nothing_has_run(tmp_path):
 
 def test_another_protocol_compares_signs_and_says_so(finished):
     plan, _, collected = finished
-    made = table.build(specification.of_sweep("ablation_offsets"), collected, plan)
+    made = build_table.build(specification.of_sweep("ablation_offsets"), collected, plan)
     legend = " ".join(words.legend(made))
     assert "another protocol" in legend and "by sign alone" in legend
     assert ablation.grid(made, {}).header[5] == "Papers (ImageNet-1K, 300 epochs)"
@@ -204,7 +204,7 @@ def test_arms_the_plan_does_not_know_are_refused(tmp_path):
     plan, spec = make_plan(), specification.of_sweep("ablation_offsets")
     spec = replace(spec, arms={**spec.arms, "axail": spec.arms["axial"]})
     with pytest.raises(specification.SpecificationError, match="unknown arm 'axail'; did you mean 'axial'"):
-        table.build(spec, collect(plan, tmp_path), plan)
+        build_table.build(spec, collect(plan, tmp_path), plan)
 
 
 def test_mixed_code_is_refused_unless_allowed(partial):
@@ -328,7 +328,7 @@ def test_an_arm_can_name_what_its_difference_is_to(partial, monkeypatch):
     spec = specification.of_sweep("ablation_offsets")
     arms = {**spec.arms, "axial_s1": replace(spec.arms["axial_s1"], against="axial")}
     collected = collect(plan, runs_dir)
-    made = table.build(replace(spec, arms=arms), collected, plan)
+    made = build_table.build(replace(spec, arms=arms), collected, plan)
     s1 = row(made, "axial_s1")
     assert s1.difference.mean == pytest.approx(s1.mean - row(made, "axial").mean)
     assert text(made, "axial_s1")["gap"].endswith("(n = 3) to axial")
@@ -336,7 +336,7 @@ def test_an_arm_can_name_what_its_difference_is_to(partial, monkeypatch):
     assert (record["against"], record["difference"]) == ("axial", pytest.approx(s1.difference.mean, abs=1e-4))
     with pytest.raises(specification.SpecificationError, match="unknown arm 'axail'; did you mean 'axial'"):
         arms["axial_s1"] = replace(spec.arms["axial_s1"], against="axail")
-        table.build(replace(spec, arms=arms), collected, plan)
+        build_table.build(replace(spec, arms=arms), collected, plan)
 
 
 @pytest.fixture
@@ -355,7 +355,7 @@ def with_records(partial):
             record = ImageRecord.of(correct, 20, order=wrong.get(entry["arm"], {}).get("order", 7))
             (runs_dir / entry["run"] / RECORDS).write_bytes(pack({"eval/token_accuracy": record}))
         collected = collect(plan, runs_dir)
-        return table.build(specification.of_sweep("ablation_offsets"), collected, plan), collected
+        return build_table.build(specification.of_sweep("ablation_offsets"), collected, plan), collected
 
     return write
 
@@ -394,7 +394,7 @@ def test_a_single_pair_is_judged_by_mcnemar(partial):
         record = ImageRecord.of(hits)
         (runs_dir / entry["run"] / RECORDS).write_bytes(pack({"eval/token_accuracy": record}))
     collected = collect(plan, runs_dir)
-    made = table.build(specification.of_sweep("ablation_offsets"), collected, plan)
+    made = build_table.build(specification.of_sweep("ablation_offsets"), collected, plan)
     hits = {
         arm: read_records(collected.records[run_id(arm, 0)])["eval/token_accuracy"].correct[:, 0] for arm in OFFSETS
     }
@@ -411,7 +411,7 @@ def test_repeated_runs_give_the_noise_floor(finished):
     repeats = pd.DataFrame(
         {"run": runs, "metric": "eval/token_accuracy", "value": again, "device": "x", "finished": "y"}
     )
-    made = table.build(specification.of_sweep("ablation_offsets"), replace(collected, repeats=repeats), plan)
+    made = build_table.build(specification.of_sweep("ablation_offsets"), replace(collected, repeats=repeats), plan)
     expected = math.sqrt((0.6**2 + 0.2**2) / 2 / 2)
     assert made.first.repeats.sd == pytest.approx(expected) and made.first.repeats.freedom == 2
     assert f"differs with a deviation of {expected:.2f} points (2 repeats)" in " ".join(words.legend(made))

@@ -14,8 +14,9 @@ import yaml
 from errors import ConfigError
 from reports import commands, specification
 from reports.content import compose, published
+from reports.content.build_table import build
 from reports.content.reproduction import Reproduction
-from reports.content.table import build, variant
+from reports.content.table import variant
 from reports.content.text import signed, text
 from reports.content.values import NOTHING, PairedDifference, Printed, SeedMean
 from reports.formats import files, macros, terminal

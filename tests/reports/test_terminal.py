@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from reports import specification
-from reports.content import ablation, compose, table
+from reports.content import ablation, build_table, compose
 from reports.content.text import signed, text
 from reports.formats import terminal
 from results.collect import collect
@@ -17,7 +17,7 @@ from tests.results.synthetic import make_plan
 
 
 def built(collected, plan):
-    return table.build(specification.of_sweep("ablation_offsets"), collected, plan)
+    return build_table.build(specification.of_sweep("ablation_offsets"), collected, plan)
 
 
 def section_of(collected, plan):

@@ -403,7 +403,7 @@ def test_new_runs_stand_beside_what_was_measured_before(tmp_path, measured):
     runs_dir = part_of(tmp_path, plan)
     everything = {"m": [entry["run"] for entry in plan["runs"]]}
     collected_into("m", runs_dir, plan)
-    start = "These runs alone. Of 3 that results/measured/m has as well, "
+    start = "Run folders alone are shown. Of the 3 runs here that results/measured/m has as well, "
     same = fill.beside(collect(plan, runs_dir), plan, everything)
     assert len(same.remarks) == 1 and same.remarks[0].startswith(start + "3 have the same ")
     value = float(same.finals(METRIC).set_index("run")["value"][run])

@@ -121,7 +121,7 @@ def test_a_sweep_half_run_collected_and_lost_is_completed_with_the_numbers_of_on
     text = (page / "report.md").read_text()
     assert "4 of 4 runs have finished" in text and "From results/measured" not in text
     token_accuracy = "have the same Object-token accuracy"
-    assert f"These runs alone. Of 4 that results/measured/half has as well, 4 {token_accuracy}, digit by digit." in text
+    assert f"the 4 runs here that results/measured/half has as well, 4 {token_accuracy}, to the last digit." in text
     command(f"collect={SWEEP[0]}", *SWEEP[1:], "seeds=[0,1]", "into=half", *words[:-2])
     repeats = archive.read(labels / "half").repeats
     assert set(repeats["run"]) == first.keys() and set(repeats["device"]) == {"another processor"}
@@ -364,19 +364,20 @@ def test_results_of_another_clone_are_collected_by_the_path_of_their_folder(brok
         assert says in capsys.readouterr().err
 
 
-def test_measured_runs_that_another_sweep_cannot_show_are_refused(broken, labels, capsys):
+def test_measured_runs_that_another_sweep_does_not_plan_are_refused(broken, labels, capsys):
     for words, says in (
-        (["collect=ablation_peg", "protocol=smoke"], "unknown arm 'stage_nopeg'"),  # its baseline
-        (["collect=search", "protocol=smoke"], "is of experiment scenes, search as planned here of search"),
-        (["collect=ablation_v1", "protocol=paper"], "is of protocol smoke, ablation_v1 as planned here of paper"),
+        (["collect=ablation_peg", *WORDS], "unknown arm 'stage_nopeg'"),  # its baseline was not run
+        (["collect=ablation_v1", *WORDS, "train.lr=0.5"], "has no run of ablation_v1 as planned here"),
+        (["collect=search", *WORDS], "has no run of search as planned here"),
     ):
-        assert command_line.main([*words, "into=b", "measured=m"]) == 2, words
+        assert command_line.main([*words, "protocol=smoke", "seeds=[0,1]", "into=b", "measured=m"]) == 2, words
         assert says in capsys.readouterr().err
         assert not (labels / "b").exists()
 
 
-def test_runs_of_another_sweep_are_collected_for_the_arms_that_both_have(broken, labels, capsys):
-    command("collect=ablation_v1", "protocol=smoke", "into=shared", "measured=m")
+def test_runs_that_sweeps_share_are_collected_from_the_results_of_the_other(broken, labels, capsys):
+    words = ["collect=ablation_v1", "protocol=smoke", "seeds=[0,1]", *WORDS, "into=shared", "measured=m"]
+    command(*words)
     shared, own = (archive.read(labels / name) for name in ("shared", "m"))
     assert archive.plan_of(shared)["sweep"] == "ablation_v1"
     assert shared.runs["arm"].unique().tolist() == ["zero"] and len(shared.runs) == 2
@@ -384,5 +385,5 @@ def test_runs_of_another_sweep_are_collected_for_the_arms_that_both_have(broken,
     expected = finals[finals["arm"] == "zero"].reset_index(drop=True)
     assert shared.finals("eval/token_accuracy").equals(expected)
     assert shared.about["date"] == own.about["date"]
-    command("collect=ablation_v1", "protocol=smoke", "into=shared", "measured=m")
+    command(*words)
     assert "holds all of this already" in capsys.readouterr().out
