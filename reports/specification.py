@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import yaml
 
 from errors import SuiteError, unknown
-from experiments import yaml_files
 
 SPECS = Path(__file__).resolve().parent / "specs"
 SWEEPS = SPECS.parents[1] / "sweeps"  # a sweep without a specification has a report too
@@ -327,10 +326,10 @@ def _sweeps() -> list[str]:
 def sweep_arms(name: str) -> list[str]:
     """Arms of a sweep file as it is now; none where results are of a sweep that has no file here.
 
-    Raises ConfigError for a file that is not valid YAML.
+    Raises SpecificationError for a file that is not valid YAML.
     """
     path = SWEEPS / f"{name}.yaml"
-    return [str(arm) for arm in yaml_files.read_yaml(path).get("arms") or {}] if path.is_file() else []
+    return [str(arm) for arm in _keys_and_values(path).get("arms") or {}] if path.is_file() else []
 
 
 def check_arms(spec: Specification, planned: list[str]) -> None:
@@ -348,6 +347,10 @@ def read_yaml(name: str, valid: list[str]) -> dict[str, Any]:
     path = SPECS / f"{name}.yaml"
     if path not in SPECS.glob("*.yaml"):  # a name, never a path to somewhere else
         raise SpecificationError(unknown("report", name, valid))
+    return _keys_and_values(path)
+
+
+def _keys_and_values(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

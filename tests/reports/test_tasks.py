@@ -226,7 +226,7 @@ def options(**given):
 def by_hand(monkeypatch, tmp_path):
     """A sweep ``mine`` that no specification describes, with a network of timm; runs ``report=`` on it."""
     (tmp_path / "sweeps").mkdir()
-    (tmp_path / "sweeps" / "mine.yaml").write_text("# widths\n")
+    (tmp_path / "sweeps" / "mine.yaml").write_text("arms: {plain: {}, foreign: {}}\n")
     monkeypatch.setattr(specification, "SWEEPS", tmp_path / "sweeps")
     models = {"plain": "nano", "foreign": "timm/resnet10t"}
 
