@@ -111,8 +111,8 @@ def _sweep(
     page = compose.page(spec, [results], mixed=options.mixed)
     written = files.write(page, out)
     if options.json:
-        of_interventions = [record for section in page.sections[1:] for record in section.records]
-        print(terminal.to_json(results.ablation(options.mixed), of_interventions))
+        further = {each.name.removeprefix(f"{results.name}-"): each.records for each in page.sections[1:]}
+        print(terminal.to_json(results.ablation(options.mixed), further))
     else:
         _show(page, written, tables=True)
     return 0

@@ -28,13 +28,17 @@ class SpecificationError(SuiteError):
 
 @dataclass(frozen=True)
 class Metric:
-    """The metric that a task reports under one protocol: its name in summaries, label, unit, decimals, chance level."""
+    """The metric that a task reports under one protocol: its name in summaries, label, unit, decimals, chance level.
+
+    margin: the largest true difference that counts as none where contrasts are judged; None: none does.
+    """
 
     metric: str
     label: str
     unit: str = "%"
     decimals: int = 2
     chance: float | None = None
+    margin: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,34 @@ class Control:
 
 
 @dataclass(frozen=True)
+class Column:
+    """One more metric of a sweep, or one of a published table; head and protocol where that prints it for several."""
+
+    label: str
+    metric: str
+    head: str | None = None
+    protocol: str | None = None
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The arms of ``plus`` minus those of ``minus``, by seed: a difference that the report is to state and test.
+
+    label: what it is, where that is more than ``first − second``. Two arms on either side are an interaction.
+    tested: whether it is one of the family of tests; otherwise its interval alone is stated.
+    """
+
+    plus: tuple[str, ...]
+    minus: tuple[str, ...]
+    label: str = ""
+    tested: bool = True
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        return (*self.plus, *self.minus)
+
+
+@dataclass(frozen=True)
 class Figure:
     """One figure: its kind, its words and its arms.
 
@@ -130,6 +162,7 @@ class Specification:
     """A report of one sweep: its arms against its baseline and, in a column of its own, against its control.
 
     protocols and papers are those of the sweep's own task; ``tasks`` has those of its downstream tasks, by name.
+    columns: further metrics of the own task, shown as means; contrasts: a table of differences in it.
     """
 
     name: str
@@ -142,6 +175,8 @@ class Specification:
     figures: tuple[Figure, ...] = ()
     tasks: dict[str, TaskReport] = field(default_factory=dict)
     control: Control | None = None
+    columns: tuple[Column, ...] = ()
+    contrasts: tuple[Contrast, ...] = ()
 
     def metric(self, protocol: str, task: Mapping[str, Any], *, downstream: bool = False) -> Metric:
         """The metric of one of a plan's tasks; the plan's own where this specification names none.
@@ -158,16 +193,6 @@ class Specification:
     def of_task(self, task: str, *, downstream: bool) -> TaskReport:
         own = TaskReport() if downstream else TaskReport(self.protocols, self.papers)
         return self.tasks.get(task, own)
-
-
-@dataclass(frozen=True)
-class Column:
-    """One metric of a published table; head and protocol where it is printed for several."""
-
-    label: str
-    metric: str
-    head: str | None = None
-    protocol: str | None = None
 
 
 @dataclass(frozen=True)
@@ -299,7 +324,12 @@ def _sweep(name: str) -> Specification:
             if place.task is not None and place.task not in tasks:
                 raise SpecificationError(f"{where}, arm {key}: {unknown('task', place.task, tasks)}")
     control = _make(Control, content["control"], f"{where}, control") if content.get("control") else None
-    parts = {**_task_parts(content, where), "control": control, "arms": arms, "figures": figures, "tasks": tasks}
+    columns = tuple(_make(Column, value, f"{where}, columns") for value in content.get("columns") or [])
+    contrasts = tuple(_contrast(value, f"{where}, contrasts") for value in content.get("contrasts") or [])
+    parts = {
+        **_task_parts(content, where), "control": control, "arms": arms, "figures": figures, "tasks": tasks,
+        "columns": columns, "contrasts": contrasts,
+    }  # fmt: skip
     return _make(Specification, {**content, **parts}, where)
 
 
@@ -338,6 +368,7 @@ def check_arms(spec: Specification, planned: list[str]) -> None:
     named.update(p.against for arm in spec.arms.values() for p in arm.published if p.against)
     named.update(arm.against for arm in spec.arms.values() if arm.against)
     named.update([spec.control.arm] if spec.control else [])
+    named.update(arm for contrast in spec.contrasts for arm in contrast.arms)
     for arm in (*sorted(named), *(arm for figure in spec.figures for arm in (*figure.arms, *figure.required))):
         if arm not in planned:
             raise SpecificationError(f"report {spec.name}: {unknown('arm', arm, planned)}")
@@ -379,6 +410,13 @@ def _check_place(place: Published, where: str) -> None:
         raise SpecificationError(f"{where}: side {place.side} needs the row that it is {place.side}, as baseline")
     if place.baseline and place.because:
         raise SpecificationError(f"{where}: has a verdict, as it names a baseline, and a reason for none (because)")
+
+
+def _contrast(content: Any, where: str) -> Contrast:
+    made = _make(Contrast, content, where)
+    if not made.plus or len(made.plus) != len(made.minus) or len(set(made.arms)) < len(made.arms):
+        raise SpecificationError(f"{where}: plus and minus need equally many arms, each of them once")
+    return made
 
 
 def _figure(content: Mapping[str, Any], where: str, kinds: tuple[str, ...] = FIGURES) -> Figure:

@@ -26,6 +26,7 @@ from reports.content.values import (
     Value,
 )
 from reports.figures import draw
+from reports.specification import Column
 from results import archive, fingerprints
 from results.collect import Plan
 from results.papers import Contradiction
@@ -105,6 +106,7 @@ def records(table: TaskTable, row: ArmRow) -> Iterator[dict[str, Any]]:
         "p_holm": _round(row.judgement.p_holm),
         "detectable": _round(detectable(table, difference.n) if difference else None),
         **_control_record(table, row),
+        **{c.metric: _round(mean.mean if mean else None) for c, mean in zip(_further(table), row.further)},
         fingerprints.PRESENT_CODE: fingerprints.present_code(table.runs[table.runs["arm"] == row.arm]),
     }
     for reference in row.compared or row.references[:1] or (None,):
@@ -220,7 +222,8 @@ def grid(ablation: Ablation, letters: Mapping[str, Contradiction]) -> Grid:
     for table in ablation.tables:
         parts.append(len(header))
         header += _header(table, f"{table.metric.label}, " if ablation.several else "")
-        sides += "r" * (2 + (table.control is not None) + on_new_images(table)) + ("rrl" if table.papers else "")
+        ours = 2 + len(_further(table)) + (table.control is not None) + on_new_images(table)
+        sides += "r" * ours + ("rrl" if table.papers else "")
         for cells, row in zip(groups, table.rows):
             cells += _cells(table, row, letters)
     return Grid(tuple(header), sides, tuple((tuple(cells),) for cells in groups), tuple(parts[1:]))
@@ -233,8 +236,9 @@ def _header(table: TaskTable, task: str) -> list[str]:
         f"{table.metric.label} ({table.metric.unit})",
         f"{task}Δ to {base} [{level} over seeds, these images{floor}]",
     ]
+    ours[1:1] = [f"{column.label} ({table.metric.unit})" for column in _further(table)]
     if table.control is not None:
-        ours.insert(1, f"{task}Δ to the control, {table.label_of[table.control]} [{level} over seeds, these images]")
+        ours.insert(-1, f"{task}Δ to the control, {table.label_of[table.control]} [{level} over seeds, these images]")
     if on_new_images(table):
         ours.append(f"{task}Δ [{level} over seeds and images]")
     if table.papers is None:
@@ -253,8 +257,11 @@ def _cells(table: TaskTable, row: ArmRow, letters: Mapping[str, Contradiction]) 
         difference = PairedDifference(row.difference, table.metric.decimals, mark, against, row.mcnemar)
         behind = (*ids, *_ids(table, row.against))
     ours = [Cell(result(row, table.metric.decimals), ids), Cell(difference, behind)]
+    ours[1:1] = [
+        Cell(SeedMean(mean, row.planned, table.metric.decimals) if mean else NOTHING, ids) for mean in row.further
+    ]
     if table.control is not None:
-        ours.insert(1, _to_control(table, row, table.control))
+        ours.insert(-1, _to_control(table, row, table.control))
     if on_new_images(table):
         ours.append(Cell(OnNewImages(row.new_images, table.metric.decimals) if row.new_images else NOTHING, behind))
     if table.papers is None:
@@ -265,6 +272,11 @@ def _cells(table: TaskTable, row: ArmRow, letters: Mapping[str, Contradiction]) 
     compared = list(dict.fromkeys((_of_papers(table, each), _judged(table, each)) for each in row.compared))
     of_papers, verdicts = (_one(values) for values in zip(*compared)) if compared else (NOTHING, NOTHING)
     return [*ours, Cell(printed, marks=remarks.marks(row.printed, letters)), Cell(of_papers), Cell(verdicts)]
+
+
+def _further(table: TaskTable) -> tuple[Column, ...]:
+    """The specification's further metrics; they are of the sweep's own task."""
+    return () if table.downstream else table.spec.columns
 
 
 def _to_control(table: TaskTable, row: ArmRow, control: str) -> Cell:

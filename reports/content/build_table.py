@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from errors import unknown
 from reports.content.images import ImageComparisons, repeat_spread
-from reports.content.table import Ablation, ArmRow, PrintedReference, TaskTable, status, variant
+from reports.content.table import Ablation, ArmRow, ContrastRow, PrintedReference, TaskTable, status, variant
 from reports.specification import (
     Arm,
+    Contrast,
     Metric,
     Papers,
     Published,
@@ -23,9 +24,9 @@ from reports.specification import (
 )
 from results import fingerprints, papers
 from results.collect import Collected, Plan
-from results.statistics.estimates import Difference, mean_interval, paired_difference
+from results.statistics.estimates import TOLERANCE, Difference, contrast, mean_interval, paired_difference
 from results.statistics.images import NewImages
-from results.statistics.verdicts import Comparison, Judgement, Verdict, judge
+from results.statistics.verdicts import Comparison, Judgement, Verdict, holm, judge
 from run_format import DONE
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ class _TaskBuilder:
         return TaskTable(
             self.spec, name, self.downstream, protocol, self.metric, printed, self.plan["baseline"], self.control, rows,
             self.collected, tuple(missing), tuple(mixture), changed, repeat_spread(self.collected, self.metric.metric),
+            self.contrasts(finals),
         )  # fmt: skip
 
     def row(self, arm: str, printed: Papers | None, finals: Finals) -> ArmRow:
@@ -148,7 +150,31 @@ class _TaskBuilder:
             other_model=bool(model) and variant(model) != variant(self.models[against]),
             judgement=Judgement(Verdict.NO_NUMBER),
             control_judgement=Judgement(Verdict.NO_NUMBER),
+            further=tuple(mean_interval(means[arm]) if arm in means else None for means in self.further),
         )
+
+    @cached_property
+    def further(self) -> list[Finals]:
+        """The values of the specification's further metrics, which are of the sweep's own task."""
+        columns = () if self.downstream else self.spec.columns
+        return [_finals(self.collected, column.metric)[0] for column in columns]
+
+    def contrasts(self, finals: Finals) -> tuple[ContrastRow, ...]:
+        """The specification's contrasts whose arms are all planned, corrected among themselves."""
+        planned = [] if self.downstream else [c for c in self.spec.contrasts if set(c.arms) <= set(self.arms)]
+        differences = [
+            contrast([finals.get(arm, {}) for arm in each.plus], [finals.get(arm, {}) for arm in each.minus])
+            for each in planned
+        ]
+        p_values = holm([d.p_against(0.0, TOLERANCE) if d and c.tested else None for c, d in zip(planned, differences)])
+        return tuple(
+            ContrastRow(self.label(each), each, difference, self.images.contrast(each.plus, each.minus), p)
+            for each, difference, p in zip(planned, differences, p_values)
+        )
+
+    def label(self, each: Contrast) -> str:
+        plus, minus = ([self.arms[arm].label for arm in arms] for arms in (each.plus, each.minus))
+        return each.label or " − ".join(f"({' + '.join(side)})" if len(side) > 1 else side[0] for side in (plus, minus))
 
     def holds(self, place: Published, printed: Papers) -> bool:
         """Whether a published row stands beside its arm in this task; the first task's rows must print its metric."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from errors import SuiteError
-from reports.content import ablation, published, remarks
+from reports.content import ablation, contrasts, published, remarks
 from reports.content.build_table import build, is_papers
 from reports.content.page import Page, Section
 from reports.content.reproduction import PrintedPlace, Reproduction
@@ -146,11 +146,13 @@ def _sections(spec: Report, shown: _Shown) -> list[Section]:
 
 
 def _of_results(each: Results, results: Ablation, shown: _Shown) -> Iterator[Section]:
-    """The table of a sweep, and that of the interventions on its runs, where there are any."""
+    """The table of a sweep, that of its contrasts and that of the interventions on its runs, where there are any."""
     yield ablation.section(
         results, each.plan,
         name=each.name, folder=each.folder, label=each.label, date=shown.date, figures=shown.figures,
     )  # fmt: skip
-    section = interventions.of_results(each.name, each.collected, each.plan, mixed=shown.mixed)
-    if section is not None:
-        yield section
+    further = (
+        contrasts.section(results.first, each.name),
+        interventions.of_results(each.name, each.collected, each.plan, mixed=shown.mixed),
+    )
+    yield from (section for section in further if section is not None)

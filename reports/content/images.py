@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,30 +22,38 @@ class ImageComparisons:
 
     def interval(self, arm: str, against: str) -> NewImages | None:
         """Of ``arm`` minus ``against`` over new seeds and images; None where fewer than two pairs recorded images."""
+        return self.contrast([arm], [against])
+
+    def contrast(self, plus: Sequence[str], minus: Sequence[str]) -> NewImages | None:
+        """The same of the arms of ``plus`` minus those of ``minus``."""
         import numpy as np
 
-        pairs = self._pairs(arm, against)
-        rows = [ours.contributions() - theirs.contributions() for ours, theirs in pairs]
+        rows = [
+            sum(records[arm].contributions() for arm in plus) - sum(records[arm].contributions() for arm in minus)
+            for records in self._of_seeds([*plus, *minus])
+        ]
         return new_images(np.stack(rows)) if len(rows) > 1 else None
 
     def mcnemar(self, arm: str, against: str) -> float | None:
         """p of McNemar's test for a single pair of runs that were right or wrong image by image, else None."""
-        pairs = self._pairs(arm, against)
-        if len(pairs) != 1 or any(record.count.shape[1] != 1 or (record.count != 1).any() for record in pairs[0]):
+        pairs = self._of_seeds([arm, against])
+        if len(pairs) != 1 or any(r.count.shape[1] != 1 or (r.count != 1).any() for r in pairs[0].values()):
             return None
-        first, second = (record.correct[:, 0] > 0 for record in pairs[0])
+        first, second = (pairs[0][name].correct[:, 0] > 0 for name in (arm, against))
         return mcnemar(first, second)
 
-    def _pairs(self, arm: str, against: str) -> list[tuple[ImageRecord, ImageRecord]]:
-        """By seed; none unless all finished pairs recorded the same images in the same order."""
-        if arm == against:
+    def _of_seeds(self, arms: Sequence[str]) -> list[dict[str, ImageRecord]]:
+        """The records of several arms, for each seed that all have finished.
+
+        None unless all of these runs recorded the same images in the same order.
+        """
+        if len(set(arms)) < len(arms):
             return []
-        ours, theirs = self._runs.get(arm, {}), self._runs.get(against, {})
-        seeds = sorted(ours.keys() & theirs.keys())
-        records = [(self._records.get(ours[seed]), self._records.get(theirs[seed])) for seed in seeds]
-        known = [(a, b) for a, b in records if a is not None and b is not None]
-        images = {(len(record.count), record.order) for pair in known for record in pair}
-        return known if len(known) == len(records) and len(images) == 1 else []
+        seeds = sorted(set.intersection(*(set(self._runs.get(arm, {})) for arm in arms)))
+        found = [{arm: self._records.get(self._runs[arm][seed]) for arm in arms} for seed in seeds]
+        known = [{arm: r for arm, r in of_seed.items() if r is not None} for of_seed in found]
+        images = {(len(record.count), record.order) for of_seed in known for record in of_seed.values()}
+        return known if all(len(of_seed) == len(arms) for of_seed in known) and len(images) == 1 else []
 
     @cached_property
     def _runs(self) -> dict[str, dict[int, str]]:

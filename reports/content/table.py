@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from reports.specification import (
     SIDES,
+    Contrast,
     Metric,
     Papers,
     Published,
@@ -101,7 +102,7 @@ class ArmRow:
 
     against: the arm that ``difference`` and, over seeds and images, ``new_images`` are to; mcnemar: p of that test for
     a single pair of runs; judgement: of the difference being 0; control, control_images, control_judgement: the same of
-    the difference to the table's control.
+    the difference to the table's control; further: means of the specification's further metrics.
     """
 
     arm: str
@@ -124,6 +125,7 @@ class ArmRow:
     other_model: bool
     judgement: Judgement
     control_judgement: Judgement
+    further: tuple[Interval | None, ...] = ()
 
     @property
     def mean(self) -> float | None:
@@ -145,6 +147,17 @@ class ArmRow:
 
 
 @dataclass(frozen=True)
+class ContrastRow:
+    """A contrast of arms. new_images: over seeds and images; p_holm: of its being 0, corrected over its table."""
+
+    label: str
+    contrast: Contrast
+    difference: Difference | None
+    new_images: NewImages | None
+    p_holm: float | None
+
+
+@dataclass(frozen=True)
 class TaskTable:
     """All arms of a sweep in one task. task: its name in the plan, empty in plans of one unnamed task; control: the
     specification's, where it is planned and not the baseline."""
@@ -163,6 +176,7 @@ class TaskTable:
     mixed: tuple[str, ...]
     changed: Mapping[str, Any]  # settings of the protocol that these runs changed
     repeats: Spread | None  # of one run measured again, on another day or processor
+    contrasts: tuple[ContrastRow, ...] = ()
 
     @property
     def runs(self) -> pd.DataFrame:

@@ -154,6 +154,22 @@ class PairedDifference(Value):
 
 
 @dataclass(frozen=True)
+class PValue(Value):
+    """``0.012``, or ``< 0.001``."""
+
+    p: float
+
+    @property
+    def order(self) -> float | None:
+        return self.p
+
+    def lines(self) -> tuple[Line, ...]:
+        smallest = 10.0**-P_DECIMALS
+        shown = Numeral(max(self.p, smallest), P_DECIMALS)
+        return (("< ", shown),) if self.p < smallest else ((shown,),)
+
+
+@dataclass(frozen=True)
 class OnNewImages(Value):
     """``[+1.80, +3.60]``: the interval of a difference over seeds and images."""
 

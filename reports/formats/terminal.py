@@ -59,10 +59,10 @@ def page_json(page: Page) -> str:
     return json.dumps(document, ensure_ascii=False, indent=1)
 
 
-def to_json(ablation: Ablation, interventions: Sequence[Mapping[str, Any]] = ()) -> str:
+def to_json(ablation: Ablation, further: Mapping[str, Sequence[Mapping[str, Any]]] | None = None) -> str:
     """A sweep's report as one JSON document: rows as numbers, the runs behind them, the sentences around them.
 
-    interventions: the rows of the table of interventions on its runs, if the report has one.
+    further: the rows of further tables of the report (contrasts, interventions) by what they are.
     """
     table, spec = ablation.first, ablation.spec
     rows = [
@@ -84,8 +84,8 @@ def to_json(ablation: Ablation, interventions: Sequence[Mapping[str, Any]] = ())
         "warnings": list(ablation.warnings),
         "legend": words.legend(ablation),
     }
-    if interventions:
-        document["interventions"] = [{key: _json(value) for key, value in row.items()} for row in interventions]
+    for name, records_of in (further or {}).items():
+        document[name] = [{key: _json(value) for key, value in row.items()} for row in records_of]
     return json.dumps(document, ensure_ascii=False, indent=1)
 
 

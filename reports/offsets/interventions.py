@@ -19,6 +19,7 @@ from results.run_folders.measurement_file import MeasuredError
 from results.statistics.estimates import mean_interval, paired_difference
 from run_format import DONE, EXCLUDED
 
+ZERO = "zero"  # the offset mode that reads every token where it is
 QUESTIONS = (
     "What each asks: *shuffled across tokens*, whether it matters which token of an image an offset was predicted "
     "for; *shuffled across images*, whether it matters which image, at the same token; *mean per channel*, whether "
@@ -115,7 +116,7 @@ def of_sweep(plan: Mapping[str, Any], found: Mapping[str, Path | str], *, mixed:
     return Section(
         name=f"interventions-{plan['sweep']}-{plan['protocol']}",
         title=f"Offset interventions on the arms of {where}",
-        about=f"{len(abouts)} of {len(runs)} runs. {_sentence(list(abouts.values()))}",
+        about=f"{len(abouts)} of {len(runs)} runs{_without_offsets(plan)}. {_sentence(list(abouts.values()))}",
         cautions=tuple(cautions),
         grid=_grid(("Arm", f"{_label(metrics[0])}, own offsets", *titles.values()), rows),
         legend=(
@@ -127,6 +128,12 @@ def of_sweep(plan: Mapping[str, Any], found: Mapping[str, Path | str], *, mixed:
         runs=tuple(run_line(labels[entry["arm"]], entry, files_of[entry["run"]]) for entry in plan["runs"]),
         records=tuple(records),
     )
+
+
+def _without_offsets(plan: Mapping[str, Any]) -> str:
+    """Which arms have no offsets that could be replaced."""
+    arms = [arm["label"] for arm in plan["arms"] if (arm.get("config") or {}).get("offsets") == ZERO]
+    return f"; no offsets to replace in: {'; '.join(arms)}" if arms else ""
 
 
 def _found(collected: Collected, plan: Plan) -> dict[str, Path | str]:

@@ -113,14 +113,23 @@ def paired_difference(
     arm: Mapping[int, float], baseline: Mapping[int, float], level: float = LEVEL
 ) -> Difference | None:
     """``arm`` minus ``baseline`` (seed → value), paired by common seed; None where no seed is common."""
-    seeds = tuple(sorted(set(arm) & set(baseline)))
+    return contrast([arm], [baseline], level)
+
+
+def contrast(
+    plus: Sequence[Mapping[int, float]], minus: Sequence[Mapping[int, float]], level: float = LEVEL
+) -> Difference | None:
+    """The arms of ``plus`` minus those of ``minus`` (seed → value each), by seed.
+
+    None where no seed is common to all.
+    """
+    arms = [*plus, *minus]
+    seeds = tuple(sorted(set.intersection(*map(set, arms))))
     if not seeds:
         return None
-    differences = tuple(arm[seed] - baseline[seed] for seed in seeds)
-    both = [
-        elementary.variance([values[seed] for seed in seeds]) if len(seeds) > 1 else 0.0 for values in (arm, baseline)
-    ]
-    return Difference(*_estimate(differences, level), seeds, differences, _welch(both, len(seeds) - 1))
+    differences = tuple(sum(arm[seed] for arm in plus) - sum(arm[seed] for arm in minus) for seed in seeds)
+    each = [elementary.variance([arm[seed] for seed in seeds]) if len(seeds) > 1 else 0.0 for arm in arms]
+    return Difference(*_estimate(differences, level), seeds, differences, _welch(each, len(seeds) - 1))
 
 
 def pooled(samples: Iterable[Sequence[float]]) -> Spread | None:
@@ -170,10 +179,11 @@ def _two_sided(freedom: float, t: float) -> float:
 
 def _welch(variances: Sequence[float], freedom: int) -> Spread | None:
     """The scatter of a sum of independent values with these variances (Welch, Biometrika 34, 1947)."""
-    if not sum(variances):
+    total = sum(variances)
+    if not total:
         return None
-    squares = sum(variance**2 for variance in variances)
-    return Spread(math.sqrt(sum(variances)), sum(variances) ** 2 * freedom / squares)
+    shares = sum((variance / total) ** 2 for variance in variances)  # of the total, as squares alone can underflow
+    return Spread(math.sqrt(total), freedom / shares)
 
 
 def _estimate(values: Sequence[float], level: float) -> tuple[float, float | None, float | None, int, float | None]:

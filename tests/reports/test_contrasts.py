@@ -1,0 +1,135 @@
+"""Contrasts: differences of a specification's choice, tested as a family of their own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import yaml
+from scipy import stats
+
+from reports import specification
+from reports.content import ablation, build_table, compose, contrasts
+from reports.content.text import text
+from reports.formats import files
+from reports.specification import Column, Contrast, Metric, SpecificationError
+from results import archive
+from results.statistics.verdicts import holm
+
+ONE = Contrast(("axial",), ("token",))
+TWO = Contrast(("axial",), ("zero",))
+INTERACTION = Contrast(("axial_peg", "zero"), ("zero_peg", "axial"))
+BOTH = Contrast(("axial", "zero"), ("token", "axial_x3"), "what it is called", tested=False)
+
+
+def made(finished, *given, columns=(), **metric):
+    plan, _, collected = finished
+    spec = replace(specification.of_sweep("ablation_offsets"), contrasts=given, columns=columns)
+    own = spec.protocols[plan["protocol"]]
+    spec = replace(spec, protocols={plan["protocol"]: Metric(**{**vars(own), **metric})})
+    return build_table.build(spec, collected, plan)
+
+
+def values(finished):
+    finals = finished[2].finals("eval/token_accuracy")
+    return {arm: rows.sort_values("seed")["value"].to_numpy() for arm, rows in finals.groupby("arm", observed=True)}
+
+
+def test_each_is_the_paired_t_test_corrected_over_those_that_are_tested(finished):
+    one, two, both = made(finished, ONE, TWO, BOTH).first.contrasts
+    of = values(finished)
+    p_values = [stats.ttest_rel(of["axial"], of[arm]).pvalue for arm in ("token", "zero")]
+    assert [one.p_holm, two.p_holm] == pytest.approx(holm(p_values))
+    assert both.p_holm is None and both.label == "what it is called"
+    assert one.difference.differences == pytest.approx(of["axial"] - of["token"])
+    by_seed = of["axial"] + of["zero"] - of["token"] - of["axial_x3"]
+    assert both.difference.differences == pytest.approx(by_seed)
+    low, high = stats.t.interval(0.95, 2, by_seed.mean(), stats.sem(by_seed))
+    assert (both.difference.low, both.difference.high) == pytest.approx((low, high))
+
+
+def test_the_rows_own_differences_are_corrected_as_without_contrasts(finished):
+    with_some, without = made(finished, ONE, TWO), made(finished)
+    assert [r.judgement for r in with_some.first.rows] == [r.judgement for r in without.first.rows]
+
+
+@pytest.mark.parametrize(
+    "margin, word",
+    [(None, "different"), (1000.0, "different, equivalent"), (1e-6, "different")],
+)
+def test_what_is_resolved(finished, margin, word):
+    table = made(finished, TWO, BOTH, margin=margin).first
+    assert [contrasts.judged(table, row) for row in table.contrasts] == [word, ""]
+    unresolved = replace(table.contrasts[0], p_holm=0.06)
+    expected = "equivalent" if margin == 1000 else "not resolved"
+    assert contrasts.judged(table, unresolved) == expected
+
+
+def test_a_page_shows_them_after_the_table(finished, tmp_path):
+    plan, runs_dir, collected = finished
+    spec = replace(specification.of_sweep("ablation_offsets"), contrasts=(ONE, BOTH))
+    page = compose.page(spec, [compose.Results(spec, collected, plan, runs_dir)], figures=False)
+    section = page.sections[1]
+    assert section.name == "ablation_offsets-smoke-contrasts"
+    label, difference, _, p, resolved = (text(cell.value) for cell in section.grid.rows[0])
+    arms = {row.arm: row.label for row in compose.Results(spec, collected, plan, runs_dir).ablation().first.rows}
+    assert label == f"{arms['axial']} − {arms['token']}"
+    assert difference.endswith("(n = 3)") and float(p.removeprefix("< ")) < 0.05 and resolved == "different"
+    assert [text(cell.value) for cell in section.grid.rows[1][3:]] == ["–", "–"]
+    assert "over the 1 tested" in section.legend[0]
+    files.write(page, tmp_path)
+    rows = (tmp_path / section.name / "table.csv").read_text().splitlines()
+    assert rows[0].startswith("contrast,plus,minus,") and len(rows) == 3
+
+
+def test_those_with_arms_that_are_not_planned_are_left_out(finished):
+    plan, _, collected = finished
+    arms = [arm for arm in plan["arms"] if arm["name"] != "token"]
+    smaller = {**plan, "arms": arms, "left_out": ["token"]}
+    smaller["runs"] = [entry for entry in plan["runs"] if entry["arm"] != "token"]
+    runs = collected.runs[collected.runs["arm"] != "token"]
+    spec = replace(specification.of_sweep("ablation_offsets"), contrasts=(ONE, TWO))
+    (left,) = build_table.build(spec, replace(collected, runs=runs), smaller).first.contrasts
+    assert left.contrast == TWO
+
+
+def test_a_further_metric_is_a_column_of_means(finished):
+    accuracy = Column("once more", "eval/token_accuracy")
+    table = made(finished, columns=(accuracy,))
+    assert [row.further[0].mean for row in table.first.rows] == [row.mean for row in table.first.rows]
+    header = ablation.grid(table, {}).header
+    assert header[4] == "once more (%)" and header[5].startswith("Δ to ")
+    with pytest.raises(SpecificationError, match="unknown metric 'eval/tokens'"):
+        made(finished, columns=(Column("none", "eval/tokens"),))
+
+
+def test_new_images_are_known_where_images_were_recorded():
+    collected = archive.read(archive.folder("search-smoke"))
+    spec = replace(specification.of_sweep("search"), contrasts=(Contrast(("axial",), ("zero",)), INTERACTION))
+    table = build_table.build(spec, collected, archive.plan_of(collected)).first
+    one, both = table.contrasts
+    assert one.new_images == next(row.new_images for row in table.rows if row.arm == "axial")
+    assert both.new_images.mean == pytest.approx(both.difference.mean, abs=1e-2)
+
+
+@pytest.mark.parametrize(
+    "contrast, message",
+    [
+        ({"plus": ["axial"], "minus": []}, "equally many"),
+        ({"plus": ["axial"], "minus": ["axial"]}, "each of them once"),
+        ({"plus": ["axial", "zero"], "minus": ["token"]}, "equally many"),
+        ({"plus": ["axial"]}, "minus missing"),
+        ({"plus": ["axial"], "minus": ["token"], "sign": 1}, "unknown key 'sign'"),
+    ],
+)
+def test_what_is_no_contrast_is_refused(tmp_path, monkeypatch, contrast, message):
+    content = yaml.safe_load((specification.SPECS / "search.yaml").read_text())
+    (tmp_path / "search.yaml").write_text(yaml.safe_dump({**content, "contrasts": [contrast]}))
+    monkeypatch.setattr(specification, "SPECS", tmp_path)
+    with pytest.raises(SpecificationError, match=message):
+        specification.of_sweep("search")
+
+
+def test_an_arm_that_the_sweep_does_not_have_is_named(finished):
+    with pytest.raises(SpecificationError, match="unknown arm 'axail'; did you mean 'axial'"):
+        made(finished, Contrast(("axail",), ("zero",)))
