@@ -32,7 +32,7 @@ def draw(table: TaskTable, figure: Figure) -> tuple[Any, Any, str, str] | None:
     if seed is None:
         return None
     truth = examples[figure.required[0] if figure.required else next(iter(examples))]
-    columns: list[tuple[str, NDArray[np.int8] | None]] = [("scene", None), ("labels", truth["labels"])]
+    columns: list[tuple[str, NDArray[np.int8] | None]] = [("image", None), ("labels", truth["labels"])]
     columns += [(table.label_of[arm], arrays["predictions"]) for arm, arrays in examples.items()]
     count = min(SCENES, len(truth["images"]))
     height, width = truth["images"].shape[1:3]
@@ -169,7 +169,7 @@ def _records(arm: str, seed: int, arrays: Arrays, count: int) -> list[dict[str, 
     import numpy as np
 
     return [
-        {"arm": arm, "seed": seed, "scene": int(n), "row": int(y), "column": int(x),
+        {"arm": arm, "seed": seed, "image": int(n), "row": int(y), "column": int(x),
          "label": int(arrays["labels"][n, y, x]), "prediction": int(arrays["predictions"][n, y, x]),
          **_places(arrays, n, y, x)}
         for n, y, x in np.argwhere(arrays["labels"][:count] != IGNORED)

@@ -66,8 +66,9 @@ def styles_of(arms: list[str]) -> dict[str, ArmStyle]:
     """Arm → style, by its place among ``arms``."""
     import seaborn
 
-    # colour-blind safe, without its light grey and yellow, which are faint on white
+    # colour-blind safe, without its light grey and yellow, which are faint on white, and three dark colours more
     palette = [c for i, c in enumerate(seaborn.color_palette("colorblind")) if i not in (6, 7, 8)]
+    palette += [INK, "#882255", "#777700"]
     return {
         arm: ArmStyle(palette[i % len(palette)], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])
         for i, arm in enumerate(arms)

@@ -287,7 +287,7 @@ def test_examples_are_of_the_first_seed_and_all_three_arms(drawn, finished):
     assert (
         set(shown["arm"]) == {"zero", "token", "axial"}
         and set(shown["seed"]) == {0}
-        and set(shown["scene"]) == {0, 1, 2, 3}
+        and set(shown["image"]) == {0, 1, 2, 3}
     )
     right = (shown["label"] == shown["prediction"]).groupby(shown["arm"]).mean()
     assert right["zero"] < right["axial"]
