@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NoReturn
 
+import output
 from errors import ConfigError, unknown
 
 DESCRIPTION = "Reproduction and ablation suite for Active Token Mixer."
@@ -22,6 +23,7 @@ class Command:
     needs: "module:name" or "module" of rooms above the function's own, passed to it as further arguments.
     named: whether a NAME is required.
     settings: whether the further words are key=value settings; if not, the function reads ``options.words``.
+    only_shows: whether it may end where nobody reads on; all others train, write or change something, and go on.
     """
 
     function: str
@@ -29,6 +31,7 @@ class Command:
     needs: tuple[str, ...] = ()
     named: bool = True
     settings: bool = True
+    only_shows: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,10 @@ def dispatch(words: list[str], commands: Mapping[str, Command], options: Mapping
         if getattr(parsed, option.removeprefix("--").replace("-", "_")) and word not in row.commands:
             takers = " and ".join(f"{taker}=" for taker in row.commands)
             raise ConfigError(f"{option} goes with {takers}, not with {word}")
+    if command.only_shows:
+        output.escape_unencodable()
+    else:
+        output.tolerate_loss()
     settings = _load("experiments.config:parse_overrides")(parsed.words[1:]) if command.settings else {}
     code: int = _load(command.function)(name, settings, parsed, *map(_load, command.needs))
     return code

@@ -20,12 +20,13 @@ COMMANDS = {
     "price": Command("sweeps.commands:price", {
         "price=NAME [--fresh]": "estimates the device-hours of a sweep from a short probe of each set-up",
     }),
-    "status": Command("sweeps.commands:status", {"status=NAME": "shows the state of each run of a sweep"}),
+    "status": Command("sweeps.commands:status", {"status=NAME": "shows the state of each run of a sweep"},
+                      only_shows=True),
     "cancel": Command("sweeps.commands:cancel", {"cancel=NAME": "stops the runs of a sweep, here and on Slurm"}),
     "prune": Command("sweeps.commands:prune", {
         "prune=NAME [--yes]": "removes checkpoints of finished runs and unused copies of the code",
     }),
-    "logs": Command("sweeps.commands:logs", {"logs=RUN": "prints the end of the logs of a run"}),
+    "logs": Command("sweeps.commands:logs", {"logs=RUN": "prints the end of the logs of a run"}, only_shows=True),
     "report": Command("reports.commands:report", {
         "report=NAME": "writes the table and figures of a sweep from the results that exist so far",
         "report=paper": "writes both papers on one page from the results that exist so far",
@@ -41,7 +42,8 @@ COMMANDS = {
     }, settings=False),
     "complexity": Command("measurements.commands:complexity", {
         "complexity[=MODEL]": "prints parameters and FLOPs beside those that the papers print",
-    }, needs=("reports.content.complexity", "reports.formats.terminal:print_section"), named=False, settings=False),
+    }, needs=("reports.content.complexity", "reports.formats.terminal:print_section"), named=False, settings=False,
+        only_shows=True),
     "offsets": Command("measurements.commands:offsets", {
         "offsets=RUN|FILE|SWEEP [key=value …]": "measures and draws learned offsets: statistics, histograms, overlays",
         "offsets=… interventions=true": "judges models whose offsets are shuffled, averaged, zeroed or rounded",
@@ -50,10 +52,10 @@ COMMANDS = {
     "list": Command("sweeps.commands:show_list", {
         "list": "lists experiments, sweeps and reports with one line about each",
         "list runs": "lists the run folders with their states and sizes",
-    }, named=False, settings=False),
+    }, named=False, settings=False, only_shows=True),
     "doctor": Command("doctor.commands:doctor", {
         "doctor [experiment=NAME key=value …]": "checks whether this machine is ready and says how to correct problems",
-    }, named=False, settings=False),
+    }, named=False, settings=False, only_shows=True),
 }  # fmt: skip
 
 OPTIONS = {

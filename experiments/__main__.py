@@ -10,6 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import output
 from errors import SuiteError
 from experiments.folder.run_folder import RunFolder
 from experiments.interrupts import Interrupted
@@ -59,4 +60,5 @@ def _train_here(folder: RunFolder, other_code: str | None, console: bool) -> Non
 
 
 if __name__ == "__main__":
+    output.tolerate_loss()
     leave(main(sys.argv[1:]))

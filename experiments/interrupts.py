@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
+from typing import Any
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+Handler = Callable[[int, FrameType | None], None]
 
 
 class Interrupted(Exception):
@@ -14,6 +17,20 @@ class Interrupted(Exception):
     def __init__(self, number: int):
         super().__init__(signal.Signals(number).name)
         self.exit_code = 130 if number == signal.SIGINT else 143
+
+
+def handle(handler: Handler, signals: Sequence[signal.Signals] = STOP_SIGNALS) -> dict[signal.Signals, Any]:
+    """Makes ``handler`` answer the signals that ask for a stop; returns the handlers before, for ``restore``.
+
+    A closed terminal (SIGHUP) is one of them, unless this process was started to outlive it, e.g. by nohup.
+    """
+    hears = [each for each in signals if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in hears}
+
+
+def restore(handlers: Mapping[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 class Interrupts:
@@ -26,15 +43,14 @@ class Interrupts:
         self.received: int | None = None
 
     def __enter__(self) -> Interrupts:
-        self._previous = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+        self._previous = handle(self._note)
         outer = getattr(self._previous[signal.SIGTERM], "__self__", None)
         if isinstance(outer, Interrupts):
             self.received = self.received or outer.received
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        restore(self._previous)
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if self.received == number == signal.SIGINT:

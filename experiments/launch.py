@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from experiments.config import ROOT
 from experiments.folder.run_folder import RunFolder
-from experiments.interrupts import STOP_SIGNALS
+from experiments.interrupts import handle, restore
 from experiments.schema import Config
 
 POLL_SECONDS = 0.1
@@ -76,7 +76,7 @@ def train(folder: RunFolder, config: Config, other_code: str | None, console: bo
         for process in processes:
             process.send_signal(number)
 
-    previous = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
+    previous = handle(pass_on)
     try:
         for number in range(devices):
             own = {**common, "RANK": str(number), "LOCAL_RANK": str(number)}
@@ -88,8 +88,7 @@ def train(folder: RunFolder, config: Config, other_code: str | None, console: bo
     finally:
         for process in processes:
             process.kill()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        restore(previous)
     codes = [process.returncode for process in processes]
     for number, code in enumerate(codes):
         if code < 0:

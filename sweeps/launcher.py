@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+import output
 from errors import SuiteError
 from experiments.folder.run_folder import RunFolder
+from experiments.interrupts import handle, restore
 from experiments.launch import command, environment
 from run_format import DEAD_ENDS, DONE, FAILED, REFUSED, RUNNING
 from sweeps import launches
@@ -51,7 +53,7 @@ class Outcome:
 
 
 def work_off(launch: Launch, say: Say = print, watch: Watch = lambda running: None) -> Outcome:
-    """Executes the runs of a launch and returns their ends. SIGINT and SIGTERM let every run save its state."""
+    """Executes the runs of a launch and returns their ends. SIGINT, SIGTERM and SIGHUP let every run save its state."""
     if not launch.runs:
         return Launcher(launch, say, watch).outcome
     with launch.claimed():
@@ -72,7 +74,7 @@ class Launcher:
         self.processes: dict[str, tuple[LaunchedRun, subprocess.Popen[bytes], float]] = {}
 
     def work(self) -> Outcome:
-        previous = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = handle(self._stop, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
         try:
             while self.outcome.interrupted is None or self.processes:
                 self._start_ready()
@@ -82,8 +84,7 @@ class Launcher:
                 self.watch([run.id for run in self.adopted] + list(self.processes))
                 self._note_ends()
         finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+            restore(previous)
         if self.outcome.interrupted is None:
             for run in self.queue:
                 self._note_wait(run)
@@ -192,6 +193,8 @@ def stop_process(folder: RunFolder) -> bool:
 
 def report_outcome(outcome: Outcome, launch: Launch) -> None:
     """Prints the outcome: problems on standard error, the number of finished runs on standard output."""
+    if outcome.interrupted is not None:
+        print(f"run.py: {launch.sweep} was stopped by {signal.Signals(outcome.interrupted).name}", file=sys.stderr)
     for run, cause in outcome.failed.items():
         print(f"run.py: {run} failed: {cause}", file=sys.stderr)
     for run, detail in outcome.running_elsewhere.items():
@@ -230,6 +233,7 @@ def start_in_background(launch: Launch, code: Path) -> subprocess.Popen[bytes]:
 
 
 def main(words: list[str]) -> int:
+    output.tolerate_loss()
     try:
         launch = launches.read(Path(words[0]))
         outcome = work_off(launch, lambda line: print(line, flush=True))

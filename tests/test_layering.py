@@ -29,7 +29,7 @@ ORDER = (
     ("experiments",),
     ("results",),
     ("atm",),
-    ("ask_program", "atomic_file", "run_format"),
+    ("ask_program", "atomic_file", "output", "run_format"),
     ("errors",),
 )
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
@@ -72,7 +72,17 @@ WITH_TORCH = (
 TORCH = {"torch", "torchvision", "timm"}
 # Modules that only read results do not even load these when they are imported, but only when they are called.
 HEAVY = TORCH | {"pandas", "numpy", "scipy", "matplotlib", "seaborn", "rich", "omegaconf"}
-LIGHT_ROOMS = ("run", "command_line", "results", "reports", "ask_program", "atomic_file", "run_format", "errors")
+LIGHT_ROOMS = (
+    "run",
+    "command_line",
+    "results",
+    "reports",
+    "ask_program",
+    "atomic_file",
+    "output",
+    "run_format",
+    "errors",
+)
 
 
 def modules() -> dict[str, Path]:
