@@ -16,6 +16,9 @@ CODE = "code.json"  # the frozen copy of the code that a sweep starts the run fr
 ATTEMPTS = "attempts.jsonl"  # the Slurm jobs that worked on the run
 EXCLUSION = "excluded.json"  # why the run, or an earlier measurement of it, is left out of reports
 
+SHA256 = "sha256"  # in the summary: name → hash of files as they were when the run ended
+INIT_SHA256 = "init_sha256"  # in the provenance: hash of the file of weights that the run started from
+
 DONE = "done"
 MEASURED = "measured"  # its results are in results/measured/, collected from a folder that need not exist any more
 EXCLUDED = "excluded"  # left out of reports by a person, with a reason

@@ -17,6 +17,7 @@ from sweeps import launches, show
 from sweeps.commands import as_document, look, planned, watch
 from sweeps.launcher import mention_skipped, report_outcome, start_in_background, work_off
 from sweeps.measured import MeasuredRuns, find
+from sweeps.origins import refuse_other_origins
 from sweeps.plan import Plan
 from sweeps.price import known, sentence
 from sweeps.rates import ON_SLURM
@@ -35,6 +36,8 @@ def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     if options.max_parallel and not options.slurm:
         raise ConfigError("--max-parallel limits Slurm jobs; on this machine, use --jobs")
     plan, runs_dir = planned(name, given)
+    if not options.fresh:
+        refuse_other_origins(plan, runs_dir)
     if options.dry_run:
         return _scripts(plan, runs_dir, options) if options.slurm else _preview(plan, runs_dir, options)
     return _submit(plan, runs_dir, options) if options.slurm else _run_here(plan, runs_dir, options)

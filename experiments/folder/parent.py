@@ -2,29 +2,65 @@
 
 from __future__ import annotations
 
+import hashlib
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 
 from errors import ConfigError
 from experiments.folder.run_folder import RunFolder
 from experiments.identity import is_file
-from run_format import RUNNING, STATE, WEIGHTS
+from run_format import INIT_SHA256, PROVENANCE, RUNNING, SHA256, STATE, WEIGHTS
 
 
 def weights_of(init: str, runs_dir: Path) -> Path:
-    """The file that ``init`` stands for. Raises ConfigError where it is missing, or its run is not done."""
+    """The file that ``init`` stands for.
+
+    Raises ConfigError where it is missing, its run is not done, or it is not the file that its run wrote.
+    """
     if is_file(init):
         path = Path(init).expanduser()
         if not path.is_file():
             raise ConfigError(f"init={init}: no such file")
         return path
     folder = RunFolder(runs_dir / init)
-    if not folder.finished():
+    summary = folder.finished()
+    if not summary:
         raise ConfigError(f"init={init}: {why_unfinished(folder)}")
     path = folder.path / WEIGHTS
     if not path.is_file():
         raise ConfigError(f"init={init}: that run is done, but its {WEIGHTS} is missing")
+    written = dict(summary.get(SHA256) or {}).get(WEIGHTS)  # runs of earlier code did not record it
+    if written not in (None, sha256(path)):
+        raise ConfigError(f"init={init}: its {WEIGHTS} is not the file that the run wrote (its SHA-256 differs)")
     return path
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, which is read once while its size and times stay the same."""
+    status = path.stat()
+    return _sha256(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@cache
+def _sha256(path: Path, *_: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def refuse_other_weights(folder: RunFolder, init: str, runs_dir: Path) -> None:
+    """Refuses to take a run that began with other initial weights for one that begins with those of ``init`` now.
+
+    Raises ConfigError. Weights that are gone are no other ones.
+    """
+    began_with = folder.read_json(PROVENANCE).get(INIT_SHA256)
+    if not began_with:
+        return
+    path = Path(init).expanduser() if is_file(init) else runs_dir / init / WEIGHTS
+    if path.is_file() and sha256(path) != began_with:
+        raise ConfigError(
+            f"init={init}: {path.name} has changed since {folder.id} started from it; that run is of the old content"
+        )
 
 
 def why_unfinished(folder: RunFolder) -> str:

@@ -42,9 +42,9 @@ class RunFolder:
     def freeze(self, config: Config, settings: Collection[str] | None = None) -> None:
         """Creates the folder with its ``config.yaml``, or checks that an existing one has the same identity.
 
-        Settings that decide no numbers, e.g. loader processes, are replaced unless the run is running. settings: dotted
-        keys to write, for code that knows no others; None = all. Raises RunFolderError where the folder cannot be
-        written or holds another config.
+        Settings that decide no numbers, e.g. loader processes, are replaced unless the run runs or is done. settings:
+        dotted keys to write, for code that knows no others; None = all. Raises RunFolderError where the folder cannot
+        be written or holds another config.
         """
         with refusing(self.path):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ class RunFolder:
                 if path.read_bytes() == text.encode():
                     return
                 self._refuse_other(config)
-                if self.holder():
+                if self.finished() or self.holder():
                     return
             try:
                 atomic_file.write(path, text)

@@ -18,6 +18,7 @@ from experiments.data.loading import Batches
 from experiments.data.order import Share
 from experiments.folder.claim import Claim
 from experiments.folder.fingerprint import run_fingerprint
+from experiments.folder.parent import refuse_other_weights, sha256, weights_of
 from experiments.folder.run_folder import RunFolder
 from experiments.interrupts import Interrupted, Interrupts
 from experiments.schema import Config
@@ -215,7 +216,11 @@ class Training:
 
     def _write_provenance(self) -> None:
         fingerprint = f"{self.task.train_set.fingerprint()}-{self.task.eval_set.fingerprint()}"
-        self.state.write_provenance(fingerprint, self.sampler)
+        init, runs_dir, init_sha256 = self.config.init, self.folder.path.parent, None
+        if init:
+            refuse_other_weights(self.folder, init, runs_dir)
+            init_sha256 = sha256(weights_of(init, runs_dir))
+        self.state.write_provenance(fingerprint, self.sampler, init_sha256)
 
     def _write_state(self, phase: str = "training") -> None:
         """Writes ``state.json`` for ``status=`` and other readers of the folder; a full disk must not end it."""

@@ -21,7 +21,7 @@ from experiments.folder.run_folder import RunFolder
 from experiments.schema import Config
 from experiments.training.devices import Group
 from experiments.training.learner import Learner
-from run_format import METRICS, PROVENANCE
+from run_format import INIT_SHA256, METRICS, PROVENANCE
 
 log = logging.getLogger("experiments")
 
@@ -187,9 +187,14 @@ class RunState:
                 "equal to the uninterrupted run up to rounding, not bit by bit"
             )
 
-    def write_provenance(self, data_fingerprint: str, sampler: str) -> None:
-        """Records where the run's numbers come from. Raises DataError where the data changed since it started."""
+    def write_provenance(self, data_fingerprint: str, sampler: str, init_sha256: str | None) -> None:
+        """Records where the run's numbers come from. Raises DataError where the data changed since it started.
+
+        init_sha256: of the file of initial weights, if there is one.
+        """
         now = provenance.collect(data_fingerprint, self.code, sampler)
+        if init_sha256:
+            now[INIT_SHA256] = init_sha256
         before = self.folder.read_json(PROVENANCE)
         if before.get("data_fingerprint", data_fingerprint) != data_fingerprint:
             raise DataError(f"{self.folder.id}: the data set's files changed since this run started")

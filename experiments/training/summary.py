@@ -13,8 +13,9 @@ from torch import nn
 
 import atomic_file
 from experiments.folder import weights
+from experiments.folder.parent import sha256
 from results.records import pack
-from run_format import DONE, EXAMPLES, RECORDS, SUMMARY, WEIGHTS
+from run_format import CONFIG, DONE, EXAMPLES, RECORDS, SHA256, SUMMARY, WEIGHTS
 
 if TYPE_CHECKING:
     from experiments.tasks import Evaluation, Task
@@ -81,5 +82,6 @@ def write_results(training: Training, summary: dict[str, Any], evaluation: Evalu
     if evaluation.records:
         atomic_file.write(folder.path / RECORDS, pack(evaluation.records))
     weights.export(get_state_dict(training.learner.ema or training.learner.model), folder.path / WEIGHTS)
-    folder.write_json(SUMMARY, summary)
+    files = {name: sha256(folder.path / name) for name in (CONFIG, WEIGHTS)}
+    folder.write_json(SUMMARY, {**summary, SHA256: files})
     folder.set_state(DONE, step=state.counters.step, steps=training.timetable.steps)

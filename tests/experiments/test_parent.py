@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from errors import ConfigError
 from experiments.config import resolve
-from experiments.folder.parent import weights_of
+from experiments.folder.parent import refuse_other_weights, weights_of
 from experiments.folder.run_folder import RunFolder
 from run_format import WEIGHTS
 
@@ -52,3 +54,24 @@ def test_weights_of_a_finished_run_and_of_a_file(parent, tmp_path):
     (parent.path / WEIGHTS).write_bytes(b"weights")
     assert weights_of(RUN, tmp_path) == parent.path / WEIGHTS
     assert weights_of(str(parent.path / WEIGHTS), tmp_path / "nowhere") == parent.path / WEIGHTS
+
+
+def test_weights_that_the_run_did_not_write_are_refused(parent, tmp_path):
+    (parent.path / WEIGHTS).write_bytes(b"weights")
+    parent.write_json("summary.json", {"run": RUN, "sha256": {WEIGHTS: hashlib.sha256(b"weights").hexdigest()}})
+    assert weights_of(RUN, tmp_path) == parent.path / WEIGHTS
+    (parent.path / WEIGHTS).write_bytes(b"WEIGHTS")
+    assert "is not the file that the run wrote" in refusal(RUN, tmp_path)
+
+
+def test_a_run_is_not_taken_for_one_that_starts_from_other_weights(parent, tmp_path):
+    file = tmp_path / "start.pth"
+    file.write_bytes(b"first")
+    refuse_other_weights(parent, str(file), tmp_path)  # it has recorded nothing
+    parent.write_json("provenance.json", {"init_sha256": hashlib.sha256(b"first").hexdigest()})
+    refuse_other_weights(parent, str(file), tmp_path)
+    file.write_bytes(b"other")
+    with pytest.raises(ConfigError, match=f"start.pth has changed since {RUN} started from it"):
+        refuse_other_weights(parent, str(file), tmp_path)
+    file.unlink()
+    refuse_other_weights(parent, str(file), tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 
 import pytest
@@ -102,7 +103,7 @@ def states(plan: Plan, runs_dir) -> dict[str, tuple[str, str]]:
     return {row.arm: (row.state, row.detail) for row in describe(plan, runs_dir)}
 
 
-def test_a_child_starts_from_the_final_weights_of_its_parent(write_sweep, tmp_path):
+def test_a_child_starts_from_the_final_weights_of_its_parent_and_of_no_other_run(write_sweep, tmp_path, capsys):
     write_sweep("still: {start_from: small, train.lr: 0, train.min_lr: 0}, small: ")
     plan = load("grown", "smoke", TINY, [0, 1])
     outcome = local.launch(plan, tmp_path, jobs=2)
@@ -113,6 +114,18 @@ def test_a_child_starts_from_the_final_weights_of_its_parent(write_sweep, tmp_pa
         parent, child = weights["small", seed], weights["still", seed]
         assert all((parent[name] == child[name]).all() for name in parent)
     assert any((weights["small", 0][name] != weights["small", 1][name]).any() for name in weights["small", 0])
+
+    shutil.copy(folders["small", 1] / "weights.safetensors", folders["small", 0] / "weights.safetensors")
+    words = ["sweep=grown", "protocol=smoke", f"runs_dir={tmp_path}", *WORDS]
+    for chosen in (["seeds=[0]"], ["seeds=[0]", "--dry-run"]):
+        assert command_line.main([*words, *chosen]) == 2
+        parent, child = folders["small", 0].name, folders["still", 0].name
+        assert f"init={parent}: weights.safetensors has changed since {child} started" in capsys.readouterr().err
+    assert command_line.main([*words, "seeds=[1]"]) == 0
+    shutil.rmtree(folders["still", 0])
+    outcome = local.launch(load("grown", "smoke", TINY, [0]), tmp_path)
+    (why,) = outcome.failed.values()
+    assert "its weights.safetensors is not the file that the run wrote (its SHA-256 differs)" in why
 
 
 def test_a_failed_parent_keeps_its_children_from_starting_until_it_is_done(write_sweep, tmp_path, capsys):
