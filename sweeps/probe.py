@@ -63,7 +63,8 @@ def probe(config: Config, seconds: float) -> dict[str, Any]:
 
     config = replace(config, init=None)  # weights do not change the speed, and the parent may not be trained yet
     group = Alone(config.machine.devices)
-    with TemporaryDirectory(prefix="atm-probe-") as temporary, Interrupts() as interrupts:
+    # a signal that comes while the folder is being made is heard, too
+    with Interrupts() as interrupts, TemporaryDirectory(prefix="atm-probe-") as temporary:
         folder = RunFolder(Path(temporary))
         try:
             training = Training(config, folder, group, [], interrupts, bar=False)
