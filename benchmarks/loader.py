@@ -18,7 +18,7 @@ from benchmarks.timing import Conditions, Stopwatch, add_inputs, add_machine, co
 from errors import DataError
 from experiments.config import resolve
 from experiments.data.images import Images, open_images
-from experiments.data.layout import split_folder
+from experiments.data.listing import find_split
 from experiments.data.loading import Batch, Batches
 from experiments.schema import Config
 
@@ -109,7 +109,7 @@ def open_training_images(root: Path, batch: int, image: int) -> Images:
     """The images below ``root`` with the augmentation of the ImageNet recipe. Raises DataError if there are none."""
     if not root.is_dir():
         raise DataError(f"--root {root}: no such folder")
-    classes = sum(entry.is_dir() for entry in split_folder(root, "train").iterdir())
+    classes = sum(entry.is_dir() for entry in find_split(root, "train").path.iterdir())
     settings = {"data.root": str(root.resolve()), "data.num_classes": classes, "data.image_size": [image, image]}
     # the recipe mixes images in pairs; what is loaded does not depend on it
     mixing = {"augment.mixup": 0.0, "augment.cutmix": 0.0}

@@ -86,11 +86,11 @@ def _data_of_run(name: str, recipe: str, overrides: Mapping[str, Any], site: Map
 
 def _count_images(name: str, message: str, data: Data) -> Finding:
     """Counts the images in the class folders of both splits, and names class folders without any."""
-    from experiments.data.layout import split_folder
+    from experiments.data.listing import find_split
 
     empty_folders = []
     for split in (data.train_split, data.eval_split):
-        images, empty, complete = _count(split_folder(Path(str(data.root)), split))
+        images, empty, complete = _count(find_split(Path(str(data.root)), split).path)
         message += f", {'' if complete else 'more than '}{images:,} {split} images"
         empty_folders += [f"{split}/{folder}" for folder in empty]
     if not empty_folders:

@@ -25,10 +25,11 @@ def experiment(
     """
     from experiments.config import read_site, resolve, write_yaml
     from experiments.data.registry import check_root
-    from experiments.folder.parent import refuse_other_weights, weights_of
+    from experiments.folder.parent import weights_of
     from experiments.folder.run_folder import RunFolder
     from experiments.identity import run_id
     from experiments.launch import leave, rank
+    from experiments.origin import PresentData, refuse_other_origin
 
     site = read_site()
     runs_dir = runs_folder(settings, site)
@@ -45,8 +46,7 @@ def experiment(
         raise RunFolderError(f"{folder.id} is in Slurm's queue as job {queued.id}; scancel it to run it here")
     if config.init and not folder.finished():
         weights_of(config.init, runs_dir)
-    if config.init:
-        refuse_other_weights(folder, config.init, runs_dir)
+    refuse_other_origin(folder, config, PresentData())
     folder.freeze(config)
     if not folder.finished():
         from experiments.__main__ import start

@@ -14,12 +14,13 @@ from run_format import DONE
 class MeasuredRun(NamedTuple):
     """A measurement of a run in measured results.
 
-    code: its code fingerprint; because: why it is left out, if it is; finished: when this measurement of the run and
+    code, data: its fingerprints; because: why it is left out, if it is; finished: when this measurement of the run and
     its repeats there finished.
     """
 
     label: str
     code: str
+    data: str
     because: str
     finished: frozenset[str]
 
@@ -47,7 +48,8 @@ def find(runs: Collection[str]) -> dict[str, list[MeasuredRun]]:
         for run, row in rows.items():
             because = excluded.get((run, row.get("finished"), row.get("device")), "")
             known = frozenset({row.get("finished", ""), *repeated.get(run, ())})
-            found.setdefault(run, []).append(MeasuredRun(label, row.get("code_fingerprint", ""), because, known))
+            fingerprints = (row.get("code_fingerprint", ""), row.get("data_fingerprint", ""))
+            found.setdefault(run, []).append(MeasuredRun(label, *fingerprints, because, known))
     return found
 
 

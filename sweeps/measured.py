@@ -16,6 +16,7 @@ from experiments.config import ROOT
 from experiments.folder.fingerprint import run_fingerprint
 from experiments.folder.provenance import accepted_codes
 from experiments.folder.run_folder import RunFolder
+from experiments.origin import PresentData
 from results import measured_runs
 from results.measured_runs import MeasuredRun
 from run_format import CANCELLED, EXCLUDED, FAILED, INTERRUPTED, MEASURED, NOT_RUN, PROVENANCE, REFUSED, UNKNOWN
@@ -34,12 +35,12 @@ REPLACED = (*NOTHING, INTERRUPTED, FAILED, REFUSED)  # states for which measured
 class MeasuredRuns:
     """Runs of a plan that are in measured results, by run id.
 
-    counted: with the measurement that counts as the run's; other_code: with the labels that have the run of other code;
-    fresh: measured runs are to be trained again.
+    counted: with the measurement that counts as the run's; others: with the labels that have the run of other code or
+    data, and which of these it is; fresh: measured runs are to be trained again.
     """
 
     counted: Mapping[str, MeasuredRun] = field(default_factory=dict)
-    other_code: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     fresh: bool = False
 
     def state(self, run: str, own: State, submitted: SubmittedRun | None = None) -> State:
@@ -79,10 +80,10 @@ class MeasuredRuns:
             left_out = [run for run in measured if not (run in runs or run in done or self.counted[run].because)]
             if left_out and not self.fresh:
                 yield f"{_number(left_out)} measured already, in results/measured/{label}; --fresh trains them again"
-        for label in dict.fromkeys(self.other_code.values()):
-            other = [run for run, where in self.other_code.items() if where == label and run in runs]
+        for label, what in dict.fromkeys(self.others.values()):
+            other = [run for run, found in self.others.items() if found == (label, what) and run in runs]
             if other:
-                yield f"{_number(other)} in results/measured/{label}, but of other code: trained again"
+                yield f"{_number(other)} in results/measured/{label}, but of other {what}: trained again"
         if self.fresh and done:
             yield f"{_number(done)} done but not collected, so --fresh leaves them alone; collect=… into=LABEL first"
 
@@ -116,13 +117,14 @@ def find(
         folder = RunFolder(runs_dir / run)
         if folder.finished():  # its own code, whatever a launch would use
             codes[run] = accepted_codes(folder.read_json(PROVENANCE))
-    counted, other = {}, {}
+    counted, other, present_data = {}, {}, PresentData()
     for run, measurements in found.items():
         alike = [each for each in measurements if each.code in codes[run]]
-        if alike:
-            counted[run] = next((each for each in alike if not each.because), alike[0])
+        same = [each for each in alike if not present_data.differ(runs[run].config, each.data)]
+        if same:
+            counted[run] = next((each for each in same if not each.because), same[0])
         else:
-            other[run] = measurements[0].label
+            other[run] = (measurements[0].label, "data" if alike else "code")
     return MeasuredRuns(counted, other, fresh)
 
 

@@ -12,12 +12,13 @@ from typing import Any
 
 from errors import ConfigError
 from experiments.commands import other_code
+from experiments.folder.run_folder import RunFolder
+from experiments.origin import PresentData, refuse_other_origin
 from run_format import DONE, EXCLUDED, MEASURED
 from sweeps import launches, show
 from sweeps.commands import as_document, look, planned, watch
 from sweeps.launcher import mention_skipped, report_outcome, start_in_background, work_off
 from sweeps.measured import MeasuredRuns, find
-from sweeps.origins import refuse_other_origins
 from sweeps.plan import Plan
 from sweeps.price import known, sentence
 from sweeps.rates import ON_SLURM
@@ -37,7 +38,9 @@ def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
         raise ConfigError("--max-parallel limits Slurm jobs; on this machine, use --jobs")
     plan, runs_dir = planned(name, given)
     if not options.fresh:
-        refuse_other_origins(plan, runs_dir)
+        present = PresentData()
+        for run in plan.distinct().values():
+            refuse_other_origin(RunFolder(runs_dir / run.id), run.config, present)
     if options.dry_run:
         return _scripts(plan, runs_dir, options) if options.slurm else _preview(plan, runs_dir, options)
     return _submit(plan, runs_dir, options) if options.slurm else _run_here(plan, runs_dir, options)

@@ -5,18 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, auto_augment, create_dataset, create_transform
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from errors import DataError
 from experiments.data.batch import READABLE, ImageBatch, unreadable
+from experiments.data.layout import listings
+from experiments.data.listing import Listing, find_split, list_split, printable, spread
+from experiments.data.modes import to_rgb
 from experiments.data.order import SampleKey, seed_generators, stream
 from experiments.folder.provenance import listing_fingerprint
 from experiments.schema import Config
@@ -54,9 +58,7 @@ class Images(Dataset[tuple[Tensor, int, int]]):
 
     def __init__(self, reader: Any, transform: Transform, seed: int, length: int | None, split: str):
         self.reader, self.transform, self.seed, self.split = reader, transform, seed, split
-        available = len(reader)
-        # a part of a split is spread over it evenly: listings are sorted by class
-        self.indices = np.linspace(0, available - 1, min(length or available, available)).round().astype(int)
+        self.indices = spread(len(reader), length)
         self.collate = collate
 
     def __len__(self) -> int:
@@ -77,23 +79,22 @@ class Images(Dataset[tuple[Tensor, int, int]]):
     def read(self, index: int) -> tuple[Image.Image, int]:
         """The decoded RGB image and its class. Raises DataError naming the file and what is wrong with it."""
         try:
-            source, target, *_ = self.reader[int(self.indices[index])]
-            with Image.open(source) as opened:
-                return opened.convert("RGB"), int(target)
-        # PIL raises all of these for damaged files, depending on the format and on where the damage is
-        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-            why = str(error).replace(repr(source), "the file") if isinstance(source, str) else "cannot be decoded"
-            raise DataError(f"{self.name(index)}: unreadable image ({why.splitlines()[0]})") from None
+            source, target, *_ = self.reader[self.indices[index]]
+            with source, Image.open(source) as opened:
+                return to_rgb(opened), int(target)
+        # whatever a file system and decoders raise, for every format and every place of the damage
+        except Exception as error:
+            raise DataError(f"{printable(self.name(index))}: unreadable image ({_cause(error)})") from None
 
     def name(self, index: int) -> str:
-        return str(self.reader.filename(int(self.indices[index]), absolute=False))
+        return str(self.reader.filename(self.indices[index], absolute=False))
 
     def problem(self, index: int) -> str:
         try:
             self.read(index)
         except DataError as error:
             return str(error)
-        return f"{self.name(index)}: unreadable once, readable now"
+        return f"{printable(self.name(index))}: unreadable once, readable now"
 
     def fingerprint(self) -> str:
         return listing_fingerprint([self.name(i) for i in range(len(self))])
@@ -144,6 +145,15 @@ def open_images(config: Config, training: bool) -> Images | StreamedImages:
     """The split that is trained on or judged. Raises DataError where it is empty or its classes are not the run's."""
     data = config.data
     split = data.train_split if training else data.eval_split
+    transform = train_transform(config) if training else eval_transform(config)
+    length = data.train_images if training else data.eval_images
+    if listed := _listed(config, training):
+        if missing := set(range(len(listed.classes))) - set(listed.targets):
+            named = ", ".join(listed.classes[number] for number in sorted(missing)[:3])
+            raise DataError(
+                f"data.root={data.root}: the {split} split has no image of {len(missing)} classes, e.g. {named}"
+            )
+        return Images(listed, transform, config.seed, length, split)
     logging.getLogger("timm.data").setLevel(logging.ERROR)  # unreadable files are in our ledger, once
     try:
         source = create_dataset(
@@ -161,15 +171,27 @@ def open_images(config: Config, training: bool) -> Images | StreamedImages:
         ) from None
     if not len(source):
         raise DataError(f"data.root={data.root}: the {split} split holds no images")
-    transform = train_transform(config) if training else eval_transform(config)
     if isinstance(source, IterableDataset):
         return StreamedImages(source, transform, config.seed, split)
-    classes = getattr(source.reader, "class_to_idx", {})
-    if classes and len(classes) != data.num_classes:
-        raise DataError(
-            f"data.root={data.root}: the {split} split has images of {len(classes)} classes, not {data.num_classes}"
-        )
-    return Images(source.reader, transform, config.seed, data.train_images if training else data.eval_images, split)
+    return Images(source.reader, transform, config.seed, length, split)
+
+
+def _listed(config: Config, training: bool) -> Listing | None:
+    """The images of a split in folders or a tar archive. That splits share none is checked where one is trained on."""
+    data = config.data
+    if data.root is None or data.reader:
+        return None
+    if training and (both := listings(config)):
+        return both[0]
+    return list_split(find_split(Path(data.root), data.eval_split))
+
+
+def _cause(error: Exception) -> str:
+    """Why an image cannot be read, without its path."""
+    if isinstance(error, UnidentifiedImageError):
+        return "cannot be decoded"
+    said = error.strerror if isinstance(error, OSError) else None
+    return (said or str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def train_transform(config: Config) -> Transform:

@@ -1,4 +1,4 @@
-"""Checks a folder of labelled images without decoding an image or importing torch."""
+"""Checks a root of labelled images without decoding an image or importing torch."""
 
 from __future__ import annotations
 
@@ -7,17 +7,27 @@ from functools import cache
 from pathlib import Path
 
 from errors import DataError
+from experiments.data.listing import (
+    Listing,
+    Split,
+    class_names,
+    find_split,
+    in_order,
+    list_split,
+    refuse_shared,
+    spread,
+)
+from experiments.folder.provenance import listing_fingerprint
 from experiments.schema import Config
 
-# timm's readers look for these folders below a root, in this order
-SPLIT_FOLDERS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "eval", "test")}
 NEEDS_NOTHING = "experiment=scenes and protocol=smoke need no data"
 
 
 def check_class_folders(config: Config) -> None:
     """Refuses a missing, empty or inconsistent root of labelled images, and counts the classes where they are not set.
 
-    Raises DataError. Folders are checked in full; tar files, shards and hub data sets when they are opened.
+    Raises DataError. The classes of folders and tar archives are compared here, their images when they are listed;
+    shards and hub data sets are checked when they are opened.
     """
     data = config.data
     if data.root is None and not data.reader.lower().startswith(("hfds/", "hfids/")):
@@ -32,49 +42,73 @@ def check_class_folders(config: Config) -> None:
         if not os.access(root, os.R_OK | (os.X_OK if root.is_dir() else 0)):
             raise DataError(f"data.root={data.root}: not readable")
         data.root = str(root.resolve())
-        if root.is_dir() and not data.reader:
-            _check_folders(config, root)
+        if not data.reader:
+            _check_classes(config, root)
             return
+    if data.train_split == data.eval_split:
+        raise DataError(
+            f"data.train_split and data.eval_split are both {data.train_split}: a model would be judged on what it was "
+            "trained on"
+        )
     if data.num_classes is None:
         raise DataError("data.num_classes can only be counted in class folders: set it")
 
 
-def split_folder(root: Path, split: str) -> Path:
-    """The folder of a split below a root, as timm finds it: by its name or a synonym of it, else the root itself."""
-    for synonyms in SPLIT_FOLDERS.values():
-        if split in synonyms:
-            for name in (split, *synonyms):
-                if (root / name).is_dir():
-                    return root / name
-    return root / split if (root / split).is_dir() else root
+def listings(config: Config) -> tuple[Listing, Listing] | None:
+    """The images that are trained on and judged, from folders or tar archives; None for any other reader.
 
-
-def _check_folders(config: Config, root: Path) -> None:
+    Raises DataError where they cannot be listed or share an image.
+    """
     data = config.data
-    train, judged = (_class_names(root, split) for split in (data.train_split, data.eval_split))
-    if train != judged:
-        odd = sorted(train ^ judged)
+    if data.root is None or data.reader:
+        return None
+    root = Path(data.root)
+    train, judged = (list_split(find_split(root, split)) for split in (data.train_split, data.eval_split))
+    refuse_shared(train, judged)
+    return train, judged
+
+
+def data_fingerprint(config: Config) -> str | None:
+    """What a run of this config records of its data, from a listing alone; None for readers that must be opened.
+
+    Raises DataError as ``listings`` does.
+    """
+    both = listings(config)
+    if both is None:
+        return None
+    data = config.data
+    lengths = (data.train_images, data.eval_images)
+    return "-".join(
+        listing_fingerprint([listed.names[number] for number in spread(len(listed), length)])
+        for listed, length in zip(both, lengths)
+    )
+
+
+@cache
+def _classes(root: Path, split: str) -> tuple[Split, frozenset[str]]:
+    """Where a split lies, and its classes. Looked up once: the runs of a sweep have one root."""
+    found = find_split(root, split)
+    return found, frozenset(class_names(found))
+
+
+def _check_classes(config: Config, root: Path) -> None:
+    data = config.data
+    (train, trained), (judged, asked) = (_classes(root, split) for split in (data.train_split, data.eval_split))
+    if train.inside == judged.inside and train.path.resolve() == judged.path.resolve():
+        raise DataError(
+            f"data.root={data.root}: {data.train_split} and {data.eval_split} are the same images, {train.path}: a "
+            "model would be judged on what it was trained on"
+        )
+    if trained != asked:
+        odd = in_order(list(trained ^ asked))
         raise DataError(
             f"data.root={data.root}: {data.train_split} and {data.eval_split} hold different classes: "
             f"{len(odd)} are in one only, e.g. {', '.join(odd[:3])}"
         )
     if data.num_classes is None:
-        data.num_classes = len(train)
-    elif data.num_classes != len(train):
+        data.num_classes = len(trained)
+    elif data.num_classes != len(trained):
         raise DataError(
-            f"data.root={data.root} holds {len(train)} classes, the recipe expects {data.num_classes}: "
-            f"set data.num_classes={len(train)} if that is meant"
+            f"data.root={data.root} holds {len(trained)} classes, the recipe expects {data.num_classes}: "
+            f"set data.num_classes={len(trained)} if that is meant"
         )
-
-
-@cache
-def _class_names(root: Path, split: str) -> frozenset[str]:
-    folder = split_folder(root, split)
-    if folder == root:
-        inside = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())[:5]
-        holds = f"it holds {', '.join(inside)}" if inside else "it is empty"
-        raise DataError(f"data.root={root}: no folder for the {split} split; {holds}")
-    names = frozenset(entry.name for entry in os.scandir(folder) if entry.is_dir())
-    if not names:
-        raise DataError(f"{folder}: no class folders (expected {folder.name}/<class>/<image>)")
-    return names

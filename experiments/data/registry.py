@@ -27,13 +27,20 @@ class DatasetEntry:
     raises DataError for a root that does not fit; None for data that need no root.
 
     pixels: ``package.module:function`` from normalised images [B, 3, H, W] back to uint8 [B, H, W, 3].
+    fingerprint: ``package.module:function`` from a checked config to the data fingerprint that a run of it records,
+    from a listing alone and without torch, or to None where the data must be opened; None for data drawn by code.
     """
 
     check: str | None
     pixels: str
+    fingerprint: str | None = None
 
 
-LABELLED_IMAGES = DatasetEntry("experiments.data.layout:check_class_folders", "experiments.data.images:pixels")
+LABELLED_IMAGES = DatasetEntry(
+    "experiments.data.layout:check_class_folders",
+    "experiments.data.images:pixels",
+    "experiments.data.layout:data_fingerprint",
+)
 PROBE = DatasetEntry(None, "experiments.data.probes:pixels")
 DATASETS: dict[str, DatasetEntry] = {
     "imagenet": LABELLED_IMAGES,
@@ -68,6 +75,16 @@ def check_root(config: Config) -> None:
     """
     if check := dataset_entry(config.data.dataset).check:
         _load(check, f"data set {config.data.dataset!r}")(config)
+
+
+def data_fingerprint(config: Config) -> str | None:
+    """The data fingerprint that a run of this config records; None where only the run can tell.
+
+    Raises DataError for a root that does not fit.
+    """
+    check_root(config)
+    listed = dataset_entry(config.data.dataset).fingerprint
+    return _load(listed, f"data set {config.data.dataset!r}")(config) if listed else None
 
 
 def pixels(dataset: str) -> Callable[..., Any]:

@@ -65,7 +65,7 @@ def accepted_codes(content: Mapping[str, Any]) -> set[str]:
 
 def listing_fingerprint(names: list[str]) -> str:
     """Hash of a data set's file listing (names relative to its root), in order."""
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def hardware() -> dict[str, Any]:

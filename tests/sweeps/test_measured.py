@@ -11,6 +11,7 @@ import pytest
 import run as command_line
 from experiments.folder.fingerprint import run_fingerprint
 from experiments.folder.run_folder import RunFolder
+from experiments.origin import PresentData
 from results import archive
 from run_format import DONE, EXCLUDED, MEASURED, NOT_RUN
 from sweeps import local, measured, repeat
@@ -30,11 +31,11 @@ MEASURED_CODE = "c0de5eed00000001"
 def label_of(labels):
     """Writes measured results of some runs, as far as a launch looks at them."""
 
-    def write(runs, name="m", code=None, **more):
+    def write(runs, name="m", code=None, data="", **more):
         labels.joinpath(name).mkdir(parents=True, exist_ok=True)
         (labels / name / "about.yaml").write_text("{}\n")
-        lines = ["run,state,finished,device,code_fingerprint"]
-        lines += [f"{run.id},done,2031-01-01,cpu,{code or run_fingerprint(run.config)}" for run in runs]
+        lines = ["run,state,finished,device,code_fingerprint,data_fingerprint"]
+        lines += [f"{run.id},done,2031-01-01,cpu,{code or run_fingerprint(run.config)},{data}" for run in runs]
         (labels / name / "runs.csv").write_text("\n".join(lines) + "\n")
         for file, content in more.items():
             (labels / name / f"{file}.csv").write_text(content)
@@ -125,6 +126,22 @@ def test_a_sweep_half_run_collected_and_lost_is_completed_with_the_numbers_of_on
     command(f"collect={SWEEP[0]}", *SWEEP[1:], "seeds=[0,1]", "into=half", *words[:-2])
     repeats = archive.read(labels / "half").repeats
     assert set(repeats["run"]) == first.keys() and set(repeats["device"]) == {"another processor"}
+
+
+def test_a_measured_run_counts_only_for_the_data_it_was_trained_on(label_of, images, tmp_path):
+    small = {"data.root": str(images), "data.image_size": [32, 32], "model.name": "nano"}
+    plan = load("ablation_offsets", "tiny", small, [0], arms=["zero"])
+    label_of(plan.runs, data="of others")
+    found = measured.find(plan, tmp_path)
+    assert set(states(plan, tmp_path, found).values()) == {NOT_RUN}
+    assert list(found.sentences([run.id for run in plan.runs])) == [
+        "1 run is in results/measured/m, but of other data: trained again"
+    ]
+    label_of(plan.runs, data=PresentData().fingerprint(plan.runs[0].config))
+    assert set(states(plan, tmp_path).values()) == {MEASURED}
+    label_of(plan.runs, data="of others")
+    shutil.rmtree(images)
+    assert set(states(plan, tmp_path).values()) == {MEASURED}, "without any data here, none are others"
 
 
 def test_a_measured_run_counts_only_for_the_code_that_a_launch_would_use(label_of, tmp_path, capsys, monkeypatch):

@@ -1,0 +1,251 @@
+"""The images of a split and their classes in one total order, from class folders or a tar archive. No torch.
+
+The class of an image is the first folder below the split. Files are in timm's order, by their path without regard to
+case and with numbers by their value; paths that are equal so far are in the order of their bytes. Names that begin with
+a dot, and folders that systems add to those of others, are no images and no classes.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import re
+import stat
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from errors import DataError
+
+# what a split's folder or archive may be called, in this order; as timm finds them
+SPLITS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "eval", "test")}
+SUFFIXES = (".png", ".jpg", ".jpeg")
+OF_SYSTEMS = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
+
+
+@dataclass(frozen=True)
+class Split:
+    """Where the images of a split lie: in a folder, or in a tar archive below the folders ``inside`` it."""
+
+    path: Path
+    inside: tuple[str, ...] = ()
+
+    @property
+    def is_archive(self) -> bool:
+        return self.path.is_file()
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of a split: their names below it, their classes as numbers, and where each is read.
+
+    classes: names in the order of their numbers. places: of an archive, (offset, size) in bytes of each image.
+    identities: of a folder, (device, inode) of each image, by which two splits that share one are found.
+    """
+
+    split: Split
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    targets: tuple[int, ...]
+    places: tuple[tuple[int, int], ...] = ()
+    identities: frozenset[tuple[int, int]] = field(default=frozenset(), repr=False)
+
+    # what timm's data sets ask of a reader
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> tuple[BinaryIO, int]:
+        return self.open(index), self.targets[index]
+
+    def filename(self, index: int, **_: Any) -> str:
+        return self.names[index]
+
+    def open(self, index: int) -> BinaryIO:
+        """The file of an image. Raises OSError, also for what is no regular file: a pipe would wait for ever."""
+        if self.places:
+            offset, size = self.places[index]
+            with self.split.path.open("rb") as archive:
+                archive.seek(offset)
+                return io.BytesIO(archive.read(size))
+        path = self.split.path / self.names[index]
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("not a regular file")
+        if not status.st_size:
+            raise OSError("the file is empty")
+        return path.open("rb")
+
+
+def natural_key(name: str) -> list[Any]:
+    """timm's order of names: numbers by their value, letters without regard to case."""
+    return [int(part) if number % 2 else part for number, part in enumerate(re.split(r"(\d+)", name.lower()))]
+
+
+def in_order(names: Sequence[str]) -> list[str]:
+    return sorted(names, key=lambda name: (natural_key(name), os.fsencode(name)))
+
+
+def spread(available: int, length: int | None) -> list[int]:
+    """Which images a part of a split has: spread over it evenly, as a listing is sorted by class. None: all."""
+    import numpy as np
+
+    numbers: list[int] = np.linspace(0, available - 1, min(length or available, available)).round().astype(int).tolist()
+    return numbers
+
+
+def printable(name: str) -> str:
+    """A file's name in one line of text, also where it is no UTF-8 or has control characters."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def find_split(root: Path, split: str) -> Split:
+    """The folder or archive of a split below a root, or the folders in an archive, by its name or a synonym of it.
+
+    Raises DataError where there is none.
+    """
+    names = [split, *(name for synonyms in SPLITS.values() if split in synonyms for name in synonyms)]
+    if root.is_file():
+        return _inside(root, split, names)
+    for name in names:
+        if (root / name).is_dir():
+            return Split(root / name)
+        if (root / f"{name}.tar").is_file():
+            return Split(root / f"{name}.tar")
+    inside = in_order([entry.name for entry in _entries(root) if _is_folder(entry) and not _is_hidden(entry.name)])
+    holds = f"it holds {', '.join(inside[:5])}" if inside else "it is empty"
+    raise DataError(f"data.root={root}: no folder for the {split} split; {holds}")
+
+
+def class_names(split: Split) -> tuple[str, ...]:
+    """The classes of a split; of a folder, without looking for images. Raises DataError where there are none."""
+    if split.is_archive:
+        return list_split(split).classes
+    found = in_order([entry.name for entry in _entries(split.path) if _is_folder(entry) and not _is_hidden(entry.name)])
+    if not found:
+        raise DataError(f"{split.path}: no class folders (expected {split.path.name}/<class>/<image>)")
+    return tuple(found)
+
+
+def list_split(split: Split) -> Listing:
+    """Lists every image of a split. Raises DataError where it holds none or cannot be listed."""
+    found = dict(_archived(split) if split.is_archive else _files(split.path))
+    names = in_order(list(found))
+    if not names:
+        raise DataError(f"{split.path}: no images ({', '.join(SUFFIXES)}) in class folders")
+    classes = tuple(in_order(list({_class(name) for name in names}))) if split.is_archive else class_names(split)
+    numbers = {name: number for number, name in enumerate(classes)}
+    targets = tuple(numbers[_class(name)] for name in names)
+    facts = tuple(found[name] for name in names)
+    if split.is_archive:
+        return Listing(split, classes, tuple(names), targets, places=facts)
+    return Listing(split, classes, tuple(names), targets, identities=frozenset(facts))
+
+
+def refuse_shared(train: Listing, judged: Listing) -> None:
+    """Raises DataError where two splits share an image, by whatever names and links."""
+    if train.split == judged.split or train.identities & judged.identities:
+        raise DataError(
+            f"{train.split.path} and {judged.split.path} share images: a model would be judged on what it was "
+            "trained on"
+        )
+
+
+def _class(name: str) -> str:
+    return name.partition("/")[0]
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in OF_SYSTEMS
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not _is_hidden(name)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds. What cannot be listed is not empty: raises DataError."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link to itself is a file that cannot be read
+            return False
+        raise DataError(f"{entry.path}: cannot be looked at ({error.strerror})") from None
+
+
+def _files(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+    """The images below the class folders of a split: name → (device, inode). Links are followed, each folder once."""
+    seen: dict[tuple[int, int], str] = {}
+    waiting = [(folder, "")]
+    while waiting:
+        path, below = waiting.pop()
+        status = path.stat()
+        here = (status.st_dev, status.st_ino)
+        if here in seen:
+            raise DataError(
+                f"{path}: the same folder as {folder / seen[here]}, through a link; its images would count twice"
+            )
+        seen[here] = below
+        for entry in _entries(path):
+            name = f"{below}{entry.name}"
+            if _is_folder(entry):
+                if not _is_hidden(entry.name):
+                    waiting.append((path / entry.name, f"{name}/"))
+            elif below and _is_image(entry.name):
+                yield name, (status.st_dev, entry.inode())
+
+
+def _inside(archive: Path, split: str, names: Sequence[str]) -> Split:
+    """The folders of a split in an archive: at its top, or in the one folder that is at its top."""
+    folders = {PurePosixPath(name).parts[:-1] for name, _, _ in _members(archive)}
+    tops = {parts[:1] for parts in folders}
+    for above in ((), *(tops if len(tops) == 1 else ())):
+        for name in names:
+            inside = (*above, name)
+            if any(parts[: len(inside)] == inside for parts in folders):
+                return Split(archive, inside)
+    holds = ", ".join(in_order([part for top in tops for part in top])[:5]) or "no folders"
+    raise DataError(
+        f"data.root={archive}: no folder for the {split} split in it; it holds {holds}. Of one archive per split, "
+        "train.tar and val.tar, give the folder they lie in"
+    )
+
+
+def _archived(split: Split) -> Iterator[tuple[str, tuple[int, int]]]:
+    for name, offset, size in _members(split.path):
+        parts = PurePosixPath(name).parts
+        if parts[: len(split.inside)] == split.inside and len(below := parts[len(split.inside) :]) > 1:
+            yield "/".join(below), (offset, size)
+
+
+def _members(archive: Path) -> Iterator[tuple[str, int, int]]:
+    """(name, offset, size) of every image in a tar archive, and of those in archives in it, one per class."""
+    try:
+        with tarfile.open(archive, "r:") as opened:
+            yield from _members_of(opened, "", 0)
+    except (OSError, tarfile.TarError) as error:
+        raise DataError(f"{archive}: not a tar archive that can be read ({error})") from None
+
+
+def _members_of(opened: tarfile.TarFile, above: str, start: int) -> Iterator[tuple[str, int, int]]:
+    for member in opened:
+        parts = [part for part in PurePosixPath(member.name).parts if part not in (".", "/")]
+        if not member.isfile() or not parts or any(map(_is_hidden, parts)):
+            continue
+        name, offset = above + "/".join(parts), start + member.offset_data
+        if member.name.lower().endswith(".tar") and not above and (inner := opened.extractfile(member)):
+            with tarfile.open(fileobj=inner, mode="r:") as child:
+                yield from _members_of(child, f"{name[:-4]}/", offset)
+        elif _is_image(parts[-1]):
+            yield name, offset, member.size
