@@ -11,7 +11,6 @@ import json
 import os
 import secrets
 import shutil
-import subprocess
 import tarfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,7 +19,7 @@ from pathlib import Path
 import atomic_file
 from errors import ConfigError, WriteError
 from experiments.config import ROOT
-from experiments.folder.provenance import CHECKOUT, CODE, checkout
+from experiments.folder.provenance import CHECKOUT, CODE, checkout, git
 
 COPIES = "code"  # below the folder of the runs
 FOLDERS = ("atm", "experiments", "measurements", "sweeps")
@@ -42,11 +41,13 @@ def take(runs_dir: Path, root: Path = ROOT) -> Path:
 
 def take_at(runs_dir: Path, commit: str, root: Path = ROOT) -> Path:
     """``take`` of a commit of the checkout's history. Raises ConfigError for a commit that git does not know."""
-    full = _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}^{{commit}}").decode().strip()
-    if not full:
+    found = git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}^{{commit}}") or b""
+    full = found.decode().strip()
+    packed = git(root, "archive", "--format=tar", full) if full else None
+    if packed is None:
         raise ConfigError(f"--at {commit}: git knows no such commit in {root}")
     content = {}
-    with tarfile.open(fileobj=io.BytesIO(_git(root, "archive", "--format=tar", full))) as archive:
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         for member in archive:
             path = Path(member.name)
             if member.isfile() and _is_source(path) and (file := archive.extractfile(member)):
@@ -92,11 +93,3 @@ def _sources(root: Path) -> list[Path]:
 
 def _is_source(path: Path) -> bool:
     return path.suffix in CODE and (path.parts[0] in FOLDERS or str(path) in MODULES)
-
-
-def _git(root: Path, *arguments: str) -> bytes:
-    """The output of a git command, empty where it fails."""
-    try:
-        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, timeout=60).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return b""

@@ -16,6 +16,8 @@ from typing import Any
 from experiments.config import ROOT
 
 CHECKOUT = "checkout.json"
+SOURCES = ("atm", "experiments")  # folders of a checkout that compute
+RUN = "run.py"  # at the top of a checkout
 CODE = (".py", ".yaml", ".cpp")  # endings of source files
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "omegaconf", "pillow")
 
@@ -38,7 +40,7 @@ def collect(data_fingerprint: str, code: str, sampler: str) -> dict[str, Any]:
 
 
 def checkout(root: Path | None = None) -> dict[str, Any]:
-    """The commit, and whether ``atm/`` and ``experiments/`` differ from it; None where there is no git history.
+    """The commit, and whether ``atm/`` and ``experiments/`` differ from it; None where ``root`` is no git checkout.
 
     A copy of the sources has no history; the file CHECKOUT in it says what it was taken from.
     """
@@ -46,11 +48,12 @@ def checkout(root: Path | None = None) -> dict[str, Any]:
     if (root / CHECKOUT).is_file():
         origin = json.loads((root / CHECKOUT).read_text())
         return {"commit": origin["commit"], "dirty": origin["dirty"]}
-    commit = _git(root, "rev-parse", "HEAD")
-    return {
-        "commit": commit,
-        "dirty": bool(_git(root, "status", "--porcelain", "--", "atm", "experiments")) if commit else None,
-    }
+    commit = git(root, "rev-parse", "HEAD")
+    if commit is None:
+        return {"commit": None, "dirty": None}
+    # whatever the user's settings hide
+    changes = git(root, "status", "--porcelain", "--untracked-files=all", "--ignore-submodules=none", "--", *SOURCES)
+    return {"commit": commit.decode().strip(), "dirty": changes is None or bool(changes.strip())}
 
 
 def accepted_codes(content: Mapping[str, Any]) -> set[str]:
@@ -97,10 +100,23 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git(root: Path, *arguments: str) -> str | None:
-    """Output of a git command in the checkout; None where there is no git or no checkout."""
-    try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
+def git(root: Path, *arguments: str) -> bytes | None:
+    """Output of a git command about the checkout ``root``; None where that is none, or the command fails.
+
+    A folder within another repository is no checkout, and the environment cannot name another one (GIT_DIR).
+    """
+    if not (root / RUN).is_file():
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+    def output(*words: str) -> bytes | None:
+        try:
+            done = subprocess.run(["git", *words], cwd=root, env=environment, capture_output=True, timeout=60)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout if done.returncode == 0 else None
+
+    top = output("rev-parse", "--show-toplevel")
+    if top is None or Path(os.fsdecode(top.removesuffix(b"\n"))).resolve() != root.resolve():
+        return None
+    return output(*arguments)
