@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -20,18 +21,16 @@ def complete(config: Config, given: Collection[str] = ()) -> Config:
     in one line where settings contradict each other.
     """
     task_entry(config.task)
+    _check_ranges(config)
     complete_model(config.model, given)
     if config.init == "required":
         raise ConfigError(f"experiment={config.experiment} fine-tunes: set init=RUN_ID, or init=PATH of a checkpoint")
     size = config.data.image_size
-    if len(size) != 2 or min(size) < 1:
+    if len(size) != 2:
         raise ConfigError(f"data.image_size={size}: give height and width in pixels, e.g. [224,224]")
-    for key, f in FIELDS.items():
-        least, value = f.metadata["least"], get(config, key)
-        if least is not None and value is not None and value < least:
-            raise ConfigError(f"{key}={value}: must be at least {least}")
     _complete_schedule(config.train, given)
     _check_mixing(config)
+    _check_scale(config.augment.scale)
     _check_devices(config)
     if config.slurm.signal_seconds >= 60 * config.slurm.time_minutes:
         raise ConfigError(
@@ -39,6 +38,23 @@ def complete(config: Config, given: Collection[str] = ()) -> Config:
             f"slurm.time_minutes={config.slurm.time_minutes}"
         )
     return config
+
+
+def _check_ranges(config: Config) -> None:
+    """Refuses numbers out of the range of their setting, NaN among them, and text of another form."""
+    for key, f in FIELDS.items():
+        within, pattern, value = f.metadata["within"], f.metadata["pattern"], get(config, key)
+        if within is not None and value is not None:
+            for number in value if isinstance(value, list) else [value]:
+                if number not in within:
+                    raise ConfigError(f"{key}={value}: must be {within} ({f.metadata['says']})")
+        if pattern is not None and value is not None and not re.fullmatch(pattern, value):
+            raise ConfigError(f"{key}={value}: not a valid value ({f.metadata['says']})")
+
+
+def _check_scale(scale: list[float]) -> None:
+    if len(scale) != 2 or scale[0] > scale[1]:
+        raise ConfigError(f"augment.scale={scale}: give the smallest and the largest share, e.g. [0.08,1]")
 
 
 def get(config: Config, key: str) -> Any:

@@ -90,8 +90,6 @@ def _complete_atm(model: Model, variant: Mapping[str, Any]) -> None:
             f"model.shift_width={model.shift_width}: model={model.name} has channels for steps of 1 to {widest} tokens"
         )
     model.random_spread = _of_mode(model, "random_spread", "random", RANDOM_SPREAD)
-    if model.random_spread is not None and not 0 < model.random_spread < float("inf"):
-        raise ConfigError(f"model.random_spread={model.random_spread}: give a positive number of tokens")
     model.offset_sharing = _sharing(model, variant)
     model.offset_interval = _interval(model, variant)
 

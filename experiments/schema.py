@@ -7,6 +7,7 @@ may change between two starts of a run.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field
 from typing import Any
@@ -18,7 +19,38 @@ SHIFT_WIDTH, RANDOM_SPREAD = 1, 4.0
 MIXERS = ("atm", "identity")
 FUSIONS = ("pooled", "token", "mean")
 SCHEDULES = ("cosine", "polynomial", "multistep")
+# of timm.data.auto_augment, which would import torch: RandAugment, AugMix and AutoAugment with their sections
+_NUMBER = r"\d+(\.\d+)?"
+POLICY = (
+    rf"rand(-(m|mstd|mmax|n|p|inc|w){_NUMBER}|-t[a-z]+)*|augmix(-(m|mstd|w|d|b|a){_NUMBER})*"
+    rf"|(original|originalr|v0|v0r|3a)(-mstd{_NUMBER})?"
+)
 SAMPLERS = ("auto", "reference", "eager", "native", "triton")  # atm.sampling.BACKENDS, which would import torch
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Numbers from ``low`` to ``high``; an open end is not one of them. NaN lies in none."""
+
+    low: float
+    high: float
+    text: str
+
+    @classmethod
+    def read(cls, text: str) -> Interval:
+        """From ``[0, 1)`` or ``(0, inf)``."""
+        low, high = (float(end) for end in text[1:-1].split(","))
+        return cls(low, high, text)
+
+    def __contains__(self, number: float) -> bool:
+        above = number > self.low or (number == self.low and self.text[0] == "[")
+        below = number < self.high or (number == self.high and self.text[-1] == "]")
+        return above and below
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"at least {self.low:g}" if self.text[0] == "[" else f"above {self.low:g}"
+        return f"in {self.text}"
 
 
 def setting(
@@ -27,13 +59,15 @@ def setting(
     *,
     choices: tuple[str, ...] = (),
     plugins: str | None = None,
-    least: float | None = None,
+    within: str | None = None,
+    pattern: str | None = None,
     scientific: bool = True,
     neutral: Any = MISSING,
 ) -> Any:
     """A dataclass field with what the config needs to know about it.
 
-    choices: valid values; plugins: entry-point group whose names are valid, too; least: smallest valid number;
+    choices: valid values; plugins: entry-point group whose names are valid, too; within: the interval of valid numbers,
+    of each where it is a list, e.g. ``(0, 1]``; pattern: regular expression of valid text.
     neutral: the value at which the setting changes nothing about a run. While a setting has its neutral value, it is
     left out of the run's identity, so a setting that is added with one moves no run id. The neutral value is pinned
     when the setting is added and never changes, also where the default does.
@@ -42,7 +76,8 @@ def setting(
         "says": says,
         "choices": choices,
         "plugins": plugins,
-        "least": least,
+        "within": Interval.read(within) if within else None,
+        "pattern": pattern,
         "scientific": scientific,
         "neutral": neutral,
     }
@@ -60,12 +95,12 @@ class Model:
         "atm", "token mixer of every block", choices=MIXERS, plugins="atm.mixers", neutral="atm"
     )
     offsets: str | None = setting("axial", "offset mode", choices=OFFSET_MODES)
-    samples: int | None = setting(1, "tokens read per channel and direction: 1 or 3")
+    samples: int | None = setting(1, "tokens read per channel and direction: 1 or 3", within="[1, 3]")
     shift_width: int | None = setting(
-        None, "widest step of offsets=shift in tokens; null = 1 there", least=1, neutral=None
+        None, "widest step of offsets=shift in tokens; null = 1 there", within="[1, inf)", neutral=None
     )
     random_spread: float | None = setting(
-        None, "largest distance of offsets=random in tokens; null = 4 there", neutral=None
+        None, "largest distance of offsets=random in tokens; null = 4 there", neutral=None, within="(0, inf)"
     )
     peg: Any = setting(
         None,
@@ -83,7 +118,9 @@ class Model:
         None, "MLP width / channels: a number, one per stage, or null for the variant's", neutral=None
     )
     drop_path: float | None = setting(
-        None, "stochastic depth of the last block; null = the variant's ImageNet rate, or timm's default"
+        None,
+        "stochastic depth of the last block; null = the variant's ImageNet rate, or timm's default",
+        within="[0, 1)",
     )
 
 
@@ -94,72 +131,93 @@ class Data:
     reader: str = setting("", "timm data-set name: '' for folders and tar files, wds/…, hfds/…", scientific=False)
     train_split: str = setting("train", "split trained on")
     eval_split: str = setting("validation", "split judged on")
-    num_classes: int | None = setting(None, "classes; null = as many as the training split has class folders")
-    image_size: list[int] = setting([224, 224], "height and width in pixels")
-    train_images: int | None = setting(None, "images per epoch; null = all there are")
-    eval_images: int | None = setting(None, "images judged; null = all there are")
+    num_classes: int | None = setting(
+        None, "classes; null = as many as the training split has class folders", within="[1, inf)"
+    )
+    image_size: list[int] = setting([224, 224], "height and width in pixels", within="[1, inf)")
+    train_images: int | None = setting(None, "images per epoch; null = all there are", within="[1, inf)")
+    eval_images: int | None = setting(None, "images judged; null = all there are", within="[1, inf)")
     max_distance: int | None = setting(
-        None, "probes: tiles, how far a cue can point along an axis; null = the probe's own", least=1, neutral=None
+        None,
+        "probes: tiles, how far a cue can point along an axis; null = the probe's own",
+        within="[1, inf)",
+        neutral=None,
     )
     shuffled: str | None = setting(
         None, "an attack on probes: what no longer leads to the label", choices=("cues", "classes"), neutral=None
     )
-    bad_image_tolerance: float = setting(0.001, "share of unreadable training images replaced before the run fails")
-    workers: int = setting(4, "loader processes; 0 loads in the training process", least=0, scientific=False)
+    bad_image_tolerance: float = setting(
+        0.001, "share of unreadable training images replaced before the run fails", within="[0, 1]"
+    )
+    workers: int = setting(4, "loader processes; 0 loads in the training process", within="[0, inf)", scientific=False)
 
 
 @dataclass
 class Augment:
-    auto_augment: str | None = setting(None, "timm policy, e.g. rand-m9-mstd0.5-inc1")
-    scale: list[float] = setting([0.08, 1.0], "share of the image that a random crop keeps")
-    hflip: float = setting(0.5, "probability of a horizontal flip")
-    color_jitter: float = setting(0.4, "strength, used where no auto_augment policy is")
+    auto_augment: str | None = setting(None, "timm policy, e.g. rand-m9-mstd0.5-inc1", pattern=POLICY)
+    scale: list[float] = setting([0.08, 1.0], "share of the image that a random crop keeps", within="(0, 1]")
+    hflip: float = setting(0.5, "probability of a horizontal flip", within="[0, 1]")
+    color_jitter: float = setting(0.4, "strength, used where no auto_augment policy is", within="[0, inf)")
     interpolation: str = setting("bicubic", "resampling", choices=("bicubic", "bilinear", "random"))
-    erase: float = setting(0.0, "probability of random erasing (pixel mode, one rectangle)")
-    mixup: float = setting(0.0, "alpha of mixup, 0 = off")
-    cutmix: float = setting(0.0, "alpha of cutmix, 0 = off")
-    mix_switch: float = setting(0.5, "probability of cutmix rather than mixup where both are on")
+    erase: float = setting(0.0, "probability of random erasing (pixel mode, one rectangle)", within="[0, 1]")
+    mixup: float = setting(0.0, "alpha of mixup, 0 = off", within="[0, inf)")
+    cutmix: float = setting(0.0, "alpha of cutmix, 0 = off", within="[0, inf)")
+    mix_switch: float = setting(0.5, "probability of cutmix rather than mixup where both are on", within="[0, 1]")
     mix_draws: int = setting(
-        1, "equal parts of a batch, each mixed within itself by its own draw of mixup or cutmix", least=1, neutral=1
+        1,
+        "equal parts of a batch, each mixed within itself by its own draw of mixup or cutmix",
+        within="[1, inf)",
+        neutral=1,
     )
-    smoothing: float = setting(0.0, "label smoothing")
-    repeats: int = setting(1, "repeated augmentation: views of each image within an epoch's sample", least=1)
-    crop_pct: float = setting(0.875, "evaluation: share of the resized image that the centre crop keeps")
+    smoothing: float = setting(0.0, "label smoothing", within="[0, 1)")
+    repeats: int = setting(1, "repeated augmentation: views of each image within an epoch's sample", within="[1, inf)")
+    crop_pct: float = setting(
+        0.875, "evaluation: share of the resized image that the centre crop keeps", within="(0, 1]"
+    )
 
 
 @dataclass
 class Train:
     """The schedule counts in epochs or in steps; where a length is set in steps, the one in epochs is null."""
 
-    epochs: int | None = setting(300, "passes over the training set", least=1)
-    steps: int | None = setting(None, "optimizer steps of the run, instead of epochs", least=1, neutral=None)
-    batch_size: int = setting(1024, "effective batch over all devices", least=1)
+    epochs: int | None = setting(300, "passes over the training set", within="[1, inf)")
+    steps: int | None = setting(None, "optimizer steps of the run, instead of epochs", within="[1, inf)", neutral=None)
+    batch_size: int = setting(1024, "effective batch over all devices", within="[1, inf)")
     optimizer: str = setting("adamw", "timm optimizer name")
-    lr: float = setting(1e-3, "peak learning rate, stated for lr_batch", least=0)
-    lr_batch: int | None = setting(None, "batch that lr is stated for, scaled linearly; null = lr as it is")
-    min_lr: float = setting(1e-5, "learning rate at the end of the cosine or polynomial schedule")
-    weight_decay: float = setting(0.05, "none on biases, norms and PEG")
-    warmup_epochs: float | None = setting(5.0, "linear warm-up", least=0)
-    warmup_steps: int | None = setting(None, "linear warm-up, instead of warmup_epochs", least=0, neutral=None)
-    warmup_lr: float = setting(1e-6, "learning rate warm-up starts from")
+    lr: float = setting(1e-3, "peak learning rate, stated for lr_batch", within="[0, inf)")
+    lr_batch: int | None = setting(
+        None, "batch that lr is stated for, scaled linearly; null = lr as it is", within="[1, inf)"
+    )
+    min_lr: float = setting(1e-5, "learning rate at the end of the cosine or polynomial schedule", within="[0, inf)")
+    weight_decay: float = setting(0.05, "none on biases, norms and PEG", within="[0, inf)")
+    warmup_epochs: float | None = setting(5.0, "linear warm-up", within="[0, inf)")
+    warmup_steps: int | None = setting(
+        None, "linear warm-up, instead of warmup_epochs", within="[0, inf)", neutral=None
+    )
+    warmup_lr: float = setting(1e-6, "learning rate warm-up starts from", within="[0, inf)")
     schedule: str = setting("cosine", "course of the learning rate", choices=SCHEDULES, neutral="cosine")
     schedule_on: str = setting(
         "epoch", "when the learning rate moves; always at each step where train.steps is set", choices=("epoch", "step")
     )
     schedule_lag: int = setting(
-        0, "epochs (steps with schedule_on=step) that the rate lags behind its schedule", least=0, neutral=0
+        0, "epochs (steps with schedule_on=step) that the rate lags behind its schedule", within="[0, inf)", neutral=0
     )
-    power: float = setting(1.0, "exponent of the polynomial schedule", least=0, neutral=1.0)
+    power: float = setting(1.0, "exponent of the polynomial schedule", within="[0, inf)", neutral=1.0)
     milestones: list[float] = setting(
-        [], "when a multistep schedule lowers the rate: in steps where train.steps is set, else in epochs", neutral=[]
+        [],
+        "when a multistep schedule lowers the rate: in steps where train.steps is set, else in epochs",
+        neutral=[],
+        within="(0, inf)",
     )
-    decay_factor: float = setting(0.1, "what a multistep schedule multiplies the rate by", least=0, neutral=0.1)
-    clip_grad: float | None = setting(None, "gradient norm bound; null = off")
-    ema_decay: float | None = setting(None, "decay of the averaged weights; null = no average")
+    decay_factor: float = setting(0.1, "what a multistep schedule multiplies the rate by", within="[0, 1]", neutral=0.1)
+    clip_grad: float | None = setting(None, "gradient norm bound; null = off", within="(0, inf)")
+    ema_decay: float | None = setting(None, "decay of the averaged weights; null = no average", within="[0, 1)")
     precision: str = setting("float32", "autocast type", choices=("float32", "bfloat16", "float16"))
-    eval_every: int | None = setting(1, "epochs between evaluations; the end of the run is always judged", least=1)
+    eval_every: int | None = setting(
+        1, "epochs between evaluations; the end of the run is always judged", within="[1, inf)"
+    )
     eval_every_steps: int | None = setting(
-        None, "steps between evaluations, instead of eval_every", least=1, neutral=None
+        None, "steps between evaluations, instead of eval_every", within="[1, inf)", neutral=None
     )
     deterministic: bool = setting(False, "PyTorch's deterministic algorithms only (GPU)", scientific=False)
 
@@ -177,27 +235,35 @@ class Train:
 class Machine:
     """Where and how a run is executed. Never part of its identity."""
 
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1", scientific=False)
-    threads: int | None = setting(None, "CPU threads; null = torch's choice", least=1, scientific=False)
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1", pattern=r"auto|cpu|cuda(:\d+)?", scientific=False)
+    threads: int | None = setting(None, "CPU threads; null = torch's choice", within="[1, inf)", scientific=False)
     compile: bool = setting(False, "torch.compile the model", scientific=False)
     sampler: str = setting(
         "auto", "what reads tokens at their offsets; auto = the fastest there is", choices=SAMPLERS, scientific=False
     )
     channels_last: bool = setting(False, "channels-last images and convolutions", scientific=False)
-    devices: int = setting(1, "processes that train one run together, one per device", least=1, scientific=False)
+    devices: int = setting(
+        1, "processes that train one run together, one per device", within="[1, inf)", scientific=False
+    )
     batch_per_device: int | None = setting(
         None,
         "images a device takes at once; a larger share of the batch is accumulated; null = all",
-        least=1,
+        within="[1, inf)",
         scientific=False,
     )
-    timeout_minutes: float = setting(10.0, "wait for a device that does not answer", least=0, scientific=False)
-    checkpoint_minutes: float = setting(10.0, "minutes between checkpoints within an epoch", least=0, scientific=False)
-    keep_checkpoints: int = setting(3, "newest checkpoints kept", least=2, scientific=False)
-    keep_every_epochs: int = setting(
-        100, "the checkpoint after every so many epochs is kept, too", least=1, scientific=False
+    timeout_minutes: float = setting(
+        10.0, "wait for a device that does not answer", within="(0, inf)", scientific=False
     )
-    failed_saves: int = setting(5, "checkpoints in a row that may fail to be written", least=1, scientific=False)
+    checkpoint_minutes: float = setting(
+        10.0, "minutes between checkpoints within an epoch", within="[0, inf)", scientific=False
+    )
+    keep_checkpoints: int = setting(3, "newest checkpoints kept", within="[2, inf)", scientific=False)
+    keep_every_epochs: int = setting(
+        100, "the checkpoint after every so many epochs is kept, too", within="[1, inf)", scientific=False
+    )
+    failed_saves: int = setting(
+        5, "checkpoints in a row that may fail to be written", within="[1, inf)", scientific=False
+    )
 
 
 @dataclass
@@ -208,25 +274,32 @@ class Slurm:
     account: str | None = setting(None, "account that is charged", scientific=False)
     qos: str | None = setting(None, "quality of service", scientific=False)
     constraint: str | None = setting(None, "features that nodes must have, e.g. a100|h100", scientific=False)
-    nodes: int = setting(1, "nodes per run; machine.devices are dealt out to them equally", least=1, scientific=False)
+    nodes: int = setting(
+        1, "nodes per run; machine.devices are dealt out to them equally", within="[1, inf)", scientific=False
+    )
     gpus_per_node: int | None = setting(
-        None, "GPUs per node; null = one per process, none where machine.device=cpu", least=0, scientific=False
+        None,
+        "GPUs per node; null = one per process, none where machine.device=cpu",
+        within="[0, inf)",
+        scientific=False,
     )
     cpus_per_task: int | None = setting(
         None,
         "CPUs per process; null = machine.threads (or 1) and one for each loader process",
-        least=1,
+        within="[1, inf)",
         scientific=False,
     )
     mem_gb: float | None = setting(
-        None, "memory per node, 0 = all of it; null = what the cluster gives", least=0, scientific=False
+        None, "memory per node, 0 = all of it; null = what the cluster gives", within="[0, inf)", scientific=False
     )
     time_minutes: int = setting(
-        1440, "time limit of a job; a run takes as many jobs as it needs", least=1, scientific=False
+        1440, "time limit of a job; a run takes as many jobs as it needs", within="[1, inf)", scientific=False
     )
-    signal_seconds: int = setting(120, "Slurm says so long before the limit that it nears", least=1, scientific=False)
+    signal_seconds: int = setting(
+        120, "Slurm says so long before the limit that it nears", within="[1, inf)", scientific=False
+    )
     max_timeouts: int = setting(
-        20, "times a job may reach its time limit and be queued again", least=0, scientific=False
+        20, "times a job may reach its time limit and be queued again", within="[0, inf)", scientific=False
     )
     setup: list[str] = setting([], "shell lines before the run, e.g. module load cuda", scientific=False)
     options: list[str] = setting([], "further sbatch options, e.g. --exclude=node7", scientific=False)
@@ -242,7 +315,7 @@ class Basics:
     experiment: str = setting("", "recipe")
     protocol: str = setting("paper", "data, resolution, schedule, batch", choices=("paper", "tiny", "smoke"))
     task: str = setting("classification", "what is learned: a task of experiments/tasks/registry.py or of a package")
-    seed: int = setting(0, "seed of every random choice", least=0)
+    seed: int = setting(0, "seed of every random choice", within="[0, 4294967295]")
     init: str | None = setting(None, "weights to start from: a run id, or a checkpoint file")
 
 

@@ -88,6 +88,8 @@ def check_seeds(seeds: Any, where: str = "") -> None:
     place = f"{where}: " if where else ""
     if not isinstance(seeds, list) or not seeds or any(type(seed) is not int or seed < 0 for seed in seeds):
         raise ConfigError(f"{place}seeds={seeds}: give a list of whole numbers, e.g. seeds=[0,1,2]")
+    if any(seed not in (within := FIELDS["seed"].metadata["within"]) for seed in seeds):
+        raise ConfigError(f"{place}seeds={seeds}: every seed must be {within}")
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"{place}seeds={seeds}: give every seed once")
 
