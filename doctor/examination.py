@@ -42,13 +42,13 @@ def parse_inputs(words: list[str], site_path: Path = ROOT / "site.yaml") -> Chec
 
     settings = parse_overrides(words)
     runs_dir = {"runs_dir": settings.pop("runs_dir", None)}
-    name = settings.pop("experiment", "")
-    if name != "":
-        resolve(str(name or ""), settings)  # errors of the command line are refused; errors of the site are findings
+    name = settings.pop("experiment", None)
+    if name is not None:
+        resolve(str(name), settings)  # errors of the command line are refused; errors of the site are findings
     elif settings:
         merge(settings)
         raise ConfigError(f"{next(iter(settings))} is a setting of a run: add experiment=NAME to check what that needs")
     site: dict[str, Any] = {}
-    with suppress(ConfigError, UnicodeDecodeError):  # reported by the check of site.yaml
+    with suppress(ConfigError):  # reported by the check of site.yaml
         site = read_yaml(site_path) if os.path.lexists(site_path) else {}
-    return CheckInputs(lambda: runs_folder(dict(runs_dir), dict(site)), str(name) or None, settings, site, site_path)
+    return CheckInputs(lambda: runs_folder(dict(runs_dir), dict(site)), name, settings, site, site_path)

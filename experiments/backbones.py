@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from errors import ConfigError, unknown
-from experiments.yaml_files import ROOT, read_yaml
+from experiments import ROOT
+from yaml_files import read_yaml
 
 TIMM = "timm/"
 _REGISTERED = re.compile(r"^@register_model\s*\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from errors import ConfigError, RunFolderError, refuse_control_characters, unknown
+from experiments import ROOT
 
 if TYPE_CHECKING:
     from experiments.folder.run_folder import RunFolder
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def experiment(

@@ -9,20 +9,22 @@ import copy
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from errors import ConfigError, refuse_control_characters, unknown
+from experiments import ROOT
 from experiments.backbones import plugin_names, read_variants
 from experiments.completion import complete, get
+from experiments.data.registry import DATASETS
 from experiments.schema import FIELDS, SECTIONS, Basics, Config, Data
 from experiments.tasks.registry import TASKS, task_entry
-from experiments.yaml_files import ROOT, read_yaml, write_yaml
+from yaml_files import load, read_yaml, texts, write_yaml
 
 __all__ = [
     "RECIPES",
@@ -52,6 +54,10 @@ UNITS = {
     "train.warmup_epochs": "train.warmup_steps",
     "train.eval_every": "train.eval_every_steps",
 }
+SITE = ("runs_dir", "data", "machine", "slurm")  # what site.yaml may hold
+# words of the command line that are no settings, and text as they stand; and those that are lists of names
+TEXTS = ("runs_dir", "into", "protocol", "measured", "because", "layer")
+LISTS_OF_NAMES = ("arms", "tasks")
 # a section that one task reads, though runs of every task have it in their identity, as they had from the beginning
 HASHED_EVERYWHERE = ("augment",)
 
@@ -112,6 +118,11 @@ def _typed_once(key: str, text: str) -> Any:
         choices = (*choices, *plugin_names(plugins)) if plugins else choices
         if value not in choices:
             raise ConfigError(unknown(f"value for {key}", value, choices))
+    kind = str(FIELDS[key].type)
+    if (kind.startswith("str") and isinstance(value, str)) or (kind == "list[str]" and _are_texts(value)):
+        return value  # OmegaConf would put the value of ${…} in place of it
+    if "${" in text:
+        raise ConfigError(f"{key}={value}: nothing is put in place of ${{…}} here")
     section, _, name = key.rpartition(".")
     try:
         config = OmegaConf.structured(SECTIONS.get(section, Basics))
@@ -119,6 +130,10 @@ def _typed_once(key: str, text: str) -> Any:
         return getattr(OmegaConf.to_object(config), name)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{key}={value}: {str(error).splitlines()[0]}") from None
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
 def scientific(config: Config) -> dict[str, Any]:
@@ -156,19 +171,29 @@ def from_dict(frozen: Mapping[str, Any]) -> Config:
 
 
 def parse_overrides(words: list[str]) -> dict[str, Any]:
-    """``key=value`` words of a command line; values are YAML (``[0,1]``, ``true``, ``1e-3``)."""
+    """``key=value`` words of a command line; each value is read by the type of its key.
+
+    Text is taken as it stands, names in lists too; all else is YAML (``[0,1]``, ``true``, ``1e-3``).
+    """
     parsed: dict[str, Any] = {}
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not key:
             raise ConfigError(f"{word!r} is not of the form key=value")
-        try:
-            # OmegaConf's YAML reads 1e-3 as a number, PyYAML's as text
-            value = OmegaConf.to_object(OmegaConf.create(f"value: {text}"))["value"]  # type: ignore[call-overload, index]
-        except (OmegaConfBaseException, yaml.YAMLError, TypeError):
-            raise ConfigError(f"{word!r}: the value is not valid YAML") from None
-        parsed[key] = value
+        long = SHORT.get(key, key)
+        if long in (SHORT.get(other, other) for other in parsed):
+            raise ConfigError(f"{key} is given twice")
+        parsed[key] = _value(long, text, word)
     return parsed
+
+
+def _value(key: str, text: str, word: str) -> Any:
+    kind = str(FIELDS[key].type) if key in FIELDS else "str" if key in TEXTS else ""
+    if kind in ("str", "str | None"):
+        return None if kind == "str | None" and text in ("", "null", "~") else text
+    if kind == "list[str]" or key in LISTS_OF_NAMES:
+        return texts(text, word)
+    return load(text, word)
 
 
 @cache
@@ -188,7 +213,15 @@ def recipe_names() -> list[str]:
 
 def read_site(path: Path = ROOT / "site.yaml") -> dict[str, Any]:
     """Settings of this machine or cluster (``site.example.yaml`` shows them all); empty where there is no file."""
-    return read_yaml(path) if path.is_file() else {}
+    site = read_yaml(path) if path.is_file() else {}
+    for key in site:
+        if key not in SITE:
+            raise ConfigError(f"{path.name}: {unknown('key', key, SITE)}")
+    known = {*DATASETS, *(dict(_recipe(name)).get("data.dataset") for name in recipe_names())}
+    for name in _entries(site, "data"):
+        if name not in known and (near := get_close_matches(name, [str(each) for each in known], n=1, cutoff=0.8)):
+            raise ConfigError(f"{path.name}: data: no data set is called {name!r}; did you mean {near[0]!r}?")
+    return site
 
 
 def site_settings(site: Mapping[str, Any], dataset: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ SAMPLERS = ("auto", "reference", "eager", "native", "triton")  # atm.sampling.BA
 
 
 @dataclass(frozen=True)
-class Interval:
+class Range:
     """Numbers from ``low`` to ``high``; an open end is not one of them. NaN lies in none."""
 
     low: float
@@ -37,7 +37,7 @@ class Interval:
     text: str
 
     @classmethod
-    def read(cls, text: str) -> Interval:
+    def read(cls, text: str) -> Range:
         """From ``[0, 1)`` or ``(0, inf)``."""
         low, high = (float(end) for end in text[1:-1].split(","))
         return cls(low, high, text)
@@ -76,7 +76,7 @@ def setting(
         "says": says,
         "choices": choices,
         "plugins": plugins,
-        "within": Interval.read(within) if within else None,
+        "within": Range.read(within) if within else None,
         "pattern": pattern,
         "scientific": scientific,
         "neutral": neutral,

@@ -7,9 +7,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
-from errors import SuiteError, unknown
+import yaml_files
+from errors import ConfigError, SuiteError, unknown
 
 SPECS = Path(__file__).resolve().parent / "specs"
 SWEEPS = SPECS.parents[1] / "sweeps"  # a sweep without a specification has a report too
@@ -18,6 +17,7 @@ PUBLISHED_FIGURES = ("circles",)  # of a published table
 DEFAULT_FIGURES = ("accuracy_flops", "forest", "learning_curves")  # of a sweep without a specification
 COMPLEXITY = "complexity"  # specs/complexity.yaml lists models to count; content.complexity reads it
 SWEEP, PUBLISHED, OFFSETS, COLLECTION = "sweep", "published", "offsets", "collection"  # kinds of reports
+NAMES = ("label", "title", "row", "against", "baseline", "arm", "sweep", "task", "because", "model")  # text as written
 SIDES = {"above": 1, "below": -1}
 Made = TypeVar("Made")
 
@@ -383,13 +383,9 @@ def read_yaml(name: str, valid: list[str]) -> dict[str, Any]:
 
 def _keys_and_values(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise SpecificationError(f"{path.name}:{mark.line + 1 if mark else 0}: not valid YAML") from None
-    if not isinstance(content, dict):
-        raise SpecificationError(f"{path.name}: expected keys and values")
-    return content
+        return yaml_files.read_yaml(path, NAMES)
+    except ConfigError as error:
+        raise SpecificationError(str(error)) from None
 
 
 def _section(content: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:

@@ -160,10 +160,10 @@ def margin(metric: str) -> float:
 
 @cache
 def _contradictions() -> tuple[Contradiction, ...]:
-    import yaml
+    import yaml_files
 
     entries = []
-    for content in yaml.safe_load((PUBLISHED / CONTRADICTIONS).read_text(encoding="utf-8")):
+    for content in yaml_files.load((PUBLISHED / CONTRADICTIONS).read_bytes(), CONTRADICTIONS):
         try:
             entry = Contradiction(**content)
         except TypeError as error:

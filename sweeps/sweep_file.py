@@ -11,6 +11,8 @@ from experiments.config import ROOT, SHORT, read_yaml
 from experiments.schema import FIELDS
 
 SWEEPS = ROOT / "sweeps"
+PARTS = ("recipes", "settings", "seeds", "baseline", "arms", "downstream")
+NAMES = ("baseline", "start_from", "label")  # keys whose values are text as it is written
 ARM_PARTS = ("label", "seeds", "start_from", "recipes", "tasks", "downstream")  # keys of an arm that are not settings
 
 
@@ -22,13 +24,21 @@ def read_sweep(name: str) -> dict[str, Any]:
     path = SWEEPS / f"{name}.yaml"
     if name not in sweep_names():  # a name, never a path to somewhere else
         raise ConfigError(unknown("sweep", name, sweep_names()))
-    sweep = read_yaml(path)
+    sweep = read_yaml(path, NAMES)
+    for key in sweep:
+        if key not in PARTS:
+            raise ConfigError(f"{path.name}: {unknown('key', key, PARTS)}")
     for part in ("recipes", "seeds", "baseline", "arms"):
         if part not in sweep:
             raise ConfigError(f"{path.name}: has no {part}")
     check_seeds(sweep["seeds"], path.name)
-    sweep["arms"] = {str(arm): dict(body or {}) for arm, body in sweep["arms"].items()}
-    sweep["baseline"] = str(sweep["baseline"])
+    for part in ("recipes", "arms", "settings"):
+        for key, body in _mapping(f"{path.name}: {part}", sweep.get(part) or {}).items():
+            if part != "recipes":
+                _mapping(f"{path.name}: {part}: {key}", body or {})
+            if part == "settings" and key not in sweep["recipes"]:
+                raise ConfigError(f"{path.name}: settings: {unknown('protocol', key, sweep['recipes'])}")
+    sweep["arms"] = {arm: dict(body or {}) for arm, body in sweep["arms"].items()}
     if sweep["baseline"] not in sweep["arms"]:
         raise ConfigError(f"{path.name}: baseline: {unknown('arm', sweep['baseline'], sweep['arms'])}")
     sweep["downstream"] = _downstream_tasks(path.name, sweep)
@@ -45,6 +55,12 @@ def read_sweep(name: str) -> dict[str, Any]:
     return sweep
 
 
+def _mapping(where: str, content: Any) -> Mapping[str, Any]:
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{where}: expected keys and values, not {content!r}")
+    return content
+
+
 def _downstream_tasks(file: str, sweep: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
     """The recipes of every downstream task, by task and protocol."""
     tasks = sweep.get("downstream") or {}
@@ -58,7 +74,6 @@ def _downstream_tasks(file: str, sweep: Mapping[str, Any]) -> dict[str, Mapping[
 def _check_arm(where: str, body: dict[str, Any], sweep: Mapping[str, Any]) -> None:
     _check_settings(where, {key: value for key, value in body.items() if key not in ARM_PARTS}, ARM_PARTS)
     if "start_from" in body:
-        body["start_from"] = str(body["start_from"])
         if body["start_from"] not in sweep["arms"]:
             raise ConfigError(f"{where}: start_from: {unknown('arm', body['start_from'], sweep['arms'])}")
         if "init" in body:

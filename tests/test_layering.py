@@ -29,7 +29,7 @@ ORDER = (
     ("experiments",),
     ("results",),
     ("atm",),
-    ("ask_program", "atomic_file", "output", "run_format"),
+    ("ask_program", "atomic_file", "output", "run_format", "yaml_files"),
     ("errors",),
 )
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
@@ -81,6 +81,7 @@ LIGHT_ROOMS = (
     "atomic_file",
     "output",
     "run_format",
+    "yaml_files",
     "errors",
 )
 

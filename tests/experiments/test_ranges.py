@@ -12,7 +12,7 @@ import run as command_line
 from errors import ConfigError
 from experiments.completion import complete, get
 from experiments.config import merge, recipe_names, resolve
-from experiments.schema import FIELDS, SECTIONS, Basics, Interval
+from experiments.schema import FIELDS, SECTIONS, Basics, Range
 
 BASE = {"experiment": "scenes", "model.name": "nano"}
 HINTS = {
@@ -110,9 +110,7 @@ def test_recipes_are_within_their_ranges():
 
 
 def test_an_interval_says_what_it_holds():
-    assert str(Interval.read("[1, inf)")) == "at least 1" and str(Interval.read("(0, inf)")) == "above 0"
-    assert str(Interval.read("(0, 1]")) == "in (0, 1]"
-    assert (
-        0 not in Interval.read("(0, 1]") and 1 in Interval.read("(0, 1]") and math.nan not in Interval.read("[0, inf)")
-    )
-    assert re.match("in", str(Interval.read("[0, 1)")))
+    assert str(Range.read("[1, inf)")) == "at least 1" and str(Range.read("(0, inf)")) == "above 0"
+    assert str(Range.read("(0, 1]")) == "in (0, 1]"
+    assert 0 not in Range.read("(0, 1]") and 1 in Range.read("(0, 1]") and math.nan not in Range.read("[0, inf)")
+    assert re.match("in", str(Range.read("[0, 1)")))

@@ -1,0 +1,118 @@
+"""YAML of every file and word that is read: one dialect, YAML 1.2's core schema, read strictly. No torch.
+
+``on``, ``12:30``, ``2024_11_26`` and dates are text, ``1e-3`` is a number; keys are text as they are written, and each
+may stand once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from errors import ConfigError
+
+try:  # the same in C: a config is read or written ten times as fast
+    from yaml import CSafeDumper as SafeDumper
+    from yaml import CSafeLoader as SafeLoader
+except ImportError:
+    from yaml import SafeDumper, SafeLoader  # type: ignore[assignment]
+
+SCALARS = {  # tag → its form, and the characters that it can begin with
+    "null": (r"~|null|Null|NULL|", ("~", "n", "N", "")),
+    "bool": (r"true|True|TRUE|false|False|FALSE", tuple("tTfF")),
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", tuple("-+0123456789")),
+    "float": (
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        tuple("-+.0123456789"),
+    ),
+}
+
+
+class Loader(SafeLoader):
+    """names: keys whose values are names, so text as they are written."""
+
+    yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012  # none of YAML 1.1's
+    names: Collection[str] = ()
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        mapping: dict[Hashable, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be text", key_node.start_mark)
+            key = key_node.value
+            if key in mapping:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands twice", key_node.start_mark)
+            is_name = key in self.names and isinstance(value_node, yaml.ScalarNode)
+            mapping[key] = value_node.value if is_name else self.construct_object(value_node, deep=True)
+        return mapping
+
+    def construct_integer(self, node: yaml.ScalarNode) -> int:
+        text = str(node.value)
+        return int(text, 0) if text.startswith(("0o", "0x")) else int(text)
+
+    def construct_float(self, node: yaml.ScalarNode) -> float:
+        return float(str(node.value).lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+    def construct_map(self, node: yaml.MappingNode) -> Any:
+        content: dict[Hashable, Any] = {}
+        yield content
+        content.update(self.construct_mapping(node))
+
+
+class Dumper(SafeDumper):
+    """Quotes the text that ``Loader`` would read as something else."""
+
+    yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012
+
+
+for _tag, (_form, _first) in SCALARS.items():
+    for _kind in (Loader, Dumper):
+        _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_form})$"), list(_first))
+Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_integer)
+Loader.add_constructor("tag:yaml.org,2002:float", Loader.construct_float)
+Loader.add_constructor("tag:yaml.org,2002:map", Loader.construct_map)
+
+
+def write_yaml(content: Mapping[str, Any]) -> str:
+    return str(yaml.dump(dict(content), Dumper=Dumper, sort_keys=False))
+
+
+def read_yaml(path: Path, names: Collection[str] = ()) -> dict[str, Any]:
+    """The keys and values of a file. names: keys whose values are text as they are written.
+
+    Raises ConfigError, with the line where it is not valid YAML.
+    """
+    try:
+        content = load(path.read_bytes(), path.name, names)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path.name}: expected keys and values")
+    return content
+
+
+def texts(text: str, where: str) -> Any:
+    """What a text holds, its scalars as they are written: lists of names. Raises ConfigError."""
+    try:
+        return yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  # makes text, lists and mappings only
+    except yaml.YAMLError:
+        raise ConfigError(f"{where}: not a list such as [a,b]") from None
+
+
+def load(text: str | bytes, where: str, names: Collection[str] = ()) -> Any:
+    """What a text holds. where: what it is called in messages. Raises ConfigError."""
+    try:
+        decoded = text if isinstance(text, str) else text.decode("utf-8")
+        loader = type("_Loader", (Loader,), {"names": frozenset(names)}) if names else Loader
+        return yaml.load(decoded, Loader=loader)  # noqa: S506  # a SafeLoader
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{where}: is not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from None
