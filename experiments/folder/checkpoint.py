@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import logging
@@ -59,7 +60,7 @@ def prune(folder: Path, keep: int) -> None:
         if not _read_sidecar(old).get("lasting"):
             old.unlink()
             _sidecar(old).unlink(missing_ok=True)
-    for damaged in folder.glob(f"*{DAMAGED}"):
+    for damaged in _listed(folder, f"*{DAMAGED}"):
         damaged.unlink()
 
 
@@ -77,7 +78,7 @@ def newest_valid(folder: Path) -> NewestCheckpoint:
     Damaged ones are renamed, so that they no longer count among the newest. Raises RunFolderError where there were
     checkpoints and none is valid: a run never silently starts over.
     """
-    for stale in folder.glob(atomic_file.TEMPORARY):
+    for stale in _listed(folder, atomic_file.TEMPORARY):
         stale.unlink()
     notes: list[str] = []
     damaged: list[Path] = []
@@ -93,11 +94,11 @@ def newest_valid(folder: Path) -> NewestCheckpoint:
         else:
             log.warning("checkpoint %s has no checksum: writing it was interrupted", path.name)
     # a file without any checksum beside it is a first checkpoint that was never completed
-    if newest is None and (completed := len(list(folder.glob("step-*.json")))):
+    if newest is None and (completed := len(_listed(folder, "step-*.json"))):
         raise RunFolderError(f"{folder}: none of its {completed} checkpoints is valid; delete the folder to start over")
     for path in damaged:
         path.rename(path.with_name(path.name + DAMAGED))
-    for sidecar in folder.glob("step-*.json"):
+    for sidecar in _listed(folder, "step-*.json"):
         if not sidecar.with_suffix(".pt").exists():
             sidecar.unlink()
     for note in notes:
@@ -193,7 +194,20 @@ class Saver:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*.pt"), reverse=True)
+    return sorted(_listed(folder, "step-*.pt"), reverse=True)
+
+
+def _listed(folder: Path, pattern: str) -> list[Path]:
+    """Files by name; none where there is no folder. Raises RunFolderError where it cannot be listed.
+
+    ``Path.glob`` finds nothing there, as if no checkpoint had ever been made.
+    """
+    try:
+        return [path for path in folder.iterdir() if fnmatch.fnmatchcase(path.name, pattern)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RunFolderError(f"cannot list {folder}: {atomic_file.reason(error)}") from None
 
 
 def _sidecar(path: Path) -> Path:
@@ -203,7 +217,7 @@ def _sidecar(path: Path) -> Path:
 def _read_sidecar(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(_sidecar(path).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

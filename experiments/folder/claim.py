@@ -37,6 +37,7 @@ BEAT_SECONDS = 10.0
 EXPIRES_SECONDS = 60.0
 NAME_SECONDS = 1.0  # how long a claim that is still being written is read again, to name its holder
 POLL_SECONDS = 0.02
+MOST_BYTES = 1 << 16  # of a claim that is read; whole ones have a few hundred
 _NAME = re.compile(r"claim-(\d+)(\.free)?")
 
 
@@ -215,8 +216,9 @@ def _read(path: Path) -> tuple[Holder, float] | None:
     The file is opened, because that makes an NFS client ask its server where ``stat`` may answer from a cache.
     """
     try:
-        with path.open("rb") as file:
-            content, beat = file.read(), os.fstat(file.fileno()).st_mtime
+        # a named pipe would block without the flag, and then reads as empty
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            content, beat = file.read(MOST_BYTES), os.fstat(file.fileno()).st_mtime
     except FileNotFoundError:
         return None
     except OSError:  # e.g. a claim that only its owner may read
@@ -228,10 +230,16 @@ def _parse(content: bytes) -> Holder:
     """UNKNOWN where the content is not a claim, or not yet complete."""
     try:
         holder = Holder(**json.loads(content))
-        valid = holder.token and isinstance(holder.machine, dict) and holder.pid in range(1, 2**31)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return UNKNOWN
-    return holder if valid else UNKNOWN
+    typed = (
+        isinstance(holder.token, str)
+        and isinstance(holder.machine, dict)
+        and type(holder.pid) is int  # True is an int, and a search for "1" in a range visits all its numbers
+        and isinstance(holder.pid_started, int | None)
+        and isinstance(holder.job, str | None)
+    )
+    return holder if typed and holder.token and 0 < holder.pid < 2**31 else UNKNOWN
 
 
 def _lives(holder: Holder, beat: float, now: float) -> bool:

@@ -79,7 +79,7 @@ class RunFolder:
         """The content of a JSON file of the folder; empty where it is absent or unreadable."""
         try:
             content = json.loads((self.path / name).read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return content if isinstance(content, dict) else {}
 

@@ -526,3 +526,28 @@ def test_a_refusal_names_the_slurm_job(folder, processes, monkeypatch, variables
     with pytest.raises(RunFolderError) as caught:
         claim.take(folder.path)
     assert str(caught.value) == f"run is being run by {message}"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"pid": "1"}, {"pid": 1.5}, {"pid": True}, {"pid": 2**40}, {"token": 7}, {"machine": []}, {"job": 3},
+     {"pid_started": "now"}],
+    ids=str,
+)  # fmt: skip
+def test_a_claim_with_a_value_of_a_wrong_type_names_no_holder_and_is_judged_at_once(change):
+    whole = {"token": "a", "machine": ELSEWHERE, "pid": 1, "pid_started": None, "job": None}
+    assert claim._parse(json.dumps(whole).encode()).pid == 1
+    started = time.process_time()
+    assert claim._parse(json.dumps(whole | change).encode()) is claim.UNKNOWN
+    assert time.process_time() - started < 1
+
+
+def test_a_claim_of_deep_json_or_that_is_a_pipe_or_endless_names_no_holder(folder):
+    path = folder.path / "claim-000001"
+    path.write_bytes(b"[" * 60_000)
+    assert claim.holder_of(folder.path) is claim.UNKNOWN
+    for replace in (os.mkfifo, lambda at: at.symlink_to("/dev/zero")):
+        path.unlink()
+        replace(path)
+        content = claim._read(path)
+        assert content is not None and content[0] is claim.UNKNOWN
