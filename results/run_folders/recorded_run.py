@@ -5,6 +5,7 @@ Nothing here writes. A file that is torn, half-written or of another run is name
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -128,7 +129,11 @@ def read_run(folder: str, seed: int, protocol: str, logs: Mapping[str, tuple[Log
 def _finish(recorded: RecordedRun, folder: str, seed: int, protocol: str) -> None:
     """Takes over the summary, or refuses the run with the reason why the summary is no result."""
     summary = _read_json(folder, run_format.SUMMARY, recorded.warnings)
-    problem = _problem(summary, recorded.run, seed, protocol) or _untraceable(recorded, folder)
+    problem = (
+        _problem(summary, recorded.run, seed, protocol)
+        or _untraceable(recorded, folder)
+        or _other_config(recorded, summary or {})
+    )
     if not problem and summary is not None and (contradiction := _contradiction(summary, recorded.log)):
         if summary.get("images_per_s") == 0:
             recorded.warnings.append(
@@ -186,6 +191,14 @@ def _untraceable(recorded: RecordedRun, folder: str) -> str:
     if not recorded.provenance:
         return f"{run_format.PROVENANCE} is missing or cannot be read, so its code and data are unknown"
     return "" if recorded.config else f"{run_format.CONFIG} is missing"
+
+
+def _other_config(recorded: RecordedRun, summary: Mapping[str, Any]) -> str:
+    """Whether the config is another one than the run ended with; runs of earlier code did not record which that was."""
+    hashes = summary.get(run_format.SHA256)
+    written = hashes.get(run_format.CONFIG) if isinstance(hashes, dict) else None
+    own = hashlib.sha256(recorded.config.encode("utf-8", errors="replace")).hexdigest()
+    return f"{run_format.CONFIG} is not the file that the run ended with" if written not in (None, own) else ""
 
 
 def _contradiction(summary: Mapping[str, Any], log: LoggedMetrics | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 
@@ -233,6 +234,10 @@ BROKEN = {
         "provenance.json is missing or cannot be read",
     ),
     "no config": (lambda f: (f / "config.yaml").unlink(), "config.yaml is missing"),
+    "another config": (
+        lambda f: edit_json(f / "summary.json", sha256={"config.yaml": hashlib.sha256(b"seed: 1\n").hexdigest()}),
+        "config.yaml is not the file that the run ended with",
+    ),
     "done without summary": (lambda f: (f / "summary.json").unlink(), "no summary.json"),
 }
 
