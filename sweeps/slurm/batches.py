@@ -24,6 +24,7 @@ from sweeps.slurm.resources import Resources
 
 # until Python handles them, the signals with which Slurm announces the end of a job would kill it: no requeue
 PYTHON = shlex.join(["sh", "-c", 'trap "" USR2 TERM; exec "$0" "$@"', sys.executable])
+SUBMIT_SECONDS = 300.0  # for an answer of sbatch; signals wait for as long
 NEVER = 10**9  # time-outs after which submitit gives up; the job counts them itself
 
 
@@ -125,16 +126,43 @@ def executor(batch: JobBatch, folder: Path, jobs: Mapping[str, str], run_jobs: M
     return submitting
 
 
+class _NoAnswer(Exception):
+    """The time limit of a call has passed."""
+
+
+@contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """Raises _NoAnswer in what runs for longer; it ends the program that it waits for."""
+
+    def raise_it(*_: Any) -> None:
+        raise _NoAnswer
+
+    previous = signal.signal(signal.SIGALRM, raise_it)
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+
+
 def submit(submitting: Executor, calls: Sequence[Callable[[], Any]]) -> str:
     """Hands a batch to Slurm and returns its job id, of an array without tasks. Raises SlurmError."""
     try:
-        with _plain_environment(submitting):
+        with _plain_environment(submitting), _limited(SUBMIT_SECONDS):
             if len(calls) == 1:
                 return str(submitting.submit(calls[0]).job_id)
             with submitting.batch():
                 jobs = [submitting.submit(call) for call in calls]
             return str(jobs[0].job_id).partition("_")[0]
-    except (FailedJobError, FailedSubmissionError) as error:
+    except (FailedJobError, FailedSubmissionError, _NoAnswer) as error:
+        if isinstance(error, _NoAnswer) or isinstance(error.__cause__, _NoAnswer):
+            name = submitting.parameters.get("job_name")
+            raise SlurmError(
+                f"sbatch has not answered for {SUBMIT_SECONDS:g} s and was ended; the job may exist: "
+                f"squeue --name={name} tells, and the next launch finds it"
+            ) from None
         raise SlurmError(f"Slurm refuses: {refusal(' '.join(str(error).split()))}") from None
     except OSError as error:
         raise SlurmError(f"cannot write into {submitting.folder}: {atomic_file.reason(error)}") from None

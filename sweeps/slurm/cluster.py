@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -113,7 +113,7 @@ class Cluster:
         sizes += re.findall(r"\bmax_array_tasks=(\d+)", config)
         nodes = _answer("scontrol", "--all", "show", "nodes", "--oneliner")
         listed = _answer("scontrol", "--all", "show", "partition", "--oneliner")  # hidden partitions can be used, too
-        partitions = [_partition(_fields(line)) for line in listed.splitlines()]
+        partitions = [_partition(line) for line in listed.splitlines() if line.strip()]
         return Limits(
             max_array_size=max(1, min(map(int, sizes), default=USUAL_ARRAY_SIZE)),  # 0: no arrays
             partitions={partition.name: partition for partition in partitions},
@@ -160,7 +160,8 @@ def situation(job: str) -> Situation | None:
     with suppress(KeyError, ValueError):  # no limit, or a format that the site has changed
         left = (datetime.fromisoformat(fields["EndTime"]) - datetime.now()).total_seconds()
     preempted = fields.get("PreemptTime", "None") not in ("None", "N/A")
-    return Situation(int(fields.get("Restarts", 0)), preempted, left)
+    restarts = fields.get("Restarts", "0")
+    return Situation(int(restarts), preempted, left) if restarts.isdecimal() else None
 
 
 def requeue(job: str) -> tuple[bool, str]:
@@ -197,48 +198,72 @@ def _fields(line: str) -> dict[str, str]:
     return dict(re.findall(r"(\S+?)=(\S*)", line))
 
 
-def _partition(fields: dict[str, str]) -> Partition:
-    return Partition(
-        name=fields["PartitionName"],
-        default=fields.get("Default") == "YES",
-        up=fields.get("State") == "UP",
-        max_minutes=minutes(fields.get("MaxTime", "UNLIMITED")),
-    )
+def _partition(line: str) -> Partition:
+    fields = _fields(line)
+    try:
+        return Partition(
+            name=fields["PartitionName"],
+            default=fields.get("Default") == "YES",
+            up=fields.get("State") == "UP",
+            max_minutes=minutes(fields.get("MaxTime", "UNLIMITED")),
+        )
+    except (KeyError, ValueError):
+        raise not_understood("scontrol", line) from None
 
 
 def minutes(text: str) -> float | None:
-    """A time of Slurm's, ``[D-]HH:MM:SS``, in minutes; None where there is no limit."""
+    """A time of Slurm's, ``[D-]HH:MM:SS``, in minutes; None where there is no limit. Raises ValueError."""
     if text in NO_LIMIT:
         return None
     days, _, clock = text.rpartition("-")
-    hours, mins, seconds = ([0, 0, 0, *map(int, clock.split(":"))])[-3:]
+    parts = [int(part) for part in clock.split(":")]
+    if len(parts) > 3:
+        raise ValueError(f"{text!r} is no time of Slurm's")
+    hours, mins, seconds = [0, 0, 0, *parts][-3:]
     return 1440 * int(days or 0) + 60 * hours + mins + seconds / 60
 
 
 def _queued(text: str) -> dict[str, Job]:
     jobs = {}
-    for line in text.splitlines():
-        if line.count("|") < 4:
-            continue  # the rest of a job name with a line break
-        number, state, reason, left, name = line.split("|", 4)
-        jobs[number] = Job(number, name, state, "" if reason == "None" else reason, left)
+    for numbers, state, reason, left, name in _rows("squeue", text, 5):
+        for number in _tasks(numbers):
+            jobs[number] = Job(number, name, state, "" if reason == "None" else reason, left)
     return jobs
 
 
 def _accounted(text: str) -> dict[str, Job]:
     """Rows of sacct."""
     jobs: dict[str, Job] = {}
-    for line in text.splitlines():
-        if line.count("|") < 3:
-            continue
-        numbers, state, exit_code, name = line.split("|", 3)
+    for numbers, state, exit_code, name in _rows("sacct", text, 4):
         for number in _tasks(numbers):
             jobs[number] = Job(number, name, state.split()[0], exit_code=exit_code)
     return jobs
 
 
+def _rows(program: str, text: str, columns: int) -> Iterator[list[str]]:
+    """Rows that begin with a job's number and a state, and end with its name, which may have line breaks.
+
+    Raises SlurmError for anything else: a job that is skipped would be submitted a second time.
+    """
+    rows: list[list[str]] = []
+    for line in text.splitlines():
+        if re.match(r"\d[\d_+\[\],:%.-]*\|", line):
+            rows.append(line.split("|", columns - 1))
+            if len(rows[-1]) < columns or not rows[-1][1].strip():
+                raise not_understood(program, line)
+        elif rows:
+            rows[-1][-1] += f"\n{line}"
+        elif line.strip():
+            raise not_understood(program, line)
+    yield from rows
+
+
+def not_understood(program: str, answer: str) -> SlurmError:
+    return SlurmError(f"an answer of {program} is not understood, so nothing is done on it: {answer[:200]!r}")
+
+
 def _tasks(numbers: str) -> list[str]:
-    """Ids of the jobs in one row of sacct: ``45``, ``45_3``, or tasks that never started, ``45_[3-6,20-30:2%2]``."""
+    """Ids of the jobs in one row: ``45``, ``45_3``, or tasks that have not started, ``45_[3-6,20-30:2%2]``."""
     job, _, tasks = numbers.partition("_[")
     if not tasks:
         return [numbers]

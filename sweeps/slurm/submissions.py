@@ -65,6 +65,8 @@ class Submission:
 def find(runs_dir: Path, runs: Collection[str], cluster: Cluster) -> dict[str, SubmittedRun]:
     """The newest job of each run that has one, preferably one that is alive; asks Slurm only where there are jobs.
 
+    A job is a run's only if it has the name that was submitted, too: Slurm begins to count anew some day.
+
     Raises SlurmError where Slurm does not answer, RunFolderError for a record that cannot be read, whose jobs may be
     in the queue.
     """
@@ -102,7 +104,10 @@ def _matched(
         for place, run in enumerate(row["runs"]):
             own = f"{number}_{place}" if len(row["runs"]) > 1 else number
             # tasks that were cancelled before they started have one common record, that of the array
-            submitted = SubmittedRun(own, jobs.get(own) or jobs.get(number), folder, asked=cluster is not None)
+            job = jobs.get(own) or jobs.get(number)
+            if job is not None and job.name != row["name"]:
+                job = None  # Slurm has given the number to somebody else's job
+            submitted = SubmittedRun(own, job, folder, asked=cluster is not None)
             if run in runs and (run not in newest or (submitted.alive and not newest[run].alive)):
                 newest[run] = submitted
     return newest

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ class FakeSlurm:
                 "lost": [],  # jobs that the controller has forgotten
                 "away": False,
                 "refuse_after": None,
+                "garbled": "",  # what squeue prints before its rows
+                "hang": 0,  # seconds for which sbatch does not answer after it has made the job
                 "max_array_size": 1001,
                 "parameters": "",
                 "hosts": ["localhost"],
@@ -92,10 +95,15 @@ def main(file: Path, program: str, *words: str) -> int:
     code = 1 if content["away"] else globals()[program](content, *words)
     if content["away"]:
         print(f"{program}: error: Unable to contact slurm controller (connect failure)", file=sys.stderr)
+    write(content)
+    return int(code)
+
+
+def write(content: dict[str, Any]) -> None:
+    file = Path(sys.argv[1])
     temporary = file.with_suffix(f".{os.getpid()}")
     temporary.write_text(json.dumps(content))
     temporary.replace(file)
-    return int(code)
 
 
 def sbatch(content: dict[str, Any], *words: str) -> int:
@@ -114,11 +122,16 @@ def sbatch(content: dict[str, Any], *words: str) -> int:
     last = re.match(r"0-(\d+)", option.get("array", ""))
     for name in [f"{number}_{task}" for task in range(int(last[1]) + 1)] if last else [number]:
         content["jobs"][name] = {"state": "PENDING", "reason": waits, "name": option["job-name"], "seconds": 0}
+    if content["hang"]:
+        write(content)
+        time.sleep(content["hang"])
     print(f"Submitted batch job {number}")
     return 0
 
 
 def squeue(content: dict[str, Any], *words: str) -> int:
+    if content["garbled"]:
+        print(content["garbled"])
     for number, job in content["jobs"].items():
         if number not in content["lost"] and (job["state"] not in ENDED or not content["accounting"]):
             print(f"{number}|{job['state']}|{job['reason']}|1:00:00|{job['name']}")
