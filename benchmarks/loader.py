@@ -17,8 +17,8 @@ from benchmarks.networks import Step, build, known_model
 from benchmarks.timing import Conditions, Stopwatch, add_inputs, add_machine, conditions, turns
 from errors import DataError
 from experiments.config import resolve
-from experiments.data.images import Images, open_images
-from experiments.data.listing import find_split
+from experiments.data.images import Images, train_transform
+from experiments.data.listing import Split, list_split
 from experiments.data.loading import Batch, Batches
 from experiments.schema import Config
 
@@ -109,14 +109,12 @@ def open_training_images(root: Path, batch: int, image: int) -> Images:
     """The images below ``root`` with the augmentation of the ImageNet recipe. Raises DataError if there are none."""
     if not root.is_dir():
         raise DataError(f"--root {root}: no such folder")
-    classes = sum(entry.is_dir() for entry in find_split(root, "train").path.iterdir())
-    settings = {"data.root": str(root.resolve()), "data.num_classes": classes, "data.image_size": [image, image]}
+    listed = list_split(Split(root / "train" if (root / "train").is_dir() else root))
+    settings = {"data.num_classes": len(listed.classes), "data.image_size": [image, image]}
     # the recipe mixes images in pairs; what is loaded does not depend on it
     mixing = {"augment.mixup": 0.0, "augment.cutmix": 0.0}
     config: Config = resolve("imagenet", {**settings, **mixing, "train.batch_size": batch})
-    dataset = open_images(config, training=True)
-    assert isinstance(dataset, Images)  # of class folders
-    return dataset
+    return Images(listed, train_transform(config), config.seed, None, "train")
 
 
 def _batches(dataset: Images, batch: int, workers: int, device: torch.device) -> tuple[Batches, Iterator[Batch]]:

@@ -25,7 +25,9 @@ COPIES = "code"  # below the folder of the runs
 FOLDERS = ("atm", "experiments", "measurements", "sweeps")
 MODULES = (
     "ask_program.py", "atomic_file.py", "errors.py", "output.py", "run_format.py", "yaml_files.py",
-    "results/__init__.py", "results/plans.py", "results/records.py",  # what a run needs of a room that only reads
+    # what a run needs of a room that only reads
+    "results/__init__.py", "results/plans.py", "results/records.py",
+    "results/run_folders/__init__.py", "results/run_folders/numbers.py",
 )  # fmt: skip
 ENTRY = Path("experiments/__main__.py")  # starts a run
 

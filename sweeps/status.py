@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.folder.run_folder import RunFolder
+from results.run_folders.numbers import not_finite
 from run_format import (
     CANCELLED,
     DEAD_ENDS,
@@ -23,6 +24,7 @@ from run_format import (
     REFUSED,
     RUNNING,
     STATE,
+    SUMMARY,
     UNKNOWN,
 )
 from sweeps.plan import Plan
@@ -91,6 +93,8 @@ def state_of(folder: RunFolder, submitted: SubmittedRun | None = None) -> tuple[
     if summary := folder.finished():
         metrics = "  ".join(f"{name} {value:.2f}" for name, value in summary.get("metrics", {}).items())
         return DONE, metrics, 1.0
+    if broken := not_finite(folder.read_json(SUMMARY).get("metrics")):
+        return FAILED, f"{SUMMARY}: {broken}, not a finite number", 1.0
     record = folder.read_json(STATE)
     steps = record.get("steps") or 0
     share = record.get("step", 0) / steps if steps else 0.0

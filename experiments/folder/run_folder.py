@@ -17,6 +17,7 @@ from errors import RunFolderError, WriteError
 from experiments.config import from_dict, read_yaml, scientific, write_yaml
 from experiments.folder.claim import Claim, Holder, held_error, holder_of, refusing, take
 from experiments.schema import SECTIONS, Config
+from results.run_folders.numbers import not_finite
 from run_format import CHECKPOINTS, CONFIG, LOG, STATE, SUMMARY
 
 
@@ -91,9 +92,9 @@ class RunFolder:
         self.write_json(STATE, {"state": state, **details, **writer})
 
     def finished(self) -> dict[str, Any]:
-        """The summary of a finished run; empty for any other."""
+        """The summary of a finished run; empty for any other, and for one that ended in metrics that are not finite."""
         summary = self.read_json(SUMMARY)
-        return summary if summary.get("run") == self.id else {}
+        return summary if summary.get("run") == self.id and not not_finite(summary.get("metrics")) else {}
 
     @contextmanager
     def claim(self) -> Iterator[Claim]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from atm import sampling
-from errors import WriteError
+from errors import RunFailed, WriteError
 from experiments.data.batch import Batch
 from experiments.data.ledger import Ledger
 from experiments.data.loading import Batches
@@ -33,6 +33,7 @@ from experiments.training.replay import replay
 from experiments.training.schedules import Timetable
 from experiments.training.state import RunState
 from experiments.training.summary import summarise, write_results
+from results.run_folders.numbers import not_finite
 
 STATE_SECONDS = 2.0  # between two writings of state.json
 log = logging.getLogger("experiments")
@@ -111,6 +112,8 @@ class Training:
                     evaluation = self._finish_row()
                 if not evaluation.metrics:  # interrupted between the last evaluation and the summary
                     evaluation = self._evaluate()
+            if broken := not_finite(counters.last):
+                raise RunFailed(f"{broken} after the last step, not a finite number")
             summary = summarise(self, evaluation)
             if self.group.first:
                 write_results(self, summary, evaluation)

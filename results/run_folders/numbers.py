@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 DIGITS = 6  # significant digits of every reported number
@@ -17,6 +18,13 @@ def is_number(value: object) -> bool:
         return math.isfinite(value)
     except OverflowError:
         return False
+
+
+def not_finite(metrics: object) -> str:
+    """The first metric that is no finite number, as ``eval/loss is nan``; empty where all are finite."""
+    if not isinstance(metrics, Mapping):
+        return ""
+    return next((f"{name} is {value!r}" for name, value in metrics.items() if not is_number(value)), "")
 
 
 def whole(value: object) -> int | None:

@@ -17,8 +17,8 @@ from typing import Any
 import run_format
 from results.run_folders import interventions
 from results.run_folders.metrics_log import LoggedMetrics
-from results.run_folders.numbers import DIGITS, is_number, rounded, whole
-from run_format import DONE, NOT_RUN, RUNNING, UNREADABLE
+from results.run_folders.numbers import DIGITS, is_number, not_finite, rounded, whole
+from run_format import DONE, FAILED, NOT_RUN, RUNNING, UNREADABLE
 
 STARTED = (run_format.STATE, run_format.SUMMARY, run_format.METRICS)  # a run that started has at least one of these
 OPTIONAL = (run_format.EXAMPLES, run_format.RECORDS, run_format.EXCLUSION)
@@ -143,6 +143,8 @@ def _finish(recorded: RecordedRun, folder: str, seed: int, protocol: str) -> Non
             problem = contradiction
     if problem or summary is None:
         _refuse(recorded, problem)
+        if summary is not None and not_finite(summary.get("metrics")):
+            recorded.state = FAILED
         return
     if recorded.state not in EXPECTED:
         recorded.warnings.append(
@@ -179,10 +181,8 @@ def _problem(summary: dict[str, Any] | None, run: str, seed: int, protocol: str)
         return f"{name}: its step is {summary['step']!r}, not a number"
     if not isinstance(summary["metrics"], dict) or not summary["metrics"]:
         return f"{name} holds no metrics"
-    broken = [metric for metric, value in summary["metrics"].items() if not is_number(value)]
-    if broken:
-        return f"{name}: {broken[0]} is {summary['metrics'][broken[0]]!r}, not a finite number"
-    return ""
+    broken = not_finite(summary["metrics"])
+    return f"{name}: {broken}, not a finite number" if broken else ""
 
 
 def _untraceable(recorded: RecordedRun, folder: str) -> str:
