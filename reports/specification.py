@@ -163,6 +163,7 @@ class Specification:
 
     protocols and papers are those of the sweep's own task; ``tasks`` has those of its downstream tasks, by name.
     columns: further metrics of the own task, shown as means; contrasts: a table of differences in it.
+    own_data: arms change the data, so that only those of the same data are compared.
     """
 
     name: str
@@ -177,6 +178,7 @@ class Specification:
     control: Control | None = None
     columns: tuple[Column, ...] = ()
     contrasts: tuple[Contrast, ...] = ()
+    own_data: bool = False
 
     def metric(self, protocol: str, task: Mapping[str, Any], *, downstream: bool = False) -> Metric:
         """The metric of one of a plan's tasks; the plan's own where this specification names none.

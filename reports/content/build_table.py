@@ -108,7 +108,10 @@ class _TaskBuilder:
         """The table, not judged yet."""
         protocol, name = self.plan["protocol"], str(self.task["name"])
         printed = self.spec.of_task(name, downstream=self.downstream).papers
-        mixture = fingerprints.check(self.collected.runs, mixed=mixed)
+        runs = self.collected.runs
+        of_one_data = [of_arm for _, of_arm in runs.groupby("arm", sort=False)] if self.spec.own_data else [runs]
+        mixture = [sentence for part in of_one_data for sentence in fingerprints.check(part, mixed=mixed)]
+        mixture += fingerprints.check(runs.assign(data_fingerprint=""), mixed=mixed) if self.spec.own_data else []
         finals, missing = _finals(self.collected, self.metric.metric)
         rows = tuple(self.row(arm, printed, finals) for arm in self.arms)
         if self.downstream and printed and not any(row.references for row in rows):
@@ -128,6 +131,8 @@ class _TaskBuilder:
         values, baseline, model = finals.get(arm, {}), self.plan["baseline"], self.models[arm]
         against = self.arms[arm].against or baseline
         control = self.control if arm != self.control else None
+        if self.spec.own_data and self.data_of(arm) != self.data_of(against):
+            against = arm
         places = [place for place in self.arms[arm].published if printed and self.holds(place, printed)]
         return ArmRow(
             arm=arm,
@@ -152,6 +157,11 @@ class _TaskBuilder:
             control_judgement=Judgement(Verdict.NO_NUMBER),
             further=tuple(mean_interval(means[arm]) if arm in means else None for means in self.further),
         )
+
+    def data_of(self, arm: str) -> set[str]:
+        """The data fingerprints of an arm's finished runs."""
+        runs = self.collected.runs
+        return set(runs[(runs["arm"] == arm) & (runs["state"] == DONE)]["data_fingerprint"])
 
     @cached_property
     def further(self) -> list[Finals]:

@@ -14,6 +14,7 @@ from reports.content.text import text
 from reports.formats import files
 from reports.specification import Column, Contrast, Metric, SpecificationError
 from results import archive
+from results.fingerprints import MixedFingerprints
 from results.statistics.verdicts import holm
 
 ONE = Contrast(("axial",), ("token",))
@@ -133,3 +134,21 @@ def test_what_is_no_contrast_is_refused(tmp_path, monkeypatch, contrast, message
 def test_an_arm_that_the_sweep_does_not_have_is_named(finished):
     with pytest.raises(SpecificationError, match="unknown arm 'axail'; did you mean 'axial'"):
         made(finished, Contrast(("axail",), ("zero",)))
+
+
+def test_arms_that_change_the_data_are_compared_with_those_of_the_same_data_alone():
+    collected = archive.read(archive.folder("probe_attacks-smoke"))
+    plan, spec = archive.plan_of(collected), specification.of_sweep("probe_attacks")
+    rows = {row.arm: row for row in build_table.build(spec, collected, plan).first.rows}
+    assert rows["classes_axial"].difference and rows["classes_axial"].new_images
+    for arm in ("cues_axial", "near_axial"):
+        assert (rows[arm].difference, rows[arm].new_images) == (None, None)
+    with pytest.raises(MixedFingerprints, match="different data"):
+        build_table.build(replace(spec, own_data=False), collected, plan)
+    runs = collected.runs.copy()
+    first = runs.index[runs["arm"] == "near_axial"][0]
+    for column, kind in (("data_fingerprint", "data"), ("code_fingerprint", "code")):
+        other = runs.copy()
+        other.loc[first, column] = "another"
+        with pytest.raises(MixedFingerprints, match=f"different {kind}"):
+            build_table.build(spec, replace(collected, runs=other), plan)
