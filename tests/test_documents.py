@@ -220,7 +220,13 @@ def test_numbers_in_prose_are_no_results_that_nothing_holds_to_account(name):
 def test_the_commit_that_is_named_is_the_one_that_measured():
     text = (ROOT / "docs" / "probes.md").read_text(encoding="utf-8")
     named = re.findall(r"`([\w-]+)` \(commit ([0-9a-f]{8})\)", text)
-    assert [label for label, _ in named] == ["reach-smoke", "search-smoke", "pair-smoke", "diagonal-smoke", "probe_attacks-smoke"]
+    assert [label for label, _ in named] == [
+        "reach-smoke",
+        "search-smoke",
+        "pair-smoke",
+        "diagonal-smoke",
+        "probe_attacks-smoke",
+    ]
     for label, commit in named:
         runs = archive.read(archive.folder(label)).runs
         assert {each[:8] for each in runs["commit"]} == {commit}

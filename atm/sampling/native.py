@@ -8,8 +8,10 @@ import os
 import platform
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from atm.sampling.patterns import PATTERNS, groups_per_read, reads_per_token, wi
 SOURCE = Path(__file__).with_name("native.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
 WARNINGS = ("-Wno-psabi", "-Wno-ignored-attributes")  # GCC warns of vector arguments, which no exported function has
+WORKSHOP = "compile-"  # begins the names of folders that are compiled in
 TIMEOUT_S = 300.0  # a compiler that takes longer has hung
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 _DIGEST_BYTES = hashlib.sha256().digest_size  # a kept library ends with its checksum
@@ -147,7 +150,7 @@ def _compiler() -> list[str]:
 def _cached(path: Path) -> ctypes.CDLL | None:
     """A library compiled earlier, or None if it is missing, damaged or not trusted."""
     try:
-        if not (_is_trusted(path) and _is_trusted(path.parent)):
+        if not _is_trusted(path):
             return None
         content = path.read_bytes()
         # Loading an incomplete library may succeed and crash the process later.
@@ -159,27 +162,59 @@ def _cached(path: Path) -> ctypes.CDLL | None:
 
 
 def _is_trusted(path: Path) -> bool:
-    """Whether only this user (or root) can have written to the path."""
-    stat = path.stat()
-    return os.name != "posix" or (stat.st_uid in (os.getuid(), 0) and not stat.st_mode & 0o022)
+    """Whether only this user (or root) can have written to the path, or put another in place of a folder above it.
+
+    Everybody may write to root's ``/tmp``, but nobody may replace what others have there (it is sticky).
+    """
+    if os.name != "posix":
+        return True
+    place = path.resolve(strict=True)
+    for each in (place, *place.parents):
+        status = each.stat()
+        shared = bool(status.st_mode & 0o022) and not (
+            each != place and status.st_uid == 0 and status.st_mode & stat.S_ISVTX
+        )
+        if status.st_uid not in (os.getuid(), 0) or shared:
+            return False
+    return True
+
+
+def _workshop(stack: ExitStack, folder: Path | None) -> tuple[Path, bool]:
+    """A private folder to compile in, and whether it lies in ``folder``, which then can keep the library.
+
+    Raises Unavailable where there is none that nobody else could exchange.
+    """
+    if folder is not None:
+        with suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if _is_trusted(folder):
+                _remove_stale(folder)
+                return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=WORKSHOP, dir=folder))), True
+    # for this process only; a loaded library needs its file no longer
+    temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="atm-")))
+    if not _is_trusted(temporary):
+        raise Unavailable(f"others may write to {temporary.parent}, where it would be compiled")
+    return temporary, False
+
+
+def _remove_stale(folder: Path) -> None:
+    """Removes what a compilation left that was killed."""
+    for left in folder.glob(f"{WORKSHOP}*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > 2 * TIMEOUT_S:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _compile(command: list[str], name: str, folder: Path | None) -> ctypes.CDLL:
-    """Compiles and loads the library, and keeps it in ``folder`` if that is writable."""
+    """Compiles and loads the library, and keeps it in ``folder`` if that is writable, and by nobody else."""
     with ExitStack() as stack:
-        try:
-            if folder is None:
-                raise FileNotFoundError("no home folder")
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            temporary = stack.enter_context(tempfile.TemporaryDirectory(dir=folder))
-        except OSError:  # compile for this process only; a loaded library needs its file no longer
-            folder, temporary = None, stack.enter_context(tempfile.TemporaryDirectory(prefix="atm-"))
-        built = Path(temporary) / name
+        workshop, keeps = _workshop(stack, folder)
+        built = workshop / name
         _run([*command, *FLAGS, *WARNINGS, str(SOURCE), *_torch_openmp(), "-o", str(built)])
         with built.open("ab") as file:
             file.write(hashlib.sha256(built.read_bytes()).digest())
         library = ctypes.CDLL(str(built))
-        if folder is not None:
+        if keeps and folder is not None:
             with suppress(OSError):  # the library is loaded already
                 built.replace(folder / name)  # atomic, also if other processes compile at the same time
     return library

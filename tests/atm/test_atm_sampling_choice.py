@@ -201,6 +201,54 @@ def test_a_source_is_compiled_once(small: Path, fresh: Path, monkeypatch: pytest
 
 
 @needs_compiler
+@pytest.mark.parametrize("shared", ["cache", "."], ids=["the folder itself", "the one above it"])
+def test_nothing_is_compiled_or_kept_in_a_folder_that_others_may_write_to(
+    small: Path, fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shared: str
+) -> None:
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    cache = private / "cache"
+    cache.mkdir()
+    (private / shared).chmod(0o775)
+    monkeypatch.setenv("ATM_CACHE_DIR", str(cache))
+    built: list[str] = []
+    run = native._run
+    monkeypatch.setattr(native, "_run", lambda command: built.append(command[-1]) or run(command))
+    assert "cannot keep it" in native.load().built_with
+    (place,) = [path for path in built if path.endswith(".so")]
+    assert not Path(place).is_relative_to(private)
+    assert list(cache.iterdir()) == []
+    (private / shared).chmod(0o700)
+    native.load.cache_clear()
+    assert "cannot keep it" not in native.load().built_with
+    (kept,) = libraries(cache)
+    (private / shared).chmod(0o777)
+    assert native._cached(kept) is None, "a kept library there may be another's"
+
+
+def test_where_every_folder_is_shared_nothing_is_compiled(
+    small: Path, fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    temporary.chmod(0o777)  # not sticky: anybody may exchange what is in it
+    monkeypatch.setattr(native.tempfile, "tempdir", str(temporary))
+    monkeypatch.setenv("ATM_CACHE_DIR", str(temporary / "cache"))
+    assert f"others may write to {temporary}" in native.unavailable()
+
+
+@needs_compiler
+def test_what_a_killed_compilation_left_is_removed(small: Path, fresh: Path) -> None:
+    old, new = fresh / f"{native.WORKSHOP}old", fresh / f"{native.WORKSHOP}new"
+    for folder in (old, new):
+        folder.mkdir(parents=True, mode=0o700)
+    fresh.chmod(0o700)
+    os.utime(old, (0, 0))
+    native.load()
+    assert not old.exists() and new.exists(), "another process may be compiling in it"
+
+
+@needs_compiler
 @pytest.mark.parametrize("damage", ["empty", "half", "last byte", "first bytes", "a folder"])
 def test_a_damaged_library_is_compiled_again(small: Path, fresh: Path, damage: str) -> None:
     native.load()
