@@ -47,6 +47,16 @@ def writing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def private() -> Iterator[None]:
+    """What is made in the block can be read and changed by this user alone. Holds for the whole process."""
+    previous = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(previous)
+
+
 def reason(error: OSError) -> str:
     """What a user should read of an error of the operating system."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)

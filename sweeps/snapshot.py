@@ -71,16 +71,18 @@ def _store(folder: Path, content: Mapping[Path, bytes], origin: Mapping[str, obj
         return copy
     temporary = folder / f".{copy.name}.{secrets.token_hex(4)}.tmp"
     try:
-        for path, data in content.items():
-            (temporary / path).parent.mkdir(parents=True, exist_ok=True)
-            (temporary / path).write_bytes(data)
-            (temporary / path).chmod(0o444)  # guards against edits by mistake
-        if copy.is_dir():  # the clean-up of a site has removed some of its files
-            for path in content:
-                (copy / path).parent.mkdir(parents=True, exist_ok=True)
-                (temporary / path).replace(copy / path)
-        else:
-            temporary.rename(copy)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file.private():
+            for path, data in content.items():
+                (temporary / path).parent.mkdir(parents=True, exist_ok=True)
+                (temporary / path).write_bytes(data)
+                (temporary / path).chmod(0o400)  # guards against edits by mistake
+            if copy.is_dir():  # the clean-up of a site has removed some of its files
+                for path in content:
+                    (copy / path).parent.mkdir(parents=True, exist_ok=True)
+                    (temporary / path).replace(copy / path)
+            else:
+                temporary.rename(copy)
     except OSError as error:
         raise WriteError(f"cannot copy the code to {copy}: {atomic_file.reason(error)}") from None
     finally:

@@ -81,7 +81,8 @@ def launch(
         submission = Submission(runs_dir, plan.sweep)
         waits = _waits(missing, runs_dir)
         batches = deal(missing, code.copies, waits, limits.max_array_size, max_parallel, _prefix(plan, submission))
-        _try(batches, submission, cluster)
+        with atomic_file.private():
+            _try(batches, submission, cluster)
         cluster.cancel([submitted[run.id].id for run in missing if run.id in submitted and submitted[run.id].alive])
         for run_id in outcome.again:
             repeat.set_aside(RunFolder(runs_dir / run_id))
@@ -90,7 +91,8 @@ def launch(
         for line in code.describe():
             say(line)
         run_jobs = {run: newest.id for run, newest in alive.items()}
-        _hand_over(batches, submission, runs_dir, run_jobs, other_code, outcome, say)
+        with atomic_file.private():
+            _hand_over(batches, submission, runs_dir, run_jobs, other_code, outcome, say)
     return outcome
 
 
@@ -248,7 +250,9 @@ def _alone(runs_dir: Path) -> Iterator[None]:
     """One launch at a time: two that chose runs at the same time would submit all of them twice."""
     folder = runs_dir / FOLDER
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        with atomic_file.private():
+            folder.mkdir(exist_ok=True)
     except OSError as error:
         raise RunFolderError(f"cannot write {folder}: {atomic_file.reason(error)}") from None
     if holder := holder_of(folder):

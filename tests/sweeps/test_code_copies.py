@@ -23,7 +23,7 @@ from sweeps.slurm.cluster import Cluster
 from sweeps.slurm.launch import launch as submit
 from sweeps.status import state_of
 from tests.experiments.processes import assert_equal_runs
-from tests.sweeps.test_sweeps import TINY, WORDS
+from tests.sweeps.test_sweeps import TINY, tiny_words
 
 LEFT_OUT = (".*", "runs", "tests", "docs", "__pycache__", "site.yaml", "pages", "published", "measured")
 SLOW = ["train.epochs=40"]  # long enough to be caught in the middle
@@ -51,9 +51,9 @@ def commit_of(checkout: Path) -> str:
 
 
 def run(checkout: Path, *words: str, code: int = 0) -> str:
-    same = ["protocol=smoke", "seeds=[0]", "arms=[zero,token]", *WORDS]
+    same = ["protocol=smoke", "seeds=[0]", "arms=[zero,token]"]
     done = subprocess.run(
-        [sys.executable, "run.py", words[0], *same, *words[1:]],
+        [sys.executable, "run.py", *tiny_words(words[0], *same, *words[1:])],
         cwd=checkout,
         capture_output=True,
         text=True,

@@ -14,12 +14,12 @@ import pytest
 from experiments.folder.run_folder import RunFolder
 from run_format import DONE, INTERRUPTED
 from sweeps.status import state_of
-from tests.sweeps.test_sweeps import ROOT, WORDS
+from tests.sweeps.test_sweeps import ROOT, WORDS, tiny_words
 
 
 def command(tmp_path, *more):
     words = ["sweep=ablation_offsets", "protocol=smoke", "seeds=[0]", "arms=[zero]", f"runs_dir={tmp_path}"]
-    return [sys.executable, "run.py", *words, *WORDS, *more]
+    return [sys.executable, "run.py", *tiny_words(*words, *more)]
 
 
 def closed_pipe():

@@ -384,6 +384,21 @@ def test_an_sbatch_that_hangs_is_ended_and_its_job_is_found_again(plan, slurm, t
     assert [state for number, state in slurm.jobs.items() if number.startswith("101_")] == ["PENDING"] * 7
 
 
+def test_nobody_else_can_change_what_a_job_executes(plan, slurm, tmp_path):
+    previous = os.umask(0o002)
+    try:
+        launch(plan, tmp_path / "runs", Cluster())
+        assert os.umask(0o002) == 0o002
+    finally:
+        os.umask(previous)
+    for folder in (tmp_path / "runs" / "slurm", tmp_path / "runs" / "code"):
+        made = [path for path in (folder, *folder.rglob("*")) if not path.name.startswith("claim-")]
+        assert len(made) > 5
+        assert [path for path in made if path.stat().st_mode & 0o077 and not path.is_symlink()] == []
+    run = tmp_path / "runs" / plan.runs[0].id
+    assert run.stat().st_mode & 0o777 == 0o775, "results are for the group"
+
+
 def test_cancel_cancels_live_jobs(plan, slurm, tmp_path):
     launch(plan, tmp_path, Cluster())
     slurm.end("100_0", "COMPLETED")

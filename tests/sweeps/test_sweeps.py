@@ -31,6 +31,12 @@ TINY = {
 WORDS = [f"{key}={json.dumps(value)}" for key, value in TINY.items()]
 
 
+def tiny_words(*words: str) -> list[str]:
+    """``words`` and those of TINY whose keys are not among them."""
+    given = {word.partition("=")[0] for word in words}
+    return [*words, *(word for word in WORDS if word.partition("=")[0] not in given)]
+
+
 PLANNED_WITHOUT_DATA = [(n, p) for n in sweep_names() for p in read_sweep(n)["recipes"] if p != "tiny"]
 
 
@@ -148,7 +154,7 @@ def test_ctrl_c_saves_every_run_and_the_same_command_goes_on(tmp_path):
         "--jobs",
         "2",
     ]
-    command = [sys.executable, "run.py", *words, *WORDS, "train.epochs=40"]
+    command = [sys.executable, "run.py", *tiny_words(*words, "train.epochs=40")]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     folders = []
     for _ in range(2000):
