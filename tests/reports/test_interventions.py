@@ -251,7 +251,7 @@ def test_a_page_shows_them_once_and_json_has_their_rows(sweep: tuple[dict, Path]
     assert [s.name for s in alone.sections] == ["learned_offsets-ablation_offsets-smoke-interventions"]
     results = Results(specification.of_sweep("ablation_offsets"), collected, planned, runs_dir)
     records = page_of(planned, collected, runs_dir).sections[1].records
-    document = json.loads(terminal.to_json(results.ablation(), records))
+    document = json.loads(terminal.to_json(results.ablation(), {"interventions": records}))
     assert [row["intervention"] for row in document["interventions"]] == ["zero", "zero", *["shuffled_tokens"] * 2]
     assert "interventions" not in json.loads(terminal.to_json(results.ablation()))
 
