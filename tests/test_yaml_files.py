@@ -81,10 +81,11 @@ def test_a_file_that_is_not_what_it_should_be_is_named_in_one_line(tmp_path, con
 TEXTS = [key for key, f in FIELDS.items() if str(f.type) in ("str", "str | None")]
 
 
-@pytest.mark.parametrize("text", [text for text in ODD if text not in ("", "null", "~")])
 @pytest.mark.parametrize("key", [*TEXTS, "runs_dir", "into", "because", "measured", "model"])
-def test_text_on_the_command_line_is_taken_as_it_stands(key, text):
-    assert parse_overrides([f"{key}={text}"]) == {key: text}
+def test_text_on_the_command_line_is_taken_as_it_stands(key):
+    for text in ODD:
+        if text not in ("", "null", "~"):  # which are no text
+            assert parse_overrides([f"{key}={text}"]) == {key: text}
 
 
 def test_other_values_on_the_command_line_are_read_by_the_type_of_their_key():
