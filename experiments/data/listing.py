@@ -14,6 +14,7 @@ import re
 import stat
 import tarfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -147,7 +148,8 @@ def list_split(split: Split) -> Listing:
 
 def refuse_shared(train: Listing, judged: Listing) -> None:
     """Raises DataError where two splits share an image, by whatever names and links."""
-    if train.split == judged.split or train.identities & judged.identities:
+    one_place = train.split.inside == judged.split.inside and train.split.path.samefile(judged.split.path)
+    if one_place or train.identities & judged.identities:
         raise DataError(
             f"{train.split.path} and {judged.split.path} share images: a model would be judged on what it was "
             "trained on"
@@ -184,13 +186,25 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         raise DataError(f"{entry.path}: cannot be looked at ({error.strerror})") from None
 
 
+def _identity(entry: os.DirEntry[str], device: int) -> tuple[int, int]:
+    """(device, inode) of a file in a folder on ``device``; of a link that leads to one, that of its target."""
+    if entry.is_symlink():
+        with suppress(OSError):  # a dead link is named when it is read
+            target = entry.stat()
+            return target.st_dev, target.st_ino
+    return device, entry.inode()
+
+
 def _files(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
     """The images below the class folders of a split: name → (device, inode). Links are followed, each folder once."""
     seen: dict[tuple[int, int], str] = {}
     waiting = [(folder, "")]
     while waiting:
         path, below = waiting.pop()
-        status = path.stat()
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be looked at ({error.strerror})") from None
         here = (status.st_dev, status.st_ino)
         if here in seen:
             raise DataError(
@@ -203,7 +217,7 @@ def _files(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
                 if not _is_hidden(entry.name):
                     waiting.append((path / entry.name, f"{name}/"))
             elif below and _is_image(entry.name):
-                yield name, (status.st_dev, entry.inode())
+                yield name, _identity(entry, status.st_dev)
 
 
 def _inside(archive: Path, split: str, names: Sequence[str]) -> Split:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -204,11 +205,25 @@ def share_a_class(images):
         os.link(file, images / "val" / "class1" / f"renamed-{file.name}")
 
 
+def share_by_links_to_files(images):
+    file = images / "val" / "class1" / "linked.jpg"
+    file.symlink_to(next((images / "train" / "class1").iterdir()))
+
+
+def share_one_archive(images):
+    for split in ("train", "val"):
+        shutil.rmtree(images / split) if split == "val" else pack(images / split, images / "train.tar")
+    shutil.rmtree(images / "train")
+    os.link(images / "train.tar", images / "val.tar")
+
+
 def name_one_twice(images):
     return {"data__eval_split": "train"}
 
 
-@pytest.mark.parametrize("share", [share_by_link, share_a_class, name_one_twice])
+@pytest.mark.parametrize(
+    "share", [share_by_link, share_a_class, share_by_links_to_files, share_one_archive, name_one_twice]
+)
 def test_splits_that_share_an_image_are_refused(images, share):
     given = share(images) or {}
     with pytest.raises(DataError, match="judged on what it was trained on"):
