@@ -109,8 +109,12 @@ def load(text: str | bytes, where: str, names: Collection[str] = ()) -> Any:
     """What a text holds. where: what it is called in messages. Raises ConfigError."""
     try:
         decoded = text if isinstance(text, str) else text.decode("utf-8")
-        loader = type("_Loader", (Loader,), {"names": frozenset(names)}) if names else Loader
-        return yaml.load(decoded, Loader=loader)  # noqa: S506  # a SafeLoader
+        loader = Loader(decoded)
+        loader.names = names
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{where}: is not UTF-8 (byte {error.start}); save it as UTF-8") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:

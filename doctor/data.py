@@ -13,10 +13,10 @@ from doctor.finding import ABSENT, OK, PROBLEM, ROOT, WARNING, CheckInputs, Find
 from errors import ConfigError, unknown
 
 if TYPE_CHECKING:
+    from experiments.data.listing import Split
     from experiments.schema import Data
 
 COUNT_SECONDS = 1.0  # for the images of one split
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")  # the endings that timm reads from class folders, in either case
 
 
 def site(inputs: CheckInputs) -> Iterator[Finding]:
@@ -86,29 +86,30 @@ def _data_of_run(name: str, recipe: str, overrides: Mapping[str, Any], site: Map
 
 def _count_images(name: str, message: str, data: Data) -> Finding:
     """Counts the images in the class folders of both splits, and names class folders without any."""
-    from experiments.data.listing import find_split
+    from experiments.data.listing import SUFFIXES, find_split
 
     empty_folders = []
     for split in (data.train_split, data.eval_split):
-        images, empty, complete = _count(find_split(Path(str(data.root)), split).path)
+        images, empty, complete = _count(find_split(Path(str(data.root)), split))
         message += f", {'' if complete else 'more than '}{images:,} {split} images"
         empty_folders += [f"{split}/{folder}" for folder in empty]
     if not empty_folders:
         return Finding(name, OK, message)
     message += f"; no image can be seen in {len(empty_folders)} folders{enumeration(empty_folders)}"
-    return Finding(name, PROBLEM, message, f"give each class {', '.join(IMAGE_SUFFIXES)} files that you can read")
+    return Finding(name, PROBLEM, message, f"give each class {', '.join(SUFFIXES)} files that you can read")
 
 
-def _count(split: Path) -> tuple[int, list[str], bool]:
-    """Images below the class folders of a split, classes without any, and whether all were counted in time."""
+def _count(split: Split) -> tuple[int, list[str], bool]:
+    """Images of a split, its classes without any, and whether all were counted in time."""
+    from experiments.data.listing import class_names, files, list_split
+
+    if split.is_archive:
+        return len(list_split(split)), [], True
     deadline = time.monotonic() + COUNT_SECONDS
-    total, empty = 0, list[str]()
-    for folder in sorted(entry for entry in split.iterdir() if entry.is_dir()):
-        before = total
-        for _, _, names in os.walk(folder, followlinks=True):
-            total += sum(name.lower().endswith(IMAGE_SUFFIXES) for name in names)
-            if time.monotonic() > deadline:
-                return total, empty, False
-        if total == before:
-            empty.append(folder.name)
-    return total, empty, True
+    counted: dict[str, int] = {}
+    for name, _ in files(split.path):
+        label = name.partition("/")[0]
+        if label not in counted and counted and time.monotonic() > deadline:
+            return sum(counted.values()), [], False
+        counted[label] = counted.get(label, 0) + 1
+    return sum(counted.values()), [label for label in class_names(split) if label not in counted], True

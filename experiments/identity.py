@@ -10,6 +10,7 @@ from errors import ConfigError
 from experiments.backbones import short_name
 from experiments.config import scientific
 from experiments.schema import Config
+from results.file_hash import sha256
 
 
 def run_id(config: Config) -> str:
@@ -28,7 +29,7 @@ def origin(init: str | None) -> str | None:
     path = Path(init).expanduser()
     if not path.is_file():
         raise ConfigError(f"init={init}: no such file")
-    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    return f"sha256:{sha256(path)}"
 
 
 def is_file(init: str) -> bool:

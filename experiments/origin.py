@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from errors import DataError
 from experiments.data.registry import data_fingerprint
 from experiments.folder.parent import refuse_other_weights
@@ -17,20 +19,19 @@ class PresentData:
         self._known: dict[tuple[object, ...], str | None] = {}
 
     def fingerprint(self, config: Config) -> str | None:
-        """None where only a run can tell. Raises DataError for a root that does not fit."""
+        """None where only a run can tell, or where there is no root that fits."""
         data = config.data
         splits = (data.train_split, data.eval_split, data.train_images, data.eval_images)
         key = (data.dataset, data.root, data.reader, *splits)
         if key not in self._known:
-            self._known[key] = data_fingerprint(config)
+            self._known[key] = None
+            with suppress(DataError):  # a launch that needs the data says so
+                self._known[key] = data_fingerprint(config)
         return self._known[key]
 
     def differ(self, config: Config, recorded: str) -> bool:
         """Whether data can be seen to be others than the ``recorded`` ones; data that are not here are no others."""
-        try:
-            return self.fingerprint(config) not in (None, recorded)
-        except DataError:
-            return False
+        return self.fingerprint(config) not in (None, recorded)
 
 
 def refuse_other_origin(folder: RunFolder, config: Config, present: PresentData) -> None:

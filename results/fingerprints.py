@@ -27,17 +27,18 @@ class MixedFingerprints(SuiteError):
     """Finished runs of one table that come from different code or data."""
 
 
-def check(runs: pd.DataFrame, *, mixed: bool = False) -> list[str]:
+def check(runs: pd.DataFrame, *, mixed: bool = False, own_data: bool = False) -> list[str]:
     """Sentences for the report about mixtures of code and data among the finished ``runs``.
 
-    Raises MixedFingerprints where fingerprints differ and ``mixed`` is not set.
+    own_data: every arm has data of its own. Raises MixedFingerprints where fingerprints differ and ``mixed`` is not
+    set.
     """
-    if not mixed and (refused := mixtures(runs, "would be averaged")):
+    if not mixed and (refused := mixtures(runs, "would be averaged", own_data)):
         raise MixedFingerprints(f"{refused[0]} Repeat the runs that differ, or average them all the same with --mixed")
-    return mixtures(runs, "are averaged here")
+    return mixtures(runs, "are averaged here", own_data)
 
 
-def mixtures(runs: pd.DataFrame, relation: str) -> list[str]:
+def mixtures(runs: pd.DataFrame, relation: str, own_data: bool = False) -> list[str]:
     """A sentence for each kind of fingerprint that differs among the finished ``runs`` of one task.
 
     relation: the verb of the sentence. Different tasks compute different things on different data, so the runs of one
@@ -47,8 +48,11 @@ def mixtures(runs: pd.DataFrame, relation: str) -> list[str]:
     several_tasks = finished["task"].nunique() > 1
     sentences = []
     for task, of_task in finished.groupby("task", sort=False):
-        for column, kind in KINDS.items():
-            groups = of_task.groupby(of_task[column].replace("", "unknown"))["run"].unique()
+        by_arm = [of_arm for _, of_arm in of_task.groupby("arm", sort=False)] if own_data else [of_task]
+        compared = [("code_fingerprint", of_task), *(("data_fingerprint", of_arm) for of_arm in by_arm)]
+        for column, part in compared:
+            kind = KINDS[column]
+            groups = part.groupby(part[column].replace("", "unknown"))["run"].unique()
             if len(groups) > 1:
                 listed = "; ".join(f"{fingerprint}: {_some(list(ids))}" for fingerprint, ids in groups.items())
                 of = f"of {task} with different {kind}" if several_tasks else f"of different {kind}"

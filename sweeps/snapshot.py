@@ -26,7 +26,7 @@ FOLDERS = ("atm", "experiments", "measurements", "sweeps")
 MODULES = (
     "ask_program.py", "atomic_file.py", "errors.py", "output.py", "run_format.py", "yaml_files.py",
     # what a run needs of a room that only reads
-    "results/__init__.py", "results/plans.py", "results/records.py",
+    "results/__init__.py", "results/file_hash.py", "results/plans.py", "results/records.py",
     "results/run_folders/__init__.py", "results/run_folders/numbers.py",
 )  # fmt: skip
 ENTRY = Path("experiments/__main__.py")  # starts a run

@@ -90,11 +90,11 @@ def state_of(folder: RunFolder, submitted: SubmittedRun | None = None) -> tuple[
     """(state, one line of detail, share done) of a run folder that may not exist, and of the run's newest Slurm job."""
     if because := folder.read_json(EXCLUSION).get("because"):
         return EXCLUDED, str(because), 1.0
-    if summary := folder.finished():
-        metrics = "  ".join(f"{name} {value:.2f}" for name, value in summary.get("metrics", {}).items())
-        return DONE, metrics, 1.0
-    if broken := not_finite(folder.read_json(SUMMARY).get("metrics")):
-        return FAILED, f"{SUMMARY}: {broken}, not a finite number", 1.0
+    if summary := folder.summary():
+        metrics = summary.get("metrics") or {}
+        if broken := not_finite(metrics):
+            return FAILED, f"{SUMMARY}: {broken}, not a finite number", 1.0
+        return DONE, "  ".join(f"{name} {value:.2f}" for name, value in metrics.items()), 1.0
     record = folder.read_json(STATE)
     steps = record.get("steps") or 0
     share = record.get("step", 0) / steps if steps else 0.0

@@ -151,7 +151,7 @@ def open_images(config: Config, training: bool) -> Images | StreamedImages:
         if missing := set(range(len(listed.classes))) - set(listed.targets):
             named = ", ".join(listed.classes[number] for number in sorted(missing)[:3])
             raise DataError(
-                f"data.root={data.root}: the {split} split has no image of {len(missing)} classes, e.g. {named}"
+                f"data.root={data.root}: classes without an image in the {split} split: {named} ({len(missing)} in all)"
             )
         return Images(listed, transform, config.seed, length, split)
     logging.getLogger("timm.data").setLevel(logging.ERROR)  # unreadable files are in our ledger, once

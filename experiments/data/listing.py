@@ -16,6 +16,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -116,7 +117,7 @@ def find_split(root: Path, split: str) -> Split:
             return Split(root / name)
         if (root / f"{name}.tar").is_file():
             return Split(root / f"{name}.tar")
-    inside = in_order([entry.name for entry in _entries(root) if _is_folder(entry) and not _is_hidden(entry.name)])
+    inside = _folders(root)
     holds = f"it holds {', '.join(inside[:5])}" if inside else "it is empty"
     raise DataError(f"data.root={root}: no folder for the {split} split; {holds}")
 
@@ -125,15 +126,15 @@ def class_names(split: Split) -> tuple[str, ...]:
     """The classes of a split; of a folder, without looking for images. Raises DataError where there are none."""
     if split.is_archive:
         return list_split(split).classes
-    found = in_order([entry.name for entry in _entries(split.path) if _is_folder(entry) and not _is_hidden(entry.name)])
+    found = tuple(_folders(split.path))
     if not found:
         raise DataError(f"{split.path}: no class folders (expected {split.path.name}/<class>/<image>)")
-    return tuple(found)
+    return found
 
 
 def list_split(split: Split) -> Listing:
     """Lists every image of a split. Raises DataError where it holds none or cannot be listed."""
-    found = dict(_archived(split) if split.is_archive else _files(split.path))
+    found = dict(_archived(split) if split.is_archive else files(split.path))
     names = in_order(list(found))
     if not names:
         raise DataError(f"{split.path}: no images ({', '.join(SUFFIXES)}) in class folders")
@@ -177,6 +178,10 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
 
 
+def _folders(folder: Path) -> list[str]:
+    return in_order([entry.name for entry in _entries(folder) if _is_folder(entry) and not _is_hidden(entry.name)])
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
@@ -195,7 +200,7 @@ def _identity(entry: os.DirEntry[str], device: int) -> tuple[int, int]:
     return device, entry.inode()
 
 
-def _files(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+def files(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
     """The images below the class folders of a split: name → (device, inode). Links are followed, each folder once."""
     seen: dict[tuple[int, int], str] = {}
     waiting = [(folder, "")]
@@ -243,11 +248,17 @@ def _archived(split: Split) -> Iterator[tuple[str, tuple[int, int]]]:
             yield "/".join(below), (offset, size)
 
 
-def _members(archive: Path) -> Iterator[tuple[str, int, int]]:
+def _members(archive: Path) -> tuple[tuple[str, int, int], ...]:
     """(name, offset, size) of every image in a tar archive, and of those in archives in it, one per class."""
+    status = archive.stat()
+    return _read_members(archive, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=2)  # to find a split and to list it takes one pass over the archives of both splits
+def _read_members(archive: Path, *_: int) -> tuple[tuple[str, int, int], ...]:
     try:
         with tarfile.open(archive, "r:") as opened:
-            yield from _members_of(opened, "", 0)
+            return tuple(_members_of(opened, "", 0))
     except (OSError, tarfile.TarError) as error:
         raise DataError(f"{archive}: not a tar archive that can be read ({error})") from None
 

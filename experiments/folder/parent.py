@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from difflib import get_close_matches
-from functools import cache
 from pathlib import Path
 
 from errors import ConfigError
 from experiments.folder.run_folder import RunFolder
 from experiments.identity import is_file
+from results.file_hash import sha256
 from run_format import INIT_SHA256, PROVENANCE, RUNNING, SHA256, STATE, WEIGHTS
 
 
@@ -34,18 +33,6 @@ def weights_of(init: str, runs_dir: Path) -> Path:
     if written not in (None, sha256(path)):
         raise ConfigError(f"init={init}: its {WEIGHTS} is not the file that the run wrote (its SHA-256 differs)")
     return path
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, which is read once while its size and times stay the same."""
-    status = path.stat()
-    return _sha256(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-@cache
-def _sha256(path: Path, *_: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def refuse_other_weights(folder: RunFolder, init: str, runs_dir: Path) -> None:

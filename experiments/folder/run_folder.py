@@ -93,8 +93,13 @@ class RunFolder:
 
     def finished(self) -> dict[str, Any]:
         """The summary of a finished run; empty for any other, and for one that ended in metrics that are not finite."""
+        summary = self.summary()
+        return {} if not_finite(summary.get("metrics")) else summary
+
+    def summary(self) -> dict[str, Any]:
+        """The summary of a run that ended, whatever its metrics are; empty for any other."""
         summary = self.read_json(SUMMARY)
-        return summary if summary.get("run") == self.id and not not_finite(summary.get("metrics")) else {}
+        return summary if summary.get("run") == self.id else {}
 
     @contextmanager
     def claim(self) -> Iterator[Claim]:

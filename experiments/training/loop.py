@@ -18,7 +18,7 @@ from experiments.data.loading import Batches
 from experiments.data.order import Share
 from experiments.folder.claim import Claim
 from experiments.folder.fingerprint import run_fingerprint
-from experiments.folder.parent import refuse_other_weights, sha256, weights_of
+from experiments.folder.parent import refuse_other_weights, weights_of
 from experiments.folder.run_folder import RunFolder
 from experiments.interrupts import Interrupted, Interrupts
 from experiments.schema import Config
@@ -33,6 +33,7 @@ from experiments.training.replay import replay
 from experiments.training.schedules import Timetable
 from experiments.training.state import RunState
 from experiments.training.summary import summarise, write_results
+from results.file_hash import sha256
 from results.run_folders.numbers import not_finite
 
 STATE_SECONDS = 2.0  # between two writings of state.json

@@ -13,7 +13,7 @@ from torch import nn
 
 import atomic_file
 from experiments.folder import weights
-from experiments.folder.parent import sha256
+from results.file_hash import sha256
 from results.records import pack
 from run_format import CONFIG, DONE, EXAMPLES, RECORDS, SHA256, SUMMARY, WEIGHTS
 

@@ -15,8 +15,8 @@ from experiments.data.registry import check_root
 from experiments.folder.parent import why_unfinished
 from experiments.folder.run_folder import RunFolder
 from experiments.schema import FIELDS, Config
+from results.file_hash import sha256
 from results.run_folders.interventions import FOLDER
-from results.run_folders.measurement_file import sha256
 from run_format import EXCLUDED, EXCLUSION, PROVENANCE, WEIGHTS
 
 IMAGES = 1000  # v1 Fig. 3

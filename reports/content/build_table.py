@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -24,7 +24,7 @@ from reports.specification import (
 )
 from results import fingerprints, papers
 from results.collect import Collected, Plan
-from results.statistics.estimates import TOLERANCE, Difference, contrast, mean_interval, paired_difference
+from results.statistics.estimates import TOLERANCE, Difference, contrast, mean_interval
 from results.statistics.images import NewImages
 from results.statistics.verdicts import Comparison, Judgement, Verdict, holm, judge
 from run_format import DONE
@@ -108,10 +108,7 @@ class _TaskBuilder:
         """The table, not judged yet."""
         protocol, name = self.plan["protocol"], str(self.task["name"])
         printed = self.spec.of_task(name, downstream=self.downstream).papers
-        runs = self.collected.runs
-        of_one_data = [of_arm for _, of_arm in runs.groupby("arm", sort=False)] if self.spec.own_data else [runs]
-        mixture = [sentence for part in of_one_data for sentence in fingerprints.check(part, mixed=mixed)]
-        mixture += fingerprints.check(runs.assign(data_fingerprint=""), mixed=mixed) if self.spec.own_data else []
+        mixture = fingerprints.check(self.collected.runs, mixed=mixed, own_data=self.spec.own_data)
         finals, missing = _finals(self.collected, self.metric.metric)
         rows = tuple(self.row(arm, printed, finals) for arm in self.arms)
         if self.downstream and printed and not any(row.references for row in rows):
@@ -131,8 +128,6 @@ class _TaskBuilder:
         values, baseline, model = finals.get(arm, {}), self.plan["baseline"], self.models[arm]
         against = self.arms[arm].against or baseline
         control = self.control if arm != self.control else None
-        if self.spec.own_data and self.data_of(arm) != self.data_of(against):
-            against = arm
         places = [place for place in self.arms[arm].published if printed and self.holds(place, printed)]
         return ArmRow(
             arm=arm,
@@ -145,10 +140,10 @@ class _TaskBuilder:
             values=values,
             interval=mean_interval(values) if values else None,
             against=against,
-            difference=None if arm == against else paired_difference(values, finals.get(against, {})),
+            difference=self.difference([arm], [against], finals),
             new_images=self.images.interval(arm, against),
             mcnemar=self.images.mcnemar(arm, against),
-            control=paired_difference(values, finals.get(control, {})) if control else None,
+            control=self.difference([arm], [control], finals) if control else None,
             control_images=self.images.interval(arm, control) if control else None,
             references=tuple(self.reference(arm, place, printed, finals) for place in places if printed),
             is_baseline=arm == baseline,
@@ -158,10 +153,15 @@ class _TaskBuilder:
             further=tuple(mean_interval(means[arm]) if arm in means else None for means in self.further),
         )
 
-    def data_of(self, arm: str) -> set[str]:
-        """The data fingerprints of an arm's finished runs."""
+    def difference(self, plus: Sequence[str], minus: Sequence[str], finals: Finals) -> Difference | None:
+        """The arms of ``plus`` minus those of ``minus`` by seed; None for an arm and itself, and for different data."""
         runs = self.collected.runs
-        return set(runs[(runs["arm"] == arm) & (runs["state"] == DONE)]["data_fingerprint"])
+        finished = runs[runs["arm"].isin([*plus, *minus]) & (runs["state"] == DONE)]
+        of_other_data = self.spec.own_data and finished["data_fingerprint"].nunique() > 1
+        if of_other_data or set(plus) == set(minus):
+            return None
+        first, second = ([finals.get(arm, {}) for arm in arms] for arms in (plus, minus))
+        return contrast(first, second)
 
     @cached_property
     def further(self) -> list[Finals]:
@@ -172,10 +172,7 @@ class _TaskBuilder:
     def contrasts(self, finals: Finals) -> tuple[ContrastRow, ...]:
         """The specification's contrasts whose arms are all planned, corrected among themselves."""
         planned = [] if self.downstream else [c for c in self.spec.contrasts if set(c.arms) <= set(self.arms)]
-        differences = [
-            contrast([finals.get(arm, {}) for arm in each.plus], [finals.get(arm, {}) for arm in each.minus])
-            for each in planned
-        ]
+        differences = [self.difference(each.plus, each.minus, finals) for each in planned]
         p_values = holm([d.p_against(0.0, TOLERANCE) if d and c.tested else None for c, d in zip(planned, differences)])
         return tuple(
             ContrastRow(self.label(each), each, difference, self.images.contrast(each.plus, each.minus), p)
@@ -204,7 +201,7 @@ class _TaskBuilder:
         same_model = place.same_model and variant(self.models[arm]) == variant(number.model)
         same_base = variant(self.models[against]) == variant((base or number).model)
         same_protocol = is_papers(printed, self.plan) and same_model and same_base
-        ours = None if arm == against else paired_difference(finals.get(arm, {}), finals.get(against, {}))
+        ours = self.difference([arm], [against], finals)
         return PrintedReference(
             place, number, difference, base, against, ours, self.images.interval(arm, against),
             same_model, same_protocol, Judgement(Verdict.NO_NUMBER),

@@ -60,7 +60,7 @@ def _legend(table: TaskTable) -> Iterator[str]:
     tested = sum(row.contrast.tested for row in table.contrasts)
     yield (
         "Each contrast is taken seed by seed; p is that of the paired t-test over seeds on these images, corrected "
-        f"(Holm) over the {tested} tested contrasts of this table. Intervals are not corrected."
+        f"(Holm) over the contrasts of this table that are tested, {tested} in number. Intervals are not corrected."
     )
     words = f"*{DIFFERENT}*: p below {1 - LEVEL:.2f}."
     if (margin := table.metric.margin) is not None:

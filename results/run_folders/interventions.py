@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from results.run_folders.measurement_file import OF_TRAINED, MeasuredError, need, of_another, sha256
+from results.file_hash import sha256
+from results.run_folders.measurement_file import OF_TRAINED, MeasuredError, need, of_another
 from run_format import WEIGHTS
 
 VERSION = 1  # of the definitions; raised with every change of one

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from errors import SuiteError
@@ -39,12 +37,3 @@ def of_another(about: Mapping[str, Any], run: str, trained: Mapping[str, Any], w
     if weights_sha256 and about["weights_sha256"] != weights_sha256:
         return "measured of another training: its weights are not those of this run; --fresh measures again"
     return ""
-
-
-def sha256(file: Path) -> str:
-    """Of a file of any size. Raises OSError."""
-    with file.open("rb") as content:
-        digest = hashlib.sha256()
-        while block := content.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

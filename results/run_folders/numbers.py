@@ -23,7 +23,7 @@ def is_number(value: object) -> bool:
 def not_finite(metrics: object) -> str:
     """The first metric that is no finite number, as ``eval/loss is nan``; empty where all are finite."""
     if not isinstance(metrics, Mapping):
-        return ""
+        return "" if metrics is None else f"metrics is {str(metrics)[:40]!r}"
     return next((f"{name} is {value!r}" for name, value in metrics.items() if not is_number(value)), "")
 
 

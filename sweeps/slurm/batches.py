@@ -18,6 +18,7 @@ from submitit.helpers import clean_env
 from submitit.slurm.slurm import SlurmExecutor
 
 import atomic_file
+from experiments.interrupts import handle, restore
 from sweeps.plan import PlannedRun
 from sweeps.slurm.cluster import SlurmError, refusal
 from sweeps.slurm.resources import Resources
@@ -176,14 +177,13 @@ def unbroken() -> Iterator[None]:
     """
     received: list[int] = []
     waiting = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    previous = {number: signal.signal(number, lambda number, _: received.append(number)) for number in waiting}
+    previous = handle(lambda number, _: received.append(number), waiting)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, waiting)  # children inherit it
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        restore(previous)
         if received:
             signal.raise_signal(received[0])
 

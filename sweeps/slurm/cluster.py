@@ -208,7 +208,7 @@ def _partition(line: str) -> Partition:
             max_minutes=minutes(fields.get("MaxTime", "UNLIMITED")),
         )
     except (KeyError, ValueError):
-        raise not_understood("scontrol", line) from None
+        raise _not_understood("scontrol", line) from None
 
 
 def minutes(text: str) -> float | None:
@@ -250,15 +250,15 @@ def _rows(program: str, text: str, columns: int) -> Iterator[list[str]]:
         if re.match(r"\d[\d_+\[\],:%.-]*\|", line):
             rows.append(line.split("|", columns - 1))
             if len(rows[-1]) < columns or not rows[-1][1].strip():
-                raise not_understood(program, line)
+                raise _not_understood(program, line)
         elif rows:
             rows[-1][-1] += f"\n{line}"
         elif line.strip():
-            raise not_understood(program, line)
+            raise _not_understood(program, line)
     yield from rows
 
 
-def not_understood(program: str, answer: str) -> SlurmError:
+def _not_understood(program: str, answer: str) -> SlurmError:
     return SlurmError(f"an answer of {program} is not understood, so nothing is done on it: {answer[:200]!r}")
 
 

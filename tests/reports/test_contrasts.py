@@ -77,7 +77,7 @@ def test_a_page_shows_them_after_the_table(finished, tmp_path):
     assert label == f"{arms['axial']} − {arms['token']}"
     assert difference.endswith("(n = 3)") and float(p.removeprefix("< ")) < 0.05 and resolved == "different"
     assert [text(cell.value) for cell in section.grid.rows[1][3:]] == ["–", "–"]
-    assert "over the 1 tested" in section.legend[0]
+    assert "that are tested, 1 in number" in section.legend[0]
     files.write(page, tmp_path)
     rows = (tmp_path / section.name / "table.csv").read_text().splitlines()
     assert rows[0].startswith("contrast,plus,minus,") and len(rows) == 3

@@ -43,6 +43,14 @@ def test_the_report_makes_the_planned_comparisons():
     words |= {"zero": "zero", "zero_peg": "zero, PEG", "shift": "shift", "random": "random"}
     words |= {"axial_x3": "three samples, S = 1", "axial_wide": "axial, S = 1, wide MLPs"}
     planned = re.findall(r"^\| \d+ \| (.+?) − (.+?) \|", PLAN, re.M)
-    made = [(words[name], words[arm.against]) for name, arm in spec.arms.items() if arm.against]
-    assert len(made) == 13
-    assert sorted(made) == sorted(planned)
+    tested = [contrast for contrast in spec.contrasts if contrast.tested]
+    assert len(tested) == 13 and all(len(contrast.arms) == 2 for contrast in tested)
+    assert [(words[contrast.plus[0]], words[contrast.minus[0]]) for contrast in tested] == planned
+
+
+def test_the_interaction_is_stated_beside_them_and_not_tested():
+    spec = specification.of_sweep("campaign_tiny")
+    (beside,) = [contrast for contrast in spec.contrasts if not contrast.tested]
+    assert (set(beside.plus), set(beside.minus)) == ({"axial", "zero"}, {"zero_peg", "axial_nopeg"})
+    assert "(axial − zero, PEG) − (axial, no PEG − zero)" in PLAN
+    assert spec.protocols["tiny"].margin == 0.5 and "±0.5 points" in PLAN

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,7 +25,7 @@ from sweeps.plan import load
 from sweeps.slurm import attempts, probes
 from sweeps.slurm.batches import submit
 from sweeps.slurm.cancel import cancel
-from sweeps.slurm.cluster import Cluster, SlurmError
+from sweeps.slurm.cluster import Cluster
 from sweeps.slurm.launch import launch, scripts
 from sweeps.slurm.submissions import known
 from sweeps.status import describe
@@ -344,44 +343,6 @@ def test_a_launch_from_within_a_job_does_not_pass_that_jobs_variables_on(plan, s
     seen = slurm.read()["environment"]  # of the last program that was called
     assert seen["SLURM_CONF"] == "conf" and not seen.keys() & {"SLURM_JOB_ID", "SLURM_MEM_PER_CPU", "WORLD_SIZE"}
     assert os.environ["WORLD_SIZE"] == "4"
-
-
-def test_a_number_that_slurm_gave_to_another_job_is_not_ours(plan, slurm, tmp_path):
-    first = launch(plan, tmp_path, Cluster())
-    content = slurm.read()
-    for job in content["jobs"].values():
-        job |= {"name": "somebody-elses", "state": "RUNNING"}
-    slurm.write(content)
-    assert cancel(plan, tmp_path, Cluster()) == {} and slurm.calls("scancel") == []
-    assert launch(plan, tmp_path, Cluster()).submitted.keys() == first.submitted.keys()
-
-
-def test_nothing_is_submitted_or_cancelled_on_an_answer_that_is_not_understood(plan, slurm, tmp_path):
-    launch(plan, tmp_path, Cluster())
-    slurm.set(garbled="100_3|PEND")
-    for act in (launch, cancel):
-        with pytest.raises(SlurmError, match="squeue is not understood"):
-            act(plan, tmp_path, Cluster())
-    assert len(slurm.scripts) == 1 and slurm.calls("scancel") == []
-    shown, complaint = states(plan, tmp_path)
-    assert "not understood" in complaint and shown.keys() == {run.arm for run in plan.runs}
-
-
-def test_an_sbatch_that_hangs_is_ended_and_its_job_is_found_again(plan, slurm, tmp_path, monkeypatch):
-    monkeypatch.setattr("sweeps.slurm.batches.SUBMIT_SECONDS", 3.0)
-    slurm.set(hang=60)
-    handler = signal.getsignal(signal.SIGALRM)
-    began = time.monotonic()
-    with pytest.raises(SlurmError, match="has not answered for 3 s and was ended; the job may exist: squeue --name="):
-        launch(plan, tmp_path, Cluster())
-    assert time.monotonic() - began < 40
-    assert signal.getsignal(signal.SIGALRM) == handler
-    slurm.set(hang=0)
-    assert list(slurm.jobs) == [f"100_{task}" for task in range(7)], "it did exist"
-    launch(plan, tmp_path, Cluster())
-    states_of = [state for number, state in slurm.jobs.items() if number.startswith("100_")]
-    assert states_of == ["CANCELLED"] * 7, "it had nothing to call"
-    assert [state for number, state in slurm.jobs.items() if number.startswith("101_")] == ["PENDING"] * 7
 
 
 def test_nobody_else_can_change_what_a_job_executes(plan, slurm, tmp_path):

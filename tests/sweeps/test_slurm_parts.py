@@ -6,12 +6,9 @@ import shlex
 import shutil
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from experiments.config import ROOT
 from experiments.folder.fingerprint import code_fingerprint
@@ -22,7 +19,7 @@ from sweeps import snapshot
 from sweeps.plan import load
 from sweeps.slurm import attempts, batches, job, shared
 from sweeps.slurm.batches import JobBatch, deal
-from sweeps.slurm.cluster import Limits, Situation, SlurmError, _accounted, _partition, _queued, _tasks, minutes
+from sweeps.slurm.cluster import Limits, Situation, _queued
 from sweeps.slurm.job import why_interrupted
 from sweeps.slurm.resources import Resources
 from tests.sweeps.conftest import SMALL
@@ -162,56 +159,6 @@ def test_a_snapshot_is_the_sources_and_their_commit(tmp_path):
     edited.chmod(0o644)
     edited.write_text("# edited\n")
     assert snapshot.take(tmp_path, other) != first
-
-
-def test_times_of_slurm_in_minutes():
-    assert [minutes(text) for text in ("UNLIMITED", "2-00:30:00", "00:30:00", "10:00")] == [None, 2910, 30, 10]
-
-
-@pytest.mark.parametrize("text", ["", "soon", "1:2:3:4", "1-", "-", "x-01:00:00", "01:zz:00"])
-def test_odd_times_are_no_times(text):
-    with pytest.raises(ValueError):
-        minutes(text)
-
-
-NOT_UNDERSTOOD = [
-    (_queued, "slurm_load_jobs error: something\n"),
-    (_queued, "100|PENDING\n"),
-    (_queued, "7|RUNNING|None|1:00|a\n100_1|PENDING\n"),
-    (_queued, "100_[0-1%2]|PENDING\n"),
-    (_queued, "100||None|1:00|a\n"),
-    (_accounted, "45|COMPLETED\n"),
-    (_accounted, "45||0:0|name\n"),
-    (_accounted, "JobID|State\n"),
-    (_partition, "Default=YES MaxTime=1:00:00"),
-    (_partition, "PartitionName=a MaxTime=soon"),
-    (_partition, "anything"),
-]
-
-
-@pytest.mark.parametrize(("read", "answer"), NOT_UNDERSTOOD)
-def test_an_answer_that_is_not_understood_is_an_error_in_one_line(read, answer):
-    with pytest.raises(SlurmError, match="not understood, so nothing is done on it") as refused:
-        read(answer)
-    assert "\n" not in str(refused.value)
-
-
-@given(st.text("0123456789_[]-,%|PENDIG:a\n ", max_size=60))
-def test_any_answer_is_read_or_refused(answer):
-    for read in (_queued, _accounted, _partition):
-        with suppress(SlurmError):
-            read(answer)
-
-
-def test_tasks_that_wait_in_one_row_of_squeue_are_jobs_each():
-    assert list(_queued("100_[0-2%2]|PENDING|Priority|1:00|a\n")) == ["100_0", "100_1", "100_2"]
-
-
-def test_tasks_that_sacct_names_in_one_row():
-    assert _tasks("45") == ["45"] and _tasks("45_3") == ["45_3"]
-    assert _tasks("45_[3-5,9%2]") == ["45_3", "45_4", "45_5", "45_9"]
-    assert _tasks("45_[0-6:3]") == ["45_0", "45_3", "45_6"]
-    assert _tasks("45_[0,2-3,45...]") == ["45_0", "45_2", "45_3"], "tasks that were cut off are left to squeue"
 
 
 def test_a_line_break_in_the_name_of_a_job_is_tolerated():
