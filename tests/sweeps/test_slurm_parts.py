@@ -180,6 +180,11 @@ NOT_UNDERSTOOD = [
     (_queued, "7|RUNNING|None|1:00|a\n100_1|PENDING\n"),
     (_queued, "100_[0-1%2]|PENDING\n"),
     (_queued, "100||None|1:00|a\n"),
+    (_queued, "100_[0-1,x]|PENDING|None|1:00|a\n"),
+    (_queued, "100_[0,2-3,45...]|PENDING|None|1:00|a\n"),
+    (_queued, "100_[0-4:0]|PENDING|None|1:00|a\n"),
+    (_queued, "100_|PENDING|None|1:00|a\n"),
+    (_queued, "7|RUNNING|None|1:00|a\n 100_1|PENDING|None|1:00|a\n"),
     (_accounted, "45|COMPLETED\n"),
     (_accounted, "45||0:0|name\n"),
     (_accounted, "JobID|State\n"),
@@ -208,14 +213,15 @@ def test_tasks_that_wait_in_one_row_of_squeue_are_jobs_each():
 
 
 def test_tasks_that_sacct_names_in_one_row():
-    assert _tasks("45") == ["45"] and _tasks("45_3") == ["45_3"]
-    assert _tasks("45_[3-5,9%2]") == ["45_3", "45_4", "45_5", "45_9"]
-    assert _tasks("45_[0-6:3]") == ["45_0", "45_3", "45_6"]
-    assert _tasks("45_[0,2-3,45...]") == ["45_0", "45_2", "45_3"], "tasks that were cut off are left to squeue"
+    assert _tasks("45", "sacct") == ["45"] and _tasks("45_3", "sacct") == ["45_3"]
+    assert _tasks("45_[3-5,9%2]", "sacct") == ["45_3", "45_4", "45_5", "45_9"]
+    assert _tasks("45_[0-6:3]", "sacct") == ["45_0", "45_3", "45_6"]
+    assert _tasks("45_[0,2-3,45...]", "sacct") == ["45_0", "45_2", "45_3"], "tasks that were cut off are left to squeue"
 
 
 def test_a_line_break_in_the_name_of_a_job_is_tolerated():
-    assert list(_queued("7|RUNNING|None|1:00|a\nb\n8_1|PENDING|Priority|1:00|c|d\n")) == ["7", "8_1"]
+    jobs = _queued("7|RUNNING|None|1:00|a\nb\n8_1|PENDING|Priority|1:00|c|d\n")
+    assert {number: each.name for number, each in jobs.items()} == {"7": "a", "8_1": "c|d"}
 
 
 def test_python_ignores_signals_until_it_handles_them():
