@@ -280,5 +280,5 @@ def test_no_text_of_a_setting_has_a_line_break_or_control_character(key, break_)
     assert len(str(refused.value).splitlines()) == 1
     section, _, name = key.rpartition(".")
     if section in ("machine", "slurm"):
-        with pytest.raises(ConfigError, match="control character|unknown value"):
+        with pytest.raises(ConfigError, match=r"control character|unknown value"):
             resolve("scenes", site={section: {name: value}})
