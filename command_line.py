@@ -55,6 +55,7 @@ def positive(text: str) -> int:
 
 def dispatch(words: list[str], commands: Mapping[str, Command], options: Mapping[str, Option], keys: str) -> int:
     """Calls the function of the command that ``words`` name and returns its exit code. keys: last part of --help."""
+    output.escape_commands()
     parsed = _parse(words, commands, options, keys)
     word, _, name = parsed.words[0].partition("=")
     if word not in commands:

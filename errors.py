@@ -40,9 +40,12 @@ class RunFailed(SuiteError):
     exit_code = 1
 
 
+BREAKS = ("Cc", "Zl", "Zp")  # categories of Unicode: control characters, separators of lines and paragraphs
+
+
 def refuse_control_characters(key: str, value: object) -> None:
     """Raises ConfigError for text with a line break or the like, which scripts and terminals read as something else."""
-    if isinstance(value, str) and any(category(character) == "Cc" for character in value):
+    if isinstance(value, str) and any(category(character) in BREAKS for character in value):
         raise ConfigError(f"{key}={value!r}: contains a line break or another control character")
 
 

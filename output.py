@@ -1,11 +1,62 @@
-"""Standard output and error of a program that goes on when nobody can read them any more."""
+"""Standard output and error: the program goes on when nobody can read them, and a terminal obeys no text of a run."""
 
 from __future__ import annotations
 
 import io
 import os
 import sys
-from typing import Any, TextIO
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.segment import Segment
+
+# control characters, separators of lines, and marks that reverse the order of what follows
+COMMANDS = {*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+ESCAPES = {code: f"\\u{code:04x}" for code in COMMANDS - set(map(ord, "\n\t"))}  # means the same in JSON
+
+
+class _Unescaped:
+    """A stream without the escapes, for a console that moves the cursor and sets colours itself."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def write(self, text: str) -> Any:
+        return type(self._stream).write(self._stream, text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def console(*, stderr: bool = False, **options: Any) -> Console:
+    """rich's console on standard output or error; all consoles of the suite are made here."""
+    from rich.console import Console
+
+    class EscapingConsole(Console):
+        def render(self, *arguments: Any, **named: Any) -> Iterable[Segment]:
+            for segment in super().render(*arguments, **named):
+                # of one column, since columns are counted already
+                text = segment.text if segment.control else segment.text.translate(dict.fromkeys(ESCAPES, "?"))
+                yield segment._replace(text=text)
+
+    file: Any = _Unescaped(sys.stderr if stderr else sys.stdout)
+    return EscapingConsole(file=file, stderr=stderr, **options)
+
+
+def escape_commands() -> None:
+    """From now on, what a terminal would obey (colours, titles, the cursor) is printed as an escape such as \\u001b."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            _escape(stream)
+
+
+def _escape(stream: Any) -> None:
+    def write(text: str) -> Any:
+        return type(stream).write(stream, text.translate(ESCAPES))
+
+    stream.write = write
 
 
 class _Tolerant(io.RawIOBase):
@@ -48,6 +99,7 @@ def tolerate_loss() -> None:
         wrapped = io.TextIOWrapper(
             io.BufferedWriter(_Tolerant(number)), encoding, "backslashreplace", line_buffering=True
         )
+        _escape(wrapped)
         setattr(sys, name, wrapped)
 
 

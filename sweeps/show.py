@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import output
 from experiments.folder.run_folder import RunFolder
 from run_format import (
     CANCELLED,
@@ -65,7 +66,8 @@ def watch(
     from rich.live import Live
 
     rows, complaint = look()
-    with Live(_table(plan, rows, runs_dir, complaint), auto_refresh=False, vertical_overflow="visible") as live:
+    table = _table(plan, rows, runs_dir, complaint)
+    with Live(table, console=output.console(), auto_refresh=False, vertical_overflow="visible") as live:
         while _busy(rows) or complaint or launching():
             time.sleep(seconds)
             rows, complaint = look()
@@ -97,13 +99,13 @@ def live(runs_dir: Path) -> Iterator[tuple[Callable[[str], None], Callable[[list
     if not sys.stdout.isatty():
         yield lambda line: print(line, flush=True), lambda running: None
         return
-    from rich.console import Console
+    from rich.text import Text
 
-    console = Console()
+    console = output.console()
     with console.status("starting") as display:
 
         def watch(running: list[str]) -> None:
-            display.update("\n".join(f"{run}: {state_of(RunFolder(runs_dir / run))[1]}" for run in running))
+            display.update(Text("\n".join(f"{run}: {state_of(RunFolder(runs_dir / run))[1]}" for run in running)))
 
         yield lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True), watch
 
@@ -126,7 +128,7 @@ def _table(plan: Plan, rows: Sequence[RunStatus], runs_dir: Path, complaint: str
     for column in ("arm", *tasks, "seed", "run", "state", "", "detail"):
         table.add_column(column, no_wrap=column != "detail")
     for row in rows:
-        state = f"[{COLOURS.get(row.state, 'default')}]{row.state}[/]"
+        state = f"[{COLOURS.get(row.state, 'default')}]{escape(row.state)}[/]"
         cell = [escape(row.arm), *([escape(row.task)] if tasks else []), str(row.seed)]
-        table.add_row(*cell, row.run, state, _share(row), escape(row.detail))
+        table.add_row(*cell, escape(row.run), state, _share(row), escape(row.detail))
     return table

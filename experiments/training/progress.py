@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import output
+
 log = logging.getLogger("experiments")
 
 
@@ -31,6 +33,7 @@ class Progress:
                 TextColumn("loss {task.fields[loss]:.3f}"),
                 TextColumn("{task.fields[rate]:.0f} img/s"),
                 TimeRemainingColumn(),
+                console=output.console(),
                 transient=True,
             )
             self._task = self._bar.add_task("", total=steps, loss=float("nan"), rate=0.0)
@@ -70,9 +73,8 @@ class Progress:
 @contextmanager
 def image_bar(description: str, images: int) -> Iterator[Callable[[int], None]]:
     """A progress bar over ``images`` on standard error if that is a terminal; yields a function that advances it."""
-    from rich.console import Console
     from rich.progress import Progress as Bar
 
-    with Bar(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+    with Bar(console=output.console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(description, total=images)
         yield lambda done: bar.advance(task, done)

@@ -9,6 +9,7 @@ from itertools import pairwise
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
+import output
 from reports.content import words
 from reports.content.ablation import records
 from reports.content.page import Cell, Grid, Page, Section
@@ -91,10 +92,8 @@ def to_json(ablation: Ablation, further: Mapping[str, Sequence[Mapping[str, Any]
 
 def wide_console() -> Console:
     """The terminal; piped output is not held to the 80 columns that a terminal of unknown width has."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDTH)
+    console = output.console()
+    return console if console.is_terminal else output.console(width=WIDTH)
 
 
 def rich_table(header: Sequence[str], body: Sequence[Sequence[str]], sides: str, padding: int = 1) -> Any:

@@ -226,7 +226,7 @@ def minutes(text: str) -> float | None:
 def _queued(text: str) -> dict[str, Job]:
     jobs = {}
     for numbers, state, reason, left, name in _rows("squeue", text, 5):
-        for number in _tasks(numbers):
+        for number in _tasks(numbers, "squeue"):
             jobs[number] = Job(number, name, state, "" if reason == "None" else reason, left)
     return jobs
 
@@ -235,13 +235,13 @@ def _accounted(text: str) -> dict[str, Job]:
     """Rows of sacct."""
     jobs: dict[str, Job] = {}
     for numbers, state, exit_code, name in _rows("sacct", text, 4):
-        for number in _tasks(numbers):
+        for number in _tasks(numbers, "sacct"):
             jobs[number] = Job(number, name, state.split()[0], exit_code=exit_code)
     return jobs
 
 
 def _rows(program: str, text: str, columns: int) -> Iterator[list[str]]:
-    """Rows that begin with a job's number and a state, and end with its name, which may have line breaks.
+    """Rows that begin with a job's number and a state, and end with its name; of several lines, with the first.
 
     Raises SlurmError for anything else: a job that is skipped would be submitted a second time.
     """
@@ -251,9 +251,7 @@ def _rows(program: str, text: str, columns: int) -> Iterator[list[str]]:
             rows.append(line.split("|", columns - 1))
             if len(rows[-1]) < columns or not rows[-1][1].strip():
                 raise _not_understood(program, line)
-        elif rows:
-            rows[-1][-1] += f"\n{line}"
-        elif line.strip():
+        elif line.strip() and (not rows or "|" in line):  # otherwise the rest of a name
             raise _not_understood(program, line)
     yield from rows
 
@@ -262,14 +260,21 @@ def _not_understood(program: str, answer: str) -> SlurmError:
     return SlurmError(f"an answer of {program} is not understood, so nothing is done on it: {answer[:200]!r}")
 
 
-def _tasks(numbers: str) -> list[str]:
-    """Ids of the jobs in one row: ``45``, ``45_3``, or tasks that have not started, ``45_[3-6,20-30:2%2]``."""
+def _tasks(numbers: str, program: str) -> list[str]:
+    """Ids of the jobs in one row: ``45``, ``45_3``, or tasks that have not started, ``45_[3-6,20-30:2%2]``.
+
+    Raises SlurmError for other numbers. sacct may cut a list off with ``...``; its further tasks are left to squeue.
+    """
     job, _, tasks = numbers.partition("_[")
     if not tasks:
+        if not re.fullmatch(r"\d+(_\d+)?([+.]\d+)?", numbers):
+            raise _not_understood(program, numbers)
         return [numbers]
     ids = []
-    for part in tasks.rstrip("]").partition("%")[0].split(","):
-        if match := re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part):  # otherwise it is the "..." of a shortened list
+    for part in tasks.removesuffix("]").partition("%")[0].split(","):
+        if match := re.fullmatch(r"(\d+)(?:-(\d+)(?::([1-9]\d*))?)?", part):
             first, last, step = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
             ids += [f"{job}_{task}" for task in range(first, last + 1, step)]
+        elif not (program == "sacct" and part.endswith("...")):
+            raise _not_understood(program, numbers)
     return ids

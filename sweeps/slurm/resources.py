@@ -25,6 +25,7 @@ TAKEN = {
     "signal": "slurm.signal_seconds",
     **dict.fromkeys(("array", "chdir", "dependency", "error", "export", "job-name", "open-mode", "output"), ""),
     **dict.fromkeys(("clusters", "no-requeue", "ntasks", "parsable", "requeue", "test-only", "wait", "wrap"), ""),
+    "kill-on-invalid-dep": "",
 }
 # options of sbatch in their own right, though a name above begins with theirs
 NO_ABBREVIATIONS = ("gpus",)

@@ -264,3 +264,21 @@ def test_no_setting_takes_a_control_character(key, character):
     with pytest.raises(ConfigError, match="control character") as refusal:
         merge({key: value})
     assert character not in str(refusal.value)
+
+
+TEXTS = sorted(key for key, f in FIELDS.items() if "str" in str(f.type) and key != "experiment")
+
+
+@pytest.mark.parametrize("break_", ["\n", "\r", "\t", "\0", "\x1b", "\x85", "\u2028"])
+@pytest.mark.parametrize("key", TEXTS)
+def test_no_text_of_a_setting_has_a_line_break_or_control_character(key, break_):
+    assert {"slurm.account", "slurm.qos", "slurm.constraint", "slurm.partition", "slurm.options"} <= set(TEXTS)
+    text = f"a{break_}b"
+    value = [text] if "list" in str(FIELDS[key].type) else text
+    with pytest.raises(ConfigError) as refused:
+        resolve("scenes", {key: value})
+    assert len(str(refused.value).splitlines()) == 1
+    section, _, name = key.rpartition(".")
+    if section in ("machine", "slurm"):
+        with pytest.raises(ConfigError, match=r"control character|unknown value"):
+            resolve("scenes", site={section: {name: value}})

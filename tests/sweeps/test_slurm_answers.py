@@ -28,6 +28,11 @@ NOT_UNDERSTOOD = [
     (_queued, "7|RUNNING|None|1:00|a\n100_1|PENDING\n"),
     (_queued, "100_[0-1%2]|PENDING\n"),
     (_queued, "100||None|1:00|a\n"),
+    (_queued, "100_[0-1,x]|PENDING|None|1:00|a\n"),
+    (_queued, "100_[0,2-3,45...]|PENDING|None|1:00|a\n"),
+    (_queued, "100_[0-4:0]|PENDING|None|1:00|a\n"),
+    (_queued, "100_|PENDING|None|1:00|a\n"),
+    (_queued, "7|RUNNING|None|1:00|a\n 100_1|PENDING|None|1:00|a\n"),
     (_accounted, "45|COMPLETED\n"),
     (_accounted, "45||0:0|name\n"),
     (_accounted, "JobID|State\n"),
@@ -60,10 +65,10 @@ def test_times_of_slurm_in_minutes():
 
 
 def test_tasks_that_sacct_names_in_one_row():
-    assert _tasks("45") == ["45"] and _tasks("45_3") == ["45_3"]
-    assert _tasks("45_[3-5,9%2]") == ["45_3", "45_4", "45_5", "45_9"]
-    assert _tasks("45_[0-6:3]") == ["45_0", "45_3", "45_6"]
-    assert _tasks("45_[0,2-3,45...]") == ["45_0", "45_2", "45_3"], "tasks that were cut off are left to squeue"
+    assert _tasks("45", "sacct") == ["45"] and _tasks("45_3", "sacct") == ["45_3"]
+    assert _tasks("45_[3-5,9%2]", "sacct") == ["45_3", "45_4", "45_5", "45_9"]
+    assert _tasks("45_[0-6:3]", "sacct") == ["45_0", "45_3", "45_6"]
+    assert _tasks("45_[0,2-3,45...]", "sacct") == ["45_0", "45_2", "45_3"], "tasks that were cut off are left to squeue"
 
 
 def test_a_number_that_slurm_gave_to_another_job_is_not_ours(plan, slurm, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from errors import ConfigError
 from experiments.config import ROOT
 from experiments.folder.fingerprint import code_fingerprint
 from experiments.folder.provenance import checkout
@@ -21,7 +23,7 @@ from sweeps.slurm import attempts, batches, job, shared
 from sweeps.slurm.batches import JobBatch, deal
 from sweeps.slurm.cluster import Limits, Situation, _queued
 from sweeps.slurm.job import why_interrupted
-from sweeps.slurm.resources import Resources
+from sweeps.slurm.resources import Resources, _options
 from tests.sweeps.conftest import SMALL
 
 CODE = Path("/code")
@@ -64,6 +66,27 @@ def test_runs_with_another_copy_of_the_code_are_an_array_of_their_own(plan):
     copies = {run.id: CODE for run in plan.runs} | {run.id: Path("/older") for run in plan.runs[:2]}
     dealt = deal(plan.runs, copies, {}, 1001, None, "name")
     assert [(batch.code, len(batch.runs)) for batch in dealt] == [(Path("/older"), 2), (CODE, 5)]
+
+
+def test_what_the_batch_script_sets_is_no_further_option_of_sbatch_nor_is_its_beginning():
+    """The options of the golden script of two nodes and of a run that waits for its parent."""
+    golden = (Path(__file__).parent / "golden_batch.sh").read_text()
+    settings = Resources.of(load("ablation_offsets", "smoke", SMALL, [0]).runs[0].config)
+    batch = JobBatch("b", settings, ("r",), Path("code"), parents=("p",), after=("a",))
+    text = golden + batches.executor(batch, Path("out"), {"a": "1"}, {"p": "2"}).text(1)
+    chosen = ("exclude", "exclusive")  # of slurm.options in the golden script
+    names = set(re.findall(r"^#SBATCH --([a-z-]+)", text, re.MULTILINE)) - set(chosen)
+    assert {"dependency", "kill-on-invalid-dep", "array", "output"} <= names and len(names) > 16
+    words = {name[:length] for name in names for length in range(1, len(name) + 1)} - {"gpus"}
+    for word in words:
+        for option in (f"--{word}", f"--{word}=x"):
+            with pytest.raises(ConfigError, match="is set by the suite itself"):
+                _options((option,))
+    assert _options(("--exclude=node7", "--gpus=1", "--exclusive")) == {
+        "exclude": "node7",
+        "gpus": "1",
+        "exclusive": True,
+    }
 
 
 def test_network_file_systems_are_taken_as_shared(monkeypatch, tmp_path):
@@ -162,7 +185,8 @@ def test_a_snapshot_is_the_sources_and_their_commit(tmp_path):
 
 
 def test_a_line_break_in_the_name_of_a_job_is_tolerated():
-    assert list(_queued("7|RUNNING|None|1:00|a\nb\n8_1|PENDING|Priority|1:00|c|d\n")) == ["7", "8_1"]
+    jobs = _queued("7|RUNNING|None|1:00|a\nb\n8_1|PENDING|Priority|1:00|c|d\n")
+    assert {number: each.name for number, each in jobs.items()} == {"7": "a", "8_1": "c|d"}
 
 
 def test_python_ignores_signals_until_it_handles_them():
