@@ -121,6 +121,8 @@ def _typed_once(key: str, text: str) -> Any:
     kind = str(FIELDS[key].type)
     if (kind.startswith("str") and isinstance(value, str)) or (kind == "list[str]" and _are_texts(value)):
         return value  # OmegaConf would put the value of ${…} in place of it
+    if isinstance(value, list) and any(isinstance(each, (list, dict)) for each in value):
+        raise ConfigError(f"{key}={value}: a list of single values is needed")  # OmegaConf takes any as a number
     if "${" in text:
         raise ConfigError(f"{key}={value}: nothing is put in place of ${{…}} here")
     section, _, name = key.rpartition(".")
@@ -128,7 +130,7 @@ def _typed_once(key: str, text: str) -> Any:
         config = OmegaConf.structured(SECTIONS.get(section, Basics))
         OmegaConf.update(config, name, value)
         return getattr(OmegaConf.to_object(config), name)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, OverflowError) as error:  # whole numbers that no float can hold
         raise ConfigError(f"{key}={value}: {str(error).splitlines()[0]}") from None
 
 
