@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import MISSING
 from difflib import get_close_matches
@@ -22,6 +23,7 @@ from experiments import ROOT
 from experiments.backbones import plugin_names, read_variants
 from experiments.completion import complete, get
 from experiments.data.registry import DATASETS
+from experiments.paths import expanded, is_file, with_absolute_paths
 from experiments.schema import FIELDS, SECTIONS, Basics, Config, Data
 from experiments.tasks.registry import TASKS, task_entry
 from yaml_files import load, read_yaml, texts, write_yaml
@@ -72,7 +74,12 @@ def resolve(experiment: str, *overrides: Mapping[str, Any], site: Mapping[str, A
     layers = [recipe, *overrides]
     dataset = next((str(o["data.dataset"]) for o in reversed(layers) if "data.dataset" in o), Data.dataset)
     settings = _overlay(recipe, site_settings(site or {}, dataset), *overrides, {"experiment": experiment})
-    return complete(_config_of(settings), settings)
+    config = complete(_config_of(settings), settings)
+    if config.init and is_file(config.init):  # runs have another working directory
+        config.init = str(Path.cwd() / expanded("init", config.init))
+    if config.data.root is not None:
+        config.data.root = str(expanded("data.root", config.data.root))
+    return config
 
 
 def merge(*layers: Mapping[str, Any]) -> Config:
@@ -202,7 +209,7 @@ def _value(key: str, text: str, word: str) -> Any:
 def _recipe(name: str) -> tuple[tuple[str, Any], ...]:
     if name not in recipe_names():  # a name, never a path to somewhere else
         raise ConfigError(unknown("experiment", name, recipe_names()))
-    return tuple(_flatten(read_yaml(RECIPES / f"{name}.yaml")).items())
+    return tuple(with_absolute_paths(_flatten(read_yaml(RECIPES / f"{name}.yaml")), RECIPES).items())
 
 
 def read_recipe(name: str) -> dict[str, Any]:
@@ -214,8 +221,11 @@ def recipe_names() -> list[str]:
 
 
 def read_site(path: Path = ROOT / "site.yaml") -> dict[str, Any]:
-    """Settings of this machine or cluster (``site.example.yaml`` shows them all); empty where there is no file."""
-    site = read_yaml(path) if path.is_file() else {}
+    """Settings of this machine or cluster (``site.example.yaml`` shows them all); empty where there is no file.
+
+    Paths are absolute. Raises ConfigError.
+    """
+    site = read_yaml(path) if os.path.lexists(path) else {}
     for key in site:
         if key not in SITE:
             raise ConfigError(f"{path.name}: {unknown('key', key, SITE)}")
@@ -223,7 +233,11 @@ def read_site(path: Path = ROOT / "site.yaml") -> dict[str, Any]:
     for name in _entries(site, "data"):
         if name not in known and (near := get_close_matches(name, [str(each) for each in known], n=1, cutoff=0.8)):
             raise ConfigError(f"{path.name}: data: no data set is called {name!r}; did you mean {near[0]!r}?")
-    return site
+    data = {
+        name: with_absolute_paths(entry, path.parent) if isinstance(entry, Mapping) else entry
+        for name, entry in _entries(site, "data").items()
+    }
+    return with_absolute_paths(site, path.parent) | ({"data": data} if data else {})
 
 
 def site_settings(site: Mapping[str, Any], dataset: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from errors import ConfigError
 from experiments.backbones import short_name
 from experiments.config import scientific
+from experiments.paths import is_file
 from experiments.schema import Config
 
 
@@ -29,8 +30,3 @@ def origin(init: str | None) -> str | None:
     if not path.is_file():
         raise ConfigError(f"init={init}: no such file")
     return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
-
-
-def is_file(init: str) -> bool:
-    """Whether ``init`` is the path of a file rather than a run id, which has neither slashes nor dots."""
-    return "/" in init or "." in init

@@ -8,6 +8,7 @@ from typing import Any
 
 from errors import ConfigError, unknown
 from experiments.config import ROOT, SHORT, read_yaml
+from experiments.paths import with_absolute_paths
 from experiments.schema import FIELDS
 
 SWEEPS = ROOT / "sweeps"
@@ -35,7 +36,8 @@ def read_sweep(name: str) -> dict[str, Any]:
     _check_recipes(f"{path.name}: recipes", _mapping(f"{path.name}: recipes", sweep["recipes"]), sweep)
     for part in ("arms", "settings"):
         bodies = _mapping(f"{path.name}: {part}", sweep.get(part))
-        sweep[part] = {key: dict(_mapping(f"{path.name}: {part}: {key}", body)) for key, body in bodies.items()}
+        bodies = {key: _mapping(f"{path.name}: {part}: {key}", body) for key, body in bodies.items()}
+        sweep[part] = {key: with_absolute_paths(body, path.parent) for key, body in bodies.items()}
     for protocol, settings in sweep["settings"].items():
         if protocol not in sweep["recipes"]:
             raise ConfigError(f"{path.name}: settings: {unknown('protocol', protocol, sweep['recipes'])}")
@@ -103,6 +105,7 @@ def _check_arm(where: str, body: dict[str, Any], sweep: Mapping[str, Any]) -> No
         _check_settings(f"{where}: downstream: {task}", values)
         if "init" in values:
             raise ConfigError(f"{where}: downstream: {task}: starts from the arm's own run, so init cannot be set")
+    body["downstream"] = {task: with_absolute_paths(values, SWEEPS) for task, values in settings.items()}
 
 
 def seeds_of(arm: str, sweep: Mapping[str, Any]) -> list[int]:
