@@ -33,7 +33,7 @@ SCALARS = {  # tag → its form, and the characters that it can begin with
 
 
 class Loader(SafeLoader):
-    """names: keys whose values are names, so text as they are written."""
+    """names: keys whose values are names, so text as they are written; null is none."""
 
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012  # none of YAML 1.1's
     names: Collection[str] = ()
@@ -46,7 +46,9 @@ class Loader(SafeLoader):
             key = key_node.value
             if key in mapping:
                 raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands twice", key_node.start_mark)
-            is_name = key in self.names and isinstance(value_node, yaml.ScalarNode)
+            is_name = (
+                key in self.names and isinstance(value_node, yaml.ScalarNode) and not value_node.tag.endswith(":null")
+            )
             mapping[key] = value_node.value if is_name else self.construct_object(value_node, deep=True)
         return mapping
 

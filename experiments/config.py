@@ -9,6 +9,7 @@ import copy
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import MISSING
 from difflib import get_close_matches
 from functools import cache
@@ -141,6 +142,13 @@ def _typed_once(key: str, text: str) -> Any:
         raise ConfigError(f"{key}={value}: {str(error).splitlines()[0]}") from None
 
 
+def _unquoted(text: str) -> str:
+    if text.startswith('"') and text.endswith('"'):
+        with suppress(ValueError):
+            return str(json.loads(text))
+    return text
+
+
 def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
@@ -182,7 +190,8 @@ def from_dict(frozen: Mapping[str, Any]) -> Config:
 def parse_overrides(words: list[str]) -> dict[str, Any]:
     """``key=value`` words of a command line; each value is read by the type of its key.
 
-    Text is taken as it stands, names in lists too; all else is YAML (``[0,1]``, ``true``, ``1e-3``).
+    Text is taken as it stands, or as what it quotes if it is a JSON string; names in lists are text, too; all else is
+    YAML (``[0,1]``, ``true``, ``1e-3``).
     """
     parsed: dict[str, Any] = {}
     for word in words:
@@ -199,7 +208,7 @@ def parse_overrides(words: list[str]) -> dict[str, Any]:
 def _value(key: str, text: str, word: str) -> Any:
     kind = str(FIELDS[key].type) if key in FIELDS else "str" if key in TEXTS else ""
     if kind in ("str", "str | None"):
-        return None if kind == "str | None" and text in ("", "null", "~") else text
+        return None if kind == "str | None" and text in ("", "null", "~") else _unquoted(text)
     if kind == "list[str]" or key in LISTS_OF_NAMES:
         return texts(text, word)
     return load(text, word)

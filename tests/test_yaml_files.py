@@ -88,6 +88,12 @@ def test_text_on_the_command_line_is_taken_as_it_stands(key):
             assert parse_overrides([f"{key}={text}"]) == {key: text}
 
 
+def test_a_json_string_on_the_command_line_is_the_text_that_it_quotes():
+    assert parse_overrides(['data.root="my #1"', 'runs_dir="a', 'slurm.qos=""']) == {
+        "data.root": "my #1", "runs_dir": '"a', "slurm.qos": ""
+    }  # fmt: skip
+
+
 def test_other_values_on_the_command_line_are_read_by_the_type_of_their_key():
     assert parse_overrides(["train.lr=1e-3", "seed=3", "data.image_size=[64,32]", "train.clip_grad=null"]) == {
         "train.lr": 0.001, "seed": 3, "data.image_size": [64, 32], "train.clip_grad": None

@@ -71,7 +71,10 @@ def summarise(training: Training, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def write_results(training: Training, summary: dict[str, Any], evaluation: Evaluation) -> None:
-    """Writes the results; the summary comes last, so that a folder that has it has everything else."""
+    """Writes the results, and the hashes of files into ``summary``.
+
+    The summary comes last, so that a folder that has it has everything else.
+    """
     folder, state = training.folder, training.state
     state.check_claims()
     state.metrics.flush()
@@ -82,6 +85,6 @@ def write_results(training: Training, summary: dict[str, Any], evaluation: Evalu
     if evaluation.records:
         atomic_file.write(folder.path / RECORDS, pack(evaluation.records))
     weights.export(get_state_dict(training.learner.ema or training.learner.model), folder.path / WEIGHTS)
-    files = {name: sha256(folder.path / name) for name in (CONFIG, WEIGHTS)}
-    folder.write_json(SUMMARY, {**summary, SHA256: files})
+    summary[SHA256] = {name: sha256(folder.path / name) for name in (CONFIG, WEIGHTS)}
+    folder.write_json(SUMMARY, summary)
     folder.set_state(DONE, step=state.counters.step, steps=training.timetable.steps)

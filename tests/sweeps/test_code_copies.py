@@ -53,7 +53,7 @@ def commit_of(checkout: Path) -> str:
 def run(checkout: Path, *words: str, code: int = 0) -> str:
     same = ["protocol=smoke", "seeds=[0]", "arms=[zero,token]"]
     done = subprocess.run(
-        [sys.executable, "run.py", *tiny_words(words[0], *same, *words[1:])],
+        [sys.executable, "run.py", *tiny_words(*words, defaults=same)],
         cwd=checkout,
         capture_output=True,
         text=True,

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 import pytest
 
@@ -31,10 +32,10 @@ TINY = {
 WORDS = [f"{key}={json.dumps(value)}" for key, value in TINY.items()]
 
 
-def tiny_words(*words: str) -> list[str]:
-    """``words`` and those of TINY whose keys are not among them."""
+def tiny_words(*words: str, defaults: Sequence[str] = ()) -> list[str]:
+    """``words``, and those of ``defaults`` and TINY whose keys are not among them."""
     given = {word.partition("=")[0] for word in words}
-    return [*words, *(word for word in WORDS if word.partition("=")[0] not in given)]
+    return [*words, *(word for word in (*defaults, *WORDS) if word.partition("=")[0] not in given)]
 
 
 PLANNED_WITHOUT_DATA = [(n, p) for n in sweep_names() for p in read_sweep(n)["recipes"] if p != "tiny"]
