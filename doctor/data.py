@@ -9,8 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from doctor.finding import ABSENT, OK, PROBLEM, ROOT, WARNING, CheckInputs, Finding, enumeration, guarded
-from errors import ConfigError, unknown
+from doctor.finding import ABSENT, OK, PROBLEM, WARNING, CheckInputs, Finding, enumeration, guarded
 
 if TYPE_CHECKING:
     from experiments.data.listing import Split
@@ -20,14 +19,12 @@ COUNT_SECONDS = 1.0  # for the images of one split
 
 
 def site(inputs: CheckInputs) -> Iterator[Finding]:
-    from experiments.config import merge, read_yaml, site_settings
+    from experiments.config import merge, read_site, site_settings
 
     if not os.path.lexists(inputs.site_path):
         yield Finding("site", ABSENT, "no site.yaml", "copy site.example.yaml to site.yaml to state data roots once")
         return
-    entries, valid = read_yaml(inputs.site_path), read_yaml(ROOT / "site.example.yaml")
-    for entry in entries.keys() - valid.keys():
-        raise ConfigError(f"site.yaml: {unknown('entry', entry, valid)}")
+    entries = read_site(inputs.site_path)
     merge(site_settings(entries, dataset=""))  # each data set has a finding of its own
     yield Finding("site", OK, f"{inputs.site_path} sets {', '.join(entries) or 'nothing'}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -38,7 +37,7 @@ def examine(words: list[str]) -> list[Finding]:
 
 def parse_inputs(words: list[str], site_path: Path = ROOT / "site.yaml") -> CheckInputs:
     """The inputs of the checks from the key=value words of a command line and from site.yaml. Raises ConfigError."""
-    from experiments.config import merge, parse_overrides, read_yaml, resolve
+    from experiments.config import merge, parse_overrides, read_site, resolve
 
     settings = parse_overrides(words)
     runs_dir = {"runs_dir": settings.pop("runs_dir", None)}
@@ -50,5 +49,5 @@ def parse_inputs(words: list[str], site_path: Path = ROOT / "site.yaml") -> Chec
         raise ConfigError(f"{next(iter(settings))} is a setting of a run: add experiment=NAME to check what that needs")
     site: dict[str, Any] = {}
     with suppress(ConfigError):  # reported by the check of site.yaml
-        site = read_yaml(site_path) if os.path.lexists(site_path) else {}
+        site = read_site(site_path)
     return CheckInputs(lambda: runs_folder(dict(runs_dir), dict(site)), name, settings, site, site_path)

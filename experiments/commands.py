@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from errors import ConfigError, RunFolderError, refuse_control_characters, unknown
+from errors import ConfigError, RunFolderError, unknown
 from experiments import ROOT
+from experiments.paths import expanded
 
 if TYPE_CHECKING:
     from experiments.folder.run_folder import RunFolder
@@ -71,10 +72,12 @@ def other_code(options: argparse.Namespace) -> str | None:
 
 
 def runs_folder(settings: dict[str, Any], site: dict[str, Any]) -> Path:
-    """The folder of the run folders; takes ``runs_dir`` out of the settings of the command line."""
-    chosen = settings.pop("runs_dir", None) or site.get("runs_dir") or "results/runs"
-    refuse_control_characters("runs_dir", chosen)
-    return (ROOT / Path(str(chosen)).expanduser()).resolve()
+    """The folder of the run folders; takes ``runs_dir`` out of the settings of the command line.
+
+    There it is relative to the current directory; that of a site is absolute.
+    """
+    chosen = settings.pop("runs_dir", None) or site.get("runs_dir") or ROOT / "results" / "runs"
+    return expanded("runs_dir", str(chosen)).resolve()
 
 
 def run_named(runs_dir: Path, name: str, alternatives: Sequence[str] = ()) -> RunFolder:

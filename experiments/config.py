@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import MISSING
@@ -23,6 +24,7 @@ from experiments import ROOT
 from experiments.backbones import plugin_names, read_variants
 from experiments.completion import complete, get
 from experiments.data.registry import DATASETS
+from experiments.paths import expanded, is_file, with_absolute_paths
 from experiments.schema import FIELDS, SECTIONS, Basics, Config, Data
 from experiments.tasks.registry import TASKS, task_entry
 from yaml_files import load, read_yaml, texts, write_yaml
@@ -73,7 +75,12 @@ def resolve(experiment: str, *overrides: Mapping[str, Any], site: Mapping[str, A
     layers = [recipe, *overrides]
     dataset = next((str(o["data.dataset"]) for o in reversed(layers) if "data.dataset" in o), Data.dataset)
     settings = _overlay(recipe, site_settings(site or {}, dataset), *overrides, {"experiment": experiment})
-    return complete(_config_of(settings), settings)
+    config = complete(_config_of(settings), settings)
+    if config.init and is_file(config.init):  # runs have another working directory
+        config.init = str(Path.cwd() / expanded("init", config.init))
+    if config.data.root is not None:
+        config.data.root = str(expanded("data.root", config.data.root))
+    return config
 
 
 def merge(*layers: Mapping[str, Any]) -> Config:
@@ -122,6 +129,8 @@ def _typed_once(key: str, text: str) -> Any:
     kind = str(FIELDS[key].type)
     if (kind.startswith("str") and isinstance(value, str)) or (kind == "list[str]" and _are_texts(value)):
         return value  # OmegaConf would put the value of ${…} in place of it
+    if isinstance(value, list) and any(isinstance(each, (list, dict)) for each in value):
+        raise ConfigError(f"{key}={value}: a list of single values is needed")  # OmegaConf takes any as a number
     if "${" in text:
         raise ConfigError(f"{key}={value}: nothing is put in place of ${{…}} here")
     section, _, name = key.rpartition(".")
@@ -129,7 +138,7 @@ def _typed_once(key: str, text: str) -> Any:
         config = OmegaConf.structured(SECTIONS.get(section, Basics))
         OmegaConf.update(config, name, value)
         return getattr(OmegaConf.to_object(config), name)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, OverflowError) as error:  # whole numbers that no float can hold
         raise ConfigError(f"{key}={value}: {str(error).splitlines()[0]}") from None
 
 
@@ -209,7 +218,7 @@ def _value(key: str, text: str, word: str) -> Any:
 def _recipe(name: str) -> tuple[tuple[str, Any], ...]:
     if name not in recipe_names():  # a name, never a path to somewhere else
         raise ConfigError(unknown("experiment", name, recipe_names()))
-    return tuple(_flatten(read_yaml(RECIPES / f"{name}.yaml")).items())
+    return tuple(with_absolute_paths(_flatten(read_yaml(RECIPES / f"{name}.yaml")), RECIPES).items())
 
 
 def read_recipe(name: str) -> dict[str, Any]:
@@ -221,8 +230,11 @@ def recipe_names() -> list[str]:
 
 
 def read_site(path: Path = ROOT / "site.yaml") -> dict[str, Any]:
-    """Settings of this machine or cluster (``site.example.yaml`` shows them all); empty where there is no file."""
-    site = read_yaml(path) if path.is_file() else {}
+    """Settings of this machine or cluster (``site.example.yaml`` shows them all); empty where there is no file.
+
+    Paths are absolute. Raises ConfigError.
+    """
+    site = read_yaml(path) if os.path.lexists(path) else {}
     for key in site:
         if key not in SITE:
             raise ConfigError(f"{path.name}: {unknown('key', key, SITE)}")
@@ -230,7 +242,11 @@ def read_site(path: Path = ROOT / "site.yaml") -> dict[str, Any]:
     for name in _entries(site, "data"):
         if name not in known and (near := get_close_matches(name, [str(each) for each in known], n=1, cutoff=0.8)):
             raise ConfigError(f"{path.name}: data: no data set is called {name!r}; did you mean {near[0]!r}?")
-    return site
+    data = {
+        name: with_absolute_paths(entry, path.parent) if isinstance(entry, Mapping) else entry
+        for name, entry in _entries(site, "data").items()
+    }
+    return with_absolute_paths(site, path.parent) | ({"data": data} if data else {})
 
 
 def site_settings(site: Mapping[str, Any], dataset: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from errors import ConfigError
 from experiments.backbones import short_name
 from experiments.config import scientific
+from experiments.paths import is_file
 from experiments.schema import Config
 from results.file_hash import sha256
 
@@ -30,8 +31,3 @@ def origin(init: str | None) -> str | None:
     if not path.is_file():
         raise ConfigError(f"init={init}: no such file")
     return f"sha256:{sha256(path)}"
-
-
-def is_file(init: str) -> bool:
-    """Whether ``init`` is the path of a file rather than a run id, which has neither slashes nor dots."""
-    return "/" in init or "." in init

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -117,7 +118,7 @@ def _mlp_ratios(model: Model, variant: Mapping[str, Any]) -> list[float] | None:
         return None
     ratios = asked if isinstance(asked, list) else [asked] * len(own)
     if len(ratios) != len(own) or any(
-        isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 1 <= dim * ratio < float("inf")
+        isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 1 <= dim * ratio <= sys.float_info.max
         for dim, ratio in zip(variant["dims"], ratios)
     ):
         raise ConfigError(f"model.mlp_ratios={asked}: give one positive number, or one per stage")

@@ -34,7 +34,7 @@ def offsets(
     """
     from experiments.commands import run_named, runs_folder
     from experiments.config import read_site
-    from experiments.identity import is_file
+    from experiments.paths import is_file
     from measurements.offsets import source
     from measurements.offsets.effects import InterventionRequest, intervene, intervene_all
     from measurements.offsets.measure import measure, measure_all

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml_files
 from errors import ConfigError, SuiteError, unknown
@@ -295,13 +295,13 @@ def _kind(name: str) -> str:
 
 def _published(name: str) -> PublishedTable:
     content, where = _content(name), f"report {name}"
-    columns = [_make(Column, column, f"{where}, columns") for column in content.get("columns") or []]
-    figures = [_figure(value, where, PUBLISHED_FIGURES) for value in content.get("figures") or []]
-    return _make(PublishedTable, {**content, "columns": columns, "figures": figures}, where)
+    columns = [make(Column, column, f"{where}, columns") for column in entries(content, "columns", where)]
+    figures = [_figure(value, where, PUBLISHED_FIGURES) for value in entries(content, "figures", where)]
+    return make(PublishedTable, {**content, "columns": columns, "figures": figures}, where)
 
 
 def _collection(name: str) -> Collection:
-    made = _make(Collection, _content(name), f"report {name}")
+    made = make(Collection, _content(name), f"report {name}")
     for report in made.reports:
         if report not in names_in_folder():
             raise SpecificationError(f"report {name}: {unknown('report', report, names_in_folder())}")
@@ -309,35 +309,41 @@ def _collection(name: str) -> Collection:
 
 
 def _offsets(name: str) -> LearnedOffsets:
-    return _make(LearnedOffsets, _content(name), f"report {name}")
+    return make(LearnedOffsets, _content(name), f"report {name}")
 
 
 def _sweep(name: str) -> Specification:
     content = _content(name)
     where = f"report {name}"
-    arms = {key: _arm(value, f"{where}, arm {key}") for key, value in _section(content, "arms")}
-    figures = [_figure(value, where) for value in content.get("figures") or []]
+    arms = {key: _arm(value, f"{where}, arm {key}") for key, value in _section(content, "arms", where)}
+    figures = [_figure(value, where) for value in entries(content, "figures", where)]
     tasks = {
-        key: _make(TaskReport, {**value, **_task_parts(value, f"{where}, task {key}")}, f"{where}, task {key}")
-        for key, value in _section(content, "tasks")
+        key: make(
+            TaskReport,
+            _mapping(value, f"{where}, task {key}") | _task_parts(value, f"{where}, task {key}"),
+            f"{where}, task {key}",
+        )
+        for key, value in _section(content, "tasks", where)
     }
     for key, arm in arms.items():
         for place in arm.published:
             if place.task is not None and place.task not in tasks:
                 raise SpecificationError(f"{where}, arm {key}: {unknown('task', place.task, tasks)}")
-    control = _make(Control, content["control"], f"{where}, control") if content.get("control") else None
-    columns = tuple(_make(Column, value, f"{where}, columns") for value in content.get("columns") or [])
-    contrasts = tuple(_contrast(value, f"{where}, contrasts") for value in content.get("contrasts") or [])
+    control = make(Control, content["control"], f"{where}, control") if content.get("control") else None
+    columns = tuple(make(Column, value, f"{where}, columns") for value in entries(content, "columns", where))
+    contrasts = tuple(_contrast(value, f"{where}, contrasts") for value in entries(content, "contrasts", where))
     parts = {
         **_task_parts(content, where), "control": control, "arms": arms, "figures": figures, "tasks": tasks,
         "columns": columns, "contrasts": contrasts,
     }  # fmt: skip
-    return _make(Specification, {**content, **parts}, where)
+    return make(Specification, {**content, **parts}, where)
 
 
 def _task_parts(content: Mapping[str, Any], where: str) -> dict[str, Any]:
-    protocols = {key: _make(Metric, value, f"{where}, protocol {key}") for key, value in _section(content, "protocols")}
-    papers = _make(Papers, content["papers"], f"{where}, papers") if content.get("papers") else None
+    protocols = {
+        key: make(Metric, value, f"{where}, protocol {key}") for key, value in _section(content, "protocols", where)
+    }
+    papers = make(Papers, content["papers"], f"{where}, papers") if content.get("papers") else None
     return {"protocols": protocols, "papers": papers}
 
 
@@ -390,15 +396,31 @@ def _keys_and_values(path: Path) -> dict[str, Any]:
         raise SpecificationError(str(error)) from None
 
 
-def _section(content: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
-    return list((content.get(key) or {}).items())
+def _mapping(content: Any, where: str) -> dict[str, Any]:
+    if not isinstance(content, Mapping):
+        raise SpecificationError(f"{where}: expected keys and values, not {content!r}")
+    return dict(content)
 
 
-def _arm(content: Mapping[str, Any], where: str) -> Arm:
-    published = [_make(Published, place, where) for place in content.get("published") or []]
+def _section(content: Mapping[str, Any], key: str, where: str) -> list[tuple[str, Any]]:
+    section = content.get(key)
+    return [] if section is None else list(_mapping(section, f"{where}, {key}").items())
+
+
+def entries(content: Mapping[str, Any], key: str, where: str) -> list[Any]:
+    """The list under a key of a specification; empty where it has none. Raises SpecificationError."""
+    values = content.get(key)
+    if not isinstance(values, list | None):
+        raise SpecificationError(f"{where}, {key}: expected a list, not {values!r}")
+    return values or []
+
+
+def _arm(content: Any, where: str) -> Arm:
+    content = _mapping(content, where)
+    published = [make(Published, place, where) for place in entries(content, "published", where)]
     for place in published:
         _check_place(place, f"{where}, {place.source} {place.table} {place.row}")
-    return _make(Arm, {**content, "published": published}, where)
+    return make(Arm, {**content, "published": published}, where)
 
 
 def _check_place(place: Published, where: str) -> None:
@@ -411,23 +433,22 @@ def _check_place(place: Published, where: str) -> None:
 
 
 def _contrast(content: Any, where: str) -> Contrast:
-    made = _make(Contrast, content, where)
+    made = make(Contrast, content, where)
     if not made.plus or len(made.plus) != len(made.minus) or len(set(made.arms)) < len(made.arms):
         raise SpecificationError(f"{where}: plus and minus need equally many arms, each of them once")
     return made
 
 
 def _figure(content: Mapping[str, Any], where: str, kinds: tuple[str, ...] = FIGURES) -> Figure:
-    figure = _make(Figure, content, where)
+    figure = make(Figure, content, where)
     if figure.kind not in kinds:
         raise SpecificationError(f"{where}: {unknown('figure', figure.kind, kinds)}")
     return figure
 
 
-def _make(cls: type[Made], content: Any, where: str) -> Made:
-    """A dataclass from a mapping, lists as tuples; unknown and missing keys are named."""
-    if not isinstance(content, Mapping):
-        raise SpecificationError(f"{where}: expected keys and values")
+def make(cls: type[Made], content: Any, where: str) -> Made:
+    """A dataclass from a mapping, lists as tuples; unknown and missing keys and values of other types are named."""
+    content = _mapping(content, where)
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     for key in content:
         if key not in known:
@@ -436,7 +457,28 @@ def _make(cls: type[Made], content: Any, where: str) -> Made:
     missing = [key for key in required if content.get(key) is None]
     if missing:
         raise SpecificationError(f"{where}: {', '.join(missing)} missing")
-    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+    hints = get_type_hints(cls)
+    for key, value in values.items():
+        if not _fits(value, hints[key]):
+            raise SpecificationError(f"{where}: {key}: not a valid value: {content[key]!r} ({known[key].type})")
+    return cls(**values)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of the type of a field of the dataclasses above."""
+    kind, arguments = get_origin(hint) or hint, get_args(hint)
+    if kind is tuple:
+        return isinstance(value, tuple) and all(_fits(each, arguments[0]) for each in value)
+    if kind in (dict, Mapping):
+        return isinstance(value, Mapping) and all(_fits(each, arguments[1]) for each in value.values())
+    if arguments:  # X | None
+        return any(_fits(value, each) for each in arguments)
+    if kind is Any:
+        return True
+    if kind is float:
+        return type(value) in (int, float)
+    return isinstance(value, kind)
 
 
 KINDS: dict[str, Callable[[str], Report]] = {

@@ -14,7 +14,6 @@ from errors import RunFolderError
 from experiments.data.registry import check_root
 from experiments.folder.claim import Holder, holder_of
 from experiments.folder.run_folder import RunFolder
-from experiments.identity import is_file
 from run_format import DONE, EXCLUDED, FAILED, MEASURED, QUEUED, RUNNING
 from sweeps import launches, measured, repeat, run_code
 from sweeps.launcher import POLL_SECONDS, Outcome, stop_process, work_off
@@ -69,8 +68,6 @@ def prepare(
     runs, again = _choose_runs(plan, runs_dir, retry_failed, found, launch, say)
     for run in runs:
         check_root(run.config)
-        if run.config.init and is_file(run.config.init):
-            run.config.init = str(Path(run.config.init).expanduser().resolve())  # runs have another working directory
     launch.total = len(plan.distinct())
     say(f"{len(runs)} of {launch.total} runs to do, {launch.jobs} at a time")
     if not runs:

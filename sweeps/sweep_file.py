@@ -8,6 +8,7 @@ from typing import Any
 
 from errors import ConfigError, unknown
 from experiments.config import ROOT, SHORT, read_yaml
+from experiments.paths import with_absolute_paths
 from experiments.schema import FIELDS
 
 SWEEPS = ROOT / "sweeps"
@@ -29,16 +30,19 @@ def read_sweep(name: str) -> dict[str, Any]:
         if key not in PARTS:
             raise ConfigError(f"{path.name}: {unknown('key', key, PARTS)}")
     for part in ("recipes", "seeds", "baseline", "arms"):
-        if part not in sweep:
+        if sweep.get(part) in (None, {}):
             raise ConfigError(f"{path.name}: has no {part}")
     check_seeds(sweep["seeds"], path.name)
-    for part in ("recipes", "arms", "settings"):
-        for key, body in _mapping(f"{path.name}: {part}", sweep.get(part) or {}).items():
-            if part != "recipes":
-                _mapping(f"{path.name}: {part}: {key}", body or {})
-            if part == "settings" and key not in sweep["recipes"]:
-                raise ConfigError(f"{path.name}: settings: {unknown('protocol', key, sweep['recipes'])}")
-    sweep["arms"] = {arm: dict(body or {}) for arm, body in sweep["arms"].items()}
+    _check_recipes(f"{path.name}: recipes", _mapping(f"{path.name}: recipes", sweep["recipes"]), sweep)
+    for part in ("arms", "settings"):
+        bodies = _mapping(f"{path.name}: {part}", sweep.get(part))
+        bodies = {key: _mapping(f"{path.name}: {part}: {key}", body) for key, body in bodies.items()}
+        sweep[part] = {key: with_absolute_paths(body, path.parent) for key, body in bodies.items()}
+    for protocol, settings in sweep["settings"].items():
+        if protocol not in sweep["recipes"]:
+            raise ConfigError(f"{path.name}: settings: {unknown('protocol', protocol, sweep['recipes'])}")
+        _check_settings(f"{path.name}: settings: {protocol}", settings)
+    _check_name(f"{path.name}: baseline", sweep["baseline"])
     if sweep["baseline"] not in sweep["arms"]:
         raise ConfigError(f"{path.name}: baseline: {unknown('arm', sweep['baseline'], sweep['arms'])}")
     sweep["downstream"] = _downstream_tasks(path.name, sweep)
@@ -56,9 +60,17 @@ def read_sweep(name: str) -> dict[str, Any]:
 
 
 def _mapping(where: str, content: Any) -> Mapping[str, Any]:
+    """Keys and values; of a key without a value none."""
+    if content is None:
+        return {}
     if not isinstance(content, Mapping):
         raise ConfigError(f"{where}: expected keys and values, not {content!r}")
     return content
+
+
+def _check_name(where: str, name: Any) -> None:
+    if not isinstance(name, str):
+        raise ConfigError(f"{where}: expected a name, not {name!r}")
 
 
 def _downstream_tasks(file: str, sweep: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
@@ -73,6 +85,9 @@ def _downstream_tasks(file: str, sweep: Mapping[str, Any]) -> dict[str, Mapping[
 
 def _check_arm(where: str, body: dict[str, Any], sweep: Mapping[str, Any]) -> None:
     _check_settings(where, {key: value for key, value in body.items() if key not in ARM_PARTS}, ARM_PARTS)
+    for part in ("label", "start_from"):
+        if part in body:
+            _check_name(f"{where}: {part}", body[part])
     if "start_from" in body:
         if body["start_from"] not in sweep["arms"]:
             raise ConfigError(f"{where}: start_from: {unknown('arm', body['start_from'], sweep['arms'])}")
@@ -90,6 +105,7 @@ def _check_arm(where: str, body: dict[str, Any], sweep: Mapping[str, Any]) -> No
         _check_settings(f"{where}: downstream: {task}", values)
         if "init" in values:
             raise ConfigError(f"{where}: downstream: {task}: starts from the arm's own run, so init cannot be set")
+    body["downstream"] = {task: with_absolute_paths(values, SWEEPS) for task, values in settings.items()}
 
 
 def seeds_of(arm: str, sweep: Mapping[str, Any]) -> list[int]:
@@ -118,9 +134,10 @@ def _check_settings(where: str, settings: Mapping[str, Any], parts: tuple[str, .
 def _check_recipes(where: str, recipes: Any, sweep: Mapping[str, Any]) -> None:
     if not isinstance(recipes, Mapping):
         raise ConfigError(f"{where}: give a recipe per protocol, e.g. {{paper: imagenet}}, not {recipes!r}")
-    for protocol in recipes:
+    for protocol, recipe in recipes.items():
         if protocol not in sweep["recipes"]:
             raise ConfigError(f"{where}: {unknown('protocol', protocol, sweep['recipes'])}")
+        _check_name(f"{where}: {protocol}", recipe)
 
 
 def parents_first(parents: Mapping[str, str | None]) -> list[str]:

@@ -95,6 +95,7 @@ EXEMPT = {
     "experiments/launch.py": "starts processes",
     "experiments/model_completion.py": SETTINGS,
     "experiments/origin.py": "compares what a run rests on with what it began with",
+    "experiments/paths.py": SETTINGS,
     "experiments/schema.py": SETTINGS,
     "experiments/data/__init__.py": "empty",
     "experiments/data/layout.py": "checks that data are where the config says",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from errors import ConfigError
 from experiments.folder.run_folder import RunFolder
-from experiments.identity import is_file
+from experiments.paths import is_file
 from results.file_hash import sha256
 from run_format import INIT_SHA256, PROVENANCE, RUNNING, SHA256, STATE, WEIGHTS
 

@@ -14,7 +14,7 @@ from typing import Any
 from errors import unknown
 from reports.content.page import Cell, Grid, Section
 from reports.content.values import NOTHING, Count, Text, Value
-from reports.specification import COMPLEXITY, SpecificationError, read_yaml
+from reports.specification import COMPLEXITY, SpecificationError, entries, make, read_yaml
 from results import counts, papers
 
 Counter = Callable[[str, dict[str, Any], int], tuple[float, float]]
@@ -72,12 +72,8 @@ class CountedModel:
 
 def rows(only: str | None = None) -> list[CountableModel]:
     """The models of ``specs/complexity.yaml``; ``only`` those of one timm name or variant."""
-    models = []
-    for content in read_yaml(COMPLEXITY, [COMPLEXITY])["rows"]:
-        for key in content:
-            if key not in CountableModel.__dataclass_fields__:
-                raise SpecificationError(f"complexity: {unknown('key', key, CountableModel.__dataclass_fields__)}")
-        models.append(CountableModel(**{**content, "published": tuple(content.get("published") or ())}))
+    content = read_yaml(COMPLEXITY, [COMPLEXITY])
+    models = [make(CountableModel, row, COMPLEXITY) for row in entries(content, "rows", COMPLEXITY)]
     if only is None:
         return models
     chosen = [row for row in models if only.lower() in (row.model, row.model.removeprefix("atmnet_"))]
