@@ -28,6 +28,10 @@ class RunFolderError(SuiteError):
     """A run folder that cannot be used: not writable, in use elsewhere, or with files that contradict each other."""
 
 
+class UnreadableError(RunFolderError):
+    """A file or folder that is there and cannot be read: for want of rights, or because it is something else."""
+
+
 class WriteError(SuiteError):
     """A file that could not be written; exit code 1."""
 

@@ -33,4 +33,4 @@ UNKNOWN = "unknown"  # a scheduler's state that this suite does not know; shown 
 UNREADABLE = "unreadable"  # files that contradict each other or cannot be read; never counted
 
 # runs that start from a run in one of these states cannot be started
-DEAD_ENDS = (FAILED, REFUSED, CANCELLED, EXCLUDED)
+DEAD_ENDS = (FAILED, REFUSED, CANCELLED, EXCLUDED, UNREADABLE)

@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from errors import ConfigError
+import untrusted_files
+from errors import ConfigError, UnreadableError
 
 try:  # the same in C: a config is read or written ten times as fast
     from yaml import CSafeDumper as SafeDumper
@@ -89,9 +90,11 @@ def read_yaml(path: Path, names: Collection[str] = ()) -> dict[str, Any]:
     Raises ConfigError, with the line where it is not valid YAML.
     """
     try:
-        content = load(path.read_bytes(), path.name, names)
-    except OSError as error:
+        content = load(untrusted_files.content(path), path.name, names)
+    except FileNotFoundError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
+    except UnreadableError as error:
+        raise ConfigError(str(error)) from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path.name}: expected keys and values")
     return content

@@ -87,7 +87,7 @@ def run_named(runs_dir: Path, name: str, alternatives: Sequence[str] = ()) -> Ru
     """
     from experiments.folder.run_folder import RunFolder
 
-    ids = [path.parent.name for path in runs_dir.glob("*/config.yaml")]
+    ids = [folder.id for folder in RunFolder.all_in(runs_dir)]
     matches = [run for run in ids if name in run]
     if name in ids or len(matches) == 1:
         return RunFolder(runs_dir / (name if name in ids else matches[0]))

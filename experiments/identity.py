@@ -11,7 +11,7 @@ from experiments.backbones import short_name
 from experiments.config import scientific
 from experiments.paths import is_file
 from experiments.schema import Config
-from results.file_hash import sha256
+from results.file_hash import remembered_sha256
 
 
 def run_id(config: Config) -> str:
@@ -30,4 +30,4 @@ def origin(init: str | None) -> str | None:
     path = Path(init).expanduser()
     if not path.is_file():
         raise ConfigError(f"init={init}: no such file")
-    return f"sha256:{sha256(path)}"
+    return f"sha256:{remembered_sha256(path)}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import run_format
+from errors import UnreadableError
 from results.exclusion import exclude
 from results.plans import CollectError, Plan, check_plan, tasks_of
 from results.run_folders.cache import read_runs
@@ -23,6 +24,7 @@ from results.tables import (
     runs_table,
 )
 from run_format import CANCELLED, DEAD_ENDS, DONE, FAILED, NOT_RUN, REFUSED, UNREADABLE
+from untrusted_files import exists, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +47,7 @@ def collect(plan: Plan, runs_dir: Path, states: States | None = None) -> Collect
     seeds = {entry["run"]: entry["seed"] for entry in plan["runs"]}  # several arms may share a run
     recorded, row_of = read_runs(runs_dir, f"{plan['sweep']}-{plan['protocol']}", seeds, plan["protocol"])
     facts = dict(zip(seeds, recorded.facts([row_of[run] for run in seeds])))
-    paths = sorted(runs_dir.iterdir(), key=lambda path: path.name) if runs_dir.is_dir() else []
+    paths = listed(runs_dir)
     lost = _lost(paths, facts)
     for run, (state, cause) in (states or {}).items():
         if run in facts and facts[run]["row"]["state"] not in ENDED:
@@ -83,7 +85,8 @@ def _cancel(facts: Mapping[str, dict[str, Any]], plan: Plan) -> None:
         if parent["because"]:
             run |= {"state": CANCELLED, "cause": "the run it starts from is excluded"}
         elif parent["row"]["state"] in DEAD_ENDS:
-            run |= {"state": CANCELLED, "cause": "the run it starts from failed"}
+            end = "cannot be read" if parent["row"]["state"] == UNREADABLE else "failed"
+            run |= {"state": CANCELLED, "cause": f"the run it starts from {end}"}
 
 
 def _exclusions(facts: Mapping[str, dict[str, Any]], collected: Collected) -> list[Exclusion]:
@@ -116,7 +119,7 @@ def _lost(paths: Iterable[Path], facts: Mapping[str, dict[str, Any]]) -> list[st
         if not path.is_dir():
             kind = "a link that leads to no folder" if path.is_symlink() else "a file"
             warnings.append(f"{path.name}: {kind} where the run's folder should be; not counted")
-        elif any((path / run_format.CHECKPOINTS).glob("[!.]*")):
+        elif listed(path / run_format.CHECKPOINTS, "[!.]*"):
             absent = f"no {run_format.STATE}, {run_format.METRICS} or {run_format.SUMMARY}"
             warnings.append(f"{path.name}: has checkpoints, but {absent}; not counted")
     return warnings
@@ -127,8 +130,15 @@ def _foreign(paths: Iterable[Path]) -> list[str]:
     return [
         f"{path.name}: looks like a run folder, but its name is not a run id; skipped"
         for path in paths
-        if not RUN_ID.fullmatch(path.name) and (path / run_format.SUMMARY).is_file()
+        if not RUN_ID.fullmatch(path.name) and _has_summary(path)
     ]
+
+
+def _has_summary(path: Path) -> bool:
+    try:
+        return exists(path / run_format.SUMMARY)
+    except UnreadableError:  # whatever it is, it is not a run of the plan
+        return False
 
 
 def _curves(points: list[dict[str, Any]]) -> pd.DataFrame:

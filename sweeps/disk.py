@@ -10,12 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from errors import UnreadableError
 from experiments.folder.run_folder import RunFolder
-from run_format import CHECKPOINTS, CONFIG, DONE, WEIGHTS
+from run_format import CHECKPOINTS, DONE, WEIGHTS
 from sweeps import launches, snapshot
 from sweeps.plan import Plan
 from sweeps.run_code import copies_in_use
 from sweeps.status import state_of
+from untrusted_files import listed
 
 RECENT_SECONDS = 3600.0  # a launch may just have taken the copy, and not have noted it in a run yet
 
@@ -64,7 +66,7 @@ class DiskUsage:
 
 def usage(runs_dir: Path) -> DiskUsage:
     """Sizes and states of all run folders, as the folders show them: Slurm is not asked."""
-    runs = [_usage(RunFolder(path.parent)) for path in runs_dir.glob(f"*/{CONFIG}")]
+    runs = [_usage(folder) for folder in RunFolder.all_in(runs_dir)]
     runs.sort(key=lambda run: (-run.total, run.run))
     return DiskUsage(runs_dir, runs, _bytes(runs_dir / snapshot.COPIES))
 
@@ -76,6 +78,7 @@ class Removal:
     checkpoints: dict[str, list[Path]]  # files by run id
     folders: list[Path]
     bytes: int
+    problem: str = ""  # why copies of the code are kept that may be unused
 
     def act(self) -> None:
         for paths in self.checkpoints.values():
@@ -91,12 +94,14 @@ class Removal:
             "checkpoints": {run: list(map(str, paths)) for run, paths in self.checkpoints.items()},
             "folders": list(map(str, self.folders)),
             "bytes": self.bytes,
+            "problem": self.problem,
         }
 
     def lines(self, done: bool) -> list[str]:
         verb = "removed" if done else "would remove"
         lines = [f"{verb} {len(paths)} checkpoint files of {run}" for run, paths in self.checkpoints.items()]
         lines += [f"{verb} {folder}" for folder in self.folders]
+        lines += [f"copies of the code are kept: {self.problem}"] if self.problem else []
         return [*lines, f"{verb} {_size(self.bytes)}" + ("" if done else "; --yes removes it")]
 
 
@@ -111,17 +116,21 @@ def removable(plan: Plan, runs_dir: Path) -> Removal:
     for run_id in plan.distinct():
         folder = RunFolder(runs_dir / run_id)
         # without its final weights, the checkpoints are all that is left of a model
-        paths = sorted(path for path in folder.checkpoints.glob("*") if path.is_file())
+        paths = [path for path in listed(folder.checkpoints) if path.is_file()]
         if paths and folder.finished() and not folder.holder() and (folder.path / WEIGHTS).is_file():
             checkpoints[run_id] = paths
-    folders = [*_unused_copies(runs_dir), *_ended_launches(runs_dir)]
+    folders, problem = _ended_launches(runs_dir), ""
+    try:
+        folders = [*_unused_copies(runs_dir), *folders]
+    except UnreadableError as error:
+        problem = str(error)
     size = sum(_bytes(path) for path in [*(p for paths in checkpoints.values() for p in paths), *folders])
-    return Removal(checkpoints, folders, size)
+    return Removal(checkpoints, folders, size, problem)
 
 
 def _unused_copies(runs_dir: Path) -> list[Path]:
-    used = copies_in_use(RunFolder(path.parent) for path in runs_dir.glob(f"*/{CONFIG}"))
-    copies = [path for path in (runs_dir / snapshot.COPIES).glob("*") if path.is_dir() and path.name not in used]
+    used = copies_in_use(RunFolder.all_in(runs_dir))
+    copies = [path for path in listed(runs_dir / snapshot.COPIES) if path.is_dir() and path.name not in used]
     return sorted(path for path in copies if time.time() - path.stat().st_mtime > RECENT_SECONDS)
 
 
@@ -132,7 +141,7 @@ def _ended_launches(runs_dir: Path) -> list[Path]:
         for launch in launches.recorded(runs_dir)
         if launch.launcher or any(RunFolder(runs_dir / run.id).holder() for run in launch.runs)
     }
-    folders = (path for path in (runs_dir / launches.LAUNCHES).glob("*") if path not in running)
+    folders = (path for path in listed(runs_dir / launches.LAUNCHES) if path not in running)
     return sorted(path for path in folders if time.time() - path.stat().st_mtime > RECENT_SECONDS)
 
 

@@ -17,7 +17,7 @@ from errors import ConfigError, RunFolderError, unknown
 from experiments.commands import runs_folder
 from experiments.config import parse_overrides, read_site
 from experiments.folder.run_folder import RunFolder
-from run_format import CONFIG, EXCLUSION, NOT_RUN
+from run_format import EXCLUSION, NOT_RUN
 from sweeps.status import state_of
 
 TAKES = ("because", "into", "runs_dir")
@@ -32,7 +32,7 @@ def exclude(name: str, given: Mapping[str, Any], options: argparse.Namespace) ->
     if into and into not in archive.labels():
         raise ConfigError(unknown("measured results", into, archive.labels()))
     held = {each: set(archive.read(archive.folder(each)).runs["run"]) for each in names}
-    folders = [] if into else [path.parent.name for path in runs_dir.glob(f"*/{CONFIG}")]
+    folders = [] if into else [folder.id for folder in RunFolder.all_in(runs_dir)]
     run = _run_named(name, {*folders, *(run for runs in held.values() for run in runs)}, into or str(runs_dir))
     if run in folders and state_of(RunFolder(runs_dir / run))[0] == NOT_RUN:
         folders.remove(run)

@@ -10,18 +10,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+import atomic_file
 import output
 from errors import SuiteError
 from experiments.folder.run_folder import RunFolder
 from experiments.interrupts import handle, restore
 from experiments.launch import command, environment
-from run_format import DEAD_ENDS, DONE, FAILED, REFUSED, RUNNING
+from run_format import DEAD_ENDS, DONE, FAILED, REFUSED, RUNNING, UNREADABLE
 from sweeps import launches
 from sweeps.launches import Launch, LaunchedRun
 from sweeps.status import state_of
@@ -41,6 +42,7 @@ class Outcome:
     measured: list[str] = field(default_factory=list)  # collected earlier
     excluded: list[str] = field(default_factory=list)  # left out by a person, and not to be tried again
     running_elsewhere: dict[str, str] = field(default_factory=dict)  # with the detail of their state
+    unreadable: dict[str, str] = field(default_factory=dict)  # not started, with the file that cannot be read
     cancelled: dict[str, str] = field(default_factory=dict)  # not started: the run they start from failed
     waiting: dict[str, str] = field(default_factory=dict)  # not started: the run they start from is running elsewhere
     interrupted: int | None = None
@@ -49,7 +51,7 @@ class Outcome:
     def exit_code(self) -> int:
         if self.interrupted is not None:
             return 130 if self.interrupted == signal.SIGINT else 143
-        return 1 if self.failed or self.skipped_failed or self.cancelled else 0
+        return 1 if self.failed or self.skipped_failed or self.unreadable or self.cancelled else 0
 
 
 def work_off(launch: Launch, say: Say = print, watch: Watch = lambda running: None) -> Outcome:
@@ -67,7 +69,7 @@ class Launcher:
         self.launch, self.say, self.watch = launch, say, watch
         self.outcome = Outcome(
             list(launch.done), {}, list(launch.skipped_failed), list(launch.measured), list(launch.excluded),
-            dict(launch.running_elsewhere),
+            dict(launch.running_elsewhere), dict(launch.unreadable),
         )  # fmt: skip
         self.queue = [run for run in launch.runs if run.id not in launch.adopted]
         self.adopted = [run for run in launch.runs if run.id in launch.adopted]
@@ -106,7 +108,12 @@ class Launcher:
             if run is None:
                 return
             self.queue.remove(run)
-            process = start(self._folder(run.id), Path(run.code), self.launch.other_code)
+            try:
+                process = start(self._folder(run.id), Path(run.code), self.launch.other_code)
+            except (OSError, SuiteError) as error:
+                why = atomic_file.reason(error) if isinstance(error, OSError) else error
+                self._fail(run, f"cannot be started: {why} (in {self._folder(run.id).path})", "")
+                continue
             self.processes[run.id] = (run, process, time.monotonic())
             if self.outcome.interrupted is not None:  # the signal came while the process was being started
                 process.send_signal(signal.SIGTERM)
@@ -140,9 +147,12 @@ class Launcher:
         elif state == RUNNING:  # another launcher was quicker
             outcome.running_elsewhere[run.id] = detail
         elif outcome.interrupted is None:
-            explained = state in (FAILED, REFUSED) or (code > 0 and detail)
-            outcome.failed[run.id] = detail if explained else _death(code, folder)
-            self.say(f"failed  {self._cell(run)}  {outcome.failed[run.id]}  {took}")
+            explained = state in (FAILED, REFUSED, UNREADABLE) or (code > 0 and detail)
+            self._fail(run, detail if explained else _death(code, folder), took)
+
+    def _fail(self, run: LaunchedRun, cause: str, took: str) -> None:
+        self.outcome.failed[run.id] = cause
+        self.say(f"failed  {self._cell(run)}  {cause}  {took}")
 
     def _note_wait(self, run: LaunchedRun) -> None:
         """Notes why a run that is left was not started. Parents are noted before their children."""
@@ -154,6 +164,7 @@ class Launcher:
             cause = f"waits for {run.parent}, which waits itself"
         else:
             end = "is excluded" if run.parent in outcome.excluded else "failed"
+            end = "cannot be read" if run.parent in outcome.unreadable else end
             cause = f"waits for {run.parent}, which {'is being run elsewhere' if alive else end}"
         (outcome.waiting if alive or run.parent in outcome.waiting else outcome.cancelled)[run.id] = cause
         self.say(f"waits   {self._cell(run)}  {cause}")
@@ -201,13 +212,15 @@ def report_outcome(outcome: Outcome, launch: Launch) -> None:
         print(f"run.py: {run} is being run elsewhere: {detail}", file=sys.stderr)
     for run, cause in (outcome.cancelled | outcome.waiting).items():
         print(f"run.py: {run} {cause}; the next launch starts it once that is done", file=sys.stderr)
-    mention_skipped(outcome.skipped_failed, outcome.excluded)
+    mention_skipped(outcome.skipped_failed, outcome.excluded, outcome.unreadable)
     before = f" and {len(outcome.measured)} measured before" if outcome.measured else ""
     done = f"{len(outcome.done)} of {launch.total} runs done{before}"
     print(f"{done}; `report={launch.sweep}` with the same settings makes the table", flush=True)
 
 
-def mention_skipped(failed: list[str], excluded: list[str]) -> None:
+def mention_skipped(failed: list[str], excluded: list[str], unreadable: Mapping[str, str]) -> None:
+    for run, cause in unreadable.items():
+        print(f"run.py: {run} was not started: {cause}", file=sys.stderr)
     if excluded:
         print(f"run.py: {len(excluded)} runs are excluded; --retry-failed measures them again", file=sys.stderr)
     if failed:
@@ -216,6 +229,9 @@ def mention_skipped(failed: list[str], excluded: list[str]) -> None:
 
 def _death(code: int, folder: RunFolder) -> str:
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    with suppress(OSError):
+        if not os.statvfs(folder.path.parent).f_bavail:
+            how += ", the disk is full"
     return f"its process ended without a message: {how} (log: {folder.log})"
 
 

@@ -16,13 +16,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import atomic_file
-from errors import RunFolderError
+from errors import UnreadableError
 from experiments.folder.claim import Holder, holder_of, take
+from untrusted_files import LIST, MAPPING, NUMBER, TEXT, keys_and_values, listed
 
 LAUNCHES = "launches"  # below the folder of the runs
 FILE = "launch.json"
 LOG = "log.txt"  # output of a launcher in the background
 GPUS = "CUDA_VISIBLE_DEVICES"
+KINDS = dict.fromkeys(("sweep", "other_code", "gpus"), TEXT) | {"jobs": NUMBER, "total": NUMBER, "runs": LIST}
+KINDS |= dict.fromkeys(("done", "skipped_failed", "measured", "excluded", "adopted"), LIST)
+KINDS |= dict.fromkeys(("running_elsewhere", "unreadable"), MAPPING)
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Launch:
     measured: list[str] = field(default_factory=list)  # collected earlier
     excluded: list[str] = field(default_factory=list)
     running_elsewhere: dict[str, str] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)  # with the file that cannot be read
     adopted: list[str] = field(default_factory=list)  # of ``runs``: still running, their launcher is dead
 
     @property
@@ -92,22 +97,24 @@ def new_folder(runs_dir: Path) -> Path:
 
 
 def read(folder: Path) -> Launch:
-    """Raises RunFolderError for a record that cannot be read."""
+    """Raises UnreadableError."""
     try:
-        content = json.loads((folder / FILE).read_text())
+        content = keys_and_values(folder / FILE, KINDS)
         runs = [LaunchedRun(**run) for run in content.pop("runs")]
+        if not all(isinstance(run.id, str) and isinstance(run.code, str) for run in runs):
+            raise TypeError("its runs have no names")
         return Launch(folder, runs=runs, **content)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(f"cannot read {folder / FILE}: {error}") from None
+    except (FileNotFoundError, KeyError, TypeError) as error:
+        raise UnreadableError(f"{folder / FILE}: no record of a launch ({error})") from None
 
 
 def recorded(runs_dir: Path, runs: Collection[str] | None = None) -> list[Launch]:
     """Launches of at least one of ``runs``, or all launches, the newest first; unreadable records are left out."""
     launches = []
-    for path in sorted((runs_dir / LAUNCHES).glob(f"*/{FILE}"), reverse=True):
+    for folder in reversed(listed(runs_dir / LAUNCHES)):
         try:
-            launch = read(path.parent)
-        except RunFolderError:
+            launch = read(folder)
+        except UnreadableError:
             continue
         if runs is None or any(run.id in runs for run in launch.runs):
             launches.append(launch)

@@ -14,7 +14,7 @@ from errors import RunFolderError
 from experiments.data.registry import check_root
 from experiments.folder.claim import Holder, holder_of
 from experiments.folder.run_folder import RunFolder
-from run_format import DONE, EXCLUDED, FAILED, MEASURED, QUEUED, RUNNING
+from run_format import DONE, EXCLUDED, FAILED, MEASURED, QUEUED, RUNNING, UNREADABLE
 from sweeps import launches, measured, repeat, run_code
 from sweeps.launcher import POLL_SECONDS, Outcome, stop_process, work_off
 from sweeps.launches import Launch, LaunchedRun
@@ -119,6 +119,8 @@ def _choose_runs(
             chosen.append(run.id)
         elif state in (RUNNING, QUEUED):
             launch.running_elsewhere[run.id] = detail
+        elif state == UNREADABLE:
+            launch.unreadable[run.id] = detail
         elif state == EXCLUDED and not retry_failed:
             launch.excluded.append(run.id)
         elif state == FAILED and not retry_failed:

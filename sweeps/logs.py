@@ -8,6 +8,7 @@ from pathlib import Path
 
 from experiments.folder.run_folder import RunFolder
 from sweeps.slurm.submissions import known
+from untrusted_files import last_lines, listed
 
 LINES = 40
 POLL_SECONDS = 1.0
@@ -17,12 +18,12 @@ def files(folder: RunFolder) -> list[Path]:
     """The log files of a run that exist."""
     submitted, _ = known(folder.path.parent, [folder.id])
     jobs = [submitted[folder.id].log] if folder.id in submitted else []
-    paths = [folder.log, *sorted(folder.path.glob("log.rank-*.txt")), *jobs]
+    paths = [folder.log, *listed(folder.path, "log.rank-*.txt"), *jobs]
     return [path for path in paths if path.is_file()]
 
 
 def tail(path: Path, count: int = LINES) -> list[str]:
-    return path.read_text(errors="replace").splitlines()[-count:]
+    return last_lines(path, count)
 
 
 def follow(folder: RunFolder) -> Iterator[str]:

@@ -7,11 +7,13 @@ the code computed that measured them; otherwise a table would mix runs of differ
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from errors import UnreadableError
 from experiments.config import ROOT
 from experiments.folder.fingerprint import run_fingerprint
 from experiments.folder.provenance import accepted_codes
@@ -115,8 +117,9 @@ def find(
         codes = {run.id: {run_fingerprint(run.config, chosen[run.id])} for run in planned}
     for run in found:
         folder = RunFolder(runs_dir / run)
-        if folder.finished():  # its own code, whatever a launch would use
-            codes[run] = accepted_codes(folder.read_json(PROVENANCE))
+        with suppress(UnreadableError):
+            if folder.finished():  # its own code, whatever a launch would use
+                codes[run] = accepted_codes(folder.read_json(PROVENANCE))
     counted, other, present_data = {}, {}, PresentData()
     for run, measurements in found.items():
         alike = [each for each in measurements if each.code in codes[run]]

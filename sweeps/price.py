@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from errors import UnreadableError
 from experiments.data.registry import check_root
 from experiments.folder.run_folder import RunFolder
 from experiments.schema import Config
@@ -142,9 +144,10 @@ def used(plan: Plan, runs_dir: Path) -> dict[str, float]:
     spent = {}
     for run_id in plan.distinct():
         folder = RunFolder(runs_dir / run_id)
-        if summary := folder.finished():
-            seconds = max(float(summary.get("wall_s", 0.0)), attempts.seconds(folder))
-            spent[run_id] = seconds * int(summary.get("devices", 1)) / 3600
+        with suppress(UnreadableError):
+            if summary := folder.finished():
+                seconds = max(float(summary.get("wall_s") or 0.0), attempts.seconds(folder))
+                spent[run_id] = seconds * int(summary.get("devices") or 1) / 3600
     return spent
 
 

@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import atomic_file
-from errors import ConfigError, RunFolderError
+from errors import ConfigError, RunFolderError, UnreadableError
 from experiments.config import get
 from experiments.folder.fingerprint import run_fingerprint
 from experiments.folder.provenance import accepted_codes, checkout
@@ -26,6 +27,7 @@ from experiments.schema import FIELDS, Config
 from run_format import CODE, PROVENANCE
 from sweeps import snapshot
 from sweeps.plan import Plan, PlannedRun
+from untrusted_files import listed
 
 KNOWN_SETTINGS = "import json; from experiments.schema import FIELDS; print(json.dumps(list(FIELDS)))"
 
@@ -107,7 +109,11 @@ def choose(
 
 def sources(plan: Plan, runs: Iterable[PlannedRun], runs_dir: Path, present: Path, new_code: bool) -> dict[str, Path]:
     """The folder of the code that each of ``runs`` would be started from. present: of the present code."""
-    recorded = {run_id: _recorded(RunFolder(runs_dir / run_id)) for run_id in plan.distinct()}
+    recorded: dict[str, tuple[float, Path] | None] = {}
+    for run_id in plan.distinct():
+        recorded[run_id] = None
+        with suppress(UnreadableError):  # such a run is not started
+            recorded[run_id] = _recorded(RunFolder(runs_dir / run_id))
     newest = max((entry for entry in recorded.values() if entry), default=None)
 
     def chosen(run: PlannedRun) -> Path:
@@ -126,11 +132,11 @@ def sources(plan: Plan, runs: Iterable[PlannedRun], runs_dir: Path, present: Pat
 
 
 def has_begun(folder: RunFolder) -> bool:
-    return any(folder.checkpoints.glob("step-*"))
+    return bool(listed(folder.checkpoints, "step-*"))
 
 
 def copies_in_use(folders: Iterable[RunFolder]) -> set[str]:
-    """Names of the copies that the folders of runs refer to."""
+    """Names of the copies that the folders of runs refer to. Raises UnreadableError where one does not show it."""
     return {copy for folder in folders for copy in _copies(folder.read_json(CODE))}
 
 
@@ -145,12 +151,13 @@ def _recorded(folder: RunFolder) -> tuple[float, Path] | None:
     if len(present) > 1 and (accepted := accepted_codes(folder.read_json(PROVENANCE))):
         config = folder.config()
         present.sort(key=lambda path: run_fingerprint(config, path) not in accepted)
-    return (float(content.get("time", 0.0)), present[0]) if present else None
+    return (float(content.get("time") or 0.0), present[0]) if present else None
 
 
 def _copies(content: Mapping[str, Any]) -> list[str]:
     """Names of the copies in a run's record, the newest first."""
-    return [str(copy) for copy in (content.get("copy"), *content.get("earlier", [])) if copy]
+    names = (content.get("copy"), *(content.get("earlier") or []))
+    return [name for name in names if isinstance(name, str) and name]
 
 
 def _settings_for(config: Config, copy: Path) -> Collection[str]:

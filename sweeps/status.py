@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from errors import UnreadableError
 from experiments.folder.run_folder import RunFolder
 from results.run_folders.numbers import not_finite
 from run_format import (
@@ -26,9 +27,11 @@ from run_format import (
     STATE,
     SUMMARY,
     UNKNOWN,
+    UNREADABLE,
 )
 from sweeps.plan import Plan
 from sweeps.slurm import attempts
+from untrusted_files import listed
 
 if TYPE_CHECKING:
     from sweeps.measured import MeasuredRuns
@@ -88,6 +91,14 @@ def _behind(parent: str, state: str, own: tuple[str, str, float]) -> tuple[str, 
 
 def state_of(folder: RunFolder, submitted: SubmittedRun | None = None) -> tuple[str, str, float]:
     """(state, one line of detail, share done) of a run folder that may not exist, and of the run's newest Slurm job."""
+    try:
+        return _readable(folder, submitted)
+    except UnreadableError as error:
+        return UNREADABLE, str(error), 0.0
+
+
+def _readable(folder: RunFolder, submitted: SubmittedRun | None) -> tuple[str, str, float]:
+    listed(folder.path)  # a claim shows only there
     if because := folder.read_json(EXCLUSION).get("because"):
         return EXCLUDED, str(because), 1.0
     if summary := folder.summary():
@@ -97,7 +108,7 @@ def state_of(folder: RunFolder, submitted: SubmittedRun | None = None) -> tuple[
         return DONE, "  ".join(f"{name} {value:.2f}" for name, value in metrics.items()), 1.0
     record = folder.read_json(STATE)
     steps = record.get("steps") or 0
-    share = record.get("step", 0) / steps if steps else 0.0
+    share = (record.get("step") or 0) / steps if steps else 0.0
     holder = folder.holder()
     job = submitted.job if submitted else None
     if job is not None and job.alive:
@@ -118,7 +129,7 @@ def state_of(folder: RunFolder, submitted: SubmittedRun | None = None) -> tuple[
     if submitted and job:
         return *_ended(folder, bool(record), job, submitted.log), share
     if record:
-        age = max(0.0, time.time() - record.get("updated", 0.0))
+        age = max(0.0, time.time() - (record.get("updated") or 0.0))
         return INTERRUPTED, f"its process died, last heard of {_span(age)} ago" + AGAIN, share
     return NOT_RUN, "", 0.0
 
@@ -162,7 +173,7 @@ def _progress(record: dict[str, Any]) -> str:
         return "starting"
     left, problem = record.get("seconds_left"), record.get("problem")
     return (
-        f"{record.get('phase', 'training')} {where}, {record.get('images_per_s', 0):.0f} img/s"
+        f"{record.get('phase', 'training')} {where}, {record.get('images_per_s') or 0:.0f} img/s"
         + (f", {_span(left)} left" if left is not None else "")
         + (f", {problem}" if problem else "")
     )

@@ -7,10 +7,11 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from errors import ConfigError
+from errors import ConfigError, UnreadableError
 from experiments.commands import other_code
 from experiments.folder.run_folder import RunFolder
 from experiments.origin import PresentData, refuse_other_origin
@@ -40,7 +41,8 @@ def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     if not options.fresh:
         present = PresentData()
         for run in plan.distinct().values():
-            refuse_other_origin(RunFolder(runs_dir / run.id), run.config, present)
+            with suppress(UnreadableError):  # such a run is named, and not started
+                refuse_other_origin(RunFolder(runs_dir / run.id), run.config, present)
     if options.dry_run:
         return _scripts(plan, runs_dir, options) if options.slurm else _preview(plan, runs_dir, options)
     return _submit(plan, runs_dir, options) if options.slurm else _run_here(plan, runs_dir, options)
@@ -86,7 +88,7 @@ def _submit(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
     outcome = launch(plan, runs_dir, cluster, *choice, **code, fresh=options.fresh)
     for run, why in outcome.waiting.items():
         print(f"run.py: {run} {why}", file=sys.stderr)
-    mention_skipped(outcome.skipped_failed, outcome.excluded)
+    mention_skipped(outcome.skipped_failed, outcome.excluded, outcome.unreadable)
     if outcome.problem:
         print(
             f"run.py: not all could be submitted: {outcome.problem}; the same command submits the rest", file=sys.stderr

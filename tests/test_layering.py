@@ -30,6 +30,7 @@ ORDER = (
     ("results",),
     ("atm",),
     ("ask_program", "atomic_file", "output", "run_format", "yaml_files"),
+    ("untrusted_files",),
     ("errors",),
 )
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
@@ -81,6 +82,7 @@ LIGHT_ROOMS = (
     "atomic_file",
     "output",
     "run_format",
+    "untrusted_files",
     "yaml_files",
     "errors",
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import json
 import logging
@@ -14,7 +13,9 @@ from typing import IO, Any, BinaryIO, cast
 import torch
 
 import atomic_file
-from errors import RunFailed, RunFolderError, WriteError
+from errors import RunFailed, RunFolderError, UnreadableError, WriteError
+from results.file_hash import sha256
+from untrusted_files import keys_and_values, listed
 
 DAMAGED = ".damaged"
 log = logging.getLogger("experiments")
@@ -60,7 +61,7 @@ def prune(folder: Path, keep: int) -> None:
         if not _read_sidecar(old).get("lasting"):
             old.unlink()
             _sidecar(old).unlink(missing_ok=True)
-    for damaged in _listed(folder, f"*{DAMAGED}"):
+    for damaged in listed(folder, f"*{DAMAGED}"):
         damaged.unlink()
 
 
@@ -78,14 +79,14 @@ def newest_valid(folder: Path) -> NewestCheckpoint:
     Damaged ones are renamed, so that they no longer count among the newest. Raises RunFolderError where there were
     checkpoints and none is valid: a run never silently starts over.
     """
-    for stale in _listed(folder, atomic_file.TEMPORARY):
+    for stale in listed(folder, atomic_file.TEMPORARY):
         stale.unlink()
     notes: list[str] = []
     damaged: list[Path] = []
     newest = None
     for path in _newest_first(folder):
         expected = _read_sidecar(path).get("sha256")
-        if expected is not None and _digest(path) == expected:
+        if expected is not None and sha256(path) == expected:
             newest = path
             break
         damaged.append(path)
@@ -94,11 +95,11 @@ def newest_valid(folder: Path) -> NewestCheckpoint:
         else:
             log.warning("checkpoint %s has no checksum: writing it was interrupted", path.name)
     # a file without any checksum beside it is a first checkpoint that was never completed
-    if newest is None and (completed := len(_listed(folder, "step-*.json"))):
+    if newest is None and (completed := len(listed(folder, "step-*.json"))):
         raise RunFolderError(f"{folder}: none of its {completed} checkpoints is valid; delete the folder to start over")
     for path in damaged:
         path.rename(path.with_name(path.name + DAMAGED))
-    for sidecar in _listed(folder, "step-*.json"):
+    for sidecar in listed(folder, "step-*.json"):
         if not sidecar.with_suffix(".pt").exists():
             sidecar.unlink()
     for note in notes:
@@ -109,9 +110,7 @@ def newest_valid(folder: Path) -> NewestCheckpoint:
 def older_valid(path: Path) -> Path | None:
     """The newest checkpoint before ``path`` whose checksum holds. Changes nothing."""
     older = (candidate for candidate in _newest_first(path.parent) if candidate.name < path.name)
-    return next(
-        (candidate for candidate in older if _read_sidecar(candidate).get("sha256") == _digest(candidate)), None
-    )
+    return next((candidate for candidate in older if _read_sidecar(candidate).get("sha256") == sha256(candidate)), None)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -194,20 +193,7 @@ class Saver:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(_listed(folder, "step-*.pt"), reverse=True)
-
-
-def _listed(folder: Path, pattern: str) -> list[Path]:
-    """Files by name; none where there is no folder. Raises RunFolderError where it cannot be listed.
-
-    ``Path.glob`` finds nothing there, as if no checkpoint had ever been made.
-    """
-    try:
-        return [path for path in folder.iterdir() if fnmatch.fnmatchcase(path.name, pattern)]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise RunFolderError(f"cannot list {folder}: {atomic_file.reason(error)}") from None
+    return listed(folder, "step-*.pt")[::-1]
 
 
 def _sidecar(path: Path) -> Path:
@@ -216,15 +202,6 @@ def _sidecar(path: Path) -> Path:
 
 def _read_sidecar(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(_sidecar(path).read_text())
-    except (OSError, ValueError, RecursionError):
+        return keys_and_values(_sidecar(path))
+    except (FileNotFoundError, UnreadableError):
         return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -159,12 +159,17 @@ def held_error(folder: Path, holder: Holder) -> RunFolderError:
 
 
 def holder_of(folder: Path) -> Holder | None:
-    """The live process that holds the run. Writes nothing, so ages are taken by this machine's clock."""
+    """The live process that holds the run; UNKNOWN where the folder does not show whether there is one.
+
+    Writes nothing, so ages are taken by this machine's clock.
+    """
     try:
         top = _highest(folder)
         content = _read(top.path) if top and not top.free else None
-    except OSError:
+    except FileNotFoundError:
         return None
+    except OSError:
+        return UNKNOWN
     return content[0] if content and _lives(*content, time.time()) else None
 
 

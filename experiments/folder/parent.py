@@ -10,6 +10,7 @@ from experiments.folder.run_folder import RunFolder
 from experiments.paths import is_file
 from results.file_hash import sha256
 from run_format import INIT_SHA256, PROVENANCE, RUNNING, SHA256, STATE, WEIGHTS
+from untrusted_files import listed
 
 
 def weights_of(init: str, runs_dir: Path) -> Path:
@@ -54,7 +55,7 @@ def why_unfinished(folder: RunFolder) -> str:
     """Why a run has no final weights: its state, or that there is no such run."""
     runs_dir = folder.path.parent
     if not folder.path.is_dir():
-        runs = [path.name for path in runs_dir.iterdir() if path.is_dir()] if runs_dir.is_dir() else []
+        runs = [path.name for path in listed(runs_dir) if path.is_dir()]
         near = get_close_matches(folder.id, runs, n=1, cutoff=0.8)
         return f"no such run in {runs_dir}" + (f"; did you mean {near[0]!r}?" if near else "")
     if holder := folder.holder():

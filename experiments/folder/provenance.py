@@ -63,7 +63,8 @@ def accepted_codes(content: Mapping[str, Any]) -> set[str]:
     forced to go on with.
     """
     codes = str(content.get("code_fingerprint") or "").split("+")
-    return {*codes, *(replay["code"] for replay in content.get("replays", []))} - {""}
+    replays = (each.get("code") for each in content.get("replays") or [] if isinstance(each, dict))
+    return {*codes, *(code for code in replays if isinstance(code, str))} - {""}
 
 
 def listing_fingerprint(names: list[str]) -> str:

@@ -7,18 +7,29 @@ import os
 import socket
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import atomic_file
-from errors import RunFolderError, WriteError
+from errors import RunFolderError, UnreadableError, WriteError
 from experiments.config import from_dict, read_yaml, scientific, write_yaml
 from experiments.folder.claim import Claim, Holder, held_error, holder_of, refusing, take
 from experiments.schema import SECTIONS, Config
 from results.run_folders.numbers import not_finite
-from run_format import CHECKPOINTS, CONFIG, LOG, STATE, SUMMARY
+from run_format import CHECKPOINTS, CODE, CONFIG, EXCLUSION, INIT_SHA256, LOG, PROVENANCE, SHA256, STATE, SUMMARY
+from untrusted_files import LIST, MAPPING, NUMBER, TEXT, content, exists, keys_and_values, listed
+
+KINDS = {  # of keys in the files of a run folder, which anybody may have edited
+    STATE: dict.fromkeys(("state", "cause", "phase", "problem", "host"), TEXT)
+    | dict.fromkeys(("step", "steps", "epoch", "epochs", "updated", "images_per_s", "seconds_left", "pid"), NUMBER),
+    SUMMARY: {"run": TEXT, "metrics": MAPPING, "finished": TEXT, "wall_s": NUMBER, "devices": NUMBER, SHA256: MAPPING},
+    PROVENANCE: dict.fromkeys(("commit", "code_fingerprint", "data_fingerprint", INIT_SHA256), TEXT)
+    | {"replays": LIST},
+    CODE: {"copy": TEXT, "earlier": LIST, "time": NUMBER},
+    EXCLUSION: {"because": TEXT, "earlier": LIST},
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,11 @@ class RunFolder:
     @property
     def id(self) -> str:
         return self.path.name
+
+    @classmethod
+    def all_in(cls, runs_dir: Path) -> list[RunFolder]:
+        """Every folder that has a config, in the order of their ids, and those that do not show whether they have."""
+        return [cls(path) for path in listed(runs_dir) if _may_be_run(path)]
 
     @property
     def log(self) -> Path:
@@ -51,7 +67,7 @@ class RunFolder:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             path, text = self.path / CONFIG, write_yaml(_settings_of(config, settings))
             if path.exists():
-                if path.read_bytes() == text.encode():
+                if content(path) == text.encode():
                     return
                 self._refuse_other(config)
                 if self.finished() or self.holder():
@@ -73,20 +89,21 @@ class RunFolder:
     def config(self) -> Config:
         return from_dict(read_yaml(self.path / CONFIG))
 
-    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        atomic_file.write(self.path / name, json.dumps(content, indent=1) + "\n")
+    def write_json(self, name: str, entries: Mapping[str, Any]) -> None:
+        atomic_file.write(self.path / name, json.dumps(entries, indent=1) + "\n")
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """The content of a JSON file of the folder; empty where it is absent or unreadable."""
+        """The content of a JSON file of the folder; empty where there is none. Raises UnreadableError."""
         try:
-            content = json.loads((self.path / name).read_text())
-        except (OSError, ValueError, RecursionError):
+            return keys_and_values(self.path / name, KINDS.get(name))
+        except FileNotFoundError:
             return {}
-        return content if isinstance(content, dict) else {}
 
     def set_state(self, state: str, **details: Any) -> None:
         """Writes ``state.json``. Step and steps that are not among ``details`` stay as they were."""
-        before = self.read_json(STATE)
+        before: dict[str, Any] = {}
+        with suppress(UnreadableError):  # it is replaced
+            before = self.read_json(STATE)
         details = {key: before[key] for key in ("step", "steps") if key in before} | details
         writer = {"updated": time.time(), "host": socket.gethostname(), "pid": os.getpid()}
         self.write_json(STATE, {"state": state, **details, **writer})
@@ -122,6 +139,13 @@ class RunFolder:
         """Raises RunFolderError, as ``claim`` would, while a live process holds the run. Changes nothing."""
         if holder := self.holder():
             raise held_error(self.path, holder)
+
+
+def _may_be_run(path: Path) -> bool:
+    try:
+        return exists(path / CONFIG)
+    except UnreadableError:
+        return True
 
 
 def _settings_of(frozen: Config, settings: Collection[str] | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,13 @@ from experiments.training.devices import Group, LostContact
 from run_format import FAILED, INTERRUPTED, REFUSED
 
 log = logging.getLogger("experiments")
+
+
+class LoaderKilled(RunFailed):
+    """A process that read images was killed from outside, e.g. for want of memory."""
+
+
+RESUMED = (LostContact, LoaderKilled)  # ends for which the run is not to blame: the next start goes on with it
 
 
 class LogFile(logging.FileHandler):
@@ -67,8 +75,8 @@ def noted(folder: RunFolder, group: Group, claims: list[Claim]) -> Iterator[None
         log.error(cause) if not group.first else log.debug("%s\n%s", cause, traceback.format_exc())
         # a refused run has changed nothing, and the next start tries it again
         ending = REFUSED if refined.exit_code == 2 else FAILED
-        note(INTERRUPTED if isinstance(refined, LostContact) else ending, cause)
-        if not isinstance(refined, LostContact):
+        note(INTERRUPTED if isinstance(refined, RESUMED) else ending, cause)
+        if not isinstance(refined, RESUMED):
             group.report_failure(cause)
         raise refined from error
 
@@ -82,6 +90,8 @@ def one_line(error: Exception, folder: RunFolder, group: Group) -> SuiteError:
         return RunFailed(cause) if cause else LostContact(f"lost contact with another of the {group.size} processes")
     if isinstance(error, OSError) and error.filename is None and error.strerror:
         return RunFailed(f"{folder.path}: {atomic_file.reason(error)}")
+    if re.match(r"DataLoader worker \(pid.*(by signal: (Killed|Terminated)|exited unexpectedly)", str(error)):
+        return LoaderKilled("a process that reads images was killed; if memory is short, set data.workers lower")
     if isinstance(error, torch.OutOfMemoryError):
         return RunFailed("out of GPU memory: set machine.batch_per_device, or use a smaller model")
     return RunFailed(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")

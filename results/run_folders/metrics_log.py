@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from results.run_folders.numbers import is_number, whole
+from results.run_folders.numbers import whole
+from untrusted_files import is_number
 
 if TYPE_CHECKING:
     import numpy as np

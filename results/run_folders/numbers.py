@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
+from untrusted_files import is_number
+
 DIGITS = 6  # significant digits of every reported number
 RANGE = range(-(2**63), 2**63)
-
-
-def is_number(value: object) -> bool:
-    """Whether this is a finite number that a float can hold; a bool is no number."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False
 
 
 def not_finite(metrics: object) -> str:

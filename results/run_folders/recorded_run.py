@@ -6,19 +6,19 @@ Nothing here writes. A file that is torn, half-written or of another run is name
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import run_format
+from errors import UnreadableError
 from results.run_folders import interventions
 from results.run_folders.metrics_log import LoggedMetrics
-from results.run_folders.numbers import DIGITS, is_number, not_finite, rounded, whole
+from results.run_folders.numbers import DIGITS, not_finite, rounded, whole
 from run_format import DONE, FAILED, NOT_RUN, RUNNING, UNREADABLE
+from untrusted_files import content, exists, is_number, keys_and_values
 
 STARTED = (run_format.STATE, run_format.SUMMARY, run_format.METRICS)  # a run that started has at least one of these
 OPTIONAL = (run_format.EXAMPLES, run_format.RECORDS, run_format.EXCLUSION)
@@ -106,10 +106,14 @@ def read_run(folder: str, seed: int, protocol: str, logs: Mapping[str, tuple[Log
     ``logs`` holds its log, if there is any.
     """
     recorded = RecordedRun(os.path.basename(folder))
-    with suppress(OSError):
-        recorded.config = content_of(f"{folder}/{run_format.CONFIG}").decode("utf-8", errors="replace")
-    if not any(os.path.exists(f"{folder}/{name}") for name in STARTED):
-        return recorded  # there is no folder, or a launcher made it and nothing has started
+    try:
+        if not any(exists(f"{folder}/{name}") for name in STARTED):
+            recorded.config = _config(folder)
+            return recorded  # there is no folder, or a launcher made it and nothing has started
+        recorded.config = _config(folder)
+    except UnreadableError as error:
+        _refuse(recorded, _within(folder, error))
+        return recorded
     recorded.exclusion = _read_json(folder, run_format.EXCLUSION, recorded.warnings) or {}
     recorded.status = _read_json(folder, run_format.STATE, recorded.warnings) or {}
     recorded.state = str(recorded.status.get("state") or UNREADABLE)
@@ -124,6 +128,18 @@ def read_run(folder: str, seed: int, protocol: str, logs: Mapping[str, tuple[Log
     elif recorded.state == UNREADABLE:
         _refuse(recorded, f"no readable {run_format.STATE}")
     return recorded
+
+
+def _config(folder: str) -> str:
+    try:
+        return content(f"{folder}/{run_format.CONFIG}").decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _within(folder: str, error: UnreadableError) -> str:
+    """The message with the path from within the folder."""
+    return str(error).replace(f"{folder}/", "", 1)
 
 
 def _finish(recorded: RecordedRun, folder: str, seed: int, protocol: str) -> None:
@@ -229,28 +245,13 @@ def _progress(status: dict[str, Any]) -> float | None:
 
 
 def _read_json(folder: str, name: str, warnings: list[str]) -> dict[str, Any] | None:
-    where = f"{os.path.basename(folder)}/{name}"
     try:
-        text = content_of(f"{folder}/{name}").decode("utf-8")
-        content = json.loads(text)
-        if "\\ud" in text.lower():  # half a surrogate pair is JSON, but no text
-            json.dumps(content, ensure_ascii=False).encode()
+        return keys_and_values(f"{folder}/{name}")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
-        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        warnings.append(f"{where}{line}: torn or not JSON")
+    except UnreadableError as error:
+        warnings.append(f"{os.path.basename(folder)}/{_within(folder, error)}")
         return None
-    if not isinstance(content, dict):
-        warnings.append(f"{where}: expected keys and values")
-        return None
-    return content
-
-
-def content_of(path: str) -> bytes:
-    """Raises OSError."""
-    with open(path, "rb", buffering=0) as file:
-        return file.read()
 
 
 def _number(value: Any) -> float | None:

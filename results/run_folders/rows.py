@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from results.run_folders.metrics_log import MISSING, LoggedMetrics, read_logs
+from errors import UnreadableError
+from results.run_folders.metrics_log import MISSING, LoggedMetrics, read_lines, read_logs
 from results.run_folders.numbers import rounded, whole
-from results.run_folders.recorded_run import FILES, RecordedRun, content_of, read_run
+from results.run_folders.recorded_run import FILES, RecordedRun, read_run
 from run_format import METRICS
+from untrusted_files import content
 
 if TYPE_CHECKING:
     import numpy as np
@@ -120,11 +121,16 @@ def read(runs_dir: str, folders: Sequence[PlannedFolder]) -> pa.Table:
     import numpy as np
     import pyarrow as pa
 
-    contents = {}
+    contents: dict[str, bytes] = {}
+    unreadable: dict[str, tuple[LoggedMetrics, list[str]]] = {}
     for folder in folders:
-        with suppress(OSError):
-            contents[folder.run] = content_of(f"{runs_dir}/{folder.run}/{METRICS}")
-    logs = read_logs(contents)
+        try:
+            contents[folder.run] = content(f"{runs_dir}/{folder.run}/{METRICS}")
+        except FileNotFoundError:
+            pass
+        except UnreadableError as error:
+            unreadable[folder.run] = (read_lines(b"", "")[0], [str(error).replace(f"{runs_dir}/", "", 1)])
+    logs = read_logs(contents) | unreadable
     rows: list[dict[str, Any]] = []
     for folder in folders:
         recorded = read_run(f"{runs_dir}/{folder.run}", folder.seed, folder.protocol, logs)
@@ -136,12 +142,12 @@ def read(runs_dir: str, folders: Sequence[PlannedFolder]) -> pa.Table:
         })  # fmt: skip
     columns = []
     for field in schema():
-        content = [row[field.name] for row in rows]
+        cells = [row[field.name] for row in rows]
         if pa.types.is_large_list(field.type):
-            offsets = np.cumsum([0, *map(len, content)])
-            columns.append(pa.LargeListArray.from_arrays(offsets, np.concatenate(content)))
+            offsets = np.cumsum([0, *map(len, cells)])
+            columns.append(pa.LargeListArray.from_arrays(offsets, np.concatenate(cells)))
         else:
-            columns.append(pa.array(content, field.type))
+            columns.append(pa.array(cells, field.type))
     return pa.table(columns, schema=schema())
 
 

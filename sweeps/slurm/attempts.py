@@ -10,6 +10,7 @@ from typing import Any
 
 from experiments.folder.run_folder import RunFolder
 from run_format import ATTEMPTS
+from untrusted_files import content, is_number
 
 PREEMPTED, TIMED_OUT, LOST_CONTACT = "preempted", "timed out", "lost contact"
 RESTARTED = "restarted"  # by Slurm, after an end that it did not announce, e.g. because a node failed
@@ -71,11 +72,11 @@ def _append(folder: RunFolder, row: dict[str, Any]) -> None:
 
 def _rows(folder: RunFolder) -> list[dict[str, Any]]:
     try:
-        lines = (folder.path / ATTEMPTS).read_text(errors="replace").splitlines()
-    except OSError:
+        lines = content(folder.path / ATTEMPTS).decode(errors="replace").splitlines()
+    except FileNotFoundError:
         return []
     rows = []
     for line in lines:
-        with suppress(ValueError):  # a torn line
+        with suppress(ValueError, RecursionError):  # a torn line
             rows.append(json.loads(line))
-    return [row for row in rows if isinstance(row, dict)]
+    return [row for row in rows if isinstance(row, dict) and is_number(row.get("time"))]

@@ -13,7 +13,7 @@ from errors import RunFolderError, WriteError
 from experiments.data.registry import check_root
 from experiments.folder.claim import holder_of, take
 from experiments.folder.run_folder import RunFolder
-from run_format import DONE, EXCLUDED, FAILED, MEASURED, RUNNING
+from run_format import DONE, EXCLUDED, FAILED, MEASURED, RUNNING, UNREADABLE
 from sweeps import measured, repeat, run_code, snapshot
 from sweeps.measured import MeasuredRuns
 from sweeps.plan import Plan, PlannedRun
@@ -38,12 +38,13 @@ class SubmissionOutcome:
     submitted: dict[str, str] = field(default_factory=dict)  # with their jobs
     left_alone: dict[str, str] = field(default_factory=dict)  # queued or running, with their state
     skipped_failed: list[str] = field(default_factory=list)  # failed earlier and not to be tried again
+    unreadable: dict[str, str] = field(default_factory=dict)  # not submitted, with the file that cannot be read
     waiting: dict[str, str] = field(default_factory=dict)  # not submitted: their parents have no job to wait for
     problem: str | None = None  # why not all could be submitted
 
     @property
     def exit_code(self) -> int:
-        return 1 if self.problem or self.skipped_failed or self.waiting else 0
+        return 1 if self.problem or self.skipped_failed or self.unreadable or self.waiting else 0
 
 
 def launch(
@@ -173,12 +174,16 @@ def choose(
             outcome.left_alone[run.id] = row.state
         elif row.state == FAILED and not retry_failed:
             outcome.skipped_failed.append(run.id)
+        elif row.state == UNREADABLE:
+            outcome.unreadable[run.id] = row.detail
         elif row.state == EXCLUDED and not retry_failed:
             outcome.excluded.append(run.id)
         elif row.state == MEASURED:
             outcome.measured.append(run.id)
         elif run.parent in outcome.excluded:
             outcome.waiting[run.id] = f"waits for {run.parent}, which is excluded"
+        elif run.parent in outcome.unreadable:
+            outcome.waiting[run.id] = f"waits for {run.parent}, which cannot be read"
         elif run.parent in outcome.skipped_failed:
             outcome.waiting[run.id] = f"waits for {run.parent}, which failed"
         elif run.parent in outcome.waiting:

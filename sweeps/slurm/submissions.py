@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import atomic_file
-from errors import RunFolderError
+from errors import RunFolderError, UnreadableError
 from sweeps.slurm.cluster import Cluster, Job, SlurmError
+from untrusted_files import LIST, keys_and_values, listed
 
 if TYPE_CHECKING:  # it imports submitit, which only a launch needs
     from sweeps.slurm.batches import JobBatch
@@ -115,10 +116,24 @@ def _matched(
 
 def _rows(runs_dir: Path, runs: set[str], strict: bool) -> Iterator[tuple[dict[str, Any], Path]]:
     """Batches that contain one of the runs, the newest first."""
-    for path in sorted((runs_dir / FOLDER).glob(f"*/{FILE}"), reverse=True):
+    for folder in reversed(listed(runs_dir / FOLDER)):
         try:
-            batches = json.loads(path.read_text())["batches"]
-            yield from [(batch, path.parent) for batch in reversed(batches) if not runs.isdisjoint(batch["runs"])]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            batches = keys_and_values(folder / FILE, {"batches": LIST})["batches"]
+            if not all(map(_is_batch, batches)):
+                raise TypeError("its batches are not those of a submission")
+            yield from [(batch, folder) for batch in reversed(batches) if not runs.isdisjoint(batch["runs"])]
+        except FileNotFoundError:
+            continue
+        except (UnreadableError, KeyError, TypeError) as error:
             if strict:
-                raise RunFolderError(f"cannot read {path}, and its jobs may be in the queue: {error}") from None
+                raise RunFolderError(f"{folder / FILE} cannot be read, and its jobs may be queued: {error}") from None
+
+
+def _is_batch(batch: Any) -> bool:
+    return (
+        isinstance(batch, dict)
+        and isinstance(batch.get("name"), str)
+        and isinstance(batch.get("job"), str | None)
+        and isinstance(runs := batch.get("runs"), list)
+        and all(isinstance(run, str) for run in runs)
+    )
