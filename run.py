@@ -103,6 +103,9 @@ def main(words: list[str]) -> int:
     except SuiteError as error:
         print(f"run.py: {error}", file=sys.stderr)
         return error.exit_code
+    except PermissionError as error:
+        print(f"run.py: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

@@ -25,6 +25,7 @@ from results import archive_files, archive_interventions, archive_records
 from results.exclusion import exclude, include
 from results.plans import CollectError, Plan, check_plan, tasks_of
 from results.tables import CURVE_COLUMNS, RUN_COLUMNS, Collected, Exclusion, runs_table, typed_metrics
+from untrusted_files import exists, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,7 +180,7 @@ def folder(label: str) -> Path:
 
 def labels() -> list[str]:
     """Names of the measured results in the checkout."""
-    return sorted(path.parent.name for path in MEASURED.glob("*/about.yaml"))
+    return [folder.name for folder in listed(MEASURED) if exists(folder / "about.yaml")]
 
 
 def _shortened(metrics: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import ConfigError
-from sweeps.commands import planned
+from sweeps.commands import planned, states
 
 
 def collect(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
@@ -53,7 +53,7 @@ def _of_runs(name: str, given: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     from results.collect import collect as collect_runs
 
     plan, runs_dir = planned(name, given)
-    return plan.as_dict(), collect_runs(plan.as_dict(), runs_dir)
+    return plan.as_dict(), collect_runs(plan.as_dict(), runs_dir, states(plan, runs_dir))
 
 
 def _of_measured(

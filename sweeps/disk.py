@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -151,12 +151,12 @@ def _usage(folder: RunFolder) -> RunUsage:
 
 
 def _bytes(path: Path) -> int:
-    """Of a file, or of all files below a folder; a file that is gone meanwhile counts nothing."""
-    files: Iterable[Path] = [path] if path.is_file() else path.rglob("*")
+    """Of a file, or of all files below a folder; what is gone meanwhile or cannot be looked at counts nothing."""
+    below = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)  # noqa: PTH118
     total = 0
-    for file in files:
+    for file in below if os.path.isdir(path) else [path]:  # noqa: PTH112
         with suppress(OSError):
-            total += file.lstat().st_size if not file.is_dir() else 0
+            total += os.lstat(file).st_size
     return total
 
 

@@ -9,8 +9,8 @@ claim that it saw as dead was taken, released and taken again since) either cann
 one beside it, and withdraws. If claims were removed when they are released, such a process would see an empty folder
 and win beside the holder.
 
-Ages are taken by the file server's clock. A file system that stamps files with its clients' clocks needs clocks that
-agree to EXPIRES_SECONDS - BEAT_SECONDS.
+Ages are taken by the file server's clock; a claim from the future lives if it is seen to be touched. A file system that
+stamps files with its clients' clocks needs clocks that agree to EXPIRES_SECONDS - BEAT_SECONDS.
 """
 
 from __future__ import annotations
@@ -36,9 +36,13 @@ from errors import RunFolderError
 BEAT_SECONDS = 10.0
 EXPIRES_SECONDS = 60.0
 NAME_SECONDS = 1.0  # how long a claim that is still being written is read again, to name its holder
+BEATS_WATCHED = 2.5  # how long a claim from the future is watched
 POLL_SECONDS = 0.02
 MOST_BYTES = 1 << 16  # of a claim that is read; whole ones have a few hundred
 _NAME = re.compile(r"claim-(\d+)(\.free)?")
+
+
+_STILL: set[tuple[Path, float]] = set()  # claims from the future that were watched in vain, and their times
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ def take(folder: Path) -> Claim:
             now = _server_time(folder)
             top = _highest(folder)
             content = _read(top.path) if top and not top.free else None
-            if content and _lives(*content, now):
+            if top and content and _lives(top.path, *content, now):
                 if content[0] is not UNKNOWN or time.monotonic() > deadline:
                     raise held_error(folder, content[0])
             elif content or top is None or top.free:  # a claim that vanished since it was listed: list again
@@ -170,7 +174,7 @@ def holder_of(folder: Path) -> Holder | None:
         return None
     except OSError:
         return UNKNOWN
-    return content[0] if content and _lives(*content, time.time()) else None
+    return content[0] if top and content and _lives(top.path, *content, time.time()) else None
 
 
 class _Entry(NamedTuple):
@@ -247,10 +251,26 @@ def _parse(content: bytes) -> Holder:
     return holder if typed and holder.token and 0 < holder.pid < 2**31 else UNKNOWN
 
 
-def _lives(holder: Holder, beat: float, now: float) -> bool:
+def _lives(path: Path, holder: Holder, beat: float, now: float) -> bool:
     if holder.machine == _machine():
         return _process_lives(holder.pid, holder.pid_started)
+    if beat - now > EXPIRES_SECONDS:
+        return _beats(path, beat)
     return now - beat <= EXPIRES_SECONDS
+
+
+def _beats(path: Path, beat: float) -> bool:
+    """Whether a claim is seen to be touched. One from the future, stamped by a wrong clock, has no age that tells."""
+    if (path, beat) in _STILL:
+        return False
+    deadline = time.monotonic() + BEATS_WATCHED * BEAT_SECONDS
+    while time.monotonic() < deadline:
+        time.sleep(BEAT_SECONDS / 20)
+        with suppress(OSError):
+            if path.stat().st_mtime != beat:
+                return True
+    _STILL.add((path, beat))
+    return False
 
 
 def _process_lives(pid: int, started: int | None) -> bool:

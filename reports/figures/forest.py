@@ -160,7 +160,7 @@ def _ours(axes: Axes, group: ArmGroup) -> None:
             axes.plot(ours.mean, y, "o", color=COLOUR, markersize=5.5, markeredgecolor="white", mew=0.6, zorder=4)
         if entry.papers is not None and group.papers_label is None:
             _diamond(axes, entry.papers, y, style.GREY if entry.other_model else style.INK)
-        count = "not run" if ours is None else f"n = {ours.n}"
+        count = "no pair" if ours is None else f"n = {ours.n}"
         axes.annotate(
             count, (1, y), xycoords=("axes fraction", "data"), xytext=(5, 0), textcoords="offset points",
             fontsize=7.5, color=style.GREY, va="center",

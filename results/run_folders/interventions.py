@@ -10,9 +10,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from errors import UnreadableError
 from results.file_hash import sha256
 from results.run_folders.measurement_file import OF_TRAINED, MeasuredError, need, of_another
 from run_format import WEIGHTS
+from untrusted_files import keys_and_values
 
 VERSION = 1  # of the definitions; raised with every change of one
 FOLDER, FILE = "offsets", "interventions.json"  # of all layers together
@@ -56,7 +58,7 @@ def problem(file: Path, shown: str, run: str, trained: Mapping[str, Any], weight
         about = _parsed(file)
         shown = WEIGHTS
         of_weights = sha256(weights) if weights is not None and weights.is_file() else ""
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError, UnreadableError) as error:
         cause = error.strerror if isinstance(error, OSError) and error.strerror else error
         return f"{shown} cannot be read ({' '.join(str(cause).split())})"
     return of_another(about, run, trained, of_weights)
@@ -91,8 +93,8 @@ def _rank(about: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _parsed(file: Path) -> dict[str, Any]:
-    """Raises OSError, or ValueError where a page would miss something."""
-    about = json.loads(file.read_text(encoding="utf-8"))
+    """Raises FileNotFoundError, UnreadableError, or ValueError where a page would miss something."""
+    about = keys_and_values(file)
     need("it", about, NEEDED)
     need("trained", about["trained"], OF_TRAINED)
     need("metric", about["metric"], METRIC)

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -235,6 +236,21 @@ def test_a_claim_of_another_machine_is_valid_for_a_minute_after_its_last_beat(fo
     with folder.claim():
         assert names(folder) == ["claim-000002"]
         assert folder.holder().pid == os.getpid()
+
+
+def test_a_claim_from_the_future_lives_if_it_is_seen_to_be_touched(folder, monkeypatch):
+    monkeypatch.setattr(claim, "BEAT_SECONDS", 0.2)
+    path = plant(folder, machine=ELSEWHERE, pid=7)
+    age(path, -1e8)
+    touch = threading.Thread(target=lambda: [(time.sleep(0.1), age(path, -1e8 - beat)) for beat in range(30)])
+    touch.start()
+    assert folder.holder().pid == 7
+    with pytest.raises(RunFolderError, match="process 7 on node7"):
+        claim.take(folder.path)
+    touch.join()
+    assert not folder.holder()
+    with folder.claim():
+        assert names(folder) == ["claim-000002"]
 
 
 @pytest.mark.parametrize("other", ["host", "boot", "pid_namespace"])
