@@ -60,7 +60,8 @@ def problem(file: Path, shown: str, run: str, trained: Mapping[str, Any], weight
         of_weights = sha256(weights) if weights is not None and weights.is_file() else ""
     except (OSError, ValueError, RecursionError, UnreadableError) as error:
         cause = error.strerror if isinstance(error, OSError) and error.strerror else error
-        return f"{shown} cannot be read ({' '.join(str(cause).split())})"
+        cause = str(cause).replace(f"{file}", "", 1).lstrip(": ")
+        return f"{shown} cannot be read ({' '.join(cause.split())})"
     return of_another(about, run, trained, of_weights)
 
 

@@ -200,7 +200,7 @@ def test_a_forest_without_results_is_not_drawn_and_with_some_says_which(finished
     assert forest.draw([replace(made, rows=rows)], made.spec.figures[0]) is None
     rows = (*made.rows[:2], replace(made.rows[2], difference=None), *rows[3:4])
     texts = [text.get_text() for text in forest.forest([forest.of_table(replace(made, rows=rows))]).axes[0].texts]
-    assert texts == ["n = 3", "not run", "not run"]
+    assert texts == ["n = 3", "no pair", "no pair"]
 
 
 def published_models():

@@ -165,7 +165,7 @@ def test_edited_files_of_measured_results_are_one_line_and_hide_nothing_else(
     after = archive.read(measured / "m")
     assert after.interventions == {} and after.metrics.equals(before.metrics)
     assert after.warnings == [
-        f"{RUN}: its interventions are left out: m/interventions/{RUN}.json cannot be read (it is not a mapping)",
+        f"{RUN}: its interventions are left out: m/interventions/{RUN}.json cannot be read (expected keys and values)",
         f"{OTHER}: its interventions are left out: measured of another run, axial-7",
     ]
     assert into("m", plan, runs_dir), "the folders have them"
