@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from reports.formats.markup import csv
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
@@ -37,6 +39,7 @@ SETTINGS: Any = {
     "xtick.direction": "out",
     "ytick.direction": "out",
     "pdf.fonttype": 42,
+    "text.parse_math": False,  # names of arms and words of runs are text, dollars in them too
     "figure.dpi": 100,
 }
 
@@ -101,5 +104,5 @@ def files(figure: Figure, data: pd.DataFrame, name: str) -> dict[str, bytes]:
             buffer, format=suffix, dpi=DPI, metadata=dict.fromkeys(keys), bbox_inches="tight", pad_inches=0.06
         )
         contents[f"{name}.{suffix}"] = buffer.getvalue()
-    contents[f"{name}.csv"] = data.to_csv(index=False, lineterminator="\n").encode()
+    contents[f"{name}.csv"] = csv(data).encode()
     return contents

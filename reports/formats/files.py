@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import atomic_file
-from reports.content.page import Page, Section
+from reports.content.page import Page
 from reports.formats import html
 from reports.formats.macros import macros
-from reports.formats.markup import environment
+from reports.formats.markup import csv, environment
 
 OF_PAGE = ("report.md", "report.html", "macros.tex")  # files of a page as a whole; all others are a section's
 
@@ -29,6 +29,8 @@ def contents(page: Page, out_dir: Path) -> dict[str, str | bytes]:
     one of several has them per section, and figures too, in a folder of the section's name, except for the section that
     the page is about.
     """
+    import pandas as pd
+
     prefix = prefixes(page)
     made: dict[str, str | bytes] = {
         "report.md": template("report.md.j2", page=page, prefix=prefix),
@@ -41,7 +43,7 @@ def contents(page: Page, out_dir: Path) -> dict[str, str | bytes]:
             made[f"{where}table.tex"] = template("table.tex.j2", section=section)
             made[f"{where}table_alone.tex"] = template("table_alone.tex.j2", section=section)
         if section.records:
-            made[f"{where}table.csv"] = csv(section)
+            made[f"{where}table.csv"] = csv(pd.DataFrame(list(section.records)))
         made |= {f"{where}{name}": content for drawing in section.drawings for name, content in drawing.files.items()}
     return made
 
@@ -49,13 +51,6 @@ def contents(page: Page, out_dir: Path) -> dict[str, str | bytes]:
 def prefixes(page: Page) -> dict[str, str]:
     """Section's name → what stands before the names of its files."""
     return {section.name: "" if page.is_own(section) else f"{section.name}/" for section in page.sections}
-
-
-def csv(section: Section) -> str:
-    """The table as plain numbers, for further use."""
-    import pandas as pd
-
-    return pd.DataFrame(list(section.records)).to_csv(index=False, lineterminator="\n")
 
 
 def template(name: str, **names: Any) -> str:

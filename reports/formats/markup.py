@@ -1,4 +1,4 @@
-"""Text into Markdown and LaTeX: escapes, and the jinja2 environment of the templates."""
+"""Text into Markdown, LaTeX and CSV: escapes, and the jinja2 environment of the templates."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from reports.content.text import text as text_of
 from reports.content.values import NOTHING
 
 if TYPE_CHECKING:
+    import pandas as pd
     from jinja2 import Environment
 
     from reports.content.page import Cell
 
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what formulas of spreadsheets begin with
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 LATEX = {  # in mathematics where text would need a font that small installations lack
     "\\": r"$\backslash$", "{": r"\{", "}": r"\}", "$": r"$\mathdollar$", "&": r"\&", "#": r"\#", "%": r"\%",
@@ -36,7 +38,23 @@ def latex(text: object) -> str:
 
 def markdown_cell(text: object) -> str:
     """Text that stays within one cell of a Markdown table and is not taken for markup."""
-    return re.sub(r"([|*_`<>\\])", r"\\\1", _one_line(text))
+    return _without_links(re.sub(r"([|*_`<>\\])", r"\\\1", _one_line(text)))
+
+
+def markdown_prose(text: object) -> str:
+    """A sentence with the little Markdown that ours use, as in HTML: no links, pictures or HTML of its own."""
+    parts = re.split(r"(`[^`]+`)", re.sub("`+", "`", _one_line(text)))
+    return "".join(p if n % 2 else _without_links(re.sub(r"([<>\\])", r"\\\1", p)) for n, p in enumerate(parts))
+
+
+def _without_links(text: str) -> str:
+    return re.sub(r"\](?=[(\[:])", r"\\]", text)
+
+
+def csv(table: pd.DataFrame) -> str:
+    """A table for further use. Text that a spreadsheet would calculate is marked as text."""
+    safe = table.map(lambda cell: f"'{cell}" if isinstance(cell, str) and cell[:1] in FORMULAS else cell)
+    return safe.to_csv(index=False, lineterminator="\n")
 
 
 def markdown_row(cells: Sequence[object]) -> str:
@@ -75,7 +93,9 @@ def environment() -> Environment:
         comment_end_string="#>",
     )
     environment.filters.update(latex=latex, latex_cell=latex_cell, whole=whole)
-    environment.filters.update(cell=markdown_cell, row=markdown_row, rule=markdown_rule, marked=marked)
+    environment.filters.update(
+        cell=markdown_cell, prose=markdown_prose, row=markdown_row, rule=markdown_rule, marked=marked
+    )
     return environment
 
 
