@@ -86,6 +86,8 @@ def listed(folder: Path, pattern: str = "*") -> list[Path]:
     except FileNotFoundError:
         return []
     except OSError as error:
+        if error.errno == errno.ENOTDIR and not exists(folder):  # a file stands where a folder above it should be
+            return []
         raise UnreadableError(f"{folder}: cannot be listed ({os.strerror(error.errno or 0)})") from None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Hashable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ SCALARS = {  # tag → its form, and the characters that it can begin with
         tuple("-+.0123456789"),
     ),
 }
+
+
+NAME = re.compile(r"[A-Za-z0-9_-]+")  # of a recipe, sweep or report
 
 
 class Loader(SafeLoader):
@@ -98,6 +102,33 @@ def read_yaml(path: Path, names: Collection[str] = ()) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path.name}: expected keys and values")
     return content
+
+
+def own_file(kind: str, word: str, taken: Collection[str]) -> Path | None:
+    """The user's own file that a word ending in ``.yaml`` names, from anywhere; None for any other word, a name.
+
+    taken: the suite's own names of this kind. Raises ConfigError where there is no such file, or where its name without
+    the ending, by which its runs and reports are called, is taken or has characters that names do not have.
+    """
+    if called(word) == word:
+        return None
+    try:
+        path = Path.cwd() / Path(word).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{kind}={word}: no user is called {word.partition('/')[0]}") from None
+    if not path.is_file():
+        near = get_close_matches(path.stem, taken, n=1, cutoff=0.8)
+        raise ConfigError(f"{kind}={word}: no such file" + (f"; did you mean {kind}={near[0]}?" if near else ""))
+    if not NAME.fullmatch(path.stem):
+        raise ConfigError(f"{kind}={word}: runs are called by the file's name: letters, digits, '_' and '-' only")
+    if path.stem in taken:
+        raise ConfigError(f"{kind}={word}: the suite has its own {kind}={path.stem}: give the file another name")
+    return path
+
+
+def called(word: str) -> str:
+    """The name of a recipe, sweep or report, also of the user's own, which is given by its path."""
+    return Path(word).stem if word.endswith(".yaml") else word
 
 
 def texts(text: str, where: str) -> Any:

@@ -58,7 +58,7 @@ def experiment(
         print(json.dumps(summary))
     else:
         numbers = "  ".join(f"{metric} {value:.2f}" for metric, value in summary["metrics"].items())
-        print(f"{folder.id}: {numbers}\n{folder.path}")
+        print(f"{folder.id}: {numbers}", *folder.notes(), folder.path, sep="\n")
     return 0
 
 

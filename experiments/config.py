@@ -27,7 +27,7 @@ from experiments.data.registry import DATASETS
 from experiments.paths import expanded, is_file, with_absolute_paths
 from experiments.schema import FIELDS, SECTIONS, Basics, Config, Data
 from experiments.tasks.registry import TASKS, task_entry
-from yaml_files import load, read_yaml, texts, write_yaml
+from yaml_files import called, load, own_file, read_yaml, texts, write_yaml
 
 __all__ = [
     "RECIPES",
@@ -74,7 +74,7 @@ def resolve(experiment: str, *overrides: Mapping[str, Any], site: Mapping[str, A
     recipe = read_recipe(experiment)
     layers = [recipe, *overrides]
     dataset = next((str(o["data.dataset"]) for o in reversed(layers) if "data.dataset" in o), Data.dataset)
-    settings = _overlay(recipe, site_settings(site or {}, dataset), *overrides, {"experiment": experiment})
+    settings = _overlay(recipe, site_settings(site or {}, dataset), *overrides, {"experiment": called(experiment)})
     config = complete(_config_of(settings), settings)
     if config.init and is_file(config.init):  # runs have another working directory
         config.init = str(Path.cwd() / expanded("init", config.init))
@@ -216,7 +216,9 @@ def _value(key: str, text: str, word: str) -> Any:
 
 @cache
 def _recipe(name: str) -> tuple[tuple[str, Any], ...]:
-    if name not in recipe_names():  # a name, never a path to somewhere else
+    if path := own_file("experiment", name, recipe_names()):
+        return tuple(with_absolute_paths(_flatten(read_yaml(path)), path.parent).items())
+    if name not in recipe_names():
         raise ConfigError(unknown("experiment", name, recipe_names()))
     return tuple(with_absolute_paths(_flatten(read_yaml(RECIPES / f"{name}.yaml")), RECIPES).items())
 

@@ -23,6 +23,7 @@ from results.collect import Plan, collect
 from results.fill import beside, filled
 from results.fingerprints import IsPresent
 from run_format import NOT_RUN
+from yaml_files import called
 
 PAGES = Path(__file__).resolve().parent / "pages"  # the committed ones
 COLLECTED = "paper"  # the report that contains all others
@@ -103,7 +104,8 @@ def _sweep(
         try:
             plan, runs_dir, states, measured = planned(spec.sweep, given)
         except ConfigError as error:  # the sweeps alone would be named as what there is
-            raise specification.unknown_report(spec.name) or error from None
+            missing = specification.unknown_report(spec.name) if spec.sweep == spec.name else None
+            raise missing or error from None
         others = beside if options.fresh else filled
         collected = others(collect(plan, runs_dir, states()), plan, measured())
         results = Results(spec, collected, plan, runs_dir, is_present=is_present)
@@ -133,7 +135,7 @@ def _labelled(label: str, is_present: IsPresent | None, spec: Specification | No
     if spec is None:
         specs = {each.sweep: each for each in map(of_sweep, names(SWEEP))}
         spec = specs.get(plan["sweep"]) or specification.default(plan["sweep"])
-    if plan["sweep"] != spec.sweep:
+    if plan["sweep"] != called(spec.sweep):
         raise ConfigError(f"measured={label} is of sweep {plan['sweep']}; report={spec.name} is about {spec.sweep}")
     return Results(spec, collected, plan, folder, label, is_present=is_present)
 

@@ -259,6 +259,8 @@ def find(name: str, *, planned: bool) -> Report:
     planned: whether the sweep is going to be planned, which refuses a name that does not exist; otherwise its file in
     ``sweeps/`` must exist. Raises SpecificationError for an unknown name.
     """
+    if own := yaml_files.own_file("report", name, {*names_in_folder(), *_sweeps()}):
+        return _own(own)
     has_file = name in (*names_in_folder(), COMPLEXITY)
     return load(name) if has_file or not (planned or name in _sweeps()) else default(name)
 
@@ -271,8 +273,20 @@ def unknown_report(name: str) -> SpecificationError | None:
 
 def default(sweep: str) -> Specification:
     """The report of a sweep without a specification. Arms' labels and the tasks' metrics are those of its plan."""
-    figures = tuple(Figure(kind) for kind in DEFAULT_FIGURES)
-    return Specification(sweep, sweep, "", sweep, protocols={}, arms={}, figures=figures)
+    figures, name = tuple(Figure(kind) for kind in DEFAULT_FIGURES), yaml_files.called(sweep)
+    return Specification(name, name, "", sweep, protocols={}, arms={}, figures=figures)
+
+
+def _own(path: Path) -> Report:
+    """The report of the user's own sweep file, or what their own specification file says."""
+    content = _keys_and_values(path)
+    if "recipes" in content:
+        return default(str(path))
+    if content.get("kind", SWEEP) != SWEEP:
+        raise SpecificationError(f"report={path}: one's own specifications are about one sweep, of no other kind")
+    if str(content.get("sweep")).endswith(".yaml"):
+        content["sweep"] = str(path.parent / content["sweep"])
+    return _of_sweep(content | {"name": path.stem})
 
 
 def of_sweep(name: str) -> Specification:
@@ -313,8 +327,11 @@ def _offsets(name: str) -> LearnedOffsets:
 
 
 def _sweep(name: str) -> Specification:
-    content = _content(name)
-    where = f"report {name}"
+    return _of_sweep(_content(name))
+
+
+def _of_sweep(content: dict[str, Any]) -> Specification:
+    where = f"report {content['name']}"
     arms = {key: _arm(value, f"{where}, arm {key}") for key, value in _section(content, "arms", where)}
     figures = [_figure(value, where) for value in entries(content, "figures", where)]
     tasks = {
@@ -366,7 +383,7 @@ def sweep_arms(name: str) -> list[str]:
 
     Raises SpecificationError for a file that is not valid YAML.
     """
-    path = SWEEPS / f"{name}.yaml"
+    path = SWEEPS / f"{name}.yaml" if yaml_files.called(name) == name else Path(name)
     return [str(arm) for arm in _keys_and_values(path).get("arms") or {}] if path.is_file() else []
 
 

@@ -144,6 +144,8 @@ class Launcher:
         if state == DONE:
             outcome.done.append(run.id)
             self.say(f"done    {self._cell(run)}  {detail}  {took}")
+            for note in folder.notes():
+                self.say(f"note    {self._cell(run)}  {note}")
         elif state == RUNNING:  # another launcher was quicker
             outcome.running_elsewhere[run.id] = detail
         elif outcome.interrupted is None:

@@ -62,7 +62,7 @@ def prepare(
     fresh: bool = False,
 ) -> Launch:
     """Chooses the runs of a launch, freezes their configs and records the launch."""
-    launch = Launch(launches.new_folder(runs_dir), plan.sweep, jobs or default_jobs(plan), other_code, [])
+    launch = Launch(launches.new_folder(runs_dir), plan.given, jobs or default_jobs(plan), other_code, [])
     _refuse_second_launcher(plan, runs_dir, launch.gpus, say)
     found = measured.find(plan, runs_dir, at=at, new_code=new_code, other_code=other_code, fresh=fresh)
     runs, again = _choose_runs(plan, runs_dir, retry_failed, found, launch, say)
@@ -176,7 +176,7 @@ def stop(plan: Plan, runs_dir: Path, say: Callable[[str], None] = print) -> list
     deadline = time.monotonic() + STOP_SECONDS
     while any(holder() for holder in ending):
         if time.monotonic() > deadline:
-            say(f"still saving after {STOP_SECONDS:.0f} s; `status={plan.sweep}` follows them")
+            say(f"still saving after {STOP_SECONDS:.0f} s; `status={plan.given}` follows them")
             break
         time.sleep(POLL_SECONDS)
     return [run_id for run_id in running if run_id in launched | orphans]

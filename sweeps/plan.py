@@ -24,6 +24,7 @@ from sweeps.sweep_file import (
     seeds_of,
     sweep_names,
 )
+from yaml_files import called
 
 __all__ = ["SWEEPS", "Plan", "PlannedRun", "PlannedTask", "headline", "load", "read_sweep", "sweep_names"]
 OF_A_DATA_SET = ("data.root", "data.reader")  # a word of the command line that says where one data set is
@@ -71,6 +72,7 @@ class Plan:
     tasks: list[PlannedTask]  # the sweep's own task first, then the downstream tasks, which start from its runs
     runs: list[PlannedRun]  # seed by seed, so that a part of a sweep already compares all arms; parents first
     changed: dict[str, Any] = field(default_factory=dict)  # settings of the protocol that the command line changed
+    given: str = ""  # how a command line names the sweep: by its name, or the user's own by its path
 
     def distinct(self) -> dict[str, PlannedRun]:
         """Runs by id: arms with the same config share a run."""
@@ -160,8 +162,9 @@ def load(
         planned_tasks.setdefault(task, PlannedTask.of(task, config))
     recipe, changed = sweep["recipes"][protocol], _changed(overrides or {})
     return Plan(
-        name, protocol, recipe, sweep["baseline"], labels, left_out, list(planned_tasks.values()), runs, changed
-    )
+        called(name), protocol, called(recipe), sweep["baseline"], labels, left_out, list(planned_tasks.values()), runs,
+        changed, name,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -210,7 +213,7 @@ class _Resolving:
         own = read_recipe(recipe).get("protocol", Config.protocol)
         if own != self.protocol:
             raise ConfigError(
-                f"{self.sweep_name}.yaml: {who}: recipe {recipe} is of protocol {own}, not {self.protocol}"
+                f"sweep {self.sweep_name}: {who}: recipe {recipe} is of protocol {own}, not {self.protocol}"
             )
         return recipe
 

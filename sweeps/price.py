@@ -132,7 +132,7 @@ def sentence(plan: Plan, runs_dir: Path, hardware: str | None = None, collected:
     """The price in one line, or the command that measures it."""
     price = known(plan, runs_dir, hardware, collected)
     where = " --slurm" if hardware == ON_SLURM else ""
-    return price.line() if price else f"price={plan.sweep}{where} with the same settings measures what it will cost"
+    return price.line() if price else f"price={plan.given}{where} with the same settings measures what it will cost"
 
 
 def used(plan: Plan, runs_dir: Path) -> dict[str, float]:

@@ -97,7 +97,7 @@ def _submit(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
     print(
         f"{len(outcome.submitted)} runs submitted, {len(outcome.left_alone)} queued or running before, "
         f"{len(outcome.done)} of {len(plan.distinct())} done{before}; "
-        f"`status={plan.sweep}` with the same settings follows them"
+        f"`status={plan.given}` with the same settings follows them"
     )
     if options.watch:
         return 0 if all(row.state in (DONE, MEASURED) for row in watch(plan, runs_dir)) else 1

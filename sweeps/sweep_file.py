@@ -10,6 +10,7 @@ from errors import ConfigError, unknown
 from experiments.config import ROOT, SHORT, read_yaml
 from experiments.paths import with_absolute_paths
 from experiments.schema import FIELDS
+from yaml_files import own_file
 
 SWEEPS = ROOT / "sweeps"
 PARTS = ("recipes", "settings", "seeds", "baseline", "arms", "downstream")
@@ -18,13 +19,16 @@ ARM_PARTS = ("label", "seeds", "start_from", "recipes", "tasks", "downstream")  
 
 
 def read_sweep(name: str) -> dict[str, Any]:
-    """The content of a sweep file. Names of arms are text, even if they look like numbers.
+    """The content of a sweep file, one of the suite by its name or the user's own by its path.
+
+    Names of arms are text, even if they look like numbers.
 
     Raises ConfigError for an unknown sweep, and for a file that lacks a part or contradicts itself.
     """
-    path = SWEEPS / f"{name}.yaml"
-    if name not in sweep_names():  # a name, never a path to somewhere else
+    own = own_file("sweep", name, sweep_names())
+    if own is None and name not in sweep_names():
         raise ConfigError(unknown("sweep", name, sweep_names()))
+    path = own or SWEEPS / f"{name}.yaml"
     sweep = read_yaml(path, NAMES)
     for key in sweep:
         if key not in PARTS:
@@ -45,9 +49,11 @@ def read_sweep(name: str) -> dict[str, Any]:
     _check_name(f"{path.name}: baseline", sweep["baseline"])
     if sweep["baseline"] not in sweep["arms"]:
         raise ConfigError(f"{path.name}: baseline: {unknown('arm', sweep['baseline'], sweep['arms'])}")
-    sweep["downstream"] = _downstream_tasks(path.name, sweep)
+    sweep["recipes"] = _absolute(sweep["recipes"], path.parent)
+    tasks = _downstream_tasks(path.name, sweep)
+    sweep["downstream"] = {task: _absolute(recipes, path.parent) for task, recipes in tasks.items()}
     for arm, body in sweep["arms"].items():
-        _check_arm(f"{path.name}: arm {arm!r}", body, sweep)
+        _check_arm(f"{path.name}: arm {arm!r}", body, sweep, path.parent)
     for arm, body in sweep["arms"].items():
         parent = body.get("start_from")
         if parent and (missing := set(seeds_of(arm, sweep)) - set(seeds_of(parent, sweep))):
@@ -83,7 +89,12 @@ def _downstream_tasks(file: str, sweep: Mapping[str, Any]) -> dict[str, Mapping[
     return {str(task): recipes for task, recipes in tasks.items()}
 
 
-def _check_arm(where: str, body: dict[str, Any], sweep: Mapping[str, Any]) -> None:
+def _absolute(recipes: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Recipes by protocol, those that are files of the user relative to the folder of the sweep file."""
+    return {key: str(folder / recipe) if recipe.endswith(".yaml") else recipe for key, recipe in recipes.items()}
+
+
+def _check_arm(where: str, body: dict[str, Any], sweep: Mapping[str, Any], folder: Path) -> None:
     _check_settings(where, {key: value for key, value in body.items() if key not in ARM_PARTS}, ARM_PARTS)
     for part in ("label", "start_from"):
         if part in body:
@@ -96,6 +107,8 @@ def _check_arm(where: str, body: dict[str, Any], sweep: Mapping[str, Any]) -> No
     if "seeds" in body:
         check_seeds(body["seeds"], where)
     _check_recipes(f"{where}: recipes", body.get("recipes", {}), sweep)
+    if "recipes" in body:
+        body["recipes"] = _absolute(body["recipes"], folder)
     settings = body.setdefault("downstream", {})
     if not isinstance(settings, Mapping) or any(not isinstance(value, Mapping) for value in settings.values()):
         raise ConfigError(f"{where}: downstream: give settings by task, e.g. {{segmentation: {{train.lr: 1.0e-4}}}}")
@@ -105,7 +118,7 @@ def _check_arm(where: str, body: dict[str, Any], sweep: Mapping[str, Any]) -> No
         _check_settings(f"{where}: downstream: {task}", values)
         if "init" in values:
             raise ConfigError(f"{where}: downstream: {task}: starts from the arm's own run, so init cannot be set")
-    body["downstream"] = {task: with_absolute_paths(values, SWEEPS) for task, values in settings.items()}
+    body["downstream"] = {task: with_absolute_paths(values, folder) for task, values in settings.items()}
 
 
 def seeds_of(arm: str, sweep: Mapping[str, Any]) -> list[int]:

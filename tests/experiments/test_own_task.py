@@ -174,13 +174,15 @@ def test_it_follows_another_task_in_a_sweep(tmp_path, monkeypatch):
     sweep["downstream"] = {"boxes": {"smoke": "scenes"}}
     (tmp_path / "transfer.yaml").write_text(json.dumps(sweep))
     plan, runs_dir = load("transfer", "smoke"), tmp_path / "runs"
-    assert sorted(local.launch(plan, runs_dir, jobs=2).done) == sorted(run.id for run in plan.runs)
+    said: list[str] = []
+    assert sorted(local.launch(plan, runs_dir, jobs=2, say=said.append).done) == sorted(run.id for run in plan.runs)
     runs = {(run.arm, run.task): RunFolder(runs_dir / run.id) for run in plan.runs}
     own, child = runs["axial", "token_labelling"], runs["axial", "boxes"]
     start, end = (load_file(folder.path / WEIGHTS) for folder in (own, child))
     assert sum(name.startswith("backbone.") for name in end) == len(end) - 2
     notes = "".join(child.finished()["notes"])
     assert f"init={own.id}" in notes and "head.weight, head.bias began afresh" in notes
+    assert any(line.startswith("note    axial") and line.endswith(notes) for line in said)
     late = "backbone.model.stages.3."
     assert any(name.startswith(late) for name in start) and not any(name.startswith(late) for name in end)
     collected = collect(plan.as_dict(), runs_dir)
