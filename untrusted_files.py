@@ -110,9 +110,9 @@ def opened(path: str | Path) -> io.FileIO:
         if error.errno in ABSENT:
             raise FileNotFoundError(error.errno, os.strerror(error.errno), str(path)) from None
         raise _unreadable(path, error) from None
-    if not stat.S_ISREG(os.fstat(number).st_mode):
+    if not stat.S_ISREG(mode := os.fstat(number).st_mode):
         os.close(number)
-        raise UnreadableError(f"{path}: not a regular file")
+        raise UnreadableError(f"{path}: {'is a folder, ' if stat.S_ISDIR(mode) else ''}not a regular file")
     return io.FileIO(number)
 
 

@@ -45,11 +45,29 @@ def check_name(name: str) -> None:
 @cache
 def timm_names() -> frozenset[str]:
     """Every model that timm's source files register. timm is not imported, which takes seconds."""
+    sources = (_timm_folder() / "models").rglob("*.py")
+    return frozenset(name for path in sources for name in _REGISTERED.findall(path.read_text(encoding="utf-8")))
+
+
+def _timm_folder() -> Path:
     package = find_spec("timm")
     if package is None or package.origin is None:
-        raise ConfigError("models of timm need the package timm, which is not installed")
-    sources = (Path(package.origin).parent / "models").rglob("*.py")
-    return frozenset(name for path in sources for name in _REGISTERED.findall(path.read_text(encoding="utf-8")))
+        raise ConfigError("models and optimizers are those of the package timm, which is not installed")
+    return Path(package.origin).parent
+
+
+def check_optimizer(name: str) -> None:
+    """Raises ConfigError with the nearest names where timm has no optimizer of that name."""
+    known = _optimizer_names()
+    if name.lower().removeprefix("lookahead_").replace("_", "") not in known:
+        raise ConfigError(unknown("train.optimizer", name, known))
+
+
+@cache
+def _optimizer_names() -> frozenset[str]:
+    """Names in timm's registry of optimizers, as its source has them; timm is not imported."""
+    registry = _timm_folder() / "optim" / "_optim_factory.py"
+    return frozenset(re.findall(r"""['"](\w+)['"]""", registry.read_text(encoding="utf-8")))
 
 
 @cache

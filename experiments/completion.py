@@ -7,9 +7,11 @@ from collections.abc import Collection
 from typing import Any
 
 from errors import ConfigError
+from experiments.backbones import check_optimizer
+from experiments.data.registry import DATASETS
 from experiments.model_completion import complete_model
 from experiments.schema import FIELDS, Config, Train
-from experiments.tasks.registry import task_entry
+from experiments.tasks.registry import OWN, task_entry
 
 IN_PAIRS = "mixup and cutmix (augment.mixup, augment.cutmix) mix images in pairs"
 
@@ -22,6 +24,8 @@ def complete(config: Config, given: Collection[str] = ()) -> Config:
     """
     task_entry(config.task)
     _check_ranges(config)
+    _check_labels(config)
+    check_optimizer(config.train.optimizer)
     complete_model(config.model, given)
     if config.init == "required":
         raise ConfigError(f"experiment={config.experiment} fine-tunes: set init=RUN_ID, or init=PATH of a checkpoint")
@@ -50,6 +54,14 @@ def _check_ranges(config: Config) -> None:
                     raise ConfigError(f"{key}={value}: must be {within} ({f.metadata['says']})")
         if pattern is not None and value is not None and not re.fullmatch(pattern, value):
             raise ConfigError(f"{key}={value}: not a valid value ({f.metadata['says']})")
+
+
+def _check_labels(config: Config) -> None:
+    entry = DATASETS.get(config.data.dataset)
+    if entry and entry.tasks and config.task in OWN and config.task not in entry.tasks:
+        raise ConfigError(
+            f"task={config.task}: data set {config.data.dataset} has labels for {', '.join(entry.tasks)} alone"
+        )
 
 
 def _check_scale(scale: list[float]) -> None:

@@ -131,6 +131,8 @@ def _typed_once(key: str, text: str) -> Any:
         return value  # OmegaConf would put the value of ${…} in place of it
     if isinstance(value, list) and any(isinstance(each, (list, dict)) for each in value):
         raise ConfigError(f"{key}={value}: a list of single values is needed")  # OmegaConf takes any as a number
+    if kind.startswith(("int", "float")) and isinstance(value, bool):
+        raise ConfigError(f"{key}={text}: a number is needed")
     if "${" in text:
         raise ConfigError(f"{key}={value}: nothing is put in place of ${{…}} here")
     section, _, name = key.rpartition(".")

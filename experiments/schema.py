@@ -21,6 +21,7 @@ FUSIONS = ("pooled", "token", "mean")
 SCHEDULES = ("cosine", "polynomial", "multistep")
 # of timm.data.auto_augment, which would import torch: RandAugment, AugMix and AutoAugment with their sections
 _NUMBER = r"\d+(\.\d+)?"
+READER = r"|(?i:hfds|hfids|tfds|wds|torch)/.+"  # any other name would be read as folders, by rules of timm
 POLICY = (
     rf"rand(-(m|mstd|mmax|n|p|inc|w){_NUMBER}|-t[a-z]+)*|augmix(-(m|mstd|w|d|b|a){_NUMBER})*"
     rf"|(original|originalr|v0|v0r|3a)(-mstd{_NUMBER})?"
@@ -128,7 +129,9 @@ class Model:
 class Data:
     dataset: str = setting("imagenet", "what the images are; names the entry of site.yaml that says where they are")
     root: str | None = setting(None, "folder or file of the images", scientific=False)
-    reader: str = setting("", "timm data-set name: '' for folders and tar files, wds/…, hfds/…", scientific=False)
+    reader: str = setting(
+        "", "timm data-set name: '' for folders and tar files, wds/…, hfds/…", scientific=False, pattern=READER
+    )
     train_split: str = setting("train", "split trained on")
     eval_split: str = setting("validation", "split judged on")
     num_classes: int | None = setting(

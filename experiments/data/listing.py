@@ -24,7 +24,11 @@ from errors import DataError
 
 # what a split's folder or archive may be called, in this order; as timm finds them
 SPLITS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "eval", "test")}
+ONE_OF = ("validation", "valid", "val")  # of these, a data set has one; test and eval may stand beside it
 SUFFIXES = (".png", ".jpg", ".jpeg")
+OTHER_IMAGES = (".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif", ".heic", ".jxl", ".jfif")
+NO_INODES = (0, 2**32 - 1, 2**64 - 1)  # what file systems in user space list where they have no numbers
+COMPARED = 20  # images by which two splits of the same names are seen to be copies
 OF_SYSTEMS = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
 
 
@@ -112,14 +116,26 @@ def find_split(root: Path, split: str) -> Split:
     names = [split, *(name for synonyms in SPLITS.values() if split in synonyms for name in synonyms)]
     if root.is_file():
         return _inside(root, split, names)
-    for name in names:
-        if (root / name).is_dir():
-            return Split(root / name)
-        if (root / f"{name}.tar").is_file():
-            return Split(root / f"{name}.tar")
+    found = [Split(root / name) for name in dict.fromkeys(names) if (root / name).is_dir()]
+    found += [Split(root / f"{name}.tar") for name in dict.fromkeys(names) if (root / f"{name}.tar").is_file()]
+    _refuse_two(root, split, [each.path.name.removesuffix(".tar") for each in found])
+    if found:
+        return min(found, key=lambda each: names.index(each.path.name.removesuffix(".tar")))
     inside = _folders(root)
     holds = f"it holds {', '.join(inside[:5])}" if inside else "it is empty"
     raise DataError(f"data.root={root}: no folder for the {split} split; {holds}")
+
+
+def _refuse_two(root: Path, split: str, found: Sequence[str]) -> None:
+    """Raises DataError where it is not clear which of several folders or archives is meant."""
+    alike = [] if split in SPLITS else [name for name in found if name == split]
+    alike = alike or [name for name in found if name in (*ONE_OF, *SPLITS["train"])]
+    if len(alike) > 1:
+        raise DataError(
+            f"data.root={root}: {' and '.join(dict.fromkeys(alike))} may both be the {split} split"
+            + (", as a folder and as an archive" if len(set(alike)) == 1 else "")
+            + ": keep one, or name one other than validation by data.train_split, data.eval_split"
+        )
 
 
 def class_names(split: Split) -> tuple[str, ...]:
@@ -133,8 +149,15 @@ def class_names(split: Split) -> tuple[str, ...]:
 
 
 def list_split(split: Split) -> Listing:
-    """Lists every image of a split. Raises DataError where it holds none or cannot be listed."""
-    found = dict(_archived(split) if split.is_archive else files(split.path))
+    """Lists every image of a split. Raises DataError where it holds none, holds one twice or cannot be listed."""
+    found: dict[str, tuple[int, int]] = {}
+    at: dict[tuple[int, int], str] = {}
+    for name, place in _archived(split) if split.is_archive else files(split.path):
+        if not split.is_archive and (other := at.setdefault(place, name)) != name:
+            raise DataError(
+                f"{split.path}: {printable(other)} and {printable(name)} are one image and would count twice"
+            )
+        found[name] = place
     names = in_order(list(found))
     if not names:
         raise DataError(f"{split.path}: no images ({', '.join(SUFFIXES)}) in class folders")
@@ -150,11 +173,21 @@ def list_split(split: Split) -> Listing:
 def refuse_shared(train: Listing, judged: Listing) -> None:
     """Raises DataError where two splits share an image, by whatever names and links."""
     one_place = train.split.inside == judged.split.inside and train.split.path.samefile(judged.split.path)
-    if one_place or train.identities & judged.identities:
+    shared = "share images" if one_place or train.identities & judged.identities else ""
+    if not shared and train.names == judged.names and _same_content(train, judged):
+        shared = "are copies"
+    if shared:
         raise DataError(
-            f"{train.split.path} and {judged.split.path} share images: a model would be judged on what it was "
-            "trained on"
+            f"{train.split.path} and {judged.split.path} {shared}: a model would be judged on what it was trained on"
         )
+
+
+def _same_content(one: Listing, other: Listing) -> bool:
+    """Whether the first images of two listings of the same names are equal, as those of copies are."""
+    try:
+        return all(one.open(number).read() == other.open(number).read() for number in range(min(COMPARED, len(one))))
+    except OSError:  # named when it is read
+        return False
 
 
 def _class(name: str) -> str:
@@ -167,6 +200,13 @@ def _is_hidden(name: str) -> bool:
 
 def _is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not _is_hidden(name)
+
+
+def _refuse_other_format(where: Path, name: str) -> None:
+    if name.lower().endswith(OTHER_IMAGES) and not any(map(_is_hidden, PurePosixPath(name).parts)):
+        raise DataError(
+            f"{where}: {printable(name)} would be left out: images are read from {', '.join(SUFFIXES)}; convert it"
+        )
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -197,6 +237,9 @@ def _identity(entry: os.DirEntry[str], device: int) -> tuple[int, int]:
         with suppress(OSError):  # a dead link is named when it is read
             target = entry.stat()
             return target.st_dev, target.st_ino
+    if entry.inode() in NO_INODES:
+        with suppress(OSError):
+            return device, entry.stat().st_ino
     return device, entry.inode()
 
 
@@ -218,6 +261,7 @@ def files(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
         seen[here] = below
         for entry in _entries(path):
             name = f"{below}{entry.name}"
+            _refuse_other_format(folder, below and name)
             if _is_folder(entry):
                 if not _is_hidden(entry.name):
                     waiting.append((path / entry.name, f"{name}/"))
@@ -258,19 +302,39 @@ def _members(archive: Path) -> tuple[tuple[str, int, int], ...]:
 def _read_members(archive: Path, *_: int) -> tuple[tuple[str, int, int], ...]:
     try:
         with tarfile.open(archive, "r:") as opened:
-            return tuple(_members_of(opened, "", 0))
+            return tuple(_members_of(archive, opened, "", 0))
     except (OSError, tarfile.TarError) as error:
         raise DataError(f"{archive}: not a tar archive that can be read ({error})") from None
 
 
-def _members_of(opened: tarfile.TarFile, above: str, start: int) -> Iterator[tuple[str, int, int]]:
+def _members_of(where: Path, opened: tarfile.TarFile, above: str, start: int) -> Iterator[tuple[str, int, int]]:
     for member in opened:
         parts = [part for part in PurePosixPath(member.name).parts if part not in (".", "/")]
-        if not member.isfile() or not parts or any(map(_is_hidden, parts)):
+        if not parts or any(map(_is_hidden, parts)):
             continue
+        if (member.islnk() or member.issym() or member.issparse()) and _is_image(parts[-1]):
+            raise DataError(
+                f"{where}: {printable(member.name)} is {'a sparse file' if member.issparse() else 'a link'}, which "
+                "archives are not read for; pack the files themselves: tar --dereference --hard-dereference"
+            )
+        if not member.isfile():
+            continue
+        _refuse_other_format(where, member.name)
         name, offset = above + "/".join(parts), start + member.offset_data
         if member.name.lower().endswith(".tar") and not above and (inner := opened.extractfile(member)):
             with tarfile.open(fileobj=inner, mode="r:") as child:
-                yield from _members_of(child, f"{name[:-4]}/", offset)
+                yield from _members_of(where / member.name, child, f"{name[:-4]}/", offset)
         elif _is_image(parts[-1]):
             yield name, offset, member.size
+    _refuse_unfinished(where, opened)
+
+
+def _refuse_unfinished(where: Path, opened: tarfile.TarFile) -> None:
+    """Raises DataError where a tar archive does not end with zeros: at a damaged header, tarfile stops in silence."""
+    assert opened.fileobj
+    opened.fileobj.seek(opened.offset)
+    zeros = 0
+    while (block := opened.fileobj.read(1 << 20)) and not any(block):
+        zeros += len(block)
+    if block or zeros < tarfile.BLOCKSIZE:
+        raise DataError(f"{where}: damaged or cut off: its list of files breaks off after {opened.offset:,} bytes")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing.queues
+import os
 from collections.abc import Generator, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +16,9 @@ from errors import DataError
 from experiments.data.batch import Batch
 from experiments.data.order import EpochOrder, Share
 from experiments.interrupts import ignore_in_worker
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (through which loader processes pass batches)
+LEAST_SHARED = 1 << 20  # bytes; a batch of any recipe has more
 
 
 class Batches:
@@ -45,6 +51,8 @@ class Batches:
         if shuffle and len(self) == 0:
             raise DataError(f"the training set has {len(dataset)} images, fewer than one batch of {batch_size}")
         self.places = share.places(batch_size) if shuffle else []
+        if workers:
+            _check_shared_memory(workers)
         self.generator = torch.Generator()  # of the workers' own seeds, which shard readers shuffle with
         layout: dict[str, Any] = {"batch_size": batch_size, "drop_last": shuffle}
         self.loader: DataLoader[Batch] = DataLoader(
@@ -52,7 +60,7 @@ class Batches:
             **(layout if self.streamed else {"batch_sampler": self.order}),
             collate_fn=dataset.collate,
             num_workers=workers,
-            worker_init_fn=ignore_in_worker,
+            worker_init_fn=_begin_worker,
             pin_memory=device.type == "cuda",
             # a streamed data set learns its epoch when its workers start
             persistent_workers=workers > 0 and not self.streamed,
@@ -90,3 +98,28 @@ class Batches:
         self._iterator = iter(self.loader)
         for batch in islice(self._iterator, first, None) if self.streamed else self._iterator:
             yield batch.to(self.device, self.memory_format)
+
+
+def _begin_worker(worker: int) -> None:
+    ignore_in_worker(worker)
+    # a batch that cannot be passed on would only be dropped, and waited for without end
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
+
+
+def _end_worker(error: BaseException, batch: object) -> None:
+    os.write(2, f"a batch could not be passed on: {error}\n".encode())
+    os._exit(1)
+
+
+def _check_shared_memory(workers: int) -> None:
+    try:
+        status = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return  # another system
+    free = status.f_bavail * status.f_frsize
+    problem = "is read-only" if status.f_flag & os.ST_RDONLY else f"has {free:,} bytes free" * (free < LEAST_SHARED)
+    if problem:
+        raise DataError(
+            f"data.workers={workers}: loader processes pass batches through {SHARED_MEMORY}, which {problem}; "
+            "make room there (docker run --shm-size=8g), or set data.workers=0"
+        )

@@ -29,23 +29,26 @@ class DatasetEntry:
     pixels: ``package.module:function`` from normalised images [B, 3, H, W] back to uint8 [B, H, W, 3].
     fingerprint: ``package.module:function`` from a checked config to the data fingerprint that a run of it records,
     from a listing alone and without torch, or to None where the data must be opened; None for data drawn by code.
+    tasks: those of the suite that it has labels for; empty: all, as tasks of other packages may read any data set.
     """
 
     check: str | None
     pixels: str
     fingerprint: str | None = None
+    tasks: tuple[str, ...] = ()
 
 
 LABELLED_IMAGES = DatasetEntry(
     "experiments.data.layout:check_class_folders",
     "experiments.data.images:pixels",
     "experiments.data.layout:data_fingerprint",
+    tasks=("classification",),
 )
-PROBE = DatasetEntry(None, "experiments.data.probes:pixels")
+PROBE = DatasetEntry(None, "experiments.data.probes:pixels", tasks=("token_labelling",))
 DATASETS: dict[str, DatasetEntry] = {
     "imagenet": LABELLED_IMAGES,
     "tiny_imagenet": LABELLED_IMAGES,
-    "scenes": DatasetEntry(None, "experiments.data.scenes:pixels"),
+    "scenes": DatasetEntry(None, "experiments.data.scenes:pixels", tasks=("token_labelling",)),
     "search": PROBE,
     "pair": PROBE,
     "diagonal": PROBE,

@@ -63,6 +63,7 @@ TASKS: dict[str, TaskEntry] = {
         labels=dict.fromkeys(("search", "pair", "diagonal", "match"), "Cue accuracy"),
     ),
 }
+OWN = frozenset(TASKS)
 
 
 def task_names() -> list[str]:

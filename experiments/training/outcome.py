@@ -91,7 +91,10 @@ def one_line(error: Exception, folder: RunFolder, group: Group) -> SuiteError:
     if isinstance(error, OSError) and error.filename is None and error.strerror:
         return RunFailed(f"{folder.path}: {atomic_file.reason(error)}")
     if re.match(r"DataLoader worker \(pid.*(by signal: (Killed|Terminated)|exited unexpectedly)", str(error)):
-        return LoaderKilled("a process that reads images was killed; if memory is short, set data.workers lower")
+        return LoaderKilled(
+            "a process that reads images was killed, or could not pass a batch on: where memory or /dev/shm is short, "
+            "set data.workers lower"
+        )
     if isinstance(error, torch.OutOfMemoryError):
         return RunFailed("out of GPU memory: set machine.batch_per_device, or use a smaller model")
     return RunFailed(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")

@@ -198,7 +198,7 @@ def test_code_that_was_changed_and_code_without_git(tmp_path, monkeypatch):
         ("machine: {treads: 3}", "'machine.threads'"),
         ("data: /datasets", "data must hold keys"),
         (b"\xff\xfe\x00", "is not UTF-8"),
-        (None, "Is a directory"),
+        (None, "is a folder, not a regular file"),
     ],
 )
 def test_a_site_file_that_cannot_be_used(tmp_path, text, names):

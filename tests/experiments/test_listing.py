@@ -125,7 +125,7 @@ def test_one_order_whatever_the_hash_seed_the_locale_and_the_order_of_the_disk(t
     for split in ("train", "val"):
         for name in names:
             for file in ("1.png", "B.PNG", "b.PNG", "10.png", "2.png"):
-                add(tmp_path / "data" / split / name / file)
+                add(tmp_path / "data" / split / name / file, colour=100 * (split == "val"))
     root = tmp_path / "data"
     if archive:
         root = tmp_path / "data.tar"
@@ -193,6 +193,94 @@ def test_an_archive_of_one_split_alone_is_refused(images, tmp_path):
         config_of(tmp_path / "rubbish.tar")
 
 
+@pytest.mark.parametrize("link", [os.link, os.symlink], ids=["hard link", "symbolic link"])
+def test_images_that_are_links_in_an_archive_are_refused_and_not_left_out(images, tmp_path, link):
+    image = next(file for file in sorted((images / "train").rglob("*")) if file.is_file())
+    link(image, image.with_name("again" + image.suffix))
+    for split in ("train", "val"):
+        with tarfile.open(tmp_path / f"{split}.tar", "w") as tar:
+            for name in sorted((images / split).iterdir()):
+                tar.add(name, name.name)
+    with pytest.raises(
+        DataError, match=r"again.* is a link, which archives are not read for; pack the files themselves"
+    ):
+        list_split(find_split(tmp_path, "train"))
+
+
+def flip(content, position):
+    return content[:position] + bytes([content[position] ^ 0x55]) + content[position + 1 :]
+
+
+DAMAGE = {  # of an archive whose last member's header is at a place
+    "a damaged header": lambda content, place: flip(content, place + 3),
+    "cut in a header": lambda content, place: content[: place + 200],
+    "cut between members": lambda content, place: content[:place],
+    "another archive behind it": lambda content, place: content + content,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("nested", [False, True], ids=["one archive", "an archive per class in it"])
+def test_a_damaged_or_shortened_archive_is_refused_and_loses_no_image_in_silence(images, tmp_path, damage, nested):
+    inner = tmp_path / "class.tar"
+    files = [file for file in sorted((images / "train").rglob("*")) if file.is_file()]
+    with tarfile.open(inner, "w") as tar:
+        for file in files:
+            tar.add(file, file.name if nested else file.relative_to(images / "train"))
+        place = tar.getmembers()[-1].offset
+    inner.write_bytes(DAMAGE[damage](inner.read_bytes(), place))
+    archive = inner.rename(tmp_path / "train.tar")
+    if nested:
+        inner = archive.rename(tmp_path / "class.tar")
+        with tarfile.open(archive, "w") as tar:
+            tar.add(inner, "class.tar")
+    with pytest.raises(DataError, match=r"damaged or cut off|unexpected end of data|not a tar archive"):
+        list_split(find_split(tmp_path, "train"))
+
+
+@pytest.mark.parametrize("archive", [False, True], ids=["folder", "archive"])
+def test_images_in_other_formats_are_refused_and_not_left_out(images, tmp_path, archive):
+    (images / "train" / "class0" / "more.webp").write_bytes(b"RIFF")
+    (images / "train" / "class0" / "notes.txt").write_text("fine")
+    if archive:
+        with tarfile.open(tmp_path / "train.tar", "w") as tar:
+            tar.add(images / "train", ".")
+    with pytest.raises(DataError, match=r"class0/more\.webp would be left out"):
+        list_split(find_split(tmp_path if archive else images, "train"))
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink], ids=["hard link", "symbolic link"])
+def test_an_image_that_counts_twice_is_refused(images, link):
+    image = next(file for file in sorted((images / "val").rglob("*")) if file.is_file())
+    link(image, images / "val" / "class1" / f"again{image.suffix}")
+    with pytest.raises(DataError, match="are one image and would count twice"):
+        list_split(find_split(images, "val"))
+
+
+def test_which_of_two_folders_is_meant_is_asked_and_not_guessed(images):
+    shutil.copytree(images / "val", images / "test")
+    assert find_split(images, "validation").path.name == "val"
+    shutil.copytree(images / "val", images / "validation")
+    with pytest.raises(DataError, match="validation and val may both be the validation split: keep one"):
+        find_split(images, "validation")
+    assert find_split(images, "val").path.name == "val"
+    shutil.copytree(images / "train", images / "training")
+    with pytest.raises(DataError, match="train and training may both be the train split"):
+        find_split(images, "train")
+
+
+def test_a_folder_and_an_archive_of_one_name_are_asked_about(images):
+    with tarfile.open(images / "train.tar", "w") as tar:
+        tar.add(images / "train", ".")
+    with pytest.raises(DataError, match="train may both be the train split, as a folder and as an archive"):
+        find_split(images, "train")
+
+
+def share_by_copy(images):
+    shutil.rmtree(images / "val")
+    shutil.copytree(images / "train", images / "val")
+
+
 def share_by_link(images):
     (images / "val").rename(images / "old")
     (images / "val").symlink_to("train")
@@ -222,7 +310,7 @@ def name_one_twice(images):
 
 
 @pytest.mark.parametrize(
-    "share", [share_by_link, share_a_class, share_by_links_to_files, share_one_archive, name_one_twice]
+    "share", [share_by_copy, share_by_link, share_a_class, share_by_links_to_files, share_one_archive, name_one_twice]
 )
 def test_splits_that_share_an_image_are_refused(images, share):
     given = share(images) or {}
