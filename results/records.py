@@ -8,6 +8,7 @@ is ``<name>.hits``, bits of [N, K] packed along the images, where everything cou
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from results.plans import CollectError
+from results.run_folders.numbers import DIGITS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,6 +110,18 @@ def pack(records: Mapping[str, ImageRecord]) -> bytes:
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
     return content.getvalue()
+
+
+def check_value(path: Path, metric: str, record: ImageRecord, reported: float | None) -> None:
+    """Raises CollectError unless the record gives the metric that the run reports, as far as that has digits.
+
+    path: where the record was read.
+    """
+    value = record.value()
+    if reported is None or not math.isclose(value, reported, rel_tol=10.0 ** (1 - DIGITS)):
+        said = "not" if reported is None else f"{reported:g}"
+        where = f"{path.parent.name}/{path.name}: {metric}"
+        raise CollectError(f"{where} is {value:g} by its images, but {said} in the run's summary")
 
 
 def read_records(path: Path) -> dict[str, ImageRecord]:

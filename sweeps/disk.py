@@ -141,7 +141,7 @@ def _ended_launches(runs_dir: Path) -> list[Path]:
         for launch in launches.recorded(runs_dir)
         if launch.launcher or any(RunFolder(runs_dir / run.id).holder() for run in launch.runs)
     }
-    folders = (path for path in listed(runs_dir / launches.LAUNCHES) if path not in running)
+    folders = (path for path in listed(runs_dir / launches.LAUNCHES, "[!.]*") if path not in running)
     return sorted(path for path in folders if time.time() - path.stat().st_mtime > RECENT_SECONDS)
 
 

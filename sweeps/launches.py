@@ -5,6 +5,7 @@ The launcher holds a claim on the folder, so that other commands see whether it 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -12,16 +13,17 @@ import shutil
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import atomic_file
-from errors import UnreadableError
-from experiments.folder.claim import Holder, holder_of, take
+from errors import RunFolderError, UnreadableError
+from experiments.folder.claim import Claim, Holder, holder_of, take
 from untrusted_files import LIST, MAPPING, NUMBER, TEXT, keys_and_values, listed
 
 LAUNCHES = "launches"  # below the folder of the runs
 FILE = "launch.json"
+LOCK = ".lock"
 LOG = "log.txt"  # output of a launcher in the background
 GPUS = "CUDA_VISIBLE_DEVICES"
 KINDS = dict.fromkeys(("sweep", "other_code", "gpus"), TEXT) | {"jobs": NUMBER, "total": NUMBER, "runs": LIST}
@@ -55,6 +57,7 @@ class Launch:
     running_elsewhere: dict[str, str] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)  # with the file that cannot be read
     adopted: list[str] = field(default_factory=list)  # of ``runs``: still running, their launcher is dead
+    claim: Claim | None = field(default=None, repr=False, compare=False)  # of this process, which is not recorded
 
     @property
     def runs_dir(self) -> Path:
@@ -70,17 +73,27 @@ class Launch:
         return holder_of(self.folder)
 
     def write(self) -> None:
-        content = {key: value for key, value in asdict(self).items() if key != "folder"}
+        content = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("folder", "claim")}
+        content["runs"] = [asdict(run) for run in self.runs]
         atomic_file.write(self.folder / FILE, json.dumps(content) + "\n")
+
+    def hold(self) -> None:
+        """Marks this process as the launcher."""
+        self.claim = self.claim or take(self.folder)
+
+    def let_go(self) -> None:
+        if self.claim:
+            self.claim.release()
+            self.claim = None
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """Marks this process as the launcher. The record is removed at the end, unless the launcher is killed."""
-        claim = take(self.folder)
+        """Holds the launch. The record is removed at the end, unless the launcher is killed."""
+        self.hold()
         try:
             yield
         finally:
-            claim.release()
+            self.let_go()
             self.forget()
 
     def forget(self) -> None:
@@ -89,6 +102,19 @@ class Launch:
             (self.folder / FILE).unlink(missing_ok=True)
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def planning(runs_dir: Path) -> Iterator[None]:
+    """One launch is planned at a time: of two that look at the same moment, neither would see the other."""
+    try:
+        (runs_dir / LAUNCHES).mkdir(parents=True, exist_ok=True)
+        lock = (runs_dir / LAUNCHES / LOCK).open("ab")
+    except OSError as error:
+        raise RunFolderError(f"cannot write {runs_dir / LAUNCHES}: {atomic_file.reason(error)}") from None
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def new_folder(runs_dir: Path) -> Path:
@@ -111,7 +137,7 @@ def read(folder: Path) -> Launch:
 def recorded(runs_dir: Path, runs: Collection[str] | None = None) -> list[Launch]:
     """Launches of at least one of ``runs``, or all launches, the newest first; unreadable records are left out."""
     launches = []
-    for folder in reversed(listed(runs_dir / LAUNCHES)):
+    for folder in reversed(listed(runs_dir / LAUNCHES, "[!.]*")):
         try:
             launch = read(folder)
         except UnreadableError:

@@ -61,7 +61,22 @@ def prepare(
     new_code: bool = False,
     fresh: bool = False,
 ) -> Launch:
-    """Chooses the runs of a launch, freezes their configs and records the launch."""
+    """Chooses the runs of a launch, freezes their configs, records the launch and holds it."""
+    with launches.planning(runs_dir):
+        return _planned(plan, runs_dir, jobs, retry_failed, other_code, say, at, new_code, fresh)
+
+
+def _planned(
+    plan: Plan,
+    runs_dir: Path,
+    jobs: int | None,
+    retry_failed: bool,
+    other_code: str | None,
+    say: Callable[[str], None],
+    at: str | None,
+    new_code: bool,
+    fresh: bool,
+) -> Launch:
     launch = Launch(launches.new_folder(runs_dir), plan.given, jobs or default_jobs(plan), other_code, [])
     _refuse_second_launcher(plan, runs_dir, launch.gpus, say)
     found = measured.find(plan, runs_dir, at=at, new_code=new_code, other_code=other_code, fresh=fresh)
@@ -81,6 +96,7 @@ def prepare(
     for line in [*code.describe(), sentence(plan, runs_dir, collected=[*launch.measured, *launch.excluded])]:
         say(line)
     launch.write()
+    launch.hold()
     for earlier in launches.recorded(runs_dir, plan.distinct()):
         held = [run.id for run in earlier.runs if RunFolder(runs_dir / run.id).holder()]
         if not earlier.launcher and earlier.folder != launch.folder and set(held) <= set(launch.adopted):

@@ -28,7 +28,7 @@ MODULES = (
     "untrusted_files.py", "yaml_files.py",
     # what a run needs of a room that only reads
     "results/__init__.py", "results/file_hash.py", "results/plans.py", "results/records.py",
-    "results/run_folders/__init__.py", "results/run_folders/numbers.py",
+    "results/run_folders/__init__.py", "results/run_folders/numbers.py", "results/run_folders/summary_file.py",
 )  # fmt: skip
 ENTRY = Path("experiments/__main__.py")  # starts a run
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from errors import UnreadableError
 from experiments.folder.run_folder import RunFolder
-from results.run_folders.numbers import not_finite
+from results.run_folders.summary_file import broken
 from run_format import (
     CANCELLED,
     DEAD_ENDS,
@@ -25,7 +25,6 @@ from run_format import (
     REFUSED,
     RUNNING,
     STATE,
-    SUMMARY,
     UNKNOWN,
     UNREADABLE,
 )
@@ -102,10 +101,9 @@ def _readable(folder: RunFolder, submitted: SubmittedRun | None) -> tuple[str, s
     if because := folder.read_json(EXCLUSION).get("because"):
         return EXCLUDED, str(because), 1.0
     if summary := folder.summary():
-        metrics = summary.get("metrics") or {}
-        if broken := not_finite(metrics):
-            return FAILED, f"{SUMMARY}: {broken}, not a finite number", 1.0
-        return DONE, "  ".join(f"{name} {value:.2f}" for name, value in metrics.items()), 1.0
+        if why := broken(summary):
+            return FAILED, why, 1.0
+        return DONE, "  ".join(f"{name} {value:.2f}" for name, value in summary["metrics"].items()), 1.0
     record = folder.read_json(STATE)
     steps = record.get("steps") or 0
     share = (record.get("step") or 0) / steps if steps else 0.0

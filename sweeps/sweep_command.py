@@ -67,13 +67,18 @@ def _run_here(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
 def _start_in_background(launch: launches.Launch) -> int:
     from sweeps import snapshot
 
-    process = start_in_background(launch, snapshot.take(launch.runs_dir))
-    deadline = time.monotonic() + START_SECONDS
-    while not launch.launcher and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
+    with launches.planning(launch.runs_dir):
+        launch.let_go()
+        process = start_in_background(launch, snapshot.take(launch.runs_dir))
+        deadline = time.monotonic() + START_SECONDS
+        while not launch.launcher and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+    if process.returncode:
+        print(f"run.py: the launcher in the background ended at once; log: {launch.log}", file=sys.stderr)
+        return process.returncode
     print(f"process {process.pid} works on {launch.sweep} in the background; log: {launch.log}")
     print(f"`status={launch.sweep}` with the same settings follows it, `cancel={launch.sweep}` stops it")
-    return process.returncode or 0
+    return 0
 
 
 def _submit(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:

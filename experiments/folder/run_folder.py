@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -17,7 +18,7 @@ from errors import RunFolderError, UnreadableError, WriteError
 from experiments.config import from_dict, read_yaml, scientific, write_yaml
 from experiments.folder.claim import Claim, Holder, held_error, holder_of, refusing, take
 from experiments.schema import SECTIONS, Config
-from results.run_folders.numbers import not_finite
+from results.run_folders.summary_file import broken, other_config, problem
 from run_format import CHECKPOINTS, CODE, CONFIG, EXCLUSION, INIT_SHA256, LOG, PROVENANCE, SHA256, STATE, SUMMARY
 from untrusted_files import LIST, MAPPING, NUMBER, TEXT, content, exists, keys_and_values, listed
 
@@ -111,12 +112,29 @@ class RunFolder:
     def finished(self) -> dict[str, Any]:
         """The summary of a finished run; empty for any other, and for one that ended in metrics that are not finite."""
         summary = self.summary()
-        return {} if not_finite(summary.get("metrics")) else summary
+        return {} if broken(summary) else summary
 
     def summary(self) -> dict[str, Any]:
-        """The summary of a run that ended, whatever its metrics are; empty for any other."""
+        """The summary of a run that ended, whatever its metrics are; empty for any other.
+
+        Raises UnreadableError where a report would not count it: it is no result of this run, or does not lead back to
+        its code, data and settings.
+        """
         summary = self.read_json(SUMMARY)
-        return summary if summary.get("run") == self.id else {}
+        if summary and (why := self._contradiction(summary)):
+            raise UnreadableError(f"{self.path}: {why}")
+        return summary
+
+    def _contradiction(self, summary: Mapping[str, Any]) -> str:
+        seed = re.search(r"-s(\d+)-", self.id)
+        if why := problem(summary, {"run": self.id} | ({"seed": int(seed[1])} if seed else {})):
+            return why
+        if not self.read_json(PROVENANCE):
+            return f"{PROVENANCE} is missing, so its code and data are unknown"
+        try:
+            return other_config(summary, content(self.path / CONFIG))
+        except FileNotFoundError:
+            return f"{CONFIG} is missing"
 
     def notes(self) -> list[str]:
         """What a reader of a finished run's result should know, e.g. that its head began afresh."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from results.collect import Collected
-from results.records import ImageRecord, read_records
+from results.records import ImageRecord, check_value, read_records
 from results.statistics.estimates import Spread, pooled
 from results.statistics.images import NewImages, mcnemar, new_images
 from run_format import DONE
@@ -66,10 +66,16 @@ class ImageComparisons:
 
     @cached_property
     def _records(self) -> dict[str, ImageRecord]:
-        """Run → its record of the metric, of those that have one."""
+        """Run → its record of the metric, of those that have one. Raises CollectError for one of another result."""
         runs = {run for by_seed in self._runs.values() for run in by_seed.values()}
-        read = {run: read_records(path) for run, path in self.collected.records.items() if run in runs}
-        return {run: records[self.metric] for run, records in read.items() if self.metric in records}
+        finals = self.collected.finals(self.metric)
+        reported = dict(zip(finals["run"], finals["value"]))
+        found = {}
+        for run, path in self.collected.records.items():
+            if run in runs and (record := read_records(path).get(self.metric)):
+                check_value(path, self.metric, record, reported.get(run))  # or it is of another run
+                found[run] = record
+        return found
 
 
 def repeat_spread(collected: Collected, metric: str) -> Spread | None:

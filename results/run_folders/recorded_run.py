@@ -5,7 +5,6 @@ Nothing here writes. A file that is torn, half-written or of another run is name
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,8 @@ import run_format
 from errors import UnreadableError
 from results.run_folders import interventions
 from results.run_folders.metrics_log import LoggedMetrics
-from results.run_folders.numbers import DIGITS, not_finite, rounded, whole
+from results.run_folders.numbers import DIGITS, rounded, whole
+from results.run_folders.summary_file import broken, other_config, problem
 from run_format import DONE, FAILED, NOT_RUN, RUNNING, UNREADABLE
 from untrusted_files import content, exists, is_number, keys_and_values
 
@@ -26,7 +26,6 @@ OPTIONAL = (run_format.EXAMPLES, run_format.RECORDS, run_format.EXCLUSION)
 INTERVENTIONS = (f"{interventions.FOLDER}/{interventions.FILE}", run_format.WEIGHTS)
 FILES = (*STARTED, run_format.PROVENANCE, run_format.CONFIG, *OPTIONAL, *INTERVENTIONS)  # all that is read of a run
 EXPECTED = (DONE, RUNNING, UNREADABLE)  # beside a summary, which is written a moment before the state turns to done
-REQUIRED = ("run", "seed", "protocol", "step", "metrics")  # without these a summary is no result
 
 
 @dataclass
@@ -145,21 +144,21 @@ def _within(folder: str, error: UnreadableError) -> str:
 def _finish(recorded: RecordedRun, folder: str, seed: int, protocol: str) -> None:
     """Takes over the summary, or refuses the run with the reason why the summary is no result."""
     summary = _read_json(folder, run_format.SUMMARY, recorded.warnings)
-    problem = (
+    why = (
         _problem(summary, recorded.run, seed, protocol)
         or _untraceable(recorded, folder)
-        or _other_config(recorded, summary or {})
+        or other_config(summary or {}, recorded.config.encode("utf-8", errors="replace"))
     )
-    if not problem and summary is not None and (contradiction := _contradiction(summary, recorded.log)):
+    if not why and summary is not None and (contradiction := _contradiction(summary, recorded.log)):
         if summary.get("images_per_s") == 0:
             recorded.warnings.append(
                 f"{recorded.run}: {contradiction}; it was judged again after it was interrupted, and counts"
             )
         else:
-            problem = contradiction
-    if problem or summary is None:
-        _refuse(recorded, problem)
-        if summary is not None and not_finite(summary.get("metrics")):
+            why = contradiction
+    if why or summary is None:
+        _refuse(recorded, why)
+        if summary is not None and broken(summary):
             recorded.state = FAILED
         return
     if recorded.state not in EXPECTED:
@@ -170,9 +169,9 @@ def _finish(recorded: RecordedRun, folder: str, seed: int, protocol: str) -> Non
     recorded.examples = os.path.isfile(f"{folder}/{run_format.EXAMPLES}")
     recorded.records = os.path.isfile(f"{folder}/{run_format.RECORDS}")
     if os.path.isfile(f"{folder}/{INTERVENTIONS[0]}"):
-        why = interventions.problem_of_folder(Path(folder), recorded.provenance)
-        recorded.interventions = not why
-        recorded.warnings += [interventions.warning(recorded.run, why)] if why else []
+        of_other = interventions.problem_of_folder(Path(folder), recorded.provenance)
+        recorded.interventions = not of_other
+        recorded.warnings += [interventions.warning(recorded.run, of_other)] if of_other else []
     if recorded.log is None or not len(recorded.log.steps):
         recorded.warnings.append(f"{recorded.run}: no rows in {run_format.METRICS}; its learning curve is missing")
 
@@ -184,21 +183,9 @@ def _refuse(recorded: RecordedRun, why: str) -> None:
 
 def _problem(summary: dict[str, Any] | None, run: str, seed: int, protocol: str) -> str:
     """Why a summary is no result of the planned run; empty where it is a result."""
-    name = run_format.SUMMARY
     if summary is None:
-        return f"{name} cannot be read"
-    missing = [key for key in REQUIRED if summary.get(key) is None]
-    if missing:
-        return f"{name} lacks {', '.join(missing)}"
-    for key, planned in (("run", run), ("seed", seed), ("protocol", protocol)):
-        if summary[key] != planned:
-            return f"{name} is of another run: its {key} is {summary[key]!r}, planned was {planned!r}"
-    if whole(summary["step"]) is None:
-        return f"{name}: its step is {summary['step']!r}, not a number"
-    if not isinstance(summary["metrics"], dict) or not summary["metrics"]:
-        return f"{name} holds no metrics"
-    broken = not_finite(summary["metrics"])
-    return f"{name}: {broken}, not a finite number" if broken else ""
+        return f"{run_format.SUMMARY} cannot be read"
+    return problem(summary, {"run": run, "seed": seed, "protocol": protocol}) or broken(summary)
 
 
 def _untraceable(recorded: RecordedRun, folder: str) -> str:
@@ -207,14 +194,6 @@ def _untraceable(recorded: RecordedRun, folder: str) -> str:
     if not recorded.provenance:
         return f"{run_format.PROVENANCE} is missing or cannot be read, so its code and data are unknown"
     return "" if recorded.config else f"{run_format.CONFIG} is missing"
-
-
-def _other_config(recorded: RecordedRun, summary: Mapping[str, Any]) -> str:
-    """Whether the config is another one than the run ended with; runs of earlier code did not record which that was."""
-    hashes = summary.get(run_format.SHA256)
-    written = hashes.get(run_format.CONFIG) if isinstance(hashes, dict) else None
-    own = hashlib.sha256(recorded.config.encode("utf-8", errors="replace")).hexdigest()
-    return f"{run_format.CONFIG} is not the file that the run ended with" if written not in (None, own) else ""
 
 
 def _contradiction(summary: Mapping[str, Any], log: LoggedMetrics | None) -> str:

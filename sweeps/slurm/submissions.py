@@ -126,7 +126,9 @@ def _rows(runs_dir: Path, runs: set[str], strict: bool) -> Iterator[tuple[dict[s
             continue
         except (UnreadableError, KeyError, TypeError) as error:
             if strict:
-                raise RunFolderError(f"{folder / FILE} cannot be read, and its jobs may be queued: {error}") from None
+                raise RunFolderError(
+                    f"{folder / FILE} cannot be read, and its jobs may be in the queue: {error}"
+                ) from None
 
 
 def _is_batch(batch: Any) -> bool:

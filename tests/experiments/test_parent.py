@@ -11,6 +11,7 @@ from experiments.config import resolve
 from experiments.folder.parent import refuse_other_weights, weights_of
 from experiments.folder.run_folder import RunFolder
 from run_format import WEIGHTS
+from tests.ended import end
 
 RUN = "scenes-nano-s0-0123abcd"
 
@@ -49,7 +50,7 @@ def test_a_run_that_is_not_done_is_refused_with_its_state(parent, tmp_path):
 
 
 def test_weights_of_a_finished_run_and_of_a_file(parent, tmp_path):
-    parent.write_json("summary.json", {"run": RUN})
+    end(parent)
     assert "its weights.safetensors is missing" in refusal(RUN, tmp_path)
     (parent.path / WEIGHTS).write_bytes(b"weights")
     assert weights_of(RUN, tmp_path) == parent.path / WEIGHTS
@@ -58,7 +59,7 @@ def test_weights_of_a_finished_run_and_of_a_file(parent, tmp_path):
 
 def test_weights_that_the_run_did_not_write_are_refused(parent, tmp_path):
     (parent.path / WEIGHTS).write_bytes(b"weights")
-    parent.write_json("summary.json", {"run": RUN, "sha256": {WEIGHTS: hashlib.sha256(b"weights").hexdigest()}})
+    end(parent, sha256={WEIGHTS: hashlib.sha256(b"weights").hexdigest()})
     assert weights_of(RUN, tmp_path) == parent.path / WEIGHTS
     (parent.path / WEIGHTS).write_bytes(b"WEIGHTS")
     assert "is not the file that the run wrote" in refusal(RUN, tmp_path)

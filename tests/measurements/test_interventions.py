@@ -37,6 +37,7 @@ from results import archive
 from run_format import PROVENANCE, SUMMARY
 from sweeps.plan import load
 from tests.conftest import SMALL
+from tests.ended import end
 from tests.experiments import box_counting
 
 EVERY = tuple(INTERVENTIONS)
@@ -67,7 +68,7 @@ def run_by_hand(runs_dir: Path, predict: str = "as initialised", **settings: obj
             values = {"constant": constant, "whole": constant.round(), "nothing": torch.zeros(width)}
             module.proj.bias.data = values[predict]
     export(model.state_dict(), folder.path / "weights.safetensors")
-    folder.write_json(SUMMARY, {"run": folder.id})
+    end(folder)
     return of_run(folder, {}, {})
 
 
@@ -291,7 +292,7 @@ def test_the_interval_is_the_paired_t_interval_over_images(tmp_path: Path, share
         if parameter.ndim == 2:  # freshly initialised mixers add too little to change a class
             torch.nn.init.normal_(parameter, std=0.2)
     export(model.state_dict(), folder.path / "weights.safetensors")
-    folder.write_json(SUMMARY, {"run": folder.id})
+    end(folder)
     effect = results(of_run(folder, {}, {}), "shuffled_tokens")["interventions"]["shuffled_tokens"]
     judging = Judging(config, task, model, torch.device("cpu"))
     own = judging.evaluate().records["top1"].correct[:, 0]

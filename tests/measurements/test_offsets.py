@@ -31,6 +31,7 @@ from measurements.offsets.source import OffsetRequest, OffsetSource, of_file, of
 from results.collect import collect
 from sweeps.plan import load
 from tests.atm.test_atm_released import Reference
+from tests.ended import end
 
 # maps of 16 × 24, 8 × 12, 4 × 6 and 2 × 3 tokens, so that confusing rows with columns is noticed
 SIZE = [64, 96]
@@ -298,7 +299,7 @@ def trained_by_hand(runs_dir: Path, config: object, bias: float | None = None) -
             torch.nn.init.zeros_(module.proj.weight)
             torch.nn.init.constant_(module.proj.bias, bias)
     export(model.state_dict(), folder.path / "weights.safetensors")
-    folder.write_json("summary.json", {"run": folder.id})
+    end(folder)
     return folder
 
 

@@ -13,9 +13,10 @@ import pytest
 from experiments.config import ROOT
 from experiments.folder.parent import weights_of
 from experiments.folder.run_folder import RunFolder
-from run_format import CODE, EXAMPLES, METRICS, RECORDS, SUMMARY, WEIGHTS
+from run_format import CODE, EXAMPLES, METRICS, RECORDS, WEIGHTS
 from sweeps import disk
 from sweeps.plan import load
+from tests.ended import end
 
 WORDS = ["protocol=smoke", "seeds=[0]"]
 KEPT = (WEIGHTS, METRICS, EXAMPLES, RECORDS)
@@ -35,7 +36,7 @@ def fill(run, runs_dir, finished: bool, checkpoint_bytes: int = 3000) -> RunFold
     if finished:
         for name in KEPT:
             (folder.path / name).write_bytes(b"content")
-        folder.write_json(SUMMARY, {"run": folder.id, "metrics": {}})
+        end(folder)
     return folder
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
+from errors import RunFolderError
 from experiments.folder.run_folder import RunFolder
 from experiments.training import devices
 from experiments.training.outcome import LoaderKilled, noted
 from run_format import DONE, INTERRUPTED, STATE
-from sweeps import launcher, local
+from sweeps import launcher, launches, local
 from sweeps.plan import load
 from sweeps.status import state_of
 from tests.sweeps.test_sweeps import TINY
@@ -70,3 +72,26 @@ def test_a_run_that_cannot_be_read_is_not_started_and_the_others_are(tmp_path):
     outcome = local.launch(plan, tmp_path)
     assert outcome.unreadable == {bad.id: f"{bad.path}/summary.json: not a regular file"} and outcome.exit_code == 1
     assert state_of(good)[0] == DONE
+
+
+def test_of_launches_of_one_sweep_at_one_moment_one_begins(tmp_path):
+    plan = load("ablation_offsets", "smoke", TINY, [0], arms=["zero", "axial"])
+    begun, refused = [], []
+
+    def launch():
+        try:
+            begun.append(local.prepare(plan, tmp_path, say=lambda line: None))
+        except RunFolderError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=launch) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(begun) == 1 and len(refused) == 3
+    assert all("ablation_offsets is being launched: process" in why for why in refused)
+    begun[0].let_go()
+    with local.prepare(plan, tmp_path).claimed():
+        assert [launch.folder for launch in launches.recorded(tmp_path)] != []
+    assert launches.recorded(tmp_path) == []

@@ -19,6 +19,7 @@ from sweeps.plan import load
 from sweeps.slurm.cluster import Cluster
 from sweeps.slurm.launch import launch as submit
 from sweeps.status import describe
+from tests.ended import end
 from tests.results.synthetic import edit_json
 from tests.sweeps.conftest import SMALL
 from tests.sweeps.test_sweeps import TINY, WORDS
@@ -176,7 +177,7 @@ def test_what_a_folder_holds_goes_before_what_was_measured(label_of, tmp_path):
     folders = {run.arm: RunFolder(tmp_path / run.id) for run in plan.runs}
     for run in plan.runs:
         folders[run.arm].freeze(run.config)
-    folders["zero"].write_json("summary.json", {"run": folders["zero"].id, "metrics": {}})
+    end(folders["zero"])
     folders["axial"].set_state("interrupted", cause="SIGTERM")
     folders["token"].set_state("failed", cause="a cause")
     with folders["joint"].claim():
@@ -259,7 +260,7 @@ def test_fresh_repeats_a_finished_run_only_once_it_is_collected(label_of, tmp_pa
     for run, finished in zip(plan.runs, ("2031-01-01", "2031-02-02")):
         folder = RunFolder(tmp_path / run.id)
         folder.freeze(run.config)
-        folder.write_json("summary.json", {"run": run.id, "metrics": {}, "finished": finished})
+        end(folder, finished=finished)
         folder.write_json("provenance.json", {"code_fingerprint": run_fingerprint(run.config)})
     said: list[str] = []
     launch = local.prepare(plan, tmp_path, say=said.append, fresh=True)

@@ -17,6 +17,7 @@ from experiments.folder.run_folder import RunFolder
 from sweeps import price, rates
 from sweeps.plan import load
 from sweeps.rates import PRICES
+from tests.ended import end
 from tests.sweeps.test_sweeps import TINY, WORDS
 
 # 100 steps of 8 images at 10 images/s are 80 s per epoch; an evaluation takes 4 s
@@ -49,7 +50,7 @@ def finish(plan, runs_dir, arm, wall_s, devices=1):
     run = next(run for run in plan.runs if run.arm == arm)
     folder = RunFolder(runs_dir / run.id)
     folder.freeze(run.config)
-    folder.write_json("summary.json", {"run": run.id, "wall_s": wall_s, "devices": devices, "metrics": {}})
+    end(folder, wall_s=wall_s, devices=devices)
 
 
 @pytest.mark.parametrize(
