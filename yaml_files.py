@@ -88,7 +88,7 @@ def write_yaml(content: Mapping[str, Any]) -> str:
     return str(yaml.dump(dict(content), Dumper=Dumper, sort_keys=False))
 
 
-def read_yaml(path: Path, names: Collection[str] = ()) -> dict[str, Any]:
+def read_yaml(path: Path, names: Collection[str] = (), *, may_be_empty: bool = False) -> dict[str, Any]:
     """The keys and values of a file. names: keys whose values are text as they are written.
 
     Raises ConfigError, with the line where it is not valid YAML.
@@ -99,6 +99,8 @@ def read_yaml(path: Path, names: Collection[str] = ()) -> dict[str, Any]:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except UnreadableError as error:
         raise ConfigError(str(error)) from None
+    if content is None and may_be_empty:
+        return {}
     if not isinstance(content, dict):
         raise ConfigError(f"{path.name}: expected keys and values")
     return content

@@ -57,6 +57,7 @@ UNITS = {
     "train.warmup_epochs": "train.warmup_steps",
     "train.eval_every": "train.eval_every_steps",
 }
+NUMBERS = ("model.offset_sharing", "model.offset_interval")  # a number, or one per stage
 SITE = ("runs_dir", "data", "machine", "slurm")  # what site.yaml may hold
 # words of the command line that are no settings, and text as they stand; and those that are lists of names
 TEXTS = ("runs_dir", "into", "protocol", "measured", "because", "layer")
@@ -131,7 +132,8 @@ def _typed_once(key: str, text: str) -> Any:
         return value  # OmegaConf would put the value of ${…} in place of it
     if isinstance(value, list) and any(isinstance(each, (list, dict)) for each in value):
         raise ConfigError(f"{key}={value}: a list of single values is needed")  # OmegaConf takes any as a number
-    if kind.startswith(("int", "float")) and isinstance(value, bool):
+    of_numbers = kind.removeprefix("list[").startswith(("int", "float")) or key in NUMBERS
+    if of_numbers and any(isinstance(each, bool) for each in (value if isinstance(value, list) else [value])):
         raise ConfigError(f"{key}={text}: a number is needed")
     if "${" in text:
         raise ConfigError(f"{key}={value}: nothing is put in place of ${{…}} here")
@@ -238,10 +240,12 @@ def read_site(path: Path = ROOT / "site.yaml") -> dict[str, Any]:
 
     Paths are absolute. Raises ConfigError.
     """
-    site = read_yaml(path) if os.path.lexists(path) else {}
+    site = read_yaml(path, may_be_empty=True) if os.path.lexists(path) else {}
     for key in site:
         if key not in SITE:
             raise ConfigError(f"{path.name}: {unknown('key', key, SITE)}")
+    if not isinstance(site.get("runs_dir"), str | None):
+        raise ConfigError(f"{path.name}: runs_dir: expected a path, not {site['runs_dir']!r}")
     known = {*DATASETS, *(dict(_recipe(name)).get("data.dataset") for name in recipe_names())}
     for name in _entries(site, "data"):
         if name not in known and (near := get_close_matches(name, [str(each) for each in known], n=1, cutoff=0.8)):

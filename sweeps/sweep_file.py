@@ -15,6 +15,7 @@ from yaml_files import own_file
 SWEEPS = ROOT / "sweeps"
 PARTS = ("recipes", "settings", "seeds", "baseline", "arms", "downstream")
 NAMES = ("baseline", "start_from", "label")  # keys whose values are text as it is written
+ELSEWHERE = {"experiment": "a sweep and an arm have recipes", "seed": "a sweep and an arm have seeds"}
 ARM_PARTS = ("label", "seeds", "start_from", "recipes", "tasks", "downstream")  # keys of an arm that are not settings
 
 
@@ -54,6 +55,12 @@ def read_sweep(name: str) -> dict[str, Any]:
     sweep["downstream"] = {task: _absolute(recipes, path.parent) for task, recipes in tasks.items()}
     for arm, body in sweep["arms"].items():
         _check_arm(f"{path.name}: arm {arm!r}", body, sweep, path.parent)
+    labels = [str(body.get("label", arm)) for arm, body in sweep["arms"].items()]
+    for arm, label in zip(sweep["arms"], labels):
+        if not arm.strip() or not label.strip():
+            raise ConfigError(f"{path.name}: arm {arm!r}: give it a name")
+        if labels.count(label) > 1:
+            raise ConfigError(f"{path.name}: several arms are called {label!r} in tables")
     for arm, body in sweep["arms"].items():
         parent = body.get("start_from")
         if parent and (missing := set(seeds_of(arm, sweep)) - set(seeds_of(parent, sweep))):
@@ -142,6 +149,10 @@ def _check_settings(where: str, settings: Mapping[str, Any], parts: tuple[str, .
     for key in settings:
         if key not in FIELDS and key not in SHORT:
             raise ConfigError(f"{where}: {unknown('key', key, [*parts, *FIELDS, *SHORT])}")
+        if key in ELSEWHERE:
+            raise ConfigError(f"{where}: {key} is not set here: {ELSEWHERE[key]}")
+        if key in SHORT and SHORT[key] in settings:
+            raise ConfigError(f"{where}: {key} and {SHORT[key]} are one setting")
 
 
 def _check_recipes(where: str, recipes: Any, sweep: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ import pytest
 import experiments.config as config
 import reports.specification as specification
 import sweeps.sweep_file as sweep_file
-from errors import SuiteError
+from errors import ConfigError, SuiteError
 from experiments.commands import runs_folder
 from experiments.config import resolve
 from experiments.schema import FIELDS
@@ -115,3 +115,25 @@ def test_values_of_settings(key):
             resolve("scenes", {key: odd})
         except SuiteError as error:
             assert "\n" not in str(error), odd
+
+
+ARMS = "recipes: {smoke: scenes}\nseeds: [0]\nbaseline: a\narms: {a: {}, b: {model.offsets: axial}}\n"
+
+
+@pytest.mark.parametrize(
+    ("part", "other", "message"),
+    [
+        ("b: {", "b: {experiment: search, ", "experiment is not set here: a sweep and an arm have recipes"),
+        ("b: {", "b: {seed: 7, ", "seed is not set here: a sweep and an arm have seeds"),
+        ("b: {", "b: {model: nano, model.name: xt, ", "model and model.name are one setting"),
+        ("b: {", "b: {label: a, ", "several arms are called 'a' in tables"),
+        ("b: {", "'': {", "arm '': give it a name"),
+    ],
+)
+def test_a_sweep_file_says_nothing_that_is_not_done(tmp_path, part, other, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(ARMS)
+    sweep_file.read_sweep(str(path))
+    path.write_text(ARMS.replace(part, other))
+    with pytest.raises(ConfigError, match=message):
+        sweep_file.read_sweep(str(path))

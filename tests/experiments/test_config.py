@@ -8,8 +8,19 @@ import sys
 import pytest
 
 from errors import ConfigError
+from experiments import backbones
 from experiments.backbones import timm_names
-from experiments.config import ROOT, from_dict, merge, parse_overrides, read_yaml, recipe_names, resolve, site_settings
+from experiments.config import (
+    ROOT,
+    from_dict,
+    merge,
+    parse_overrides,
+    read_site,
+    read_yaml,
+    recipe_names,
+    resolve,
+    site_settings,
+)
 from experiments.identity import run_id
 from experiments.schema import FIELDS
 from experiments.tasks.network import backbone
@@ -282,3 +293,44 @@ def test_no_text_of_a_setting_has_a_line_break_or_control_character(key, break_)
     if section in ("machine", "slurm"):
         with pytest.raises(ConfigError, match=r"control character|unknown value"):
             resolve("scenes", site={section: {name: value}})
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("train.optimizer=adamww", r"unknown train\.optimizer 'adamww'; did you mean 'adamw'"),
+        ("task=classification", "task=classification: data set scenes has labels for token_labelling alone"),
+        ("model.offset_interval=true", "model.offset_interval=true: a number is needed"),
+        ("train.lr=false", "train.lr=false: a number is needed"),
+        ("data.reader=folder", "data.reader=folder: not a valid value"),
+        ("data.reader=foo/bar", "data.reader=foo/bar: not a valid value"),
+    ],
+)
+def test_what_a_run_would_fail_of_is_refused_before_it_begins(word, message):
+    with pytest.raises(ConfigError, match=message):
+        resolve("scenes", parse_overrides([word]))
+
+
+@pytest.mark.parametrize("name", ["sgd", "lamb", "AdamW", "nesterov", "lookahead_adam"])
+def test_optimizers_of_timm_are_known_without_importing_it(name):
+    assert resolve("scenes", {"train.optimizer": name}).train.optimizer == name
+
+
+def test_every_optimizer_of_timm_is_known():
+    from timm.optim import list_optimizers
+
+    for name in list_optimizers():
+        backbones.check_optimizer(name)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "---\n"])
+def test_a_site_file_without_entries_is_as_none(tmp_path, text):
+    (tmp_path / "site.yaml").write_text(text)
+    assert read_site(tmp_path / "site.yaml") == {}
+
+
+@pytest.mark.parametrize("value", ["[a]", "{a: b}", "7"])
+def test_the_runs_dir_of_a_site_file_is_a_path(tmp_path, value):
+    (tmp_path / "site.yaml").write_text(f"runs_dir: {value}\n")
+    with pytest.raises(ConfigError, match=r"site\.yaml: runs_dir: expected a path"):
+        read_site(tmp_path / "site.yaml")

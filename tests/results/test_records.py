@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from errors import SuiteError
+from reports.content.images import ImageComparisons
 from results import archive
 from results.collect import CollectError, collect
 from results.records import ImageRecord, order_of, pack, read_records
@@ -295,3 +296,13 @@ def test_labels_without_records_stay_valid(sweep, tmp_path):
     archive.write(collect(plan, runs_dir), tmp_path / "label", plan, title="t", date="d")
     shutil.rmtree(tmp_path / "label" / "records")
     assert archive.read(tmp_path / "label").records == {}
+
+
+def test_a_report_takes_no_records_of_another_run(sweep):
+    plan, runs_dir = sweep
+    first, second = (runs_dir / run_id("axial", seed) / RECORDS for seed in (0, 1))
+    comparisons = ImageComparisons(collect(plan, runs_dir), METRIC)
+    assert comparisons.interval("axial", "zero") is not None
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(CollectError, match=rf"{run_id('axial', 0)}/records\.npz: {METRIC} is .* by its images, but "):
+        ImageComparisons(collect(plan, runs_dir), METRIC).interval("axial", "zero")
