@@ -225,6 +225,7 @@ def test_the_commit_that_is_named_is_the_one_that_measured():
         "search-smoke",
         "pair-smoke",
         "diagonal-smoke",
+        "match-smoke",
         "probe_attacks-smoke",
     ]
     for label, words in named:
