@@ -87,7 +87,14 @@ def cancel(name: str, given: dict[str, Any], options: argparse.Namespace) -> int
     from sweeps.local import stop
     from sweeps.slurm.cancel import cancel as cancel_jobs
 
-    stopped = stop(plan, runs_dir, (lambda line: None) if options.json else print)
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if not options.json:
+            print(line, flush=True)
+
+    stopped = stop(plan, runs_dir, say)
     submitted = submissions.exist(runs_dir, plan.distinct())
     jobs = cancel_jobs(plan, runs_dir, Cluster()) if submitted else {}
     if options.json:
@@ -99,7 +106,7 @@ def cancel(name: str, given: dict[str, Any], options: argparse.Namespace) -> int
         print(f"stopped {run}")
     outcome = "running ones save their state first, and the next launch resumes them"
     if not jobs and not stopped:
-        outcome = f"nothing of {plan.sweep} was running or queued"
+        outcome = f"no run of {plan.sweep} had begun" if said else f"nothing of {plan.sweep} was running or queued"
     print(f"{len(jobs)} jobs cancelled, {len(stopped)} runs stopped; {outcome}")
     return 0
 
