@@ -16,6 +16,7 @@ from results.run_folders.measurement_file import OF_TRAINED, MeasuredError, need
 from run_format import WEIGHTS
 from untrusted_files import keys_and_values
 
+UNREADABLE = (OSError, ValueError, RecursionError, UnreadableError)
 VERSION = 1  # of the definitions; raised with every change of one
 FOLDER, FILE = "offsets", "interventions.json"  # of all layers together
 NEEDED: Mapping[str, type] = {
@@ -34,8 +35,14 @@ def read(file: Path) -> dict[str, Any]:
     """Raises MeasuredError, which names the file."""
     try:
         return _parsed(file)
-    except (OSError, ValueError, RecursionError) as error:
-        raise MeasuredError(f"{file} cannot be read ({error}); --fresh measures again") from None
+    except UNREADABLE as error:
+        raise MeasuredError(f"{file} cannot be read ({_cause(file, error)}); --fresh measures again") from None
+
+
+def _cause(file: Path, error: Exception) -> str:
+    """Why the file cannot be read, in one line and without its path."""
+    cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(cause.replace(f"{file}", "", 1).lstrip(": ").split())
 
 
 def text(about: Mapping[str, Any]) -> str:
@@ -58,10 +65,8 @@ def problem(file: Path, shown: str, run: str, trained: Mapping[str, Any], weight
         about = _parsed(file)
         shown = WEIGHTS
         of_weights = sha256(weights) if weights is not None and weights.is_file() else ""
-    except (OSError, ValueError, RecursionError, UnreadableError) as error:
-        cause = error.strerror if isinstance(error, OSError) and error.strerror else error
-        cause = str(cause).replace(f"{file}", "", 1).lstrip(": ")
-        return f"{shown} cannot be read ({' '.join(cause.split())})"
+    except UNREADABLE as error:
+        return f"{shown} cannot be read ({_cause(file, error)})"
     return of_another(about, run, trained, of_weights)
 
 

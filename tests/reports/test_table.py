@@ -339,6 +339,14 @@ def test_an_arm_can_name_what_its_difference_is_to(partial, monkeypatch):
         build_table.build(replace(spec, arms=arms), collected, plan)
 
 
+def write_record(folder, record):
+    """As the run's result, in its summary and its log too."""
+    metrics = {"eval/token_accuracy": record.value()}
+    (folder / RECORDS).write_bytes(pack({"eval/token_accuracy": record}))
+    edit_json(folder / "summary.json", metrics=metrics)
+    (folder / "metrics.jsonl").write_text(json.dumps({"step": 1200, "epoch": 20, **metrics}) + "\n")
+
+
 @pytest.fixture
 def with_records(partial):
     """The smoke sweep whose runs recorded 500 images: each token right as often as the run's accuracy says."""
@@ -353,7 +361,7 @@ def with_records(partial):
             images = wrong.get(entry["arm"], {}).get("images", 500)
             correct = random.binomial(20, accuracy / 100, images)
             record = ImageRecord.of(correct, 20, order=wrong.get(entry["arm"], {}).get("order", 7))
-            (runs_dir / entry["run"] / RECORDS).write_bytes(pack({"eval/token_accuracy": record}))
+            write_record(runs_dir / entry["run"], record)
         collected = collect(plan, runs_dir)
         return build_table.build(specification.of_sweep("ablation_offsets"), collected, plan), collected
 
@@ -392,7 +400,7 @@ def test_a_single_pair_is_judged_by_mcnemar(partial):
             continue
         hits = np.random.default_rng(list(OFFSETS).index(entry["arm"])).random(400) < 0.5
         record = ImageRecord.of(hits)
-        (runs_dir / entry["run"] / RECORDS).write_bytes(pack({"eval/token_accuracy": record}))
+        write_record(runs_dir / entry["run"], record)
     collected = collect(plan, runs_dir)
     made = build_table.build(specification.of_sweep("ablation_offsets"), collected, plan)
     hits = {

@@ -264,9 +264,12 @@ def test_a_second_launcher_is_refused_unless_it_has_other_gpus(plan, tmp_path, m
         with pytest.raises(RunFolderError, match="ablation_offsets is being launched: process") as refused:
             local.prepare(plan, tmp_path)
         assert str(os.getpid()) in str(refused.value) and "status=ablation_offsets" in str(refused.value)
-        assert local.prepare(others, tmp_path, say=lambda line: None).runs, "runs that it has not got"
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-        assert len(local.prepare(plan, tmp_path, say=lambda line: None).runs) == 3
+        with local.prepare(others, tmp_path, say=lambda line: None).claimed():
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+            beside = local.prepare(plan, tmp_path, say=lambda line: None)
+            assert len(beside.runs) == 3, "and of other GPUs the same ones"
+            with beside.claimed():
+                assert len(launches.alive(tmp_path, plan.distinct())) == 2
     assert not launch.folder.exists(), "a launch without a log leaves nothing behind"
     assert launches.alive(tmp_path, plan.distinct()) == []
 
