@@ -44,11 +44,11 @@ LABELLED_IMAGES = DatasetEntry(
     "experiments.data.layout:data_fingerprint",
     tasks=("classification",),
 )
-PROBE = DatasetEntry(None, "experiments.data.probes:pixels", tasks=("token_labelling",))
+PROBE = DatasetEntry(None, "experiments.data.probes:pixels", tasks=("token_labelling", "segmentation"))
 DATASETS: dict[str, DatasetEntry] = {
     "imagenet": LABELLED_IMAGES,
     "tiny_imagenet": LABELLED_IMAGES,
-    "scenes": DatasetEntry(None, "experiments.data.scenes:pixels", tasks=("token_labelling",)),
+    "scenes": DatasetEntry(None, "experiments.data.scenes:pixels", tasks=("token_labelling", "segmentation")),
     "search": PROBE,
     "pair": PROBE,
     "diagonal": PROBE,
@@ -69,6 +69,11 @@ def dataset_entry(name: str) -> DatasetEntry:
 def needs_root(config: Config) -> bool:
     """Whether the run reads files of a data set, so that ``data.root`` must be set."""
     return dataset_entry(config.data.dataset).check is not None
+
+
+def is_drawn(name: str) -> bool:
+    """Whether a data set of the suite is drawn by code."""
+    return name in DATASETS and DATASETS[name].check is None
 
 
 def check_root(config: Config) -> None:
