@@ -44,10 +44,19 @@ LABELLED_IMAGES = DatasetEntry(
     "experiments.data.layout:data_fingerprint",
     tasks=("classification",),
 )
+LABELLED_PIXELS = DatasetEntry(
+    "experiments.data.mask_layout:check_masks",
+    "experiments.data.images:pixels",
+    "experiments.data.mask_layout:mask_fingerprint",
+    tasks=("segmentation",),
+)
 PROBE = DatasetEntry(None, "experiments.data.probes:pixels", tasks=("token_labelling",))
 DATASETS: dict[str, DatasetEntry] = {
     "imagenet": LABELLED_IMAGES,
     "tiny_imagenet": LABELLED_IMAGES,
+    "ade20k": LABELLED_PIXELS,
+    "camvid": LABELLED_PIXELS,
+    "masks": LABELLED_PIXELS,
     "scenes": DatasetEntry(None, "experiments.data.scenes:pixels", tasks=("token_labelling",)),
     "search": PROBE,
     "pair": PROBE,
