@@ -31,18 +31,8 @@ def check_class_folders(config: Config) -> None:
     shards and hub data sets are checked when they are opened.
     """
     data = config.data
-    if data.root is None and not data.reader.lower().startswith(("hfds/", "hfids/")):
-        raise DataError(
-            f"{config.experiment} needs images: set data.root=PATH, or data.{data.dataset}.root in site.yaml "
-            f"({NEEDS_NOTHING})"
-        )
-    if data.root is not None:
-        root = Path(data.root).expanduser()
-        if not root.exists():
-            raise DataError(f"data.root={data.root}: no such file or folder ({NEEDS_NOTHING})")
-        if not os.access(root, os.R_OK | (os.X_OK if root.is_dir() else 0)):
-            raise DataError(f"data.root={data.root}: not readable")
-        data.root = str(root.resolve())
+    if data.root is not None or not data.reader.lower().startswith(("hfds/", "hfids/")):
+        root = resolve_root(config)
         if not data.reader:
             _check_classes(config, root)
             return
@@ -53,6 +43,35 @@ def check_class_folders(config: Config) -> None:
         )
     if data.num_classes is None:
         raise DataError("data.num_classes can only be counted in class folders: set it")
+
+
+def resolve_root(config: Config) -> Path:
+    """The folder or file of the images, which ``data.root`` then names in full. Raises DataError if there is none."""
+    data = config.data
+    if data.root is None:
+        raise DataError(
+            f"{config.experiment} needs images: set data.root=PATH, or data.{data.dataset}.root in site.yaml "
+            f"({NEEDS_NOTHING})"
+        )
+    root = Path(data.root).expanduser()
+    if not root.exists():
+        raise DataError(f"data.root={data.root}: no such file or folder ({NEEDS_NOTHING})")
+    if not os.access(root, os.R_OK | (os.X_OK if root.is_dir() else 0)):
+        raise DataError(f"data.root={data.root}: not readable")
+    data.root = str(root.resolve())
+    return root
+
+
+def set_classes(config: Config, count: int) -> None:
+    """Sets ``data.num_classes`` where the config leaves it to the data. Raises DataError where it is another number."""
+    data = config.data
+    if data.num_classes is None:
+        data.num_classes = count
+    elif data.num_classes != count:
+        raise DataError(
+            f"data.root={data.root} holds {count} classes, the recipe expects {data.num_classes}: "
+            f"set data.num_classes={count} if that is meant"
+        )
 
 
 def listings(config: Config) -> tuple[Listing, Listing] | None:
@@ -107,10 +126,4 @@ def _check_classes(config: Config, root: Path) -> None:
             f"data.root={data.root}: {data.train_split} and {data.eval_split} hold different classes: "
             f"{len(odd)} are in one only, e.g. {', '.join(odd[:3])}"
         )
-    if data.num_classes is None:
-        data.num_classes = len(trained)
-    elif data.num_classes != len(trained):
-        raise DataError(
-            f"data.root={data.root} holds {len(trained)} classes, the recipe expects {data.num_classes}: "
-            f"set data.num_classes={len(trained)} if that is meant"
-        )
+    set_classes(config, len(trained))

@@ -44,11 +44,21 @@ LABELLED_IMAGES = DatasetEntry(
     "experiments.data.layout:data_fingerprint",
     tasks=("classification",),
 )
-PROBE = DatasetEntry(None, "experiments.data.probes:pixels", tasks=("token_labelling", "segmentation"))
+LABELLED_PIXELS = DatasetEntry(
+    "experiments.data.mask_layout:check_masks",
+    "experiments.data.images:pixels",
+    "experiments.data.mask_layout:mask_fingerprint",
+    tasks=("segmentation",),
+)
+DRAWN_FOR = ("token_labelling", "segmentation")
+PROBE = DatasetEntry(None, "experiments.data.probes:pixels", tasks=DRAWN_FOR)
 DATASETS: dict[str, DatasetEntry] = {
     "imagenet": LABELLED_IMAGES,
     "tiny_imagenet": LABELLED_IMAGES,
-    "scenes": DatasetEntry(None, "experiments.data.scenes:pixels", tasks=("token_labelling", "segmentation")),
+    "ade20k": LABELLED_PIXELS,
+    "camvid": LABELLED_PIXELS,
+    "masks": LABELLED_PIXELS,
+    "scenes": DatasetEntry(None, "experiments.data.scenes:pixels", tasks=DRAWN_FOR),
     "search": PROBE,
     "pair": PROBE,
     "diagonal": PROBE,
