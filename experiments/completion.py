@@ -37,6 +37,10 @@ def complete(config: Config, given: Collection[str] = ()) -> Config:
     if len(size) != 2:
         raise ConfigError(f"data.image_size={size}: give height and width in pixels, e.g. [224,224]")
     _complete_schedule(config.train, given)
+    if config.train.head_lr_scale != 1.0 and config.task == "classification":
+        raise ConfigError(
+            f"train.head_lr_scale={config.train.head_lr_scale}: a classifier is one network, not a backbone with a head"
+        )
     _check_mixing(config)
     _check_scale(config.augment.scale)
     _check_devices(config)
@@ -108,6 +112,8 @@ def _complete_schedule(train: Train, given: Collection[str]) -> None:
             )
     elif train.schedule_on == "epoch":
         _check_warmup_by_epoch(train)
+    if train.warmup_ratio is not None:
+        _check_warmup_ratio(train, given)
     if train.power != 1.0 and train.schedule != "polynomial":
         raise ConfigError(f"train.power={train.power}: only train.schedule=polynomial has it, not {train.schedule}")
     if train.schedule == "multistep":
@@ -127,6 +133,16 @@ def _check_warmup_by_epoch(train: Train) -> None:
             f"train.{key}={getattr(train, key)}: with train.schedule_on=epoch the rate moves once an epoch; set "
             "train.schedule_on=step, or train.warmup_epochs to whole epochs"
         )
+
+
+def _check_warmup_ratio(train: Train, given: Collection[str]) -> None:
+    where = f"train.warmup_ratio={train.warmup_ratio}"
+    if train.schedule_on == "epoch":
+        raise ConfigError(f"{where}: such a warm-up moves at every step; set train.schedule_on=step")
+    if not (train.warmup_steps if train.warmup_steps is not None else train.warmup_epochs):
+        raise ConfigError(f"{where}: there is no warm-up (set train.warmup_steps or train.warmup_epochs)")
+    if "train.warmup_lr" in given:
+        raise ConfigError(f"{where}: train.warmup_lr is for a warm-up without it; set one of them")
 
 
 def _check_milestones(train: Train) -> None:

@@ -60,7 +60,7 @@ UNITS = {
 NUMBERS = ("model.offset_sharing", "model.offset_interval")  # a number, or one per stage
 SITE = ("runs_dir", "data", "machine", "slurm")  # what site.yaml may hold
 # words of the command line that are no settings, and text as they stand; and those that are lists of names
-TEXTS = ("runs_dir", "into", "protocol", "measured", "because", "layer")
+TEXTS = ("runs_dir", "into", "protocol", "measured", "because", "layer", "images")
 LISTS_OF_NAMES = ("arms", "tasks")
 
 

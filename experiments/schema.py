@@ -193,12 +193,27 @@ class Train:
         None, "batch that lr is stated for, scaled linearly; null = lr as it is", within="[1, inf)"
     )
     min_lr: float = setting(1e-5, "learning rate at the end of the cosine or polynomial schedule", within="[0, inf)")
-    weight_decay: float = setting(0.05, "none on biases, norms and PEG", within="[0, inf)")
+    weight_decay: float = setting(0.05, "decay of weights", within="[0, inf)")
+    no_decay: str = setting(
+        "vectors",
+        "what has no weight decay: biases, norms and PEG (vectors), norms of blocks and stages (norm), nothing",
+        choices=("vectors", "norm", "nothing"),
+        neutral="vectors",
+    )
+    head_lr_scale: float = setting(
+        1.0, "factor on the learning rate of all but the backbone", within="(0, inf)", neutral=1.0
+    )
     warmup_epochs: float | None = setting(5.0, "linear warm-up", within="[0, inf)")
     warmup_steps: int | None = setting(
         None, "linear warm-up, instead of warmup_epochs", within="[0, inf)", neutral=None
     )
     warmup_lr: float = setting(1e-6, "learning rate warm-up starts from", within="[0, inf)")
+    warmup_ratio: float | None = setting(
+        None,
+        "warm-up as a factor on the schedule's rate that rises from this to 1, instead of a line from warmup_lr",
+        within="[0, 1]",
+        neutral=None,
+    )
     schedule: str = setting("cosine", "course of the learning rate", choices=SCHEDULES, neutral="cosine")
     schedule_on: str = setting(
         "epoch", "when the learning rate moves; always at each step where train.steps is set", choices=("epoch", "step")

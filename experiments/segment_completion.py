@@ -36,6 +36,12 @@ def complete_segment(config: Config, given: Collection[str]) -> None:
     _complete_windows(config)
     if not segment.test_scales:
         raise ConfigError("segment.test_scales=[]: give at least one scale, e.g. [1.0]")
+    share = -(-config.train.batch_size // config.machine.devices)
+    if config.machine.batch_per_device is not None and config.machine.batch_per_device < share:
+        raise ConfigError(
+            f"machine.batch_per_device={config.machine.batch_per_device}: heads have batch norm, so a device must take "
+            f"its share of {share} images at once; use more devices"
+        )
     if segment.head == "upernet" and config.train.batch_size < 2:
         raise ConfigError(
             "train.batch_size=1: segment.head=upernet pools an image to one value per channel, and batch norm needs "

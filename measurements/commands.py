@@ -127,3 +127,39 @@ def collect_complexity(options: argparse.Namespace, table: ModuleType) -> int:
     file = str(counts.write(counted))
     print(json.dumps({"files": [file]}) if options.json else file)
     return 0
+
+
+def predict(name: str, settings: dict[str, Any], options: argparse.Namespace, picture: ModuleType) -> int:
+    """Draws what a finished run of segmentation predicts for images, and writes how much of each every class covers."""
+    import atomic_file
+    from experiments.commands import run_named, runs_folder
+    from experiments.config import read_site
+    from measurements import predict as predictions
+
+    files = predictions.image_files(settings.pop("images", None))
+    runs_dir = runs_folder(settings, read_site())
+    folder = run_named(runs_dir, name)
+    config = predictions.config_of(folder, settings)
+    names = predictions.class_names(folder)
+    out = folder.path / "predictions"
+
+    from experiments.data.palette import palette
+
+    colours = palette(len(names))
+    found = []
+    for segments in predictions.predict(folder, config, files):
+        shares = segments.shares()
+        file = out / f"{segments.path.stem}.png"
+        atomic_file.write(file, picture.draw(segments.image, segments.classes, shares, names, colours))
+        found.append(
+            {
+                "image": str(segments.path),
+                "picture": str(file),
+                "classes": [{"name": names[number], "share": round(share, 4)} for number, share in shares],
+            }
+        )
+        if not options.json:
+            largest = ", ".join(f"{names[number]} {share:.0f} %" for number, share in shares[:4])
+            print(f"{segments.path.name}: {largest}")
+    print(json.dumps({"run": folder.id, "predictions": found}) if options.json else out)
+    return 0

@@ -72,9 +72,9 @@ class Task(Protocol):
 
     def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """The optimizer's groups: ``params`` with their ``weight_decay``, and ``lr_scale`` where the rate is scaled."""
-        from experiments.training.optimization import decay_groups
+        from experiments.training import optimization
 
-        return decay_groups(model, self.config.train.weight_decay)
+        return optimization.parameter_groups(model, self.config.train)
 
     def prepare(self, batch: Any, seed: int, places: NDArray[np.int64]) -> Batch:
         """Augmentation across the images of a training batch (mixup, cutmix), a pure function of its arguments.

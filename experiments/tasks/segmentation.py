@@ -7,10 +7,13 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from errors import ConfigError
 from experiments.data.batch import Samples, unreadable
+from experiments.data.drawn import DRAWN, open_drawn
 from experiments.data.mask_transforms import MaskAugment
 from experiments.data.masks import IGNORED, LabelledMasks, open_masks
 from experiments.data.registry import is_drawn
@@ -23,11 +26,20 @@ from experiments.tasks.segmenter import STRIDES, Segmenter
 from experiments.tasks.views import TestPlan, predict_classes
 
 
+Channels = tuple[float, float, float]
+
+
 class Segmentation(Task):
-    """Batches are ``LabelledMasks``: crops of one size in training, whole images in evaluation."""
+    """Batches are ``LabelledMasks``: crops of one size in training, whole images in evaluation.
+
+    Raises ConfigError where a drawn data set has another number of classes than ``data.num_classes``.
+    """
 
     def __init__(self, config: Config):
         self.config = config
+        data = config.data
+        if is_drawn(data.dataset) and (classes := len(self.eval_set.class_names)) != data.num_classes:
+            raise ConfigError(f"data.num_classes={data.num_classes}: {data.dataset} with masks have {classes} classes")
 
     @cached_property
     def train_set(self) -> Samples:  # type: ignore[override]
@@ -73,16 +85,16 @@ class Segmentation(Task):
     @property
     def plan(self) -> TestPlan:
         segment = self.config.segment
-        short, long = segment.resize or (None, None)
+        mean, std = normalisation(self.config)
         return TestPlan(
-            scale=(long, short) if segment.resize else None,
+            scale=_long_and_short(segment.resize) if segment.resize else None,
             ratios=tuple(segment.test_scales),
             flip=segment.test_flip,
             multiple_of=segment.test_multiple,
             window=segment.test_window,
             stride=segment.test_stride,
-            mean=self.eval_set.mean,
-            std=self.eval_set.std,
+            mean=mean,
+            std=std,
         )
 
     def example(self) -> LabelledMasks:
@@ -92,21 +104,34 @@ class Segmentation(Task):
 
     def _data(self, training: bool) -> Samples:
         if is_drawn(self.config.data.dataset):
-            return drawn_masks(self.config, training)
-        return open_masks(self.config, training, augment_of(self.config))
+            return drawn_masks(open_drawn(self.config, "train" if training else "eval"))
+        return open_masks(self.config, training, augment_of(self.config) if training else None)
 
 
 def augment_of(config: Config) -> MaskAugment:
+    """The augmentation of photographs that the section ``segment`` asks for."""
     segment = config.segment
-    short, long = segment.resize
     return MaskAugment(
         size=tuple(config.data.image_size),
-        base=(long, short),
+        base=_long_and_short(segment.resize),
         scale=tuple(segment.scale),
         max_share=segment.max_share,
         hflip=segment.hflip,
         distortion=segment.distortion,
     )
+
+
+def _long_and_short(resize: Sequence[int]) -> tuple[int, int]:
+    short, long = resize
+    return long, short
+
+
+def normalisation(config: Config) -> tuple[Channels, Channels]:
+    """Mean and standard deviation of the red, green and blue of a pixel in 0 … 1, without opening the data."""
+    if is_drawn(config.data.dataset):
+        labelling = DRAWN[config.data.dataset][0].labelling
+        return (labelling.mean,) * 3, (labelling.std,) * 3
+    return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 
 def _cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:

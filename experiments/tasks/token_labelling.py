@@ -10,26 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from errors import ConfigError, unknown
 from experiments.data.batch import unreadable
-from experiments.data.matching import Match
-from experiments.data.probes import Diagonal, Pair, Search
-from experiments.data.scenes import Scenes
-from experiments.data.token_images import IGNORED, LabelledTokens, Labelling, TokenImages
+from experiments.data.drawn import open_drawn
+from experiments.data.token_images import IGNORED, LabelledTokens, Labelling
 from experiments.schema import Config
 from experiments.tasks import Evaluation, Task
 from experiments.tasks.network import dense_backbone
 from results.records import ImageRecord, order_of
 
-# data set → its class, and the settings of the section data that it takes beside size, seed and length
-DRAWN: dict[str, tuple[type[TokenImages], tuple[str, ...]]] = {
-    "scenes": (Scenes, ()),
-    "search": (Search, ("shuffled", "max_distance")),
-    "pair": (Pair, ("shuffled", "max_distance")),
-    "diagonal": (Diagonal, ("shuffled", "max_distance")),
-    "match": (Match, ("shuffled",)),
-}
-ATTACKS = ("shuffled", "max_distance")
 ACCURACIES = ("token_accuracy", "token_accuracy_deep")
 EXAMPLES = 6
 
@@ -42,8 +30,8 @@ class TokenLabelling(Task):
 
     def __init__(self, config: Config):
         self.config = config
-        self.train_set = _drawn(config, "train")
-        self.eval_set = _drawn(config, "eval")
+        self.train_set = open_drawn(config, "train")
+        self.eval_set = open_drawn(config, "eval")
         self.labelling = self.eval_set.labelling
 
     def build_model(self) -> nn.Module:
@@ -67,26 +55,6 @@ class TokenLabelling(Task):
         token = self.labelling.token
         labels = torch.zeros(2, height // token, width // token, dtype=torch.int64)
         return LabelledTokens(torch.zeros(2, 3, height, width), unreadable(()), labels)
-
-
-def _drawn(config: Config, split: str) -> TokenImages:
-    if config.data.dataset not in DRAWN:
-        raise ConfigError(unknown("data.dataset of token labelling", config.data.dataset, DRAWN))
-    images, taken = DRAWN[config.data.dataset]
-    given = {key: value for key in ATTACKS if (value := getattr(config.data, key)) is not None}
-    if foreign := [key for key in given if key not in taken]:
-        valid = [name for name, (_, keys) in DRAWN.items() if foreign[0] in keys]
-        raise ConfigError(f"data.{foreign[0]}: not a setting of {config.data.dataset} (valid for: {', '.join(valid)})")
-    height, width = config.data.image_size
-    return images((height, width), config.seed, _number(config, f"{split}_images"), split, **given)
-
-
-def _number(config: Config, key: str) -> int:
-    """How many images to draw, which no folder can say."""
-    number = getattr(config.data, key)
-    if number is None:
-        raise ConfigError(f"data.{key}: {config.data.dataset} are drawn, so say how many")
-    return int(number)
 
 
 class Labels:

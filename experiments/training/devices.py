@@ -22,6 +22,7 @@ from atm.sampling.backends import unavailable
 from errors import ConfigError, RunFailed, SuiteError
 from experiments.launch import is_launched
 from experiments.schema import Config
+from experiments.training.batch_norm import synchronise
 
 Value = TypeVar("Value")
 log = logging.getLogger("experiments")
@@ -83,6 +84,11 @@ class Group:
             return model
         return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
+    def share_statistics(self, model: nn.Module) -> None:
+        """Lets every batch norm of ``model`` see the whole batch; its weights keep their names."""
+        if self.size > 1:
+            synchronise(model)
+
     def report_failure(self, cause: str) -> None:
         """Records why this process ends, for the others, which only notice that it is gone."""
         if self.size > 1 and dist.is_initialized():
@@ -124,6 +130,9 @@ class Alone(Group):
 
     def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
         return model
+
+    def share_statistics(self, model: nn.Module) -> None:
+        pass
 
 
 @contextmanager

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from errors import ConfigError, RunFailed
@@ -21,8 +20,9 @@ from experiments.data.order import Share, seed_generators, stream
 from experiments.folder import weights
 from experiments.schema import Config
 from experiments.tasks import Task
+from experiments.training.batch_norm import has_batch_norm
 from experiments.training.devices import Group, autocast
-from experiments.training.drop_path import place_drop_paths
+from experiments.training.draws import place_draws
 from experiments.training.optimization import build_ema, build_optimizer, restore_optimizer
 from experiments.training.schedules import Schedule
 
@@ -54,7 +54,8 @@ class Learner:
         self.model = task.build_model()
         self.notes: list[str] = weights.initialise(self.model, config.init, runs_dir) if config.init else []
         self._refuse_split_batch_norm()
-        self.draws = place_drop_paths(self.model, device)
+        group.share_statistics(self.model)
+        self.draws = place_draws(self.model, device)
         self.model.to(device)
         if machine.channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -165,10 +166,9 @@ class Learner:
         return self.forward.no_sync()  # type: ignore[no-any-return]
 
     def _refuse_split_batch_norm(self) -> None:
-        """Raises ConfigError where batch statistics would depend on how the batch is dealt out."""
-        if self.split != [1, 1] and any(isinstance(module, _BatchNorm) for module in self.model.modules()):
+        """Raises ConfigError where batch statistics would be those of a micro-batch."""
+        if self.split[1] > 1 and has_batch_norm(self.model):
             raise ConfigError(
-                "this model has batch norm, whose statistics would be those of a part of the batch "
-                f"({self.split[0]} devices × {self.split[1]} micro-batches): train it on one device with the whole "
-                "batch at once"
+                f"machine.batch_per_device={self.config.machine.batch_per_device}: this model has batch norm, whose "
+                "statistics would be those of a part of the batch; use more devices, or let each take its whole share"
             )

@@ -9,6 +9,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from errors import ConfigError
 from experiments.schema import Train
 
 FUSED_DEVICES = ("cpu", "cuda")
@@ -35,12 +36,46 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     return param_groups_weight_decay(model, weight_decay, no_weight_decay_list=spared)  # type: ignore[no-any-return]
 
 
+def parameter_groups(model: nn.Module, train: Train) -> list[dict[str, Any]]:
+    """The optimizer's groups as ``train.no_decay`` and ``train.head_lr_scale`` say.
+
+    ``norm`` spares weights whose name in the reference implementation of dense models contains "norm". There the norms
+    of offset predictors and of heads are numbered, not named, and have decay as PEG and biases do.
+    """
+    if train.no_decay == "vectors":
+        groups = decay_groups(model, train.weight_decay)
+    else:
+        learned = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        spared = [name for name in learned if train.no_decay == "norm" and "norm" in name.replace(".offsets.norm.", ".")]
+        rest = [name for name in learned if name not in set(spared)]
+        groups = [
+            {"params": [learned[name] for name in names], "weight_decay": decay}
+            for names, decay in ((spared, 0.0), (rest, train.weight_decay))
+            if names
+        ]
+    return groups if train.head_lr_scale == 1.0 else _scaled_heads(model, groups, train.head_lr_scale)
+
+
+def _scaled_heads(model: nn.Module, groups: list[dict[str, Any]], scale: float) -> list[dict[str, Any]]:
+    """Each group as two, of which the one outside ``model.backbone`` learns ``scale`` times as fast."""
+    backbone = getattr(model, "backbone", None)
+    if backbone is None:
+        raise ConfigError(f"train.head_lr_scale={scale}: this model has no backbone that its head stands on")
+    inside = {id(weight) for weight in backbone.parameters()}
+    halves = []
+    for group in groups:
+        for of_backbone, more in ((True, {}), (False, {"lr_scale": scale})):
+            chosen = [weight for weight in group["params"] if (id(weight) in inside) == of_backbone]
+            halves.append({**group, "params": chosen, **more})
+    return [half for half in halves if half["params"]]
+
+
 def build_optimizer(model: nn.Module, train: Train, groups: list[dict[str, Any]] | None = None) -> Optimizer:
-    """The optimizer over ``groups`` (``decay_groups`` unless a task has others) at the peak learning rate.
+    """The optimizer over ``groups`` (``parameter_groups`` unless a task has others) at the peak learning rate.
 
     A step is a single fused kernel where PyTorch has one for this optimizer.
     """
-    groups = decay_groups(model, train.weight_decay) if groups is None else groups
+    groups = parameter_groups(model, train) if groups is None else groups
     fused = {"fused": True} if _has_fused_step(train.optimizer, model) else {}
     return create_optimizer_v2(  # type: ignore[no-any-return]
         model, train.optimizer, lr=peak_lr(train), weight_decay=0.0, param_group_fn=lambda _: groups, **fused

@@ -54,7 +54,8 @@ class Schedule:
     """The learning rate of every step, a pure function of the step, so that resuming needs no state of its own.
 
     Linear warm-up, then cosine, polynomial or multi-step decay over all steps, warm-up included (DeiT's convention),
-    from timm's schedulers. A group's ``lr_scale`` multiplies its rate. With a ``schedule_lag`` of n, epoch e has the
+    from timm's schedulers. With a ``warmup_ratio`` the schedule begins at once, and its rate is multiplied by a factor
+    that rises to 1 (mmcv's linear warm-up). A group's ``lr_scale`` multiplies its rate. With a ``schedule_lag`` of n, epoch e has the
     schedule's rate of epoch max(0, e - n); where the rate moves at every step, the same holds for steps.
     """
 
@@ -64,6 +65,7 @@ class Schedule:
         epoch = 1 if self.by_epoch else steps_per_epoch  # in the unit that the schedule counts in
         step = 1 / steps_per_epoch if self.by_epoch else 1
         warmup = (train.warmup_epochs or 0) * epoch if train.warmup_steps is None else train.warmup_steps * step
+        self.ratio, self.warmup = train.warmup_ratio, warmup
         self._scheduler, _ = create_scheduler_v2(
             optimizer,
             TIMM_NAMES[train.schedule],
@@ -73,7 +75,7 @@ class Schedule:
             decay_rate=train.power if train.schedule == "polynomial" else train.decay_factor,
             min_lr=train.min_lr,
             warmup_lr=train.warmup_lr,
-            warmup_epochs=warmup,  # type: ignore[arg-type]
+            warmup_epochs=warmup if self.ratio is None else 0,  # type: ignore[arg-type]
             step_on_epochs=self.by_epoch,
             updates_per_epoch=1,
         )
@@ -82,5 +84,9 @@ class Schedule:
         """Gives the optimizer's groups the learning rates of ``step``."""
         if self.by_epoch:
             self._scheduler.step(max(0, step // self.steps_per_epoch - self.lag))
-        else:
-            self._scheduler.step_update(max(0, step - self.lag))
+            return
+        at = max(0, step - self.lag)
+        self._scheduler.step_update(at)
+        if self.ratio is not None and at < self.warmup:
+            for group in self.optimizer.param_groups:
+                group["lr"] *= 1 - (1 - at / self.warmup) * (1 - self.ratio)

@@ -40,9 +40,10 @@ class OffsetRequest:
     @classmethod
     def taken_from(cls, settings: dict[str, Any]) -> OffsetRequest:
         """Removes the keys of a request from the settings of a command line. Raises ConfigError."""
-        images, layer, query = settings.pop("images", IMAGES), settings.pop("layer", None), settings.pop("query", None)
-        if type(images) is not int or images < 1:
-            raise ConfigError(f"images={images}: give a whole number of at least 1")
+        given, layer, query = settings.pop("images", IMAGES), settings.pop("layer", None), settings.pop("query", None)
+        images = int(given) if re.fullmatch(r"\d{1,9}", str(given)) else 0
+        if images < 1:
+            raise ConfigError(f"images={given}: give a whole number of at least 1")
         if layer is not None and not re.fullmatch(r"(layer_)?\d+(_\d+)?", str(layer)):
             raise ConfigError(f"layer={layer}: give stage and layer, e.g. layer=layer_3_1")
         if query is None:

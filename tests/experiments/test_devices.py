@@ -22,7 +22,7 @@ from experiments.data.order import SampleKey
 from experiments.folder.run_folder import RunFolder
 from experiments.tasks.registry import build_task
 from experiments.training import loop
-from experiments.training.drop_path import place_drop_paths
+from experiments.training.draws import place_draws
 from results.records import order_of, read_records
 from run_format import RECORDS, WEIGHTS
 from tests.conftest import write_images
@@ -284,7 +284,7 @@ def test_a_non_finite_loss_stops_all_devices(tmp_path, small_scenes):
 @pytest.mark.parametrize("places", [[0, 1, 2, 3, 4, 5], [0, 5], [1, 4], [2, 3]])
 def test_drop_path_depends_on_the_place_in_the_batch_not_on_who_has_it(places):
     model = nn.Sequential(DropPath(0.5), nn.Linear(1, 1), nn.Sequential(DropPath(0.25)))
-    draws = place_drop_paths(model, torch.device("cpu"))
+    draws = place_draws(model, torch.device("cpu"))
     assert not any(isinstance(module, DropPath) for module in model.modules())
     layers = [model[0], model[2][0]]
     draws.draw(0, 7, 6, np.arange(6))
@@ -297,7 +297,7 @@ def test_drop_path_depends_on_the_place_in_the_batch_not_on_who_has_it(places):
 
 def test_drop_path_keeps_the_share_it_says_and_the_mean():
     model = nn.Sequential(DropPath(0.3))
-    draws = place_drop_paths(model, torch.device("cpu"))
+    draws = place_draws(model, torch.device("cpu"))
     kept = []
     for step in range(200):
         draws.draw(1, step, 64, np.arange(64))

@@ -1,0 +1,45 @@
+"""The drawn data sets by name, as a config asks for them."""
+
+from __future__ import annotations
+
+from errors import ConfigError, unknown
+from experiments.data.matching import Match
+from experiments.data.probes import Diagonal, Pair, Search
+from experiments.data.scenes import Scenes
+from experiments.data.token_images import TokenImages
+from experiments.schema import Config
+
+# data set → its class, and the settings of the section data that it takes beside size, seed and length
+DRAWN: dict[str, tuple[type[TokenImages], tuple[str, ...]]] = {
+    "scenes": (Scenes, ()),
+    "search": (Search, ("shuffled", "max_distance")),
+    "pair": (Pair, ("shuffled", "max_distance")),
+    "diagonal": (Diagonal, ("shuffled", "max_distance")),
+    "match": (Match, ("shuffled",)),
+}
+ATTACKS = ("shuffled", "max_distance")
+
+
+def open_drawn(config: Config, split: str) -> TokenImages:
+    """The images of a split, ``train`` or ``eval``.
+
+    Raises ConfigError for a data set that is not drawn, and for settings that it does not have.
+    """
+    name = config.data.dataset
+    if name not in DRAWN:
+        raise ConfigError(unknown(f"data.dataset of {config.task}", name, DRAWN))
+    images, taken = DRAWN[name]
+    given = {key: value for key in ATTACKS if (value := getattr(config.data, key)) is not None}
+    if foreign := [key for key in given if key not in taken]:
+        valid = [each for each, (_, keys) in DRAWN.items() if foreign[0] in keys]
+        raise ConfigError(f"data.{foreign[0]}: not a setting of {name} (valid for: {', '.join(valid)})")
+    height, width = config.data.image_size
+    return images((height, width), config.seed, _number(config, f"{split}_images"), split, **given)
+
+
+def _number(config: Config, key: str) -> int:
+    """How many images to draw, which no folder can say."""
+    number = getattr(config.data, key)
+    if number is None:
+        raise ConfigError(f"data.{key}: {config.data.dataset} are drawn, so say how many")
+    return int(number)
