@@ -52,6 +52,7 @@ class Scene(NamedTuple):
     labels: NDArray[np.int64]  # [h / 16, w / 16] class, or IGNORED
     distance: NDArray[np.float32]  # [h / 16, w / 16] px along the bar from the token's centre to the mark
     direction: int  # of that distance, an index into DIRECTIONS
+    pixel_labels: NDArray[np.int64]  # [h, w] class of the bar around a pixel's centre, or IGNORED
 
 
 LABELLING = Labelling(
@@ -153,8 +154,11 @@ def render(layout: Layout, classes: NDArray[np.int64]) -> Scene:
         covered = np.count_nonzero(owners == number, axis=2) >= COVERED * TOKEN**2
         labels[covered] = classes[number]
         distance += covered * np.maximum(centres - (bar[0] + MARK), 0).astype(np.float32)
-    image, labels, distance = (_turn(array, layout.heading) for array in (image, labels, distance))
-    return Scene(image, labels, distance, layout.heading // 2)
+    pixel_labels = np.append(classes, IGNORED)[owner]
+    image, labels, distance, pixel_labels = (
+        _turn(array, layout.heading) for array in (image, labels, distance, pixel_labels)
+    )
+    return Scene(image, labels, distance, layout.heading // 2, pixel_labels)
 
 
 def _depth(bar: NDArray[np.int64], ys: NDArray[np.int64], xs: NDArray[np.int64]) -> NDArray[np.float32]:
