@@ -41,7 +41,7 @@ COMMANDS = {
         "exclude=RUN --undo [into=LABEL]": "takes that back",
     }, settings=False),
     "complexity": Command("measurements.commands:complexity", {
-        "complexity[=MODEL]": "prints parameters and FLOPs beside those that the papers print",
+        "complexity[=TASK|MODEL]": "prints parameters and FLOPs beside those that the papers print",
     }, needs=("reports.content.complexity", "reports.formats.terminal:print_section"), named=False, settings=False,
         only_shows=True),
     "offsets": Command("measurements.commands:offsets", {

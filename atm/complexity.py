@@ -1,7 +1,8 @@
 """Parameters and FLOPs of any model under the papers' convention, without running it.
 
 One multiply-accumulate is one FLOP; LayerNorm costs 5 per element, evaluation BatchNorm 2, bilinear upsampling 4 per
-output element, adaptive average pooling 1 per input element; sampling, activations, softmax, sums and biases are free.
+output element and nearest upsampling 1, both also where the size stays, adaptive average pooling 1 per input element;
+sampling, activations, softmax, sums and biases are free. This is fvcore's convention.
 """
 
 from collections.abc import Callable, Sequence
@@ -80,8 +81,8 @@ def _per_input_element(cost: int) -> Callable[..., int]:
     return lambda shape, *args, **kwargs: 2 * cost * prod(shape)
 
 
-def _bilinear(shape: torch.Size, *args: Any, out_shape: torch.Size, **kwargs: Any) -> int:
-    return 2 * 4 * prod(out_shape)
+def _per_output_element(cost: int) -> Callable[..., int]:
+    return lambda shape, *args, out_shape, **kwargs: 2 * cost * prod(out_shape)
 
 
 def _mean(shape: torch.Size, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> int:
@@ -98,5 +99,6 @@ _ELEMENTWISE = {
     aten.cudnn_batch_norm: _per_input_element(2),
     aten._adaptive_avg_pool2d: _per_input_element(1),
     aten.mean: _mean,
-    aten.upsample_bilinear2d: _bilinear,
+    aten.upsample_bilinear2d: _per_output_element(4),
+    aten.upsample_nearest2d: _per_output_element(1),
 }

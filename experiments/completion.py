@@ -11,7 +11,8 @@ from experiments.backbones import check_optimizer
 from experiments.data.registry import DATASETS
 from experiments.model_completion import complete_model
 from experiments.schema import FIELDS, Config, Train
-from experiments.tasks.registry import OWN, task_entry
+from experiments.segment_completion import complete_segment
+from experiments.tasks.registry import OWN, sections_of_other_tasks, task_entry
 
 IN_PAIRS = "mixup and cutmix (augment.mixup, augment.cutmix) mix images in pairs"
 
@@ -24,9 +25,12 @@ def complete(config: Config, given: Collection[str] = ()) -> Config:
     """
     task_entry(config.task)
     _check_ranges(config)
+    _check_sections(config, given)
     _check_labels(config)
     check_optimizer(config.train.optimizer)
-    complete_model(config.model, given)
+    complete_model(config.model, given, config.task)
+    if config.task == "segmentation":
+        complete_segment(config, given)
     if config.init == "required":
         raise ConfigError(f"experiment={config.experiment} fine-tunes: set init=RUN_ID, or init=PATH of a checkpoint")
     size = config.data.image_size
@@ -42,6 +46,13 @@ def complete(config: Config, given: Collection[str] = ()) -> Config:
             f"slurm.time_minutes={config.slurm.time_minutes}"
         )
     return config
+
+
+def _check_sections(config: Config, given: Collection[str]) -> None:
+    foreign = sections_of_other_tasks(config.task)
+    for key in given:
+        if key.partition(".")[0] in foreign:
+            raise ConfigError(f"{key}: not a setting of task={config.task}")
 
 
 def _check_ranges(config: Config) -> None:

@@ -26,7 +26,7 @@ from experiments.completion import complete, get
 from experiments.data.registry import DATASETS
 from experiments.paths import expanded, is_file, with_absolute_paths
 from experiments.schema import FIELDS, SECTIONS, Basics, Config, Data
-from experiments.tasks.registry import TASKS, task_entry
+from experiments.tasks.registry import sections_of_other_tasks
 from yaml_files import called, load, own_file, read_yaml, texts, write_yaml
 
 __all__ = [
@@ -62,8 +62,6 @@ SITE = ("runs_dir", "data", "machine", "slurm")  # what site.yaml may hold
 # words of the command line that are no settings, and text as they stand; and those that are lists of names
 TEXTS = ("runs_dir", "into", "protocol", "measured", "because", "layer")
 LISTS_OF_NAMES = ("arms", "tasks")
-# a section that one task reads, though runs of every task have it in their identity, as they had from the beginning
-HASHED_EVERYWHERE = ("augment",)
 
 
 def resolve(experiment: str, *overrides: Mapping[str, Any], site: Mapping[str, Any] | None = None) -> Config:
@@ -163,7 +161,7 @@ def scientific(config: Config) -> dict[str, Any]:
     Settings at their neutral value, and sections that only other tasks have, are left out: they change nothing about
     the run, and a run that was started before they existed has the same identity as one that is started now.
     """
-    foreign = _sections_of_other_tasks(config.task)
+    foreign = sections_of_other_tasks(config.task)
     return {
         key: value
         for key, f in FIELDS.items()
@@ -171,11 +169,6 @@ def scientific(config: Config) -> dict[str, Any]:
         and key.partition(".")[0] not in foreign
         and ((value := get(config, key)) != f.metadata["neutral"] or f.metadata["neutral"] is MISSING)
     }
-
-
-def _sections_of_other_tasks(task: str) -> set[str]:
-    claimed = {section for entry in TASKS.values() for section in entry.sections}.difference(HASHED_EVERYWHERE)
-    return claimed.difference(task_entry(task).sections) if claimed else set()
 
 
 def from_dict(frozen: Mapping[str, Any]) -> Config:

@@ -19,9 +19,10 @@ ONE_READ = ("zero", "shift")  # modes in which three samples would be one
 PEG: dict[Any, bool | str] = {True: True, False: False, "on": True, "off": False, "predictor": "predictor"}
 
 
-def complete_model(model: Model, given: Collection[str]) -> None:
+def complete_model(model: Model, given: Collection[str], task: str) -> None:
     """Replaces every null of the section ``model`` that stands for a default; ``given`` as in ``complete``.
 
+    task: the published drop path depends on it.
     Raises ConfigError in one line where settings contradict each other.
     """
     check_name(model.name)
@@ -30,7 +31,7 @@ def complete_model(model: Model, given: Collection[str]) -> None:
         return
     variant = read_variants()[model.name]
     if model.drop_path is None:
-        model.drop_path = float(variant["drop_path"])
+        model.drop_path = float(variant["drop_path"].get(task, variant["drop_path"]["classification"]))
     model.mlp_ratios = _mlp_ratios(model, variant)
     if model.mixer not in (None, "atm"):
         _complete_other_mixer(model, given, variant)

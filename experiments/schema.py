@@ -19,6 +19,7 @@ SHIFT_WIDTH, RANDOM_SPREAD = 1, 4.0
 MIXERS = ("atm", "identity")
 FUSIONS = ("pooled", "token", "mean")
 SCHEDULES = ("cosine", "polynomial", "multistep")
+SEGMENTATION_HEADS = ("semantic_fpn", "upernet")
 # of timm.data.auto_augment, which would import torch: RandAugment, AugMix and AutoAugment with their sections
 _NUMBER = r"\d+(\.\d+)?"
 READER = r"|(?i:hfds|hfids|tfds|wds|torch)/.+"  # any other name would be read as folders, by rules of timm
@@ -120,7 +121,7 @@ class Model:
     )
     drop_path: float | None = setting(
         None,
-        "stochastic depth of the last block; null = the variant's ImageNet rate, or timm's default",
+        "stochastic depth of the last block; null = the variant's published rate for the task, or timm's default",
         within="[0, 1)",
     )
 
@@ -235,6 +236,47 @@ class Train:
 
 
 @dataclass
+class Segment:
+    """Semantic segmentation: the head, how image and mask are augmented together, and how images are tested.
+
+    Drawn data sets have no augmentation: for them ``resize`` to ``distortion`` are null.
+    """
+
+    head: str = setting("semantic_fpn", "what stands on the backbone", choices=SEGMENTATION_HEADS)
+    width: int | None = setting(
+        None, "channels of the head; null = 128 for semantic_fpn, 512 for upernet", within="[1, inf)"
+    )
+    neck_width: int | None = setting(
+        None, "channels of the feature pyramid below semantic_fpn; null = 256 there", within="[1, inf)"
+    )
+    dropout: float = setting(0.1, "share of channels dropped before the last layer", within="[0, 1)")
+    auxiliary: float | None = setting(
+        None, "weight of the loss of upernet's auxiliary head on stage 3, 0 = no such head; null = 0.4 there",
+        within="[0, inf)",
+    )  # fmt: skip
+    resize: list[int] | None = setting(
+        None, "short and long side in pixels that images are fitted within; null = [512, 2048]", within="[1, inf)"
+    )
+    scale: list[float] | None = setting(
+        None, "training: range of the factor on that size; null = [0.5, 2]", within="(0, inf)"
+    )
+    max_share: float | None = setting(
+        None, "training: largest share of one class in a random crop, tried ten times; null = 0.75", within="(0, 1]"
+    )
+    hflip: float | None = setting(None, "probability of a horizontal flip; null = 0.5", within="[0, 1]")
+    distortion: bool | None = setting(None, "brightness, contrast, saturation, hue at random; null = true")
+    test_multiple: int = setting(1, "sides of a test image are rounded up to multiples of it", within="[1, inf)")
+    test_window: int | None = setting(
+        None, "side in pixels of square windows that test images are cut into; null = whole images", within="[1, inf)"
+    )
+    test_stride: int | None = setting(
+        None, "pixels from one window to the next; null = two thirds of a window", within="[1, inf)"
+    )
+    test_scales: list[float] = setting([1.0], "sizes at which each image is tested, averaged", within="(0, inf)")
+    test_flip: bool = setting(False, "also test mirrored images")
+
+
+@dataclass
 class Machine:
     """Where and how a run is executed. Never part of its identity."""
 
@@ -328,6 +370,7 @@ class Config(Basics):
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)
     train: Train = field(default_factory=Train)
+    segment: Segment = field(default_factory=Segment)
     machine: Machine = field(default_factory=Machine)
     slurm: Slurm = field(default_factory=Slurm)
 
@@ -348,6 +391,7 @@ SECTIONS: dict[str, type] = {
     "data": Data,
     "augment": Augment,
     "train": Train,
+    "segment": Segment,
     "machine": Machine,
     "slurm": Slurm,
 }

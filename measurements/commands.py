@@ -90,9 +90,9 @@ def complexity(
     table: ModuleType,
     print_section: Callable[[Any], None],
 ) -> int:
-    """Counts parameters and FLOPs of every classification model and arm, beside those that the papers print.
+    """Counts parameters and FLOPs of every classifier, arm and dense model, beside those that the papers print.
 
-    name: a variant of ATMNet, or ``timm/NAME`` for any other model of timm.
+    name: a task, a variant of ATMNet, or ``timm/NAME`` for any classifier of timm; empty for all of the table.
     """
     if options.words[1:]:
         raise ConfigError(f"complexity takes no {options.words[1]!r}")
@@ -103,9 +103,9 @@ def complexity(
         models = table.unpublished(name, name.removeprefix(TIMM), image_size(name.removeprefix(TIMM)))
     else:
         models = table.rows(name or None)
-    from measurements.complexity import count_classifier
+    from measurements.complexity import count_network
 
-    comparison = table.compare(count_classifier, models)
+    comparison = table.compare(count_network, models)
     if options.json:
         print(table.to_json(comparison))
     else:
@@ -115,12 +115,12 @@ def complexity(
 
 def collect_complexity(options: argparse.Namespace, table: ModuleType) -> int:
     """Writes the counts of every model of the complexity table, for reports to show."""
-    from measurements.complexity import architecture, count_classifier
+    from measurements.complexity import architecture, count_network
     from results import counts
 
     counted: dict[tuple[str, int, str], float] = {}
     for row in table.rows():
-        numbers = zip(table.METRICS, count_classifier(row.model, row.kwargs, row.size))
+        numbers = zip(table.METRICS, count_network(row.model, row.kwargs, row.head, row.image_size))
         counted |= {(row.label, 0, metric): number for metric, number in numbers}
         for stage, entry in enumerate(architecture(row.model, row.kwargs) if row.stages else [], 1):
             counted |= {(row.label, stage, metric): number for metric, number in entry.items()}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import timm
@@ -11,8 +12,13 @@ from torch import nn
 
 import atm  # noqa: F401  (registers the models)
 from atm import complexity
+from experiments.backbones import TIMM, read_variants
+from experiments.schema import Model
+from experiments.tasks.network import dense_backbone
+from experiments.tasks.segmenter import STRIDES, Segmenter
 
-IMAGE_SIZE = 224  # pixels; what papers state FLOPs for
+IMAGE_SIZE = 224  # pixels; what papers state FLOPs of classifiers for
+ADE20K_CLASSES = 150
 
 
 def count(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[float, float]:
@@ -21,9 +27,15 @@ def count(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[float, float]:
     return counted.params_m, counted.flops_g
 
 
-def count_classifier(name: str, arguments: Mapping[str, Any], size: int) -> tuple[float, float]:
-    """Parameters in M and FLOPs in G of a timm model on one square image of ``size`` pixels."""
-    return count(_weightless(name, arguments), (torch.empty(1, 3, size, size, device="meta"),))
+def count_network(name: str, arguments: Mapping[str, Any], head: str, size: tuple[int, int]) -> tuple[float, float]:
+    """Parameters in M and FLOPs in G of a network on one image.
+
+    name: of timm, ATMNets included; arguments: those of its ablation arm; head: a name of HEADS; size: height and width
+    in pixels.
+    """
+    with torch.device("meta"):
+        network = HEADS[head](name, arguments)
+    return count(network, (torch.empty(1, 3, *size, device="meta"),))
 
 
 def image_size(name: str) -> int:
@@ -34,9 +46,24 @@ def image_size(name: str) -> int:
 
 def architecture(name: str, arguments: Mapping[str, Any]) -> list[dict[str, float]]:
     """What AAAI Table 10 prints of each stage of an ATMNet."""
-    return complexity.architecture(_weightless(name, arguments))  # type: ignore[no-any-return]
-
-
-def _weightless(name: str, arguments: Mapping[str, Any]) -> Any:
     with torch.device("meta"):
-        return timm.create_model(name, **arguments)
+        return complexity.architecture(_classifier(name, arguments))  # type: ignore[no-any-return]
+
+
+def _classifier(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    model: nn.Module = timm.create_model(name, **arguments)
+    return model
+
+
+def _segmenter(name: str, arguments: Mapping[str, Any], head: str) -> nn.Module:
+    variant = name.removeprefix("atmnet_")
+    model = Model(variant if variant in read_variants() else f"{TIMM}{name}", **arguments)
+    return Segmenter(dense_backbone(model, STRIDES), head, ADE20K_CLASSES)
+
+
+# the papers' names, as in results/published
+HEADS: dict[str, Callable[[str, Mapping[str, Any]], nn.Module]] = {
+    "classification": _classifier,
+    "Semantic FPN": partial(_segmenter, head="semantic_fpn"),
+    "UperNet": partial(_segmenter, head="upernet"),
+}

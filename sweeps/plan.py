@@ -13,7 +13,7 @@ from experiments.config import SHORT, read_recipe, resolve
 from experiments.data.registry import check_root
 from experiments.identity import run_id
 from experiments.schema import FIELDS, Config, Data
-from experiments.tasks.registry import task_entry
+from experiments.tasks.registry import sections_of_other_tasks, task_entry
 from sweeps.sweep_file import (
     ARM_PARTS,
     SWEEPS,
@@ -128,15 +128,15 @@ def load(
         check_seeds(seeds)
     parents = {arm: body.get("start_from") for arm, body in sweep["arms"].items()}
     chosen = _chosen_arms(name, sweep, arms)
-    resolving = _Resolving(name, sweep, protocol, overrides or {}, site)
     first_task = _first_task(sweep, protocol)
+    resolving = _Resolving(name, sweep, protocol, _by_task(overrides or {}, sweep, protocol), site)
     configs: dict[tuple[str, str], Config] = {}  # by task and arm, in the order in which runs are to be started
     ordered = [arm for arm in parents_first(parents) if arm in chosen]
     for arm in ordered:
         configs[first_task, arm] = config = resolving.own(arm)
         if parent := parents[arm]:
             _refuse_other_model(f"sweep {name}: arm {arm!r}", config, repr(parent), configs[first_task, parent])
-    for task in _chosen_tasks(name, sweep, first_task, tasks):
+    for task in _chosen_tasks(name, sweep, protocol, first_task, tasks):
         for arm in ordered:
             if task in _tasks_of_arm(name, sweep, arm, first_task):
                 configs[task, arm] = config = resolving.downstream(arm, task, configs[first_task, arm])
@@ -174,7 +174,7 @@ class _Resolving:
     sweep_name: str
     sweep: Mapping[str, Any]
     protocol: str
-    overrides: Mapping[str, Any]
+    overrides: Mapping[str, Mapping[str, Any]]  # by the task of a recipe
     site: Mapping[str, Any] | None
 
     def own(self, arm: str) -> Config:
@@ -183,7 +183,7 @@ class _Resolving:
         recipe = self._recipe(f"arm {arm!r}", body.get("recipes", self.sweep["recipes"]))
         settings = {key: value for key, value in body.items() if key not in ARM_PARTS}
         start = {"init": body["start_from"]} if "start_from" in body else {}
-        return self._resolved(recipe, self._common(), settings, self.overrides, start)
+        return self._resolved(recipe, self._common(), settings, self._words(recipe), start)
 
     def downstream(self, arm: str, task: str, start: Config) -> Config:
         """Of an arm's run of a downstream task; of the settings of its own run only those of the model apply.
@@ -193,10 +193,13 @@ class _Resolving:
         body = self.sweep["arms"][arm]
         recipe = self._recipe(f"task {task!r}", self.sweep["downstream"][task])
         model = _model_settings(self._common()) | _model_settings(body)
-        words = dict(self.overrides)
+        words = dict(self._words(recipe))
         if read_recipe(recipe).get("data.dataset", Data.dataset) != start.data.dataset:
             words = {key: value for key, value in words.items() if key not in OF_A_DATA_SET}
         return self._resolved(recipe, model, body["downstream"].get(task, {}), words, {"init": arm})
+
+    def _words(self, recipe: str) -> Mapping[str, Any]:
+        return self.overrides[_task_of(recipe)]
 
     def _common(self) -> Mapping[str, Any]:
         settings: Mapping[str, Any] = self.sweep.get("settings", {}).get(self.protocol, {})
@@ -252,18 +255,39 @@ def _chosen_arms(name: str, sweep: Mapping[str, Any], arms: list[str] | None) ->
 
 def _first_task(sweep: Mapping[str, Any], protocol: str) -> str:
     """The sweep's own task, which is the one of its recipe."""
-    return str(read_recipe(sweep["recipes"][protocol]).get("task", Config.task))
+    return _task_of(sweep["recipes"][protocol])
 
 
-def _chosen_tasks(name: str, sweep: Mapping[str, Any], first_task: str, tasks: list[str] | None) -> list[str]:
-    """Names of the downstream tasks to plan, in the order of the sweep file."""
+def _task_of(recipe: str) -> str:
+    return str(read_recipe(recipe).get("task", Config.task))
+
+
+def _by_task(words: Mapping[str, Any], sweep: Mapping[str, Any], protocol: str) -> dict[str, dict[str, Any]]:
+    """The settings of the command line by task, each without those that only another task of the sweep has."""
+    recipes = [sweep["recipes"], *(body.get("recipes", {}) for body in sweep["arms"].values())]
+    recipes += sweep["downstream"].values()
+    tasks = {_task_of(by_protocol[protocol]) for by_protocol in recipes if protocol in by_protocol}
+    foreign = {task: sections_of_other_tasks(task) for task in tasks}
+    nobodys = set.intersection(*foreign.values())
+    return {
+        task: {key: value for key, value in words.items() if key.partition(".")[0] not in sections - nobodys}
+        for task, sections in foreign.items()
+    }
+
+
+def _chosen_tasks(
+    name: str, sweep: Mapping[str, Any], protocol: str, first_task: str, tasks: list[str] | None
+) -> list[str]:
+    """Names of the downstream tasks to plan, in the order of the sweep file: by default those that have the protocol."""
     if first_task in sweep["downstream"]:
         raise ConfigError(f"{name}.yaml: downstream: {first_task!r} is the sweep's own task; choose another name")
     valid = [first_task, *sweep["downstream"]]
     for task in tasks or []:
         if task not in valid:
             raise ConfigError(unknown(f"task of sweep {name}", task, valid))
-    return [task for task in sweep["downstream"] if tasks is None or task in tasks]
+    if tasks is not None:
+        return [task for task in sweep["downstream"] if task in tasks]
+    return [task for task, recipes in sweep["downstream"].items() if protocol in recipes]
 
 
 def _tasks_of_arm(name: str, sweep: Mapping[str, Any], arm: str, first_task: str) -> list[str]:

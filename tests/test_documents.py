@@ -222,6 +222,7 @@ def test_the_commit_that_is_named_is_the_one_that_measured():
     named = re.findall(r"`([\w-]+)` \((commit [^)]*)\)", text)
     assert [label for label, _ in named] == [
         "reach-smoke",
+        "reach-smoke-256px",
         "search-smoke",
         "pair-smoke",
         "diagonal-smoke",

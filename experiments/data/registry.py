@@ -50,14 +50,15 @@ LABELLED_PIXELS = DatasetEntry(
     "experiments.data.mask_layout:mask_fingerprint",
     tasks=("segmentation",),
 )
-PROBE = DatasetEntry(None, "experiments.data.probes:pixels", tasks=("token_labelling",))
+DRAWN_FOR = ("token_labelling", "segmentation")
+PROBE = DatasetEntry(None, "experiments.data.probes:pixels", tasks=DRAWN_FOR)
 DATASETS: dict[str, DatasetEntry] = {
     "imagenet": LABELLED_IMAGES,
     "tiny_imagenet": LABELLED_IMAGES,
     "ade20k": LABELLED_PIXELS,
     "camvid": LABELLED_PIXELS,
     "masks": LABELLED_PIXELS,
-    "scenes": DatasetEntry(None, "experiments.data.scenes:pixels", tasks=("token_labelling",)),
+    "scenes": DatasetEntry(None, "experiments.data.scenes:pixels", tasks=DRAWN_FOR),
     "search": PROBE,
     "pair": PROBE,
     "diagonal": PROBE,
@@ -78,6 +79,11 @@ def dataset_entry(name: str) -> DatasetEntry:
 def needs_root(config: Config) -> bool:
     """Whether the run reads files of a data set, so that ``data.root`` must be set."""
     return dataset_entry(config.data.dataset).check is not None
+
+
+def is_drawn(name: str) -> bool:
+    """Whether a data set of the suite is drawn by code."""
+    return name in DATASETS and DATASETS[name].check is None
 
 
 def check_root(config: Config) -> None:

@@ -62,8 +62,13 @@ TASKS: dict[str, TaskEntry] = {
         even_classes=True,
         labels=dict.fromkeys(("search", "pair", "diagonal", "match"), "Cue accuracy"),
     ),
+    "segmentation": TaskEntry(
+        "experiments.tasks.segmentation:Segmentation", metric="miou", label="mIoU", sections=("segment",)
+    ),
 }
 OWN = frozenset(TASKS)
+# a section that one task reads, though runs of every task have it in their identity, as they had from the beginning
+HASHED_EVERYWHERE = ("augment",)
 
 
 def task_names() -> list[str]:
@@ -85,6 +90,12 @@ def task_entry(name: str) -> TaskEntry:
     if not isinstance(entry, TaskEntry):
         raise ConfigError(f"task {name!r}: {_installed()[name]} is not a TaskEntry")
     return entry
+
+
+def sections_of_other_tasks(task: str) -> set[str]:
+    """Sections of the config schema that decide nothing about a run of a task."""
+    claimed = {section for entry in TASKS.values() for section in entry.sections}.difference(HASHED_EVERYWHERE)
+    return claimed.difference(task_entry(task).sections)
 
 
 def build_task(config: Config) -> Task:

@@ -17,8 +17,10 @@ from reports.content.values import NOTHING, Count, Text, Value
 from reports.specification import COMPLEXITY, SpecificationError, entries, make, read_yaml
 from results import counts, papers
 
-Counter = Callable[[str, dict[str, Any], int], tuple[float, float]]
-TableRow = tuple[str, str, str]  # source, table, row
+Counter = Callable[[str, dict[str, Any], str, tuple[int, int]], tuple[float, float]]
+TableRow = tuple[str, str, str, str]  # source, table, row, head
+CLASSIFICATION, BACKBONE = "classification", "backbone"  # heads, as results/published names them
+TASKS = {CLASSIFICATION: (CLASSIFICATION,), "segmentation": ("Semantic FPN", "UperNet")}  # task → heads
 METRICS = ("params_m", "flops_g")
 STAGES = (1, 2, 3, 4)
 HEADER = ("Model", "Size (px)", "Params (M)", "Papers", "FLOPs (G)", "Papers", "Agreement")
@@ -27,21 +29,37 @@ SIDES = "lrrrrrl"
 
 @dataclass(frozen=True)
 class CountableModel:
-    """A model to count: its label, timm name, arguments, square image size, and where the papers print it."""
+    """A model to count: its label, timm name, arguments, head, image size, and where the papers print it.
+
+    size: pixels of a square image, or height and width; head: as in ``results/published``; stages: where the papers
+    print the architecture of each stage.
+    """
 
     label: str
     model: str
-    size: int
+    size: int | tuple[int, ...]
+    head: str = CLASSIFICATION
     kwargs: dict[str, Any] = field(default_factory=dict)
     published: tuple[Mapping[str, str], ...] = ()
     stages: Mapping[str, str] | None = None
     note: str = ""
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
+        return height, width
+
+    @property
+    def variant(self) -> str:
+        """The name without the prefix of ATMNet's."""
+        return self.model.removeprefix("atmnet_")
+
     def places(self) -> dict[TableRow, int]:
-        """Where the papers print numbers of this model: (source, table, row) → stage, 0 for the whole model."""
-        places = {(place["source"], place["table"], place["row"]): 0 for place in self.published}
+        """Where the papers print numbers of this model → stage, 0 for the whole model."""
+        places = {(place["source"], place["table"], place["row"], self.head): 0 for place in self.published}
         if at := self.stages:
-            places |= {(at["source"], at["table"], at["row"].format(stage=stage)): stage for stage in STAGES}
+            places |= {(at["source"], at["table"], at["row"].format(stage=stage), BACKBONE): stage for stage in STAGES}
         return places
 
 
@@ -71,15 +89,26 @@ class CountedModel:
 
 
 def rows(only: str | None = None) -> list[CountableModel]:
-    """The models of ``specs/complexity.yaml``; ``only`` those of one timm name or variant."""
+    """The models of ``specs/complexity.yaml``; ``only`` those of one task of TASKS, timm name or variant."""
     content = read_yaml(COMPLEXITY, [COMPLEXITY])
-    models = [make(CountableModel, row, COMPLEXITY) for row in entries(content, "rows", COMPLEXITY)]
+    models = [_row(row) for row in entries(content, "rows", COMPLEXITY)]
     if only is None:
         return models
-    chosen = [row for row in models if only.lower() in (row.model, row.model.removeprefix("atmnet_"))]
+    heads = TASKS.get(only.lower(), ())
+    chosen = [row for row in models if row.head in heads or only.lower() in (row.model, row.variant)]
     if not chosen:
-        raise SpecificationError(unknown("model", only, {row.model.removeprefix("atmnet_") for row in models}))
+        raise SpecificationError(unknown("model or task", only, {*TASKS, *(row.variant for row in models)}))
     return chosen
+
+
+def _row(content: Any) -> CountableModel:
+    row = make(CountableModel, content, COMPLEXITY)
+    if not isinstance(row.size, int) and len(row.size) != 2:
+        raise SpecificationError(f"{COMPLEXITY}, {row.label}: size: expected one number, or height and width")
+    heads = [head for group in TASKS.values() for head in group]
+    if row.head not in heads:
+        raise SpecificationError(f"{COMPLEXITY}, {row.label}: {unknown('head', row.head, heads)}")
+    return row
 
 
 def unpublished(label: str, model: str, size: int) -> list[CountableModel]:
@@ -89,7 +118,7 @@ def unpublished(label: str, model: str, size: int) -> list[CountableModel]:
 
 @cache
 def counted_at() -> dict[tuple[TableRow, str], float]:
-    """(source, table, row), metric → the committed count of the model that is printed there."""
+    """Place in the papers' tables, metric → the committed count of the model that is printed there."""
     known = counts.load()
     by_model = {(label, stage): {} for label, stage, _ in known}  # type: dict[tuple[str, int], dict[str, float]]
     for (label, stage, metric), value in known.items():
@@ -103,16 +132,16 @@ def counted_at() -> dict[tuple[TableRow, str], float]:
 
 
 def compare(count: Counter, models: Sequence[CountableModel] | None = None) -> list[CountedModel]:
-    """Counts every model: ``count(timm name, arguments, image size)`` gives parameters in M and FLOPs in G."""
+    """Counts every model: ``count(timm name, arguments, head, (height, width))`` gives parameters in M, FLOPs in G."""
     counted = []
     for row in rows() if models is None else models:
-        params_m, flops_g = count(row.model, dict(row.kwargs), row.size)
+        params_m, flops_g = count(row.model, dict(row.kwargs), row.head, row.image_size)
         ours = {"params_m": params_m, "flops_g": flops_g}
         comparisons = [
-            _compare(metric, ours[metric], papers.number(**place, metric=metric))
+            _compare(metric, ours[metric], papers.number(**place, metric=metric, head=row.head))
             for place in row.published
             for metric in METRICS
-            if metric in papers.metrics(**place)
+            if metric in papers.metrics(**place, head=row.head)
         ]
         counted.append(CountedModel(row, params_m, flops_g, tuple(comparisons)))
     return counted
@@ -129,7 +158,7 @@ def section(counted: Sequence[CountedModel]) -> Section:
     rows: list[tuple[Value, ...]] = [
         (
             Text(item.row.label),
-            Count(item.row.size, 0),
+            _size(item.row),
             Count(item.params_m),
             _printed(item, "params_m"),
             Count(item.flops_g),
@@ -149,6 +178,7 @@ def to_json(counted: Sequence[CountedModel]) -> str:
             "label": item.row.label,
             "model": item.row.model,
             "kwargs": item.row.kwargs,
+            "head": item.row.head,
             "size": item.row.size,
             "params_m": round(item.params_m, 6),
             "flops_g": round(item.flops_g, 6),
@@ -176,6 +206,10 @@ def notes(counted: Sequence[CountedModel]) -> list[str]:
         if any(sentences):
             lines.append(f"{item.row.label}: {' '.join(filter(None, sentences))}")
     return lines
+
+
+def _size(row: CountableModel) -> Value:
+    return Count(row.size, 0) if isinstance(row.size, int) else Text(" × ".join(map(str, row.size)))
 
 
 def _compare(metric: str, ours: float, number: papers.Number) -> CountComparison:

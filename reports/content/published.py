@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from reports.content import ablation, remarks, verdict_words, words
+from reports.content import ablation, complexity, remarks, verdict_words, words
 from reports.content.page import Cell, Grid, MacroName, RunLine, Section
 from reports.content.reproduction import (
-    COUNTED_HEADS,
     Counterpart,
     PrintedPlace,
     Reproduction,
@@ -232,7 +231,7 @@ def _macros(
         for column, number in zip(spec.columns, line.numbers):
             if number is None or not line.repeatable or not number.printed:
                 continue
-            head = "" if line.head in COUNTED_HEADS else line.head
+            head = "" if line.head in (complexity.CLASSIFICATION, complexity.BACKBONE) else line.head
             place = (spec.name, line.label, head, column.label.partition(" (")[0])
             yield (*place, "Papers"), Printed((number,))
             each = ours[number]

@@ -17,7 +17,6 @@ from run_format import NOT_RUN
 
 PrintedPlace = tuple[str, str, str, str]  # source, table, row, metric
 NOT_COUNTED = "not counted"
-COUNTED_HEADS = ("classification", "backbone")
 
 
 @dataclass(frozen=True)
@@ -112,10 +111,10 @@ def counterpart(
 
     Of several arms, the one with most finished seeds.
     """
-    if number.head in COUNTED_HEADS:
-        counted = complexity.counted_at().get(((number.source, number.table, number.row), number.metric))
-        if counted is not None:
-            return Counterpart(number, counted)
+    place = (number.source, number.table, number.row, number.head)
+    counted = complexity.counted_at().get((place, number.metric))
+    if counted is not None:
+        return Counterpart(number, counted)
     candidates = [
         Counterpart(number, None, source, row)
         for source in reproductions

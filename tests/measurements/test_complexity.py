@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from measurements import complexity
+from reports.content import complexity as table
 from run import main
 
 
@@ -45,3 +46,29 @@ def test_any_module_is_counted_on_its_own_arguments():
 
     inputs = tuple(torch.empty(1, 10, device="meta") for _ in range(2))
     assert complexity.count(Sum(), inputs) == (220 / 1e6, 2 * 200 / 1e9)
+
+
+def test_dense_models_are_printed_beside_the_papers(capsys):
+    assert main(["complexity=segmentation", "--json"]) == 0
+    rows = {row["label"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert len(rows) == 11
+    assert (round(rows["ATMNet-L, UperNet"]["params_m"], 3), rows["ATMNet-L, UperNet"]["size"]) == (
+        107.892,
+        [512, 2048],
+    )
+    resnet = rows["ResNet-50, Semantic FPN"]
+    assert (round(resnet["params_m"], 3), round(resnet["flops_g"], 3)) == (28.515, 45.894)
+    assert all(each["agrees"] for each in resnet["published"]) and len(resnet["published"]) == 3
+
+
+def test_every_head_of_the_table_can_be_counted():
+    assert set(complexity.HEADS) == {head for heads in table.TASKS.values() for head in heads}
+
+
+def test_an_arm_with_a_head_is_the_arm():
+    """PEG: 3 x 3 weights and a bias per channel of xT's four stages."""
+    size = (64, 64)
+    with_peg, without = (
+        complexity.count_network("atmnet_xt", {"peg": peg}, "Semantic FPN", size)[0] for peg in (True, False)
+    )
+    assert round(1e6 * (with_peg - without)) == 10 * (64 + 128 + 320 + 512)

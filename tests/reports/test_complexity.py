@@ -6,11 +6,13 @@ import json
 
 import pytest
 
+from reports import specification
 from reports.content import complexity
 from reports.content.text import text
 from reports.formats import terminal
 from reports.specification import SpecificationError
 from results import papers
+from yaml_files import write_yaml
 
 COUNTED = {  # label: M, G, as the specification of the model has them
     "ATMNet-xT": (15.349, 2.180), "ATMNet-T": (27.152, 3.972), "ATMNet-S": (38.631, 6.913), "ATMNet-B": (52.155, 10.148),
@@ -19,24 +21,53 @@ COUNTED = {  # label: M, G, as the specification of the model has them
     "T, one set per stage, PEG, token offsets": (26.817, 3.896), "T, every 2nd block, no PEG": (27.142, 3.966),
     "xT, S = 1": (16.146, 2.294), "xT, joint, S = 1 (xT-A)": (14.922, 2.137), "xT, joint, released S": (14.125, 2.022),
     "xT, 3 samples, S = 1 (xT-B)": (22.000, 3.239), "xT, 3 samples, released S": (19.610, 2.894),
+    "ATMNet-xT, Semantic FPN": (19.104, 33.061), "ATMNet-T, Semantic FPN": (30.907, 42.420),
+    "ATMNet-S, Semantic FPN": (42.386, 57.783), "ATMNet-B, Semantic FPN": (55.909, 74.683),
+    "ATMNet-L, Semantic FPN": (79.844, 86.605), "ResNet-50, Semantic FPN": (28.515, 45.894),
+    "ATMNet-xT, UperNet": (45.325, 889.45), "ATMNet-T, UperNet": (57.128, 926.88), "ATMNet-S, UperNet": (68.607, 988.33),
+    "ATMNet-B, UperNet": (82.131, 1055.93), "ATMNet-L, UperNet": (107.892, 1105.63),
 }  # fmt: skip
 KEYS = {"offsets", "samples", "peg", "offset_sharing", "offset_interval", "fusion"}
 
 
 @pytest.fixture
 def counted():
-    rows = {(row.model, json.dumps(row.kwargs), row.size): row.label for row in complexity.rows()}
-    return complexity.compare(lambda model, kwargs, size: COUNTED[rows[model, json.dumps(kwargs), size]])
+    rows = {(row.model, json.dumps(row.kwargs), row.head, row.image_size): row.label for row in complexity.rows()}
+    return complexity.compare(lambda model, kwargs, *rest: COUNTED[rows[(model, json.dumps(kwargs), *rest)]])
 
 
 def test_rows_are_distinct_models(counted):
     rows = complexity.rows()
     assert {row.label for row in rows} == set(COUNTED)
-    assert len({(row.model, json.dumps(row.kwargs), row.size) for row in rows}) == len(rows)
+    assert len({(row.model, json.dumps(row.kwargs), row.head, row.image_size) for row in rows}) == len(rows)
     assert set().union(*(row.kwargs for row in rows)) <= KEYS
-    assert [row.label for row in complexity.rows("b")] == ["ATMNet-B"] == [r.label for r in complexity.rows("atmnet_b")]
-    with pytest.raises(SpecificationError, match=r"unknown model 'atmnet_tt' .valid: b, l, s, t, xt"):
+    b = ["ATMNet-B", "ATMNet-B, Semantic FPN", "ATMNet-B, UperNet"]
+    assert [row.label for row in complexity.rows("b")] == b == [row.label for row in complexity.rows("atmnet_b")]
+    with pytest.raises(SpecificationError, match=r"unknown model or task 'atmnet_tt' .valid: b, .*, t, xt"):
         complexity.rows("atmnet_tt")
+
+
+def test_rows_of_one_task():
+    classifiers, dense = complexity.rows("classification"), complexity.rows("segmentation")
+    assert [*classifiers, *dense] == complexity.rows()
+    assert {row.head for row in classifiers} == {"classification"}
+    assert {(row.head, row.image_size) for row in dense} == {("Semantic FPN", (512, 512)), ("UperNet", (512, 2048))}
+    with pytest.raises(SpecificationError, match=r"unknown model or task 'segmentaton'; did you mean 'segmentation'"):
+        complexity.rows("segmentaton")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [({"size": [512]}, "size: expected one number, or height and width"),
+     ({"size": [1, 2, 3]}, "size: expected one number, or height and width"),
+     ({"head": "UpperNet"}, "unknown head 'UpperNet'; did you mean 'UperNet'")],
+)  # fmt: skip
+def test_a_row_that_cannot_be_counted_is_refused(row, message, tmp_path, monkeypatch):
+    row = {"label": "xT", "model": "atmnet_xt", "size": 224, **row}
+    monkeypatch.setattr(specification, "SPECS", tmp_path)
+    (tmp_path / "complexity.yaml").write_text(write_yaml({"rows": [row]}))
+    with pytest.raises(SpecificationError, match=message):
+        complexity.rows()
 
 
 def test_the_known_disagreements_and_no_others_are_flagged(counted):
@@ -46,16 +77,19 @@ def test_the_known_disagreements_and_no_others_are_flagged(counted):
         ("ATMNet-B", "params_m", "51.9"),
         ("ATMNet-L", "params_m", "76.4"),
         ("ATMNet-L", "flops_g", "12.3"),
+        ("ATMNet-B, UperNet", "flops_g", "1055"),
     }
     assert all(item.row.note for item in counted if item.differing)
-    assert complexity.summary(counted) == "37 of 43 printed numbers agree at their printed precision."
+    assert complexity.summary(counted) == "80 of 88 printed numbers agree at their printed precision."
 
 
 def test_every_published_count_of_the_models_is_compared(counted):
     compared = {(c.place, c.metric) for item in counted for c in item.comparisons}
-    published = papers.load().query("metric in ('params_m', 'flops_g') and head == 'classification'")
-    published = published[published["model"].isin(["xT", "T", "S", "B", "L"])]
-    assert compared == {(f"{r.source} {r.table} {r.row}", r.metric) for r in published.itertuples()}
+    heads = [head for group in complexity.TASKS.values() for head in group]
+    published = papers.load().query("metric in ('params_m', 'flops_g') and model in ('xT', 'T', 'S', 'B', 'L')")
+    published = published[published["head"].isin(heads) & ~published["row"].str.contains("ATMFPN")]
+    of_others = {("AAAI Table 7 ResNet-50, FPN", "flops_g"), *(("v1 Table 3 ResNet50", m) for m in complexity.METRICS)}
+    assert compared == {(f"{r.source} {r.table} {r.row}", r.metric) for r in published.itertuples()} | of_others
 
 
 @pytest.mark.parametrize(
@@ -75,13 +109,22 @@ def test_terminal_and_json_show_the_same(counted):
     body = [[text(cell.value) for cell in row] for row in section.grid.rows]
     assert len(body) == len(COUNTED) and {len(row) for row in body} == {len(complexity.HEADER)}
     assert ["ATMNet-B", "224", "52.155", "52 / 51.9 ≠", "10.148", "10.1", "1 of 6 differ"] in body
+    assert ["ATMNet-L, UperNet", "512 × 2048", "107.892", "108", "1105.630", "1106", "agrees"] in body
     assert any("51.9 (v1 Table 1 Base)" in note for note in complexity.notes(counted))
     console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
     terminal.print_section(section, console)
     output = console.export_text()
-    assert "52 / 51.9 ≠" in output and "37 of 43" in output
+    assert "52 / 51.9 ≠" in output and "80 of 88" in output
     rows = {row["label"]: row for row in json.loads(complexity.to_json(counted))["rows"]}
     assert rows["ATMNet-B"]["published"][2] == {
         "metric": "params_m", "place": "v1 Table 1 Base", "printed": "51.9", "note": "", "agrees": False,
     }  # fmt: skip
     assert rows["xT, joint, S = 1 (xT-A)"]["published"][0]["agrees"] is None
+    assert rows["ATMNet-L, UperNet"]["head"] == "UperNet" and rows["ATMNet-L, UperNet"]["size"] == [512, 2048]
+
+
+def test_committed_counts_belong_to_one_head_of_a_row():
+    """AAAI Table 7 prints one metric of a row for two heads, of which one is counted."""
+    row = ("AAAI", "Table 7", "ATMNet-L, FPN")
+    assert complexity.counted_at()[(*row, "Semantic FPN"), "flops_g"] == pytest.approx(86.605, abs=5e-4)
+    assert ((*row, "Mask R-CNN"), "flops_g") not in complexity.counted_at()

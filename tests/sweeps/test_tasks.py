@@ -103,13 +103,19 @@ def test_some_tasks_can_be_chosen_and_the_own_one_is_always_planned(write_sweep)
         load("transfer", "smoke", tasks=["larg"])
 
 
+def test_a_task_without_a_recipe_for_the_protocol_is_planned_only_where_it_is_named(write_sweep):
+    write_sweep(f"{HEAD}downstream: {{large: {{paper: imagenet}}}}\narms: {{plain: }}\n")
+    assert {run.task for run in load("transfer", "smoke").runs} == {"token_labelling"}
+    with pytest.raises(ConfigError, match="task 'large' has no recipe for protocol smoke, only for paper"):
+        load("transfer", "smoke", tasks=["large"])
+
+
 @pytest.mark.parametrize(
     ("downstream", "arms", "message"),
     [
         ("large: {smok: scenes_256}", "plain: ", "downstream: large: unknown protocol 'smok'"),
         ("large: scenes_256", "plain: ", "downstream: large: give a recipe per protocol"),
         ("large: {smoke: scenes_25}", "plain: ", "unknown experiment 'scenes_25'"),
-        ("large: {paper: imagenet}", "plain: ", "task 'large' has no recipe for protocol smoke, only for paper"),
         ("token_labelling: {smoke: scenes_256}", "plain: ", "is the sweep's own task"),
         ("large: {smoke: scenes_256}", "plain: {tasks: [larg]}", "tasks: unknown task 'larg'; did you mean 'large'"),
         ("large: {smoke: scenes_256}", "plain: {downstream: {larg: {}}}", "unknown task 'larg'"),

@@ -1,0 +1,58 @@
+"""A backbone with a segmentation head: images to logits of every pixel."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from errors import ConfigError, unknown
+from experiments.tasks.heads.fcn import FCNHead
+from experiments.tasks.heads.layers import resize
+from experiments.tasks.heads.semantic_fpn import SemanticFPNHead
+from experiments.tasks.heads.upernet import UperNetHead
+from experiments.tasks.necks.fpn import FPN
+
+STRIDES = (4, 8, 16, 32)  # px, of the backbone's maps
+WIDTHS = {"semantic_fpn": 128, "upernet": 512}  # head → its published width
+AUXILIARY_STAGE = 2  # index of the map that UperNet's auxiliary head reads: stage 3
+
+
+class Segmenter(nn.Module):
+    """backbone: gives maps at STRIDES, as ``network.dense_backbone`` makes it; head: a name of WIDTHS.
+
+    width: of the head, None for the published one; neck_width: of Semantic FPN's neck; auxiliary_width: of the head
+    that UperNet has on stage 3 in training. Published settings: AAAI Tables 2 and 3, by the counts.
+    Raises ConfigError for an unknown head.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: str,
+        classes: int,
+        width: int | None = None,
+        neck_width: int = 256,
+        auxiliary_width: int = 256,
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        if head not in WIDTHS:
+            raise ConfigError(unknown("segmentation head", head, WIDTHS))
+        channels: list[int] = backbone.feature_info.channels()  # type: ignore[union-attr, operator]
+        width = WIDTHS[head] if width is None else width
+        self.backbone = backbone
+        self.neck: nn.Module = nn.Identity()
+        self.auxiliary: nn.Module | None = None
+        if head == "semantic_fpn":
+            self.neck = FPN(channels, neck_width)
+            self.head: nn.Module = SemanticFPNHead(STRIDES, classes, neck_width, width, dropout)
+        else:
+            self.head = UperNetHead(channels, classes, width, dropout)
+            self.auxiliary = FCNHead(channels[AUXILIARY_STAGE], classes, auxiliary_width, dropout)
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor | None]:
+        """Images [B, 3, H, W] to logits [B, classes, H, W]; in training also those of the auxiliary head, or None."""
+        maps = self.backbone(images)
+        logits = resize(self.head(self.neck(maps)), like=images)
+        if not self.training:
+            return logits
+        return logits, None if self.auxiliary is None else resize(self.auxiliary(maps[AUXILIARY_STAGE]), like=images)
