@@ -65,9 +65,9 @@ def from_hsv(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
     """
     sixths, share, level = hue.float() * (6 / HUES), saturation.float() * (1 / 255), value.float() * (1 / 255)
     lacking = (
-        2 - (sixths - 3).abs_(),  # red is least in the third and the fourth sixth,
-        (sixths - 2).abs_() - 1,  # green from the fifth on,
-        (sixths - 4).abs_() - 1,  # and blue in the first two
+        torch.minimum(sixths - 1, 5 - sixths),  # red is least in the third and the fourth sixth,
+        torch.maximum(1 - sixths, sixths - 3),  # green in the last two,
+        torch.maximum(3 - sixths, sixths - 5),  # and blue in the first two
     )
     channels = [level * (1 - share * each.clamp_(0, 1)) for each in lacking]
     return torch.stack(channels).mul_(255).round_().to(torch.uint8)

@@ -166,20 +166,19 @@ def _paired(folders: tuple[Split, Split], images: Places, masks: Places, classes
     where = folders[0].path
     if not image_names:
         raise DataError(f"{where}: no images; expected {_layout()}")
-    for side, other, missing in (
-        ("images", "a mask", image_names.keys() - mask_names.keys()),
-        ("masks", "an image", mask_names.keys() - image_names.keys()),
+    for side, own, other, partners in (
+        ("images", image_names, "a mask", mask_names),
+        ("masks", mask_names, "an image", image_names),
     ):
-        if missing:
-            stem = in_order(list(missing))[0]
-            example = printable(image_names.get(stem) or mask_names[stem])
+        if missing := own.keys() - partners.keys():
+            example = printable(own[in_order(list(missing))[0]])
             raise DataError(
-                f"{where.parent.parent}: {len(missing)} {side} of {where.name} without {other} of the same name, "
-                f"e.g. {example}"
+                f"{where.parent.parent}: {len(missing)} of {len(own)} {side} of {where.name} without {other} of the "
+                f"same name, e.g. {example}"
             )
     names = in_order(list(image_names.values()))
-    partners = [mask_names[_stem(name)] for name in names]
-    if odd := [name for name in partners if not name.lower().endswith(".png")]:
+    masks_of = [mask_names[_stem(name)] for name in names]
+    if odd := [name for name in masks_of if not name.lower().endswith(".png")]:
         raise DataError(f"{folders[1].path}: {printable(odd[0])} is no PNG: JPEG changes labels; save masks as PNG")
     at: dict[tuple[int, int], str] = {}
     for name in names:
@@ -187,7 +186,7 @@ def _paired(folders: tuple[Split, Split], images: Places, masks: Places, classes
             raise DataError(f"{where}: {printable(other)} and {printable(name)} are one image and would count twice")
     return MaskListing(
         Listing(folders[0], classes, tuple(names), (), identities=frozenset(at)),
-        Listing(folders[1], classes, tuple(partners), ()),
+        Listing(folders[1], classes, tuple(masks_of), ()),
     )
 
 

@@ -130,12 +130,11 @@ def labels(image: Image.Image, classes: int) -> NDArray[np.uint8]:
     if image.mode not in MASK_MODES:
         raise ValueError(f"mode {image.mode}: save labels as grey levels or as a palette's numbers, in one channel")
     found = np.asarray(image)
-    if found.min() < 0 or found.max() > classes:
-        raise ValueError(
-            f"label {found.max() if found.max() > classes else found.min()}, but there are {classes} classes"
-        )
-    of_label: NDArray[np.uint8] = np.array([IGNORED, *range(classes)], np.uint8)
-    return of_label[found]
+    for label in (found.min(), found.max()):
+        if not 0 <= label <= classes:
+            raise ValueError(f"label {label}, but there are {classes} classes")
+    mask: NDArray[np.uint8] = np.array([IGNORED, *range(classes)], np.uint8)[found]
+    return mask
 
 
 def _read(
