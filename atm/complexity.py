@@ -5,7 +5,8 @@ output element and nearest upsampling 1, both also where the size stays, adaptiv
 sampling, activations, softmax, sums and biases are free. This is fvcore's convention.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -54,7 +55,7 @@ def count(
     counter = FlopCounterMode(display=False, custom_mapping=_ELEMENTWISE)
     model.eval()
     try:
-        with torch.no_grad(), counter:
+        with torch.no_grad(), _without_deterministic_forms(), counter:
             functional_call(model, weightless, inputs)
     finally:
         for module, mode in training.items():
@@ -75,6 +76,20 @@ def architecture(model: ATMNet) -> list[dict[str, float]]:
             "offsets": own[0].groups * own[0].samples if own else 0,
         })  # fmt: skip
     return stages
+
+
+@contextmanager
+def _without_deterministic_forms() -> Iterator[None]:
+    # With them, interpolation consists of other operators off the CPU, which would not be counted.
+    forms, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(forms, warn_only=warn_only)
 
 
 def _per_input_element(cost: int) -> Callable[..., int]:

@@ -21,13 +21,16 @@ from benchmarks import (
     model,
     resolution,
     sampler,
+    segmentation,
     startup,
 )
 from benchmarks.choices import one_of, positive
 from errors import ConfigError, SuiteError
 
 # Each has the functions `add_arguments(parser)`, `measure(options)` and `table(report)`.
-MODULES = (sampler, mixer, model, memory, resolution, loader, checkpoint, startup, bookkeeping, collector)
+MODULES = (
+    sampler, mixer, model, memory, resolution, segmentation, loader, checkpoint, startup, bookkeeping, collector
+)  # fmt: skip
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 
 

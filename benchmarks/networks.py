@@ -16,6 +16,7 @@ from atm.complexity import count
 from benchmarks.choices import one_of, several
 from benchmarks.deformable import on_deform_conv2d
 from benchmarks.timing import DTYPES, require_same
+from measurements.complexity import feature_maps, segmenter
 
 DEFORMED = "_deform"  # suffix of an ATMNet's name that makes it run on deform_conv2d
 COMPARED = ("atmnet_xt", "atmnet_xt_deform", "convnext_tiny", "swin_tiny_patch4_window7_224", "resnet50")
@@ -67,6 +68,16 @@ def build(name: str, image: int, device: torch.device, checked: bool = True) -> 
         tolerance = 1e-4 if device.type == "cpu" else 1e-2  # convolutions on a GPU use tensor cores
         require_same(f"{name} and {name.removesuffix(DEFORMED)} disagree", *logits, tolerance)
     return Network(name, deformed, params, macs)
+
+
+def build_segmenter(name: str, head: str | None, device: torch.device) -> nn.Module:
+    """A network of timm with a segmentation head, the same random weights every time, to evaluate.
+
+    head: None for the backbone alone. Raises ConfigError for a network without maps at the strides that heads need.
+    """
+    torch.manual_seed(0)
+    network = segmenter(name, {}, head) if head else feature_maps(name, {})
+    return network.to(device).eval()
 
 
 def _create(name: str, image: int) -> nn.Module:

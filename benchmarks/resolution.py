@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import torch
 from rich.table import Table
+from torch import nn
 
 from benchmarks.choices import at_least, one_of, positive, several
-from benchmarks.networks import Step, autocast, build, known_model, random_batch
+from benchmarks.networks import Step, autocast, build, build_segmenter, known_model, random_batch
 from benchmarks.timing import DTYPES, Conditions, add_machine, conditions, interleave
 from errors import ConfigError
+from experiments.tasks.segmenter import WIDTHS
 
 SIZES = (224, 384, 512, 768, 1024)
 
@@ -33,6 +35,7 @@ class ResolutionTime:
 @dataclass(frozen=True)
 class ResolutionReport(Conditions):
     network: str
+    head: str | None
     training: bool
     dtype: str
     rows: list[ResolutionTime]
@@ -50,23 +53,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch", type=positive, default=1, help="images of the largest size; smaller ones come in larger batches"
     )
-    parser.add_argument("--training", action="store_true", help="a training step instead of inference")
+    parser.add_argument("--head", type=one_of("head", WIDTHS), help="of segmentation, instead of a classifier")
+    parser.add_argument("--training", action="store_true", help="a training step of a classifier instead of inference")
     parser.add_argument("--dtype", type=one_of("dtype", DTYPES), default="float32", help="of autocast")
     add_machine(parser)
 
 
 def measure(options: argparse.Namespace) -> ResolutionReport:
     """Times the network at all sizes in turns, with about the same number of pixels in each batch."""
+    if options.head and options.training:
+        raise ConfigError("--training: a network with a --head is timed in inference only")
     sizes = list(dict.fromkeys(options.sizes))
     pixels = options.batch * max(sizes) ** 2
     batches = {size: max(1, round(pixels / size**2)) for size in sizes}
     with conditions(options) as (device, machine):
-        network = build(options.model, 224, device)
-        network.module.train(options.training)
+        if options.head:
+            module: nn.Module = build_segmenter(options.model, options.head, device)
+        else:
+            module = build(options.model, 224, device).module
+        module.train(options.training)
         calls: dict[str, Callable[[], object]] = {}
         for size, batch in batches.items():
             images, classes = random_batch(batch, size, device)
-            step = Step(network.module, images, classes, options.dtype)
+            step = Step(module, images, classes, options.dtype)
             calls[str(size)] = step if options.training else _inference(step)
         try:
             times = interleave(calls, options.repeats, device)
@@ -87,7 +96,12 @@ def measure(options: argparse.Namespace) -> ResolutionReport:
         )
         rows.append(row)
     return ResolutionReport(
-        **vars(machine), network=options.model, training=options.training, dtype=options.dtype, rows=rows
+        **vars(machine),
+        network=options.model,
+        head=options.head,
+        training=options.training,
+        dtype=options.dtype,
+        rows=rows,
     )
 
 
@@ -102,8 +116,9 @@ def _inference(step: Step) -> Callable[[], object]:
 def table(report: ResolutionReport) -> Table:
     """One line per size."""
     phase = "training step" if report.training else "inference"
+    network = f"{report.network} with {report.head}" if report.head else report.network
     shown = Table(
-        title=f"{report.network} on images of increasing size, {phase}, {report.dtype}, {report.device}",
+        title=f"{network} on images of increasing size, {phase}, {report.dtype}, {report.device}",
         caption=f"Medians, {report.caption()}; batches have about the same number of pixels, and at least one "
         f"image; ratio: time per pixel over that at {report.rows[0].image} px",
     )

@@ -55,15 +55,20 @@ def _classifier(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     return model
 
 
-def _segmenter(name: str, arguments: Mapping[str, Any], head: str) -> nn.Module:
+def segmenter(name: str, arguments: Mapping[str, Any], head: str) -> Segmenter:
+    """A network of timm with a head of ``experiments.tasks.segmenter.WIDTHS`` and the classes of ADE20K."""
+    return Segmenter(feature_maps(name, arguments), head, ADE20K_CLASSES)
+
+
+def feature_maps(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """A network of timm as the backbone of a segmenter. Raises ConfigError where it lacks a stride."""
     variant = name.removeprefix("atmnet_")
-    model = Model(variant if variant in read_variants() else f"{TIMM}{name}", **arguments)
-    return Segmenter(dense_backbone(model, STRIDES), head, ADE20K_CLASSES)
+    return dense_backbone(Model(variant if variant in read_variants() else f"{TIMM}{name}", **arguments), STRIDES)
 
 
 # the papers' names, as in results/published
 HEADS: dict[str, Callable[[str, Mapping[str, Any]], nn.Module]] = {
     "classification": _classifier,
-    "Semantic FPN": partial(_segmenter, head="semantic_fpn"),
-    "UperNet": partial(_segmenter, head="upernet"),
+    "Semantic FPN": partial(segmenter, head="semantic_fpn"),
+    "UperNet": partial(segmenter, head="upernet"),
 }

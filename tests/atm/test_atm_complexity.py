@@ -53,6 +53,18 @@ def test_counts_each_layer_by_the_convention(layer: nn.Module, flops: int) -> No
     assert complexity == Complexity(params=sum(p.numel() for p in layer.parameters()), flops=flops)
 
 
+def test_counts_the_same_where_algorithms_have_to_be_deterministic() -> None:
+    layer = nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear"), nn.Upsample(scale_factor=2, mode="nearest"))
+    expected = count(layer, (3, 6, 10))
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        assert count(layer, (3, 6, 10)) == expected == Complexity(params=0, flops=(4 * 4 + 16) * 180)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_does_not_change_the_model() -> None:
     model = timm.create_model("atmnet_nano", num_classes=4)
     model.stages[1].eval()

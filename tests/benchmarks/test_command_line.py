@@ -24,6 +24,8 @@ from errors import RunFailed
         (["sampler", "--device", "cuda:99"], "no device 'cuda:99' on this machine (valid: cpu"),
         (["sampler", "--batch", "0"], "--batch: 0: must be at least 1"),
         (["resolution", "--sizes", "64,big"], "--sizes: 'big' is not a whole number"),
+        (["segmentation", "--heads", "uppernet"], "unknown head 'uppernet'; did you mean 'upernet'"),
+        (["segmentation", "--model", "vit_tiny_patch16_224"], "none at 4"),
         (["loader"], "--root"),
         (["startup", "--threads", "2"], "--threads"),
     ],

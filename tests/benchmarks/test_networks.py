@@ -5,7 +5,7 @@ import torch
 
 from atm.complexity import count
 from benchmarks import deformable
-from benchmarks.networks import Step, build, random_batch
+from benchmarks.networks import Step, build, build_segmenter, random_batch
 from tests.benchmarks.tables import lines
 
 CPU = torch.device("cpu")
@@ -62,6 +62,30 @@ def test_resolution_keeps_the_pixels_and_compares_time_per_pixel(run, words) -> 
         assert row["ratio"] == pytest.approx(row["ns_per_pixel"] / rows[0]["ns_per_pixel"])
         assert cells[3:5] == [f"{row['ns_per_pixel']:.2f}", f"{row['ratio']:.3f}"]
     assert report["training"] is bool(words)
+
+
+def test_resolution_times_segmentation_networks_in_inference(run, refused) -> None:
+    words = ("resolution", "--model", "atmnet_nano", "--head", "semantic_fpn", "--sizes", "32,64", "--threads", "1")
+    report, printed = run(*words)
+    assert report["head"] == "semantic_fpn" and "atmnet_nano with semantic_fpn" in printed
+    assert [(row["image"], row["batch"]) for row in report["rows"]] == [(32, 4), (64, 1)]
+    assert "--training" in refused(*words, "--training")
+
+
+def test_segmentation_measures_backbone_and_head_apart(run) -> None:
+    words = ("--model", "atmnet_nano", "--heads", "semantic_fpn", "--image", "64", "--threads", "1")
+    report, printed = run("segmentation", *words)
+    rows = {row["part"]: row for row in report["rows"]}
+    assert list(rows) == ["backbone", "head", "both"]
+    both = count(build_segmenter("atmnet_nano", "semantic_fpn", CPU), (3, 64, 64)).flops / 1e9
+    backbone = count(build_segmenter("atmnet_nano", None, CPU), (3, 64, 64)).flops / 1e9
+    assert {part: row["gmacs"] for part, row in rows.items()} == {
+        "backbone": backbone, "head": both - backbone, "both": both,
+    }  # fmt: skip
+    assert rows["head"]["peak_mib"] is None and rows["both"]["peak_mib"] > 0
+    for row, cells in zip(rows.values(), lines(printed), strict=True):
+        assert row["ratio"] == pytest.approx(row["median_s"] / rows["both"]["median_s"])
+        assert cells[:5] == ["semantic_fpn", "64 x 64", row["part"], f"{row['median_s']:.4f}", f"{row['ratio']:.3f}"]
 
 
 def test_a_steps_state_is_three_numbers_per_parameter() -> None:
