@@ -59,7 +59,10 @@ def image_files(given: Any) -> list[Path]:
 
 
 def config_of(folder: RunFolder, settings: dict[str, Any]) -> Config:
-    """The config of a finished run of segmentation, executed as ``settings`` say. Raises ConfigError, RunFolderError."""
+    """The config of a finished run of segmentation, to be executed as ``settings`` say.
+
+    Raises ConfigError, RunFolderError.
+    """
     config = folder.config()
     if config.task != TASK:
         raise RunFolderError(f"predict={folder.id}: a run of task={config.task}; predictions are drawn of {TASK}")
@@ -69,7 +72,9 @@ def config_of(folder: RunFolder, settings: dict[str, Any]) -> Config:
         raise RunFolderError(f"predict={folder.id}: the run is done, but its {WEIGHTS} is missing")
     for key in settings:
         if FIELDS[(SHORT.get(key, key))].metadata["scientific"] and not key.startswith("segment.test_"):
-            raise ConfigError(f"predict={folder.id}: {key} would make it another run (valid: machine.…, segment.test_…)")
+            raise ConfigError(
+                f"predict={folder.id}: {key} would make it another run (valid: machine.…, segment.test_…)"
+            )
     return merge({key: get(config, key) for key in FIELDS}, settings)
 
 

@@ -278,7 +278,7 @@ def _by_task(words: Mapping[str, Any], sweep: Mapping[str, Any], protocol: str) 
 def _chosen_tasks(
     name: str, sweep: Mapping[str, Any], protocol: str, first_task: str, tasks: list[str] | None
 ) -> list[str]:
-    """Names of the downstream tasks to plan, in the order of the sweep file: by default those that have the protocol."""
+    """Names of the downstream tasks to plan, in the order of the sweep file; unless chosen, those with the protocol."""
     if first_task in sweep["downstream"]:
         raise ConfigError(f"{name}.yaml: downstream: {first_task!r} is the sweep's own task; choose another name")
     valid = [first_task, *sweep["downstream"]]

@@ -1,4 +1,4 @@
-"""The augmentation of an image together with its label map, and the resizing of images that are tested.
+"""The augmentation of an image together with its label map, and how images are resized.
 
 They are those of segmentation's reference configurations (mmseg; Swin, PVT): every size, limit and order of draws is
 theirs. torchvision's kernels compute them wherever they give the same. Images are uint8 [3, h, w] until they are
@@ -57,24 +57,6 @@ class MaskAugment:
             image = distort(image, rng)
         missing = (0, self.size[1] - width, 0, self.size[0] - height)  # px on the left, on the right, above and below
         return pad(normalise(image), missing), pad(mask, missing, value=IGNORED).long()
-
-
-@dataclass(frozen=True)
-class EvaluationScale:
-    """How large an image is tested. base: as of ``MaskAugment``; multiple: px, both sides are rounded up to it."""
-
-    base: tuple[int, int] = (2048, 512)
-    multiple: int = 1
-
-
-def resize_for_test(image: Tensor, rule: EvaluationScale, ratio: float = 1.0) -> Tensor:
-    """An image uint8 [3, h, w] at ``ratio`` times the size at which it is tested: uint8 [3, H, W].
-
-    Rounding up to multiples resizes a second time, as PVT's ``AlignResize`` for Semantic FPN does.
-    """
-    image = resize(image, fitted(image.shape[-2:], limits(rule.base, ratio)))
-    height, width = (-(-side // rule.multiple) * rule.multiple for side in image.shape[-2:])
-    return resize(image, (height, width))
 
 
 def limits(base: tuple[int, int], ratio: float) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from experiments.data.mask_layout import MaskListing, mask_listings
 from experiments.data.mask_transforms import MaskAugment
 from experiments.data.modes import SIXTEEN_BITS, to_rgb
 from experiments.data.order import SampleKey, stream
+from experiments.data.palette import palette
 from experiments.schema import Config
 
 MASK_MODES = ("L", "P", "I", *SIXTEEN_BITS)  # whose values are labels: grey levels, places in a palette, integers
@@ -58,6 +59,10 @@ class Masks(Dataset[tuple[Tensor, Tensor, int]]):
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.listing.classes
+
+    @property
+    def palette(self) -> NDArray[np.uint8]:
+        return palette(len(self.class_names))
 
     def __getitem__(self, key: SampleKey) -> tuple[Tensor, Tensor, int]:
         for distance in range(len(self)):

@@ -12,19 +12,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from errors import ConfigError
-from experiments.data.batch import Samples, unreadable
+from experiments.data.batch import unreadable
 from experiments.data.drawn import DRAWN, open_drawn
 from experiments.data.mask_transforms import MaskAugment
-from experiments.data.masks import IGNORED, LabelledMasks, open_masks
+from experiments.data.masks import IGNORED, LabelledMasks, Masks, open_masks
 from experiments.data.registry import is_drawn
-from experiments.data.scene_masks import drawn_masks
+from experiments.data.scene_masks import DrawnMasks, drawn_masks
 from experiments.schema import Config
 from experiments.tasks import Task
 from experiments.tasks.network import dense_backbone
 from experiments.tasks.segmentation_judge import SegmentationJudge
 from experiments.tasks.segmenter import STRIDES, Segmenter
 from experiments.tasks.views import TestPlan, predict_classes
-
 
 Channels = tuple[float, float, float]
 
@@ -42,19 +41,20 @@ class Segmentation(Task):
             raise ConfigError(f"data.num_classes={data.num_classes}: {data.dataset} with masks have {classes} classes")
 
     @cached_property
-    def train_set(self) -> Samples:  # type: ignore[override]
+    def train_set(self) -> Masks | DrawnMasks:  # type: ignore[override]
         return self._data(training=True)
 
     @cached_property
-    def eval_set(self) -> Samples:  # type: ignore[override]
+    def eval_set(self) -> Masks | DrawnMasks:  # type: ignore[override]
         return self._data(training=False)
 
     def build_model(self) -> nn.Module:
-        segment = self.config.segment
+        segment, classes = self.config.segment, self.config.data.num_classes
+        assert classes is not None  # completed
         return Segmenter(
             dense_backbone(self.config.model, STRIDES),
             segment.head,
-            self.config.data.num_classes,
+            classes,
             width=segment.width,
             neck_width=segment.neck_width,
             dropout=segment.dropout,
@@ -69,11 +69,11 @@ class Segmentation(Task):
         logits, auxiliary = forward(batch.images)
         total = _cross_entropy(logits, batch.masks)
         if auxiliary is not None:
-            total = total + self.config.segment.auxiliary * _cross_entropy(auxiliary, batch.masks)
+            total = total + (self.config.segment.auxiliary or 0.0) * _cross_entropy(auxiliary, batch.masks)
         return total
 
     def predict(self, model: nn.Module, batch: LabelledMasks) -> Sequence[Tensor]:
-        """The likeliest class of every pixel, int64 [h, w] of each image; crops in one tensor are predicted as they are."""
+        """The likeliest class of every pixel, int64 [h, w] of each image; crops are predicted as they are."""
         if isinstance(batch.images, Tensor):
             return tuple(model(batch.images).argmax(1))
         return predict_classes(model, batch.images, self.plan)
@@ -102,7 +102,7 @@ class Segmentation(Task):
         masks = torch.zeros(2, height, width, dtype=torch.int64)
         return LabelledMasks(torch.zeros(2, 3, height, width), unreadable(()), masks)
 
-    def _data(self, training: bool) -> Samples:
+    def _data(self, training: bool) -> Masks | DrawnMasks:
         if is_drawn(self.config.data.dataset):
             return drawn_masks(open_drawn(self.config, "train" if training else "eval"))
         return open_masks(self.config, training, augment_of(self.config) if training else None)
@@ -111,13 +111,16 @@ class Segmentation(Task):
 def augment_of(config: Config) -> MaskAugment:
     """The augmentation of photographs that the section ``segment`` asks for."""
     segment = config.segment
+    assert segment.resize and segment.scale and segment.max_share and segment.hflip is not None  # completed
+    height, width = config.data.image_size
+    low, high = segment.scale
     return MaskAugment(
-        size=tuple(config.data.image_size),
+        size=(height, width),
         base=_long_and_short(segment.resize),
-        scale=tuple(segment.scale),
+        scale=(low, high),
         max_share=segment.max_share,
         hflip=segment.hflip,
-        distortion=segment.distortion,
+        distortion=bool(segment.distortion),
     )
 
 

@@ -13,14 +13,15 @@ from experiments.tasks.necks.fpn import FPN
 
 STRIDES = (4, 8, 16, 32)  # px, of the backbone's maps
 WIDTHS = {"semantic_fpn": 128, "upernet": 512}  # head → its published width
+NECK_WIDTH = 256  # published, of Semantic FPN
 AUXILIARY_STAGE = 2  # index of the map that UperNet's auxiliary head reads: stage 3
 
 
 class Segmenter(nn.Module):
     """backbone: gives maps at STRIDES, as ``network.dense_backbone`` makes it; head: a name of WIDTHS.
 
-    width: of the head, None for the published one; neck_width: of Semantic FPN's neck; auxiliary_width: of the head
-    that UperNet has on stage 3 in training. Published settings: AAAI Tables 2 and 3, by the counts.
+    width: of the head; neck_width: of Semantic FPN's neck; None for the published ones (AAAI Tables 2 and 3, by their
+    counts). auxiliary: whether UperNet has a head on stage 3 in training, of auxiliary_width channels.
     Raises ConfigError for an unknown head.
     """
 
@@ -30,7 +31,8 @@ class Segmenter(nn.Module):
         head: str,
         classes: int,
         width: int | None = None,
-        neck_width: int = 256,
+        neck_width: int | None = None,
+        auxiliary: bool = True,
         auxiliary_width: int = 256,
         dropout: float = 0.1,
     ):
@@ -43,11 +45,13 @@ class Segmenter(nn.Module):
         self.neck: nn.Module = nn.Identity()
         self.auxiliary: nn.Module | None = None
         if head == "semantic_fpn":
+            neck_width = NECK_WIDTH if neck_width is None else neck_width
             self.neck = FPN(channels, neck_width)
             self.head: nn.Module = SemanticFPNHead(STRIDES, classes, neck_width, width, dropout)
         else:
             self.head = UperNetHead(channels, classes, width, dropout)
-            self.auxiliary = FCNHead(channels[AUXILIARY_STAGE], classes, auxiliary_width, dropout)
+            if auxiliary:
+                self.auxiliary = FCNHead(channels[AUXILIARY_STAGE], classes, auxiliary_width, dropout)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor | None]:
         """Images [B, 3, H, W] to logits [B, classes, H, W]; in training also those of the auxiliary head, or None."""

@@ -15,9 +15,9 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as V
 
 from errors import ConfigError
+from experiments.data.mask_transforms import fitted, limits, resize
 
 
 @dataclass(frozen=True)
@@ -53,18 +53,9 @@ class TestPlan:
     def sizes(self, height: int, width: int) -> Iterator[list[tuple[int, int]]]:
         """For each view of an image of this size, the sizes that it is resized to one after another."""
         for ratio in self.ratios:
-            long, short = self.scale or (max(height, width), min(height, width))
-            size = fitted(height, width, (int(long * ratio), int(short * ratio)))
+            box = self.scale or (max(height, width), min(height, width))
+            size = fitted((height, width), limits(box, ratio))
             yield [size, _rounded_up(size, self.multiple_of)]
-
-
-def fitted(height: int, width: int, box: tuple[int, int]) -> tuple[int, int]:
-    """The size, at the ratio of height to width, that fits into a box (longer side, shorter side) of either way round.
-
-    ``mmcv.imrescale``: the scale is the smaller of the two, and sides are int(side · scale + 0.5).
-    """
-    scale = min(max(box) / max(height, width), min(box) / min(height, width))
-    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
 def predict_classes(model: nn.Module, images: Iterable[Tensor], plan: TestPlan) -> tuple[Tensor, ...]:
@@ -93,10 +84,10 @@ def predict_probabilities(model: nn.Module, image: Tensor, plan: TestPlan) -> Te
 
 
 def resized(image: Tensor, sizes: Iterable[tuple[int, int]]) -> Tensor:
-    """uint8 [3, h, w] resized to each size in turn, bilinearly without antialiasing and rounded to grey levels."""
+    """uint8 [3, h, w] resized to each size in turn."""
     for size in sizes:
         if size != tuple(image.shape[1:]):
-            image = V.resize_image(image, list(size), antialias=False)
+            image = resize(image, size)
     return image
 
 

@@ -40,15 +40,15 @@ class WholeBatchNorm(_BatchNorm):
     def _normalised(self, x: Tensor) -> Tensor:
         self._check_input_dim(x)
         if not self.training:
-            return super().forward(x)
+            return super().forward(x)  # type: ignore[no-any-return]
         values = x.float()
         others = [axis for axis in range(x.ndim) if axis != 1]
         shape = [1, -1, *[1] * (x.ndim - 2)]
         number = torch.tensor([float(x.numel() // x.shape[1])], device=x.device)
         dist.all_reduce(number)
-        mean = all_reduce(values.sum(others)) / number
+        mean = _summed(values.sum(others)) / number
         centred = values - mean.view(shape)
-        variance = all_reduce(centred.square().sum(others)) / number
+        variance = _summed(centred.square().sum(others)) / number
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             self._track(mean.detach(), variance.detach() * (number / (number - 1).clamp(min=1)))
         normalised = centred * torch.rsqrt(variance + self.eps).view(shape)
@@ -64,6 +64,12 @@ class WholeBatchNorm(_BatchNorm):
         share = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
         self.running_var.lerp_(variance.to(self.running_var.dtype), share)
+
+
+def _summed(part: Tensor) -> Tensor:
+    """The sum over processes, through which gradients flow back to all of them."""
+    total: Tensor = all_reduce(part)  # type: ignore[no-untyped-call]
+    return total
 
 
 def has_batch_norm(model: nn.Module) -> bool:

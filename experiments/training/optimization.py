@@ -46,11 +46,11 @@ def parameter_groups(model: nn.Module, train: Train) -> list[dict[str, Any]]:
         groups = decay_groups(model, train.weight_decay)
     else:
         learned = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-        spared = [name for name in learned if train.no_decay == "norm" and "norm" in name.replace(".offsets.norm.", ".")]
-        rest = [name for name in learned if name not in set(spared)]
+        norms = {name for name in learned if "norm" in name.replace(".offsets.norm.", ".")}
+        spared = norms if train.no_decay == "norm" else set()
         groups = [
-            {"params": [learned[name] for name in names], "weight_decay": decay}
-            for names, decay in ((spared, 0.0), (rest, train.weight_decay))
+            {"params": [learned[name] for name in learned if name in names], "weight_decay": decay}
+            for names, decay in ((spared, 0.0), (learned.keys() - spared, train.weight_decay))
             if names
         ]
     return groups if train.head_lr_scale == 1.0 else _scaled_heads(model, groups, train.head_lr_scale)

@@ -56,5 +56,7 @@ def _figure(image: Any, classes: Any, shares: Sequence[tuple[int, float]], names
 
 def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=style.DPI, metadata={"Software": None}, bbox_inches="tight", pad_inches=0.04)
+    figure.savefig(
+        buffer, format="png", dpi=style.DPI, metadata={"Software": None}, bbox_inches="tight", pad_inches=0.04
+    )
     return buffer.getvalue()

@@ -161,7 +161,7 @@ def test_a_section_of_another_task_moves_no_id(monkeypatch):
     grow(monkeypatch, boxes=Boxes)
     monkeypatch.setitem(TASKS, "boxing", TaskEntry("package.boxing:Boxing", "ap", "AP", sections=("boxes",)))
     assert current_ids() == GOLDEN
-    with pytest.raises(ConfigError, match="boxes.anchors: not a setting of task=token_labelling"):
+    with pytest.raises(ConfigError, match=r"boxes\.anchors: not a setting of task=token_labelling"):
         resolve("scenes", {"boxes.anchors": 3})
     few, many = (resolve("scenes", {"task": "boxing", "boxes.anchors": n}) for n in (3, 9))
     assert run_id(few) != run_id(many)

@@ -13,14 +13,12 @@ import torch
 from experiments.data.colour_distortion import distort, from_hsv, linear, to_hsv
 from experiments.data.mask_layout import IGNORED
 from experiments.data.mask_transforms import (
-    EvaluationScale,
     MaskAugment,
     choose_crop,
     fitted,
     limits,
     normalise,
     resize,
-    resize_for_test,
     resize_mask,
 )
 
@@ -215,20 +213,6 @@ def test_an_image_and_its_mask_stay_together_through_scale_crop_and_flip():
                 assert levels.median(0).values.tolist() == pytest.approx(colour, abs=0.01)
                 seen.add(label)
     assert seen == set(colours)
-
-
-@pytest.mark.parametrize(
-    ("ratio", "multiple", "steps"),
-    [(1.0, 1, [(512, 683)]), (1.0, 32, [(512, 683), (512, 704)]), (0.5, 32, [(256, 341), (256, 352)]),
-     (1.75, 1, [(896, 1195)])],
-)  # fmt: skip
-def test_test_images_are_resized_and_then_rounded_up_to_multiples(ratio, multiple, steps):
-    image = noise(300, 400)
-    expected = image
-    for size in steps:
-        expected = resize(expected, size)
-    result = resize_for_test(image, EvaluationScale(multiple=multiple), ratio)
-    assert result.dtype == torch.uint8 and torch.equal(result, expected) and result.shape[1:] == steps[-1]
 
 
 def test_levels_are_limited_and_cut_not_rounded():

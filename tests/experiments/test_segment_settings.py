@@ -13,10 +13,18 @@ PHOTOGRAPHS = {"task": "segmentation", "data.dataset": "ade20k", "data.num_class
 
 
 def test_nulls_stand_for_the_published_values():
-    fpn, uper = (resolve("scenes", PHOTOGRAPHS | {"segment.head": head}).segment for head in ("semantic_fpn", "upernet"))
+    fpn, uper = (
+        resolve("scenes", PHOTOGRAPHS | {"segment.head": head}).segment for head in ("semantic_fpn", "upernet")
+    )
     assert (fpn.width, fpn.neck_width, fpn.auxiliary, fpn.dropout) == (128, 256, None, 0.1)
     assert (uper.width, uper.neck_width, uper.auxiliary, uper.dropout) == (512, None, 0.4, 0.1)
-    assert (fpn.resize, fpn.scale, fpn.max_share, fpn.hflip, fpn.distortion) == ([512, 2048], [0.5, 2.0], 0.75, 0.5, True)
+    assert (fpn.resize, fpn.scale, fpn.max_share, fpn.hflip, fpn.distortion) == (
+        [512, 2048],
+        [0.5, 2.0],
+        0.75,
+        0.5,
+        True,
+    )
 
 
 def test_drawn_data_are_not_augmented():
@@ -53,7 +61,8 @@ def test_windows_overlap_by_a_third_unless_told_otherwise():
 
 
 @pytest.mark.parametrize(
-    ("variant", "rates"), [("xt", (0.1, 0.1)), ("t", (0.1, 0.1)), ("s", (0.2, 0.2)), ("b", (0.3, 0.2)), ("l", (0.3, 0.2))]
+    ("variant", "rates"),
+    [("xt", (0.1, 0.1)), ("t", (0.1, 0.1)), ("s", (0.2, 0.2)), ("b", (0.3, 0.2)), ("l", (0.3, 0.2))],
 )
 def test_drop_path_is_the_one_published_for_the_task(variant, rates):
     free = {"model": variant, "model.drop_path": None}
@@ -64,10 +73,12 @@ def test_drop_path_is_the_one_published_for_the_task(variant, rates):
 def test_settings_of_one_task_of_a_sweep_leave_its_other_tasks_alone(tmp_path):
     sweep = tmp_path / "both.yaml"
     arms = "arms: {plain: {model.offsets: zero}}"
-    sweep.write_text(f"recipes: {{smoke: scenes}}\nseeds: [0]\nbaseline: plain\n{arms}\ndownstream: {{masks: {{smoke: scenes_masks}}}}\n")
+    sweep.write_text(
+        f"recipes: {{smoke: scenes}}\nseeds: [0]\nbaseline: plain\n{arms}\ndownstream: {{masks: {{smoke: scenes_masks}}}}\n"
+    )
     own, masks = plan.load(str(sweep), "smoke", {"segment.width": 16}).runs
     assert (own.task, masks.task) == ("token_labelling", "masks")
     assert masks.config.segment.width == 16 and masks.config.init == own.id
     assert own.id == plan.load(str(sweep), "smoke").runs[0].id
-    with pytest.raises(ConfigError, match="segment.width: not a setting of task=token_labelling"):
+    with pytest.raises(ConfigError, match=r"segment\.width: not a setting of task=token_labelling"):
         plan.load("reach", "smoke", {"segment.width": 16})

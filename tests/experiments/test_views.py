@@ -7,8 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from errors import ConfigError
+from experiments.data.mask_transforms import fitted, resize
 from experiments.tasks import views
-from experiments.tasks.views import fitted, predict_classes, predict_probabilities, starts, view_logits
+from experiments.tasks.views import predict_classes, predict_probabilities, starts, view_logits
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255,) * 3}  # the model sees grey levels
 AS_IT_IS = views.TestPlan(scale=None, **PLAIN)
@@ -54,13 +55,28 @@ def picture(height, width, seed=0):
     ((5, 8), (4, 4), (3, 4)),  # 2.5 rounds up, where Python's round gives 2
 ])  # fmt: skip
 def test_sizes_are_those_of_mmcv(size, box, expected):
-    assert fitted(*size, box) == expected
+    assert fitted(size, box) == expected
 
 
 def test_a_view_is_stretched_to_multiples_after_it_was_scaled():
     sizes = list(views.TestPlan(multiple_of=32, ratios=(1.0, 0.5)).sizes(300, 453))
     assert sizes == [[(512, 773), (512, 800)], [(256, 387), (256, 416)]]
     assert list(views.TestPlan().sizes(300, 453)) == [[(512, 773), (512, 773)]]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "multiple", "steps"),
+    [(1.0, 1, [(512, 683)]), (1.0, 32, [(512, 683), (512, 704)]), (0.5, 32, [(256, 341), (256, 352)]),
+     (1.75, 1, [(896, 1195)])],
+)  # fmt: skip
+def test_test_images_are_resized_and_then_rounded_up_to_multiples(ratio, multiple, steps):
+    image = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (3, 300, 400), np.uint8))
+    expected = image
+    for size in steps:
+        expected = resize(expected, size)
+    (sizes,) = views.TestPlan(multiple_of=multiple, ratios=(ratio,)).sizes(300, 400)
+    result = views.resized(image, sizes)
+    assert result.dtype == torch.uint8 and torch.equal(result, expected) and result.shape[1:] == steps[-1]
 
 
 def test_boxes_of_other_scales_are_whole_numbers():
