@@ -56,7 +56,7 @@ class Schedule:
     Linear warm-up, then cosine, polynomial or multi-step decay over all steps, warm-up included (DeiT's convention),
     from timm's schedulers. With a ``warmup_ratio`` the schedule begins at once, and its rate is multiplied by a factor
     that rises to 1 (mmcv's linear warm-up). A group's ``lr_scale`` multiplies its rate. With a ``schedule_lag`` of n,
-    epoch e has the schedule's rate of epoch max(0, e - n); where the rate moves at every step, the same holds for steps.
+    epoch e has the schedule's rate of epoch max(0, e - n); so have steps, where the rate moves at every step.
     """
 
     def __init__(self, optimizer: Optimizer, train: Train, steps_per_epoch: int):
