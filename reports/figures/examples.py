@@ -1,11 +1,14 @@
-"""Input images, their true token labels and the arms' predictions, token by token, with arrows to what tokens name."""
+"""Input images, their true token labels and the arms' predictions, token by token, with arrows to what tokens name.
+
+Where pixels and not tokens are labelled, ``reports.figures.masks`` draws them.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports.figures import FigureError, style
+from reports.figures import FigureError, masks, style
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +35,8 @@ def draw(table: TaskTable, figure: Figure) -> tuple[Any, Any, str, str] | None:
     if seed is None:
         return None
     truth = examples[figure.required[0] if figure.required else next(iter(examples))]
+    if _is_of_pixels(truth):
+        return masks.draw(table.label_of, seed, examples)
     columns: list[tuple[str, NDArray[np.int8] | None]] = [("image", None), ("labels", truth["labels"])]
     columns += [(table.label_of[arm], arrays["predictions"]) for arm, arrays in examples.items()]
     count = min(SCENES, len(truth["images"]))
@@ -86,7 +91,7 @@ def _read(path: Path) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in ("images", "labels", "predictions", "palette")}
-            arrays |= {"places": file["places"]} if "places" in file else {}
+            arrays |= {key: file[key] for key in ("places", "class_names") if key in file}
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise FigureError(f"{where} cannot be read: {error}") from None
     images, labels, palette = arrays["images"], arrays["labels"], arrays["palette"]
@@ -94,9 +99,20 @@ def _read(path: Path) -> Arrays:
     good = good and ("places" not in arrays or arrays["places"].shape[:3] == labels.shape)
     if not good or len(images) != len(labels) or not len(images) or palette.ndim not in (2, 3):
         raise FigureError(f"{where}: shapes of images, labels and predictions do not fit together")
-    if max(labels.max(), arrays["predictions"].max()) >= len(palette):
+    of_pixels = _is_of_pixels(arrays)
+    if of_pixels and not (arrays["predictions"] != masks.IGNORED).any(axis=(1, 2)).all():
+        raise FigureError(f"{where}: an image has no prediction")
+    ignored = masks.IGNORED if of_pixels else IGNORED
+    if any(part[part != ignored].max(initial=0) >= len(palette) for part in (labels, arrays["predictions"])):
         raise FigureError(f"{where}: a class has no colour in the palette")
+    if of_pixels and len(arrays.get("class_names", ())) != len(palette):
+        raise FigureError(f"{where}: it does not name each class of the palette")
     return arrays
+
+
+def _is_of_pixels(arrays: Arrays) -> bool:
+    """Whether every pixel, and not every token, has a label."""
+    return bool(arrays["labels"].shape == arrays["images"].shape[:3])
 
 
 def _panel(
