@@ -7,13 +7,20 @@ import hashlib
 import json
 import re
 
+import pytest
 import yaml
 
 from experiments.config import ROOT
 from reports import specification
 
-PLAN = (ROOT / "docs" / "campaign_tiny.md").read_text(encoding="utf-8")
-SWEEP = yaml.safe_load((ROOT / "sweeps" / "campaign_tiny.yaml").read_text(encoding="utf-8"))
+CAMPAIGNS = ("campaign_tiny", "campaign_camvid")
+PLANS = {name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in CAMPAIGNS}
+SWEEPS = {name: yaml.safe_load((ROOT / "sweeps" / f"{name}.yaml").read_text(encoding="utf-8")) for name in CAMPAIGNS}
+# what a plan calls an arm, where that is not its label
+TINY_WORDS = {
+    "zero": "zero", "zero_peg": "zero, PEG", "shift": "shift", "random": "random", "axial_x3": "three samples, S = 1",
+    "axial_wide": "axial, S = 1, wide MLPs",
+}  # fmt: skip
 
 
 def settings_hash(sweep) -> str:
@@ -24,33 +31,47 @@ def settings_hash(sweep) -> str:
     return hashlib.sha256(json.dumps(without, sort_keys=True).encode()).hexdigest()
 
 
-def test_the_sweep_file_is_the_planned_one():
-    assert re.search(r"^ +settings: (\w+)$", PLAN, re.M)[1] == settings_hash(SWEEP)
+@pytest.mark.parametrize("name", CAMPAIGNS)
+def test_the_sweep_file_is_the_planned_one(name):
+    assert re.search(r"^ +settings: (\w+)$", PLANS[name], re.M)[1] == settings_hash(SWEEPS[name])
 
 
 def test_rates_and_nothing_else_may_be_filled_in():
-    changed = copy.deepcopy(SWEEP)
+    sweep = SWEEPS["campaign_tiny"]
+    changed = copy.deepcopy(sweep)
     for arm in changed["arms"].values():
         arm["train.lr"] = 0.003
-    assert settings_hash(changed) == settings_hash(SWEEP)
+    assert settings_hash(changed) == settings_hash(sweep)
     changed["arms"]["random"]["model.random_spread"] = 3.0
-    assert settings_hash(changed) != settings_hash(SWEEP)
+    assert settings_hash(changed) != settings_hash(sweep)
 
 
-def test_the_report_makes_the_planned_comparisons():
-    spec = specification.of_sweep("campaign_tiny")
-    words = {arm: body["label"].removesuffix(", PEG") for arm, body in SWEEP["arms"].items()}
-    words |= {"zero": "zero", "zero_peg": "zero, PEG", "shift": "shift", "random": "random"}
-    words |= {"axial_x3": "three samples, S = 1", "axial_wide": "axial, S = 1, wide MLPs"}
-    planned = re.findall(r"^\| \d+ \| (.+?) − (.+?) \|", PLAN, re.M)
+def words_of(name) -> dict[str, str]:
+    labels = {arm: body["label"] for arm, body in SWEEPS[name]["arms"].items()}
+    if name != "campaign_tiny":
+        return labels
+    return {arm: label.removesuffix(", PEG") for arm, label in labels.items()} | TINY_WORDS
+
+
+@pytest.mark.parametrize(("name", "number"), [("campaign_tiny", 13), ("campaign_camvid", 5)])
+def test_the_report_makes_the_planned_comparisons(name, number):
+    words, spec = words_of(name), specification.of_sweep(name)
+    planned = re.findall(r"^\| \d+ \| (.+?) − (.+?) \|", PLANS[name], re.M)
     tested = [contrast for contrast in spec.contrasts if contrast.tested]
-    assert len(tested) == 13 and all(len(contrast.arms) == 2 for contrast in tested)
+    assert len(tested) == number and all(len(contrast.arms) == 2 for contrast in tested)
     assert [(words[contrast.plus[0]], words[contrast.minus[0]]) for contrast in tested] == planned
 
 
-def test_the_interaction_is_stated_beside_them_and_not_tested():
-    spec = specification.of_sweep("campaign_tiny")
+@pytest.mark.parametrize(
+    ("name", "in_words", "margin"),
+    [
+        ("campaign_tiny", "(axial − zero, PEG) − (axial, no PEG − zero)", 0.5),
+        ("campaign_camvid", "(axial, PEG − zero, PEG) − (axial, no PEG − zero, no PEG)", 1.0),
+    ],
+)
+def test_the_interaction_is_stated_beside_them_and_not_tested(name, in_words, margin):
+    spec = specification.of_sweep(name)
     (beside,) = [contrast for contrast in spec.contrasts if not contrast.tested]
     assert (set(beside.plus), set(beside.minus)) == ({"axial", "zero"}, {"zero_peg", "axial_nopeg"})
-    assert "(axial − zero, PEG) − (axial, no PEG − zero)" in PLAN
-    assert spec.protocols["tiny"].margin == 0.5 and "±0.5 points" in PLAN
+    assert in_words in PLANS[name]
+    assert spec.protocols["tiny"].margin == margin and f"±{margin} points" in PLANS[name]
