@@ -33,7 +33,7 @@ class ImageRecord:
     """One metric of one run, image by image in the order of the evaluation set.
 
     correct, count: int64 [N, K], how many items (the image itself, tokens, pixels) of an image and column are right,
-    and of how many. A column is a class, or there is one. Of a mean IoU, they are intersections and unions of each class.
+    and of how many. A column is a class, or there is one. Of a mean IoU, they are intersections and unions.
     order: checksum of what there was to predict (``order_of``).
     Raises ValueError for counts that no evaluation can give.
     """
