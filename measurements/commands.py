@@ -145,11 +145,11 @@ def predict(name: str, settings: dict[str, Any], options: argparse.Namespace, pi
 
     from experiments.data.palette import palette
 
-    colours = palette(len(names))
+    colours, stems = palette(len(names)), [file.stem for file in files]
     found = []
     for segments in predictions.predict(folder, config, files):
         shares = segments.shares()
-        file = out / f"{segments.path.stem}.png"
+        file = out / f"{segments.path.stem if stems.count(segments.path.stem) == 1 else segments.path.name}.png"
         atomic_file.write(file, picture.draw(segments.image, segments.classes, shares, names, colours))
         found.append(
             {

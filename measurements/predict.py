@@ -70,6 +70,7 @@ def config_of(folder: RunFolder, settings: dict[str, Any]) -> Config:
         raise RunFolderError(f"predict={folder.id}: {why_unfinished(folder)}")
     if not (folder.path / WEIGHTS).is_file():
         raise RunFolderError(f"predict={folder.id}: the run is done, but its {WEIGHTS} is missing")
+    merge(settings)  # refuses unknown keys
     for key in settings:
         if FIELDS[(SHORT.get(key, key))].metadata["scientific"] and not key.startswith("segment.test_"):
             raise ConfigError(
