@@ -196,7 +196,10 @@ class _Resolving:
         words = dict(self._words(recipe))
         if read_recipe(recipe).get("data.dataset", Data.dataset) != start.data.dataset:
             words = {key: value for key, value in words.items() if key not in OF_A_DATA_SET}
-        return self._resolved(recipe, model, body["downstream"].get(task, {}), words, {"init": arm})
+        try:
+            return self._resolved(recipe, model, body["downstream"].get(task, {}), words, {"init": arm})
+        except ConfigError as error:
+            raise ConfigError(f"sweep {self.sweep_name}: task {task!r} of arm {arm!r}: {error}") from None
 
     def _words(self, recipe: str) -> Mapping[str, Any]:
         return self.overrides[_task_of(recipe)]

@@ -45,8 +45,8 @@ NOT_SPEED = {
     "": ("experiment", "protocol", "seed", "init"),
     "data.": ("bad_image_tolerance",),
     "train.": ("epochs", "eval_every", "lr", "lr_batch", "min_lr", "weight_decay", "warmup_epochs", "warmup_lr",
-               "schedule_on", "schedule_lag", "steps", "eval_every_steps", "warmup_steps", "schedule", "power",
-               "milestones", "decay_factor"),
+               "schedule_on", "schedule_lag", "steps", "eval_every_steps", "warmup_steps", "warmup_ratio", "schedule",
+               "power", "milestones", "decay_factor", "no_decay", "head_lr_scale"),
     "machine.": ("timeout_minutes", "checkpoint_minutes", "keep_checkpoints", "keep_every_epochs", "failed_saves"),
     "slurm.": ("account", "qos", "time_minutes", "signal_seconds", "max_timeouts", "setup", "shared"),
 }  # fmt: skip

@@ -54,12 +54,23 @@ def test_a_network_without_a_map_at_a_stride_is_refused():
         dense_backbone(model, (16, 32))
 
 
-@pytest.mark.parametrize("machine", [{"machine.batch_per_device": 4}, {"machine.devices": 2}])
-def test_batch_norm_over_a_part_of_the_batch_is_refused(tmp_path, small_scenes, machine):
+def test_batch_norm_over_micro_batches_is_refused(tmp_path, small_scenes):
     from tests.experiments.processes import finish
 
-    code, message = finish(frozen(tmp_path, {**small_scenes, "model": NAME, **machine}))
-    assert code == 2 and "batch norm" in message and "one device" in message
+    code, message = finish(frozen(tmp_path, {**small_scenes, "model": NAME, "machine.batch_per_device": 4}))
+    assert code == 2 and "batch norm" in message and "machine.devices" in message
+
+
+def test_batch_norm_on_two_devices_is_over_the_whole_batch(tmp_path, small_scenes):
+    from tests.experiments.processes import finish
+
+    rows = []
+    for devices in (1, 2):
+        folder = frozen(tmp_path / str(devices), {**small_scenes, "model": NAME, "machine.devices": devices})
+        assert finish(folder) == (0, "")
+        rows.append([json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()])
+    for one, two in zip(*rows, strict=True):
+        assert two["train/loss"] == pytest.approx(one["train/loss"], rel=2e-3)
 
 
 def test_an_arm_of_timms_stands_beside_ours_in_one_report(tmp_path, small_scenes, monkeypatch, capsys):

@@ -98,6 +98,9 @@ def test_neutral_values_are_pinned():
         "train.power": 1.0,
         "train.milestones": [],
         "train.decay_factor": 0.1,
+        "train.warmup_ratio": None,
+        "train.no_decay": "vectors",
+        "train.head_lr_scale": 1.0,
     }
 
 

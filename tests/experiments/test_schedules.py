@@ -65,6 +65,18 @@ def test_a_groups_scale_multiplies_its_rate():
     assert rates(train, [0, 50], scale=0.1) == pytest.approx([0.1, 0.05])
 
 
+def test_a_warm_up_ratio_multiplies_the_schedules_own_rate():
+    train = replace(
+        BASE, epochs=None, steps=100, schedule="polynomial", warmup_epochs=None, warmup_steps=20, warmup_ratio=1e-6
+    )
+    expected = []
+    for step in range(100):
+        rate = 1 - step / 100
+        expected.append(rate * (1 - (1 - step / 20) * (1 - 1e-6)) if step < 20 else rate)
+    assert rates(train, list(range(100))) == pytest.approx(expected)
+    assert rates(train, [19, 3]) == pytest.approx([expected[19], expected[3]]), "a function of the step alone"
+
+
 def test_rows_in_epochs_and_in_steps():
     epochs = Timetable.of(replace(BASE, epochs=3, eval_every=2), 10)
     assert (epochs.steps, epochs.rows, epochs.row_steps) == (30, 3, 10)

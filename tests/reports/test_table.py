@@ -233,7 +233,17 @@ def test_no_run_has_the_metric(tmp_path):
 
 
 def test_every_specification_loads_and_its_numbers_were_published(tmp_path):
-    ours = ["campaign_tiny", "diagonal", "match", "pair", "probe_attacks", "reach", "search"]
+    ours = [
+        "campaign_camvid",
+        "campaign_tiny",
+        "diagonal",
+        "match",
+        "pair",
+        "probe_attacks",
+        "reach",
+        "search",
+        "segmentation",
+    ]
     expected = sorted(["ablation_offsets", "ablation_peg", "ablation_v1", "resolution_384", "variants", *ours])
     assert specification.names("sweep") == expected
     for name in specification.names("sweep"):

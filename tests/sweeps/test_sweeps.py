@@ -45,7 +45,8 @@ PLANNED_WITHOUT_DATA = [(n, p) for n in sweep_names() for p in read_sweep(n)["re
 def test_every_sweep_plans_every_arm_and_seed(name, protocol):
     plan = load(name, protocol)
     sweep = read_sweep(name)
-    assert len(plan.runs) == len(sweep["arms"]) * len(sweep["seeds"])
+    assert [task.name for task in plan.tasks[1:]] == [t for t, own in sweep["downstream"].items() if protocol in own]
+    assert len(plan.runs) == len(sweep["arms"]) * len(sweep["seeds"]) * len(plan.tasks)
     assert len(plan.distinct()) == len(plan.runs), "two arms of one sweep are the same run"
     assert {run.config.protocol for run in plan.runs} == {protocol}
     assert [run.seed for run in plan.distinct().values()] == sorted(run.seed for run in plan.runs), "seed by seed"
@@ -54,7 +55,8 @@ def test_every_sweep_plans_every_arm_and_seed(name, protocol):
 
 def test_changes_of_a_protocol_on_the_command_line_are_part_of_the_plan():
     given = {"train.epochs": 1, "model": "t", "model.peg": False, "data.root": "/x", "machine.threads": 1}
-    assert load("variants", "paper", given).as_dict()["changed"] == {"train.epochs": 1, "model.peg": False}
+    plan = load("variants", "paper", given, tasks=["classification"])
+    assert plan.as_dict()["changed"] == {"train.epochs": 1, "model.peg": False}
     assert load("variants", "paper").as_dict()["changed"] == {}
 
 
