@@ -31,7 +31,7 @@ def test_a_word_that_makes_arms_equal_is_refused_with_the_key_and_two_arms():
 
 
 def test_a_short_word_counts_as_the_key_it_stands_for(own):
-    with pytest.raises(ConfigError, match="model of the command line makes arms 'one' and 'two' the same run"):
+    with pytest.raises(ConfigError, match="model of the command line would make arms 'one' and 'two' the same run"):
         own({"one": "model.name: nano", "two": "model.name: xt"}, model="xt")
 
 

@@ -416,7 +416,7 @@ def test_measured_runs_that_another_sweep_does_not_plan_are_refused(broken, labe
     for words, says in (
         (["collect=ablation_peg", *WORDS], "unknown arm 'stage_nopeg'"),  # its baseline was not run
         (["collect=ablation_v1", *WORDS, "train.lr=0.5"], "has no run of ablation_v1 as planned here"),
-        (["collect=search", *WORDS], "has no run of search as planned here"),
+        (["collect=search", *WORDS, "arms=[zero,random]"], "has no run of search as planned here"),
     ):
         assert command_line.main([*words, "protocol=smoke", "seeds=[0,1]", "into=b", "measured=m"]) == 2, words
         assert says in capsys.readouterr().err
