@@ -43,8 +43,8 @@ def refuse_collapse(
         keys = {_long(word) for word in replaced}
         if _identity(without(first, task, keys)) != _identity(without(second, task, keys)):
             raise ConfigError(
-                f"{where}: {' and '.join(replaced)} of the command line would make arms {first!r} and {second!r} the same "
-                "run, as it replaces what they set themselves; leave it out, or leave out arms by arms=[…]"
+                f"{where}: {' and '.join(replaced)} of the command line would make arms {first!r} and {second!r} the "
+                "same run, as it replaces what they set themselves; leave it out, or leave out arms by arms=[…]"
             )
 
 
