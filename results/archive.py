@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 import atomic_file
+import yaml_files
 from errors import unknown
 from results import archive_files, archive_interventions, archive_records
 from results.exclusion import exclude, include
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MEASURED = Path(__file__).resolve().parent / "measured"
+LOCK = ".lock"
 LABEL = re.compile(r"[\w-][\w.-]*")
 LOSS, LOSS_POINTS = "train/loss", 200  # of the training metrics the loss alone is kept, and this many rows per run
 OF_FOLDERS = ("config", "log_line")  # of the runs table: they lead to a run folder's files, which are not committed
@@ -100,7 +103,7 @@ def contents(
     if exclusions:
         tables["excluded.csv"] = archive_files.exclusion_table(exclusions)
     return {
-        "about.yaml": yaml.safe_dump(about, sort_keys=False, allow_unicode=True, width=120),
+        "about.yaml": yaml.dump(about, Dumper=yaml_files.Dumper, sort_keys=False, allow_unicode=True, width=120),
         **{name: table.to_csv(index=False, lineterminator="\n") for name, table in tables.items()},
     }
 
@@ -176,6 +179,12 @@ def folder(label: str) -> Path:
     if not LABEL.fullmatch(label):
         raise CollectError(f"measured results are named with letters, digits, '.', '_' and '-', not {label!r}")
     return MEASURED / label
+
+
+def changing() -> AbstractContextManager[None]:
+    """One process at a time changes measured results: of two that merge into one label, the second would write what
+    it read before the first was done. The second waits."""
+    return atomic_file.locked(MEASURED / LOCK)
 
 
 def labels() -> list[str]:

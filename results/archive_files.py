@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+import yaml_files
+from errors import ConfigError
 from results.plans import CollectError
 from results.tables import NUMBERS, REPEAT_COLUMNS, Exclusion, no_repeats
 
@@ -26,9 +26,11 @@ TASK = {"name": str}
 def about(path: Path) -> dict[str, Any]:
     """``about.yaml`` with the plan that was answered and the warnings."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        content = yaml_files.load(path.read_bytes(), path.name)
+    except OSError as error:
         raise _refused(path, _one_line(error)) from None
+    except ConfigError as error:
+        raise CollectError(f"measured results {path.parent.name}: {error}") from None
     _require(path, "it", content, {"plan": dict})
     plan = content["plan"]
     _require(path, "its plan", plan, PLAN)

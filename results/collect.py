@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["METRIC_COLUMNS", "RUN_COLUMNS", "CollectError", "Collected", "Plan", "check_plan", "collect"]
 
 States = Mapping[str, tuple[str, str]]  # run id → (state, cause)
-RUN_ID = re.compile(r".+-s\d+-[0-9a-f]{8}")
 ENDED = (DONE, UNREADABLE, FAILED, REFUSED)  # states in a folder that no scheduler can know better
 
 
@@ -130,7 +129,7 @@ def _foreign(paths: Iterable[Path]) -> list[str]:
     return [
         f"{path.name}: looks like a run folder, but its name is not a run id; skipped"
         for path in paths
-        if not RUN_ID.fullmatch(path.name) and _has_summary(path)
+        if not re.fullmatch(run_format.RUN_ID, path.name) and _has_summary(path)
     ]
 
 

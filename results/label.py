@@ -17,8 +17,14 @@ from run_format import DONE, NOT_RUN
 def into_label(collected: Collected, plan: Plan, label: str, *, title: str, date: str, note: str = "") -> list[Path]:
     """Merges results into ``results/measured/<label>``, or writes them there if it does not exist yet.
 
-    Returns the files that were written: none where the label holds all of it already.
+    Returns the files that were written: none where the label holds all of it already. Waits while another process
+    changes measured results.
     """
+    with archive.changing():
+        return _merged_into(collected, plan, label, title, date, note)
+
+
+def _merged_into(collected: Collected, plan: Plan, label: str, title: str, date: str, note: str) -> list[Path]:
     folder = archive.folder(label)
     new = collected.about.get("history") or [_entry(collected, {"date": date, "note": note, **collected.about})]
     if not (folder / "about.yaml").is_file():
@@ -75,6 +81,11 @@ def _unchanged(merged: Collected, plan: Plan, there: Collected) -> bool:
 
 def exclude(label: str, run: str, because: str | None) -> bool:
     """Leaves a run out of measured results, or counts it again where ``because`` is None; whether that changed them."""
+    with archive.changing():
+        return _exclude(label, run, because)
+
+
+def _exclude(label: str, run: str, because: str | None) -> bool:
     folder = archive.folder(label)
     there = archive.read(folder)
     row = rows_by_run(include(there)).get(run)

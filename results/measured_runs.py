@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from results import archive
+from results.fingerprints import KINDS
+from results.plans import CollectError
 from run_format import DONE
+
+Measurement = tuple[str, str, str]  # run, finished, device
 
 
 class MeasuredRun(NamedTuple):
@@ -28,9 +33,11 @@ class MeasuredRun(NamedTuple):
 def find(runs: Collection[str]) -> dict[str, list[MeasuredRun]]:
     """The measurements of these runs in all measured results of the checkout.
 
-    Files that cannot be read hold no measurement here; a report of them names what is wrong.
+    Files that cannot be read hold no measurement here; a report of them names what is wrong. Raises CollectError where
+    two labels state one measurement differently: one of them was edited.
     """
     found: dict[str, list[MeasuredRun]] = {}
+    known_facts: dict[Measurement, list[tuple[str, dict[str, str]]]] = {}
     for label in archive.labels():
         folder = archive.folder(label)
         rows = {
@@ -47,10 +54,50 @@ def find(runs: Collection[str]) -> dict[str, list[MeasuredRun]]:
             repeated.setdefault(row.get("run", ""), set()).add(row.get("finished", ""))
         for run, row in rows.items():
             because = excluded.get((run, row.get("finished"), row.get("device")), "")
+            if row.get("finished"):
+                facts = {kind: row.get(column, "") for column, kind in KINDS.items()}
+                known_facts.setdefault((run, row["finished"], row.get("device", "")), []).append((label, facts))
             known = frozenset({row.get("finished", ""), *repeated.get(run, ())})
             fingerprints = (row.get("code_fingerprint", ""), row.get("data_fingerprint", ""))
             found.setdefault(run, []).append(MeasuredRun(label, *fingerprints, because, known))
+    _refuse_contradictions(known_facts)
     return found
+
+
+def _refuse_contradictions(known: Mapping[Measurement, list[tuple[str, dict[str, str]]]]) -> None:
+    """known: of each measurement the labels that have it, with the fingerprints that they state."""
+    finals: dict[str, dict[tuple[str, str], str]] = {}  # label → run and metric → value
+    for (run, _, _), stated in known.items():
+        if len(stated) == 1:
+            continue
+        for label, _ in stated:
+            if label not in finals:
+                rows = _rows(archive.folder(label) / "metrics.csv")
+                finals[label] = {
+                    (row.get("run", ""), row.get("metric", "")): row.get("value", "")
+                    for row in rows
+                    if row.get("final") == "True"
+                }
+        (first, facts), *others = [
+            (label, facts | {metric: value for (of_run, metric), value in finals[label].items() if of_run == run})
+            for label, facts in stated
+        ]
+        for label, other in others:
+            for what in facts.keys() & other.keys():
+                if not _same(facts[what], other[what]):
+                    raise CollectError(
+                        f"results/measured/{first} and results/measured/{label} have one measurement of run {run}, but "
+                        f"{what} {facts[what] or 'unknown'} there and {other[what] or 'unknown'} here: one of them was "
+                        "edited; restore it from git"
+                    )
+
+
+def _same(first: str, second: str) -> bool:
+    if first == second:
+        return True
+    with suppress(ValueError):
+        return float(first) == float(second)
+    return False
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -18,14 +18,15 @@ from types import FrameType
 
 import atomic_file
 import output
-from errors import SuiteError
+from errors import SuiteError, UnreadableError
 from experiments.folder.run_folder import RunFolder
 from experiments.interrupts import handle, restore
 from experiments.launch import command, environment
-from run_format import DEAD_ENDS, DONE, FAILED, REFUSED, RUNNING, UNREADABLE
+from run_format import CONFIG, DEAD_ENDS, DONE, FAILED, REFUSED, RUNNING, UNREADABLE
 from sweeps import launches
 from sweeps.launches import Launch, LaunchedRun
 from sweeps.status import state_of
+from untrusted_files import exists
 
 POLL_SECONDS = 0.2
 Say = Callable[[str], None]
@@ -111,6 +112,9 @@ class Launcher:
             try:
                 process = start(self._folder(run.id), Path(run.code), self.launch.other_code)
             except (OSError, SuiteError) as error:
+                if lost := _lost(self._folder(run.id)):
+                    self._fail(run, lost, "")
+                    continue
                 why = atomic_file.reason(error) if isinstance(error, OSError) else error
                 self._fail(run, f"cannot be started: {why} (in {self._folder(run.id).path})", "")
                 continue
@@ -149,6 +153,9 @@ class Launcher:
         elif state == RUNNING:  # another launcher was quicker
             outcome.running_elsewhere[run.id] = detail
         elif outcome.interrupted is None:
+            if lost := _lost(folder):
+                self._fail(run, lost, took)
+                return
             explained = state in (FAILED, REFUSED, UNREADABLE) or (code > 0 and detail)
             self._fail(run, detail if explained else _death(code, folder), took)
 
@@ -227,6 +234,17 @@ def mention_skipped(failed: list[str], excluded: list[str], unreadable: Mapping[
         print(f"run.py: {len(excluded)} runs are excluded; --retry-failed measures them again", file=sys.stderr)
     if failed:
         print(f"run.py: {len(failed)} runs failed earlier; --retry-failed tries them again", file=sys.stderr)
+
+
+def _lost(folder: RunFolder) -> str:
+    """Says that the folder of a run of this launch, or its config, is gone; empty where it is there."""
+    try:
+        if exists(folder.path / CONFIG):
+            return ""
+        what = f"{folder.path} lost its {CONFIG}" if exists(folder.path) else f"its folder {folder.path} was removed"
+    except UnreadableError:  # its state says so
+        return ""
+    return f"{what} during this launch, and with it what it had trained; the next launch begins it afresh"
 
 
 def _death(code: int, folder: RunFolder) -> str:

@@ -5,19 +5,18 @@ The launcher holds a claim on the folder, so that other commands see whether it 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
 import shutil
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import atomic_file
-from errors import RunFolderError, UnreadableError
+from errors import RunFolderError, UnreadableError, WriteError
 from experiments.folder.claim import Claim, Holder, holder_of, take
 from untrusted_files import LIST, MAPPING, NUMBER, TEXT, keys_and_values, listed
 
@@ -107,13 +106,11 @@ class Launch:
 @contextmanager
 def planning(runs_dir: Path) -> Iterator[None]:
     """One launch is planned at a time: of two that look at the same moment, neither would see the other."""
-    try:
-        (runs_dir / LAUNCHES).mkdir(parents=True, exist_ok=True)
-        lock = (runs_dir / LAUNCHES / LOCK).open("ab")
-    except OSError as error:
-        raise RunFolderError(f"cannot write {runs_dir / LAUNCHES}: {atomic_file.reason(error)}") from None
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(atomic_file.locked(runs_dir / LAUNCHES / LOCK))
+        except WriteError as error:
+            raise RunFolderError(str(error)) from None
         yield
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
@@ -14,6 +14,7 @@ from experiments.data.registry import check_root
 from experiments.identity import run_id
 from experiments.schema import FIELDS, Config, Data
 from experiments.tasks.registry import sections_of_other_tasks, task_entry
+from sweeps.collapse import own_keys_of, refuse_collapse
 from sweeps.sweep_file import (
     ARM_PARTS,
     SWEEPS,
@@ -155,6 +156,7 @@ def load(
             config = replace(deepcopy(config), seed=seed, init=parent_id or config.init)
             ids[task, arm] = run_id(config)
             runs.append(PlannedRun(ids[task, arm], arm, seed, task, config, parent_id))
+    refuse_collapse(f"sweep {name}", runs, overrides or {}, own_keys_of(sweep, ARM_PARTS), resolving.without)
     labels = {arm: str(sweep["arms"][arm].get("label", arm)) for arm in chosen}
     left_out = [arm for arm in sweep["arms"] if arm not in chosen]
     planned_tasks: dict[str, PlannedTask] = {}
@@ -200,6 +202,16 @@ class _Resolving:
             return self._resolved(recipe, model, body["downstream"].get(task, {}), words, {"init": arm})
         except ConfigError as error:
             raise ConfigError(f"sweep {self.sweep_name}: task {task!r} of arm {arm!r}: {error}") from None
+
+    def without(self, arm: str, task: str, keys: Collection[str]) -> Config:
+        """Of an arm's run of a task, without some words of the command line, given by their long keys."""
+        words = {
+            of_task: {key: value for key, value in given.items() if SHORT.get(key, key) not in keys}
+            for of_task, given in self.overrides.items()
+        }
+        fewer = replace(self, overrides=words)
+        own = fewer.own(arm)
+        return own if task == _first_task(self.sweep, self.protocol) else fewer.downstream(arm, task, own)
 
     def _words(self, recipe: str) -> Mapping[str, Any]:
         return self.overrides[_task_of(recipe)]

@@ -134,7 +134,7 @@ def _refuse_two(root: Path, split: str, found: Sequence[str]) -> None:
         raise DataError(
             f"data.root={root}: {' and '.join(dict.fromkeys(alike))} may both be the {split} split"
             + (", as a folder and as an archive" if len(set(alike)) == 1 else "")
-            + ": keep one, or name one other than validation by data.train_split, data.eval_split"
+            + ": keep one, or give one another name, and say it by data.train_split or data.eval_split"
         )
 
 
@@ -314,8 +314,9 @@ def _members_of(where: Path, opened: tarfile.TarFile, above: str, start: int) ->
             continue
         if (member.islnk() or member.issym() or member.issparse()) and _is_image(parts[-1]):
             raise DataError(
-                f"{where}: {printable(member.name)} is {'a sparse file' if member.issparse() else 'a link'}, which "
-                "archives are not read for; pack the files themselves: tar --dereference --hard-dereference"
+                f"{where}: {printable(member.name)} is {'a sparse file' if member.issparse() else 'a link'}, and "
+                "only whole files are read from archives; pack the files themselves: "
+                "tar --dereference --hard-dereference"
             )
         if not member.isfile():
             continue

@@ -19,7 +19,19 @@ from experiments.config import from_dict, read_yaml, scientific, write_yaml
 from experiments.folder.claim import Claim, Holder, held_error, holder_of, refusing, take
 from experiments.schema import SECTIONS, Config
 from results.run_folders.summary_file import broken, other_config, problem
-from run_format import CHECKPOINTS, CODE, CONFIG, EXCLUSION, INIT_SHA256, LOG, PROVENANCE, SHA256, STATE, SUMMARY
+from run_format import (
+    CHECKPOINTS,
+    CODE,
+    CONFIG,
+    EXCLUSION,
+    INIT_SHA256,
+    LOG,
+    PROVENANCE,
+    RUN_ID,
+    SHA256,
+    STATE,
+    SUMMARY,
+)
 from untrusted_files import LIST, MAPPING, NUMBER, TEXT, content, exists, keys_and_values, listed
 
 KINDS = {  # of keys in the files of a run folder, which anybody may have edited
@@ -46,8 +58,8 @@ class RunFolder:
 
     @classmethod
     def all_in(cls, runs_dir: Path) -> list[RunFolder]:
-        """Every folder that has a config, in the order of their ids, and those that do not show whether they have."""
-        return [cls(path) for path in listed(runs_dir) if _may_be_run(path)]
+        """Every folder named as a run that has a config, or does not show whether it has, in the order of their ids."""
+        return [cls(path) for path in listed(runs_dir) if re.fullmatch(RUN_ID, path.name) and _may_be_run(path)]
 
     @property
     def log(self) -> Path:

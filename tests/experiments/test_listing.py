@@ -202,7 +202,7 @@ def test_images_that_are_links_in_an_archive_are_refused_and_not_left_out(images
             for name in sorted((images / split).iterdir()):
                 tar.add(name, name.name)
     with pytest.raises(
-        DataError, match=r"again.* is a link, which archives are not read for; pack the files themselves"
+        DataError, match=r"again.* is a link, and only whole files are read from archives; pack the files themselves"
     ):
         list_split(find_split(tmp_path, "train"))
 

@@ -165,7 +165,7 @@ def without(key: str):
 RUN, OTHER = run_id("zero", 0), run_id("zero", 1)
 EDITED = {  # file, an edit of its text, the message about it
     "a list": ("about.yaml", lambda text: "- a\n- b\n", "about.yaml: it is not a mapping"),
-    "no YAML": ("about.yaml", lambda text: "a: [b\nc: }", "about.yaml: while parsing a flow sequence"),
+    "no YAML": ("about.yaml", lambda text: "a: [b\nc: }", "about.yaml:2: not valid YAML: "),
     "no plan": ("about.yaml", without("plan"), "about.yaml: it has no plan"),
     "no arms": ("about.yaml", without("arms"), "about.yaml: its plan has no arms"),
     "no protocol": ("about.yaml", without("protocol"), "about.yaml: its plan has no protocol"),

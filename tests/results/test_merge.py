@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -209,6 +211,25 @@ def test_a_collection_without_results_is_no_part_of_the_history(tmp_path, measur
     about = archive.read(measured / "m").about
     assert "history" not in about and (about["date"], about["note"]) == ("2031-05-04", "")
     assert len(archive.read(measured / "m").runs) == 9 and len(of_table("m")) == 6
+
+
+def test_two_collections_into_one_label_at_once_lose_nothing(tmp_path, measured, monkeypatch):
+    read = archive.read
+
+    def slow_read(folder):
+        there = read(folder)
+        time.sleep(0.3)
+        return there
+
+    plans = [make_plan(ARMS, (seed,)) for seed in range(3)]
+    folders = [part_of(tmp_path, plan, str(seed)) for seed, plan in enumerate(plans)]
+    collected_into("m", folders[0], plans[0])
+    monkeypatch.setattr(archive, "read", slow_read)
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(collected_into, "m", folders[n], plans[n]) for n in (1, 2)]
+        assert all(each.result() for each in both)
+    runs = read(archive.folder("m")).runs
+    assert set(runs[runs["state"] == "done"]["run"]) == {entry["run"] for plan in plans for entry in plan["runs"]}
 
 
 def test_labels_of_several_machines_come_together(tmp_path, measured):

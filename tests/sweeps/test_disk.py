@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -71,6 +72,13 @@ def test_the_sizes_of_run_folders_are_listed_with_their_states(plan, tmp_path):
     assert len(lines) == 1 + 2 + 1 and "6 kB" in lines[2] and "24 kB of it checkpoints" in lines[-1]
     assert "takes runs_dir=PATH" in command(tmp_path, "list", "runs", "seed=1", code=2)
     assert "list runs" in command(tmp_path, "list", "run", code=2)
+
+
+def test_a_folder_that_is_not_named_as_a_run_is_none(plan, tmp_path, monkeypatch):
+    run = fill(plan.runs[0], tmp_path, finished=False)
+    for name in ("lost+found", "copy of a run"):
+        shutil.copytree(run.path, tmp_path / name)
+    assert [folder.id for folder in RunFolder.all_in(tmp_path)] == [run.id]
 
 
 def test_prune_removes_checkpoints_of_finished_runs_and_only_when_told_to(plan, tmp_path):

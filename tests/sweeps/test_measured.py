@@ -12,7 +12,8 @@ import run as command_line
 from experiments.folder.fingerprint import run_fingerprint
 from experiments.folder.run_folder import RunFolder
 from experiments.origin import PresentData
-from results import archive
+from results import archive, measured_runs
+from results.plans import CollectError
 from run_format import DONE, EXCLUDED, MEASURED, NOT_RUN
 from sweeps import local, measured, repeat
 from sweeps.plan import load
@@ -164,6 +165,35 @@ def test_a_measured_run_counts_only_for_the_code_that_a_launch_would_use(label_o
     monkeypatch.setattr("sweeps.run_code.sources", lambda plan, runs, *rest: {run.id: copy for run in runs})
     assert set(states(plan, tmp_path).values()) == {MEASURED}
     assert set(states(plan, tmp_path, measured.find(plan, tmp_path, other_code="force")).values()) == {NOT_RUN}
+
+
+@pytest.mark.parametrize(
+    ("edited", "says"),
+    [
+        ({"code": "c0de5eed00000002"}, f"code {MEASURED_CODE} there and c0de5eed00000002 here"),
+        ({"data": "da7a"}, "data unknown there and da7a here"),
+        ({"metrics": "81.5"}, "eval/top1 80.5 there and 81.5 here"),
+        ({"metrics": "80.50"}, ""),
+        ({"metrics": "81.5", "finished": "2031-01-02"}, ""),
+    ],
+)
+def test_two_labels_that_state_one_measurement_differently_are_refused(edited, says, label_of, tmp_path, labels):
+    plan = load(SWEEP[0], "smoke", seeds=[0], arms=["zero", "axial"])
+    runs = list(plan.distinct().values())[:1]
+    header = "run,step,epoch,metric,value,final"
+    stated = {"code": MEASURED_CODE, "metrics": "80.5"}
+    for name, facts in {"m": stated, "n": stated | edited}.items():
+        row = f"{runs[0].id},9,1,eval/top1,{facts['metrics']},True"
+        label_of(runs, name, facts["code"], facts.get("data", ""), metrics=f"{header}\n{row}\n")
+        text = (labels / name / "runs.csv").read_text()
+        (labels / name / "runs.csv").write_text(text.replace("2031-01-01", facts.get("finished", "2031-01-01")))
+    if not says:
+        assert len(measured_runs.find({runs[0].id})[runs[0].id]) == 2
+        return
+    with pytest.raises(CollectError) as refused:
+        measured.find(plan, tmp_path)
+    assert "results/measured/m and results/measured/n" in str(refused.value) and says in str(refused.value)
+    assert runs[0].id in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_the_codes_of_runs_are_not_computed_where_nothing_is_measured(labels, tmp_path, monkeypatch):
@@ -386,7 +416,7 @@ def test_measured_runs_that_another_sweep_does_not_plan_are_refused(broken, labe
     for words, says in (
         (["collect=ablation_peg", *WORDS], "unknown arm 'stage_nopeg'"),  # its baseline was not run
         (["collect=ablation_v1", *WORDS, "train.lr=0.5"], "has no run of ablation_v1 as planned here"),
-        (["collect=search", *WORDS], "has no run of search as planned here"),
+        (["collect=search", *WORDS, "arms=[zero,random]"], "has no run of search as planned here"),
     ):
         assert command_line.main([*words, "protocol=smoke", "seeds=[0,1]", "into=b", "measured=m"]) == 2, words
         assert says in capsys.readouterr().err

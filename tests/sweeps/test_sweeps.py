@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from run_format import DONE, FAILED, INTERRUPTED, NOT_RUN, REFUSED
 from sweeps import launcher, local
 from sweeps.plan import load, read_sweep, sweep_names
 from sweeps.status import describe, state_of
+from tests.ended import end
 
 TINY = {
     "data.image_size": [64, 64],
@@ -55,9 +57,9 @@ def test_every_sweep_plans_every_arm_and_seed(name, protocol):
 
 def test_changes_of_a_protocol_on_the_command_line_are_part_of_the_plan():
     given = {"train.epochs": 1, "model": "t", "model.peg": False, "data.root": "/x", "machine.threads": 1}
-    plan = load("variants", "paper", given, tasks=["classification"])
-    assert plan.as_dict()["changed"] == {"train.epochs": 1, "model.peg": False}
-    assert load("variants", "paper").as_dict()["changed"] == {}
+    planned = load("ablation_offsets", "paper", given, arms=["zero", "axial"])
+    assert planned.as_dict()["changed"] == {"train.epochs": 1, "model.peg": False}
+    assert load("ablation_offsets", "paper").as_dict()["changed"] == {}
 
 
 @pytest.mark.parametrize("name", sweep_names())
@@ -191,6 +193,27 @@ def test_a_signal_while_a_run_is_being_started_reaches_that_run(tmp_path, monkey
     outcome = local.launch(plan, tmp_path)
     assert outcome.interrupted == signal.SIGTERM
     assert state_of(RunFolder(tmp_path / plan.runs[0].id))[0] != DONE
+
+
+def test_a_run_whose_folder_is_removed_is_named_and_the_others_go_on(tmp_path, monkeypatch):
+    plan = load("ablation_offsets", "smoke", TINY, [0], arms=["zero", "axial", "token"])
+    first, second, third = plan.distinct()
+
+    def start(folder, *arguments):
+        if folder.id == first:
+            shutil.rmtree(folder.path)
+            shutil.rmtree(tmp_path / second)
+        if folder.id == second:
+            raise FileNotFoundError(2, "No such file or directory")
+        if folder.id == third:
+            end(folder)
+        return subprocess.Popen(["false"])
+
+    monkeypatch.setattr(launcher, "start", start)
+    outcome = local.launch(plan, tmp_path, jobs=1)
+    assert outcome.done == [third] and set(outcome.failed) == {first, second}
+    for run, cause in outcome.failed.items():
+        assert f"its folder {tmp_path / run} was removed" in cause and "the next launch begins it afresh" in cause
 
 
 def test_status_changes_nothing(tmp_path):
