@@ -6,11 +6,12 @@ with, and is the same on every device.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from errors import ConfigError
@@ -68,8 +69,20 @@ class WholeBatchNorm(_BatchNorm):
 
 def _summed(part: Tensor) -> Tensor:
     """The sum over processes, through which gradients flow back to all of them."""
-    total: Tensor = all_reduce(part)  # type: ignore[no-untyped-call]
+    total: Tensor = _Sum.apply(part)  # type: ignore[no-untyped-call]
     return total
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, part: Tensor) -> Tensor:
+        total = part.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return _summed(gradient)
 
 
 def has_batch_norm(model: nn.Module) -> bool:

@@ -305,3 +305,43 @@ def test_drop_path_keeps_the_share_it_says_and_the_mean():
     values = torch.cat(kept)
     assert values.unique().tolist() == [0.0, pytest.approx(1 / 0.7)]
     assert values.mean().item() == pytest.approx(1.0, abs=0.03)
+
+
+@pytest.mark.parametrize("places", [[0, 1, 2, 3, 4, 5], [0, 5], [1, 4], [2, 3]])
+def test_dropped_channels_depend_on_the_place_in_the_batch_not_on_who_has_it(places):
+    model = nn.Sequential(nn.Dropout2d(0.5), nn.Conv2d(1, 1, 1), nn.Sequential(nn.Dropout2d(0.25)))
+    draws = place_draws(model, torch.device("cpu"))
+    assert not any(isinstance(module, nn.Dropout2d) for module in model.modules())
+    layers, images = [model[0], model[2][0]], torch.rand(6, 5, 2, 3)
+    draws.draw(0, 7, 6, np.arange(6))
+    whole = [layer(images) for layer in layers]
+    assert (whole[0] == 0).any() and (whole[0] == 0).flatten(2).all(2).equal((whole[0] == 0).flatten(2).any(2))
+    assert not torch.equal(whole[0] == 0, whole[1] == 0), "each layer has its own draws"
+    draws.draw(0, 7, 6, np.array(places))
+    for layer, expected in zip(layers, whole):
+        assert torch.equal(layer(images[places]), expected[places])
+        assert torch.equal(layer.eval()(images), images)
+    draws.draw(0, 8, 6, np.arange(6))
+    assert not torch.equal(layers[0].train()(images), whole[0]), "each step has its own draws"
+
+
+def test_dropout_of_channels_drops_the_share_it_says_and_keeps_the_mean():
+    model = nn.Sequential(nn.Dropout2d(0.1))
+    draws = place_draws(model, torch.device("cpu"))
+    kept = []
+    for step in range(50):
+        draws.draw(1, step, 8, np.arange(8))
+        kept.append(model(torch.ones(8, 128, 1, 1)))
+    values = torch.cat(kept)  # 51,200 channels: the share is known to 0.0013
+    assert values.unique().tolist() == [0.0, pytest.approx(1 / 0.9)]
+    assert (values == 0).float().mean().item() == pytest.approx(0.1, abs=0.006)
+
+
+def test_dropout_of_nothing_is_no_layer_and_drop_paths_draw_as_without_dropouts():
+    with_dropouts = nn.Sequential(nn.Dropout2d(0.0), DropPath(0.5), nn.Dropout2d(0.5), DropPath(0.5))
+    without = nn.Sequential(DropPath(0.5), DropPath(0.5))
+    ours, theirs = (place_draws(model, torch.device("cpu")) for model in (with_dropouts, without))
+    assert isinstance(with_dropouts[0], nn.Identity)
+    for draws in (ours, theirs):
+        draws.draw(3, 5, 16, np.arange(16))
+    assert ours.layers == 2 and torch.equal(ours.uniform, theirs.uniform)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 from torch import nn
 
+from errors import ConfigError
+from experiments.config import resolve
 from experiments.schema import Train
 from experiments.training.optimization import build_optimizer, decay_groups
 from experiments.training.schedules import Schedule, Timetable
@@ -88,3 +91,63 @@ def test_rows_in_epochs_and_in_steps():
     assert steps.describe(2) == "step 25/25"
     once = Timetable.of(replace(BASE, epochs=None, steps=25, eval_every=None, eval_every_steps=25), 7)
     assert once.rows == 1
+
+
+def mmcv_rates(lr: float, steps: int, warmup: int, ratio: float, decayed: Callable[[float, int], float]) -> list[float]:
+    """The rate of every step as mmcv's hook with ``warmup="linear"`` has it: first the schedule, then the warm-up."""
+    found = []
+    for step in range(steps):
+        regular = decayed(lr, step)
+        if step < warmup:
+            k = (1 - step / warmup) * (1 - ratio)
+            regular = regular * (1 - k)
+        found.append(regular)
+    return found
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.1, 10.0])
+@pytest.mark.parametrize("power", [1.0, 0.9])
+def test_a_warm_up_by_a_ratio_is_mmcvs_on_a_polynomial(power, scale):
+    length = {"epochs": None, "steps": 4000, "warmup_epochs": None, "warmup_steps": 1500}
+    train = replace(BASE, **length, warmup_ratio=1e-6, lr=6e-5, schedule="polynomial", power=power)
+    expected = mmcv_rates(6e-5 * scale, 4000, 1500, 1e-6, lambda lr, step: lr * (1 - step / 4000) ** power)
+    assert rates(train, list(range(4000)), scale=scale) == pytest.approx(expected, rel=1e-9, abs=0)
+    assert expected[0] == pytest.approx(6e-11 * scale) and max(expected) < 6e-5 * scale
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.1])
+def test_a_warm_up_by_a_ratio_is_mmcvs_on_several_steps(scale):
+    def decayed(lr: float, step: int) -> float:
+        return lr * 0.1 ** sum(step // 200 >= epoch for epoch in (8, 11))
+
+    length = {"epochs": 12, "warmup_epochs": None, "warmup_steps": 500}
+    train = replace(BASE, **length, warmup_ratio=0.001, lr=1e-4, schedule="multistep", milestones=[8, 11])
+    expected = mmcv_rates(1e-4 * scale, 2400, 500, 0.001, decayed)
+    assert rates(train, list(range(2400)), 200, scale) == pytest.approx(expected, rel=1e-9, abs=0)
+
+
+def test_a_lag_moves_a_warm_up_by_a_ratio_as_well():
+    length = {"epochs": None, "steps": 100, "warmup_epochs": None, "warmup_steps": 20}
+    train = replace(BASE, **length, warmup_ratio=0.01, schedule="polynomial")
+    prompt = rates(train, list(range(100)))
+    assert rates(replace(train, schedule_lag=3), list(range(100))) == [prompt[max(0, step - 3)] for step in range(100)]
+
+
+WARM = {"train.warmup_ratio": 1e-3, "train.schedule_on": "step"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (WARM | {"train.schedule_on": "epoch", "train.warmup_epochs": 1}, "set train.schedule_on=step"),
+        (WARM | {"train.warmup_epochs": 0}, "there is no warm-up"),
+        (WARM | {"train.warmup_epochs": None, "train.warmup_steps": 0}, "there is no warm-up"),
+        (WARM | {"train.warmup_epochs": 1, "train.warmup_lr": 1e-6}, "train.warmup_lr is for a warm-up without it"),
+        (WARM | {"train.warmup_ratio": 1.5}, "train.warmup_ratio=1.5: must be in [0, 1]"),
+    ],
+)
+def test_a_warm_up_by_a_ratio_that_cannot_be_is_refused_in_one_line(settings, message):
+    with pytest.raises(ConfigError) as refused:
+        resolve("scenes", settings)
+    assert message in str(refused.value) and "train.warmup_ratio" in str(refused.value)
+    assert "\n" not in str(refused.value)
