@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,44 +21,93 @@ from experiments.data.registry import check_root, needs_root
 from experiments.folder.run_folder import RunFolder
 from experiments.identity import run_id
 from experiments.tasks.classification import Classification
-from experiments.tasks.registry import build_task
 from experiments.training import loop
 from experiments.training.optimization import build_ema, build_optimizer
-from results.records import order_of
-from run_format import METRICS
+from results.records import order_of, read_records
+from run_format import METRICS, RECORDS
+from tests.experiments.mask_folders import unpacked, write_pairs
 
-BRIEF = {"model": "nano", "train.epochs": 2, "train.batch_size": 8, "train.warmup_epochs": 1, "train.precision": "float32",
-         "data.workers": 0, "machine.threads": 1, "data.image_size": [64, 64]}  # fmt: skip
+BRIEF = {"model": "nano", "train.batch_size": 8, "train.precision": "float32", "data.workers": 0, "machine.threads": 1,
+         "data.image_size": [64, 64]}  # fmt: skip
+TWO_EPOCHS = {"train.epochs": 2, "train.warmup_epochs": 1}
+TWO_STEPS = {"train.steps": 2, "train.eval_every_steps": 2, "train.warmup_steps": 1}
+ON_MASKS = [name for name in recipe_names() if resolve(name, {"init": "parent"}).data.dataset in ("ade20k", "camvid")]
 
 
 def rows(folder: RunFolder) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder.path / METRICS).read_text().splitlines()]
 
 
+def started(name: str, given: dict[str, Any], folder: Path) -> RunFolder:
+    """The frozen run of a recipe, with a parent's weights where it needs them."""
+    if read_recipe(name).get("init") == "required":
+        classes = resolve(name, {"init": "parent"}).data.num_classes
+        parent = timm.create_model("atmnet_nano", num_classes=classes)
+        torch.save({"model": parent.state_dict()}, folder / "parent.pth")
+        given = given | {"init": str(folder / "parent.pth")}
+    config = resolve(name, given)
+    check_root(config)
+    run = RunFolder(folder / run_id(config))
+    run.freeze(config)
+    return run
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_trains(name, tmp_path, shared_images):
-    given = dict(BRIEF)
     recipe = resolve(name, {"init": "parent"})
-    if needs_root(recipe):
+    in_steps = recipe.train.steps is not None
+    given = BRIEF | (TWO_STEPS if in_steps else TWO_EPOCHS)
+    if in_steps and not recipe.train.warmup_steps:
+        given.pop("train.warmup_steps")
+    if name in ON_MASKS:
+        splits = {"training": recipe.data.train_split, "validation": recipe.data.eval_split}
+        root = write_pairs(tmp_path / "masks", train=8, val=2)
+        for side in ("images", "annotations"):
+            for written, split in splits.items():
+                (root / side / written).rename(root / side / split)
+        given |= {"data.root": str(root), "data.num_classes": 3, "segment.width": 32}
+    elif needs_root(recipe):
         given |= {"data.root": str(shared_images), "data.num_classes": 3}
         given["augment.mix_draws"] = min(2, recipe.augment.mix_draws)
     else:
         given |= {"data.train_images": 16, "data.eval_images": 2}
-    if read_recipe(name).get("init") == "required":
-        parent = resolve(name, given | {"data.num_classes": recipe.data.num_classes, "init": "parent"})
-        torch.save({"model": build_task(parent).build_model().state_dict()}, tmp_path / "parent.pth")
-        given["init"] = str(tmp_path / "parent.pth")
-    config = resolve(name, given)
-    check_root(config)
-    folder = RunFolder(tmp_path / run_id(config))
-    folder.freeze(config)
+    folder = started(name, given, tmp_path)
     summary = loop.run(folder)
     assert summary["protocol"] == recipe.protocol
-    assert summary["step"] == (4 if not needs_root(recipe) else 6)
+    assert summary["step"] == (2 if in_steps else 4 if not needs_root(recipe) else 6)
     if recipe.train.ema_decay:
         assert "eval_ema/top1" in summary["metrics"]
     if recipe.train.schedule_lag:  # both epochs at the rate that the warm-up starts from
         assert [row["train/lr"] for row in rows(folder)] == [1e-6, 1e-6]
+
+
+# a sample beside the checkout → the data set it is read as, its splits and its number of classes
+SAMPLES = {
+    "ade20k-mini": ("ade20k", "training", "validation", 150),
+    "coco-semantic-ade-layout": ("masks", "training", "validation", 129),
+    "camvid-320": ("camvid", "training", "testing", 11),
+}
+
+
+@pytest.mark.timeout(900)
+def test_real_samples_are_read_trained_on_and_judged_by_every_recipe(tmp_path):
+    assert len(ON_MASKS) >= 3
+    for sample, (dataset, train, judged, classes) in SAMPLES.items():
+        root = unpacked(sample, tmp_path / "data")
+        for name in ON_MASKS:
+            recipe = resolve(name, {"init": "parent"})
+            given = BRIEF | TWO_STEPS | {"train.batch_size": 2, "data.root": str(root), "data.num_classes": classes}
+            if not recipe.train.warmup_steps:
+                given.pop("train.warmup_steps")
+            given |= {"data.train_split": train, "data.eval_split": judged, "data.eval_images": 2}
+            given |= {"data.dataset": dataset, "segment.resize": [128, 512], "segment.width": 32}
+            place = tmp_path / sample / name
+            place.mkdir(parents=True)
+            folder = started(name, given, place)
+            summary = loop.run(folder)
+            assert summary["step"] == 2, (sample, name)
+            assert len(read_records(folder.path / RECORDS)["eval/miou"].count) == 2, (sample, name)
+            assert math.isfinite(rows(folder)[0]["train/loss"]) and 0 <= summary["metrics"]["eval/miou"] <= 100
 
 
 @pytest.mark.parametrize("name", recipe_names())
