@@ -30,6 +30,7 @@ def experiment(
     from experiments.identity import run_id
     from experiments.launch import leave, rank
     from experiments.origin import PresentData, refuse_other_origin
+    from results.run_folders.summary_file import notes
 
     site = read_site()
     runs_dir = runs_folder(settings, site)
@@ -58,7 +59,7 @@ def experiment(
         print(json.dumps(summary))
     else:
         numbers = "  ".join(f"{metric} {value:.2f}" for metric, value in summary["metrics"].items())
-        print(f"{folder.id}: {numbers}", *folder.notes(), folder.path, sep="\n")
+        print(f"{folder.id}: {numbers}", *notes(summary), folder.path, sep="\n")
     return 0
 
 

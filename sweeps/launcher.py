@@ -22,6 +22,7 @@ from errors import SuiteError
 from experiments.folder.run_folder import RunFolder
 from experiments.interrupts import handle, restore
 from experiments.launch import command, environment
+from results.run_folders.summary_file import notes
 from run_format import DEAD_ENDS, DONE, FAILED, REFUSED, RUNNING, UNREADABLE
 from sweeps import launches
 from sweeps.launches import Launch, LaunchedRun
@@ -144,7 +145,7 @@ class Launcher:
         if state == DONE:
             outcome.done.append(run.id)
             self.say(f"done    {self._cell(run)}  {detail}  {took}")
-            for note in folder.notes():
+            for note in notes(folder.finished()):
                 self.say(f"note    {self._cell(run)}  {note}")
         elif state == RUNNING:  # another launcher was quicker
             outcome.running_elsewhere[run.id] = detail

@@ -136,11 +136,6 @@ class RunFolder:
         except FileNotFoundError:
             return f"{CONFIG} is missing"
 
-    def notes(self) -> list[str]:
-        """What a reader of a finished run's result should know, e.g. that its head began afresh."""
-        notes = self.finished().get("notes")
-        return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
-
     @contextmanager
     def claim(self) -> Iterator[Claim]:
         """Holds the run for this process; call ``check`` on the claim before writing into the folder.

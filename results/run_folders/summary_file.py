@@ -33,6 +33,12 @@ def broken(summary: Mapping[str, Any]) -> str:
     return f"{SUMMARY}: {metric}, not a finite number" if metric else ""
 
 
+def notes(summary: Mapping[str, Any]) -> list[str]:
+    """What a reader of the result should know, e.g. that the run's head began afresh; empty for no summary."""
+    listed = summary.get("notes")
+    return [note for note in listed if isinstance(note, str)] if isinstance(listed, list) else []
+
+
 def other_config(summary: Mapping[str, Any], config: bytes) -> str:
     """Whether the config is another one than the run ended with; runs of earlier code did not record which that was."""
     hashes = summary.get(SHA256)
