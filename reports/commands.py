@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from errors import ConfigError, DataError, unknown
-from reports import specification
+from reports import specification, specification_files
 from reports.content import compose
 from reports.content.compose import Results
 from reports.content.page import Page
 from reports.formats import files, terminal
 from reports.formats.comparison import differences
-from reports.specification import SWEEP, Collection, PublishedTable, Specification, names, of_sweep
+from reports.specification import SWEEP, Collection, PublishedTable, Specification
+from reports.specification_files import names, of_sweep
 from results import archive
 from results.collect import Plan, collect
 from results.fill import beside, filled
@@ -51,7 +52,7 @@ def report(
     is_present: whether a recorded code fingerprint is that of the present code; without it, pages do not say so.
     A sweep that no specification describes has a report, too.
     """
-    spec = specification.find(name, planned=not options.check and "measured" not in given)
+    spec = specification_files.find(name, planned=not options.check and "measured" not in given)
     if options.check:
         if given:
             raise ConfigError(f"--check compares the committed pages; {next(iter(given))} cannot change them")
@@ -104,7 +105,7 @@ def _sweep(
         try:
             plan, runs_dir, states, measured = planned(spec.sweep, given)
         except ConfigError as error:  # the sweeps alone would be named as what there is
-            missing = specification.unknown_report(spec.name) if spec.sweep == spec.name else None
+            missing = specification_files.unknown_report(spec.name) if spec.sweep == spec.name else None
             raise missing or error from None
         others = beside if options.fresh else filled
         collected = others(collect(plan, runs_dir, states()), plan, measured())
@@ -134,7 +135,7 @@ def _labelled(label: str, is_present: IsPresent | None, spec: Specification | No
     plan = archive.plan_of(collected)
     if spec is None:
         specs = {each.sweep: each for each in map(of_sweep, names(SWEEP))}
-        spec = specs.get(plan["sweep"]) or specification.default(plan["sweep"])
+        spec = specs.get(plan["sweep"]) or specification_files.default(plan["sweep"])
     if plan["sweep"] != called(spec.sweep):
         raise ConfigError(f"measured={label} is of sweep {plan['sweep']}; report={spec.name} is about {spec.sweep}")
     return Results(spec, collected, plan, folder, label, is_present=is_present)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from reports import specification
+from reports import specification_files
 from results import archive, counts, papers
 from results.statistics.estimates import mean_interval, paired_difference
 
@@ -134,7 +134,7 @@ def source(words: tuple[str, ...]) -> Source:
         ):
             accuracy = 100 * rows["correct"].sum() / rows["count"].sum()
             made.reach.setdefault(names[arm], {})[direction, str(int(distance))] = accuracy
-        spec = specification.of_sweep(plan["sweep"])
+        spec = specification_files.of_sweep(plan["sweep"])
         metric = spec.papers.metric if spec.papers else ""
         for arm, described in spec.arms.items():
             found = [papers.number(p.source, p.table, p.row, metric) for p in described.published]

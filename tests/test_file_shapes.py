@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 import experiments.config as config
-import reports.specification as specification
 import sweeps.sweep_file as sweep_file
 from errors import ConfigError, SuiteError
 from experiments.commands import runs_folder
 from experiments.config import resolve
 from experiments.schema import FIELDS
+from reports import specification, specification_files
 from reports.content import complexity
 from sweeps.plan import load as plan
 from yaml_files import load, read_yaml, write_yaml
@@ -74,17 +74,17 @@ def test_values_of_sweep_files(tmp_path, monkeypatch):
     check(path, load(SWEEP, "mine"), lambda: plan("mine", "smoke"))
 
 
-@pytest.mark.parametrize("name", specification.names_in_folder())
+@pytest.mark.parametrize("name", specification_files.names_in_folder())
 def test_values_of_report_files(name, tmp_path, monkeypatch):
-    content = read_yaml(specification.SPECS / f"{name}.yaml", specification.NAMES)
-    monkeypatch.setattr(specification, "SPECS", tmp_path)
-    check(tmp_path / f"{name}.yaml", content, lambda: specification.load(name))
+    content = read_yaml(specification_files.SPECS / f"{name}.yaml", specification_files.NAMES)
+    monkeypatch.setattr(specification_files, "SPECS", tmp_path)
+    check(tmp_path / f"{name}.yaml", content, lambda: specification_files.load(name))
 
 
 def test_values_of_the_file_of_counted_models(tmp_path, monkeypatch):
-    path = specification.SPECS / f"{specification.COMPLEXITY}.yaml"
-    content = read_yaml(path, specification.NAMES)
-    monkeypatch.setattr(specification, "SPECS", tmp_path)
+    path = specification_files.SPECS / f"{specification.COMPLEXITY}.yaml"
+    content = read_yaml(path, specification_files.NAMES)
+    monkeypatch.setattr(specification_files, "SPECS", tmp_path)
     check(tmp_path / path.name, {**content, "rows": content["rows"][:1]}, complexity.rows)
 
 

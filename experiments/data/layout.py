@@ -18,6 +18,7 @@ from experiments.data.listing import (
     refuse_shared,
     spread,
 )
+from experiments.data.shards import refuse_shared_shards
 from experiments.folder.provenance import listing_fingerprint
 from experiments.schema import Config
 
@@ -27,8 +28,8 @@ NEEDS_NOTHING = "experiment=scenes and protocol=smoke need no data"
 def check_class_folders(config: Config) -> None:
     """Refuses a missing, empty or inconsistent root of labelled images, and counts the classes where they are not set.
 
-    Raises DataError. The classes of folders and tar archives are compared here, their images when they are listed;
-    shards and hub data sets are checked when they are opened.
+    Raises DataError. The classes of folders and tar archives are compared here, their images when they are listed. Of
+    shards, the files are compared, of other readers the names of the splits; the rest is checked when they are opened.
     """
     data = config.data
     if data.root is not None or not data.reader.lower().startswith(("hfds/", "hfids/")):
@@ -43,6 +44,8 @@ def check_class_folders(config: Config) -> None:
         )
     if data.num_classes is None:
         raise DataError("data.num_classes can only be counted in class folders: set it")
+    if data.root is not None and data.reader.lower().startswith("wds/"):
+        refuse_shared_shards(Path(data.root), data.train_split, data.eval_split)
 
 
 def resolve_root(config: Config) -> Path:

@@ -131,10 +131,13 @@ def _refuse_two(root: Path, split: str, found: Sequence[str]) -> None:
     alike = [] if split in SPLITS else [name for name in found if name == split]
     alike = alike or [name for name in found if name in (*ONE_OF, *SPLITS["train"])]
     if len(alike) > 1:
+        key = "data.train_split" if split in SPLITS["train"] else "data.eval_split"
+        choices = [f"{key}={name}" for name in alike if name not in SPLITS and alike.count(name) == 1]
         raise DataError(
             f"data.root={root}: {' and '.join(dict.fromkeys(alike))} may both be the {split} split"
             + (", as a folder and as an archive" if len(set(alike)) == 1 else "")
-            + ": keep one, or give one another name, and say it by data.train_split or data.eval_split"
+            + ": keep one of them"
+            + (f", or choose with {' or '.join(choices)}" if choices else "")
         )
 
 
@@ -314,9 +317,8 @@ def _members_of(where: Path, opened: tarfile.TarFile, above: str, start: int) ->
             continue
         if (member.islnk() or member.issym() or member.issparse()) and _is_image(parts[-1]):
             raise DataError(
-                f"{where}: {printable(member.name)} is {'a sparse file' if member.issparse() else 'a link'}, and "
-                "only whole files are read from archives; pack the files themselves: "
-                "tar --dereference --hard-dereference"
+                f"{where}: {printable(member.name)} is {'a sparse file' if member.issparse() else 'a link'}; in an "
+                "archive, only regular files are read: pack it again with tar --dereference --hard-dereference"
             )
         if not member.isfile():
             continue

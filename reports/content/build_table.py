@@ -11,17 +11,9 @@ from typing import TYPE_CHECKING, Any
 from errors import unknown
 from reports.content.images import ImageComparisons, repeat_spread
 from reports.content.table import Ablation, ArmRow, ContrastRow, PrintedReference, TaskTable, status, variant
-from reports.specification import (
-    Arm,
-    Contrast,
-    Metric,
-    Papers,
-    Published,
-    Specification,
-    SpecificationError,
-    check_arms,
-    sweep_arms,
-)
+from reports.specification import Arm, Contrast, Metric, Papers, Published, Specification, SpecificationError
+from reports.specification_files import sweep_arms
+from reports.specification_parts import check_arms
 from results import fingerprints, papers
 from results.collect import Collected, Plan
 from results.statistics.estimates import TOLERANCE, Difference, contrast, mean_interval

@@ -14,7 +14,9 @@ from typing import Any
 from errors import unknown
 from reports.content.page import Cell, Grid, Section
 from reports.content.values import NOTHING, Count, Text, Value
-from reports.specification import COMPLEXITY, SpecificationError, entries, make, read_yaml
+from reports.specification import COMPLEXITY, SpecificationError
+from reports.specification_files import read_yaml
+from reports.specification_parts import entries, make
 from results import counts, papers
 
 Counter = Callable[[str, dict[str, Any], str, tuple[int, int]], tuple[float, float]]

@@ -14,15 +14,8 @@ from reports.content.reproduction import PrintedPlace, Reproduction
 from reports.content.table import Ablation
 from reports.figures import draw_differences
 from reports.offsets import gathered, interventions
-from reports.specification import (
-    Collection,
-    LearnedOffsets,
-    PublishedTable,
-    Report,
-    Specification,
-    SpecificationError,
-    load,
-)
+from reports.specification import Collection, LearnedOffsets, PublishedTable, Report, Specification, SpecificationError
+from reports.specification_files import load
 from results.collect import Collected, Plan
 from results.fingerprints import IsPresent, with_present_code
 

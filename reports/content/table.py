@@ -10,14 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from reports.specification import (
-    SIDES,
-    Contrast,
-    Metric,
-    Papers,
-    Published,
-    Specification,
-)
+from reports.specification import SIDES, Contrast, Metric, Papers, Published, Specification
 from results import exclusion, papers
 from results.collect import Collected
 from results.statistics.estimates import (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reports import specification
+from reports import specification_files
 from reports.content import compose
 from reports.formats import files
 from results.collect import collect
@@ -55,7 +55,7 @@ def write_report():
     """Writes the report of an offsets sweep, as the command line does, and returns its files."""
 
     def written(collected, plan, out_dir, *, folder=Path("runs"), label=None, **options):
-        results = compose.Results(specification.of_sweep(plan["sweep"]), collected, plan, folder, label)
+        results = compose.Results(specification_files.of_sweep(plan["sweep"]), collected, plan, folder, label)
         return files.write(compose.page(plan["sweep"], [results], **options), out_dir)
 
     return written

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports import specification
+from reports import specification, specification_files
 from reports.content.compose import Results
 from reports.content.table import variant
 from results import counts, papers
@@ -39,7 +39,9 @@ SURPRISE = {("ablation_v1", "token_peg"): -1.9, ("ablation_offsets", "token"): +
 def results(runs_dir: Path) -> list[Results]:
     """Every sweep's results as collected from ``runs_dir``, a copy of the committed folders: collecting leaves a cache."""
     plans = json.loads(PLANS.read_text())
-    return [Results(specification.of_sweep(n), collect(plan, runs_dir), plan, runs_dir) for n, plan in plans.items()]
+    return [
+        Results(specification_files.of_sweep(n), collect(plan, runs_dir), plan, runs_dir) for n, plan in plans.items()
+    ]
 
 
 def write() -> None:
@@ -48,8 +50,8 @@ def write() -> None:
 
     shutil.rmtree(FOLDER, ignore_errors=True)
     plans = {}
-    for name in specification.names(specification.SWEEP):
-        spec = specification.of_sweep(name)
+    for name in specification_files.names(specification.SWEEP):
+        spec = specification_files.of_sweep(name)
         plan = load(spec.sweep).as_dict()
         plans[name] = plan
         for entry in plan["runs"]:
@@ -177,7 +179,7 @@ def collected_by_hand(plan: Mapping[str, Any], means: Mapping[tuple[str, str], f
 
 def _expected(sweep: str, arm: str, model: str) -> float:
     """Near the number that the papers print for an arm of this model."""
-    spec = specification.of_sweep(sweep)
+    spec = specification_files.of_sweep(sweep)
     for place in spec.arms[arm].published if arm in spec.arms else ():
         number = papers.number(place.source, place.table, place.row, spec.papers.metric)
         if number.value is not None and variant(number.model) == model:

@@ -13,7 +13,7 @@ from PIL import Image, PngImagePlugin
 
 from errors import ConfigError
 from experiments.folder.present_code import is_present
-from reports import commands, specification
+from reports import commands, specification, specification_files
 from reports.content import compose
 from reports.formats import comparison
 from results import archive
@@ -56,7 +56,7 @@ def test_the_committed_pages_are_what_the_committed_results_give(capsys):
 )
 def test_whether_results_are_of_the_present_code_is_on_the_page_and_nothing_else_of_that_code(answer, sentence, word):
     """So a committed page changes where the answer does, and not with every change of the code."""
-    spec, folder = specification.of_sweep("ablation_peg"), archive.folder("ablation_peg-tiny-50-classes")
+    spec, folder = specification_files.of_sweep("ablation_peg"), archive.folder("ablation_peg-tiny-50-classes")
     collected = archive.read(folder)
     results = compose.Results(spec, collected, archive.plan_of(collected), folder, folder.name)
     silent = compose.page(spec, [results], figures=False).sections[0]

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from errors import ConfigError, DataError
-from reports import commands, specification
+from reports import commands, specification_files
 from reports.content import compose
 from results import archive
 from tests.results.synthetic import CODE, edit_json, make_plan, make_runs, run_id
@@ -80,7 +80,7 @@ def test_every_sweep_of_a_page_says_whether_it_was_measured_by_the_present_code(
     page = (tmp_path / "runs" / "reports" / "paper" / "report.md").read_text()
     sections = {part.partition("\n")[0]: part for part in page.split("\n## ")[1:]}
     ours = {title: text for title, text in sections.items() if "code fingerprint" in text and "Protocol `" in text}
-    reports = specification.find("paper", planned=False).reports
+    reports = specification_files.find("paper", planned=False).reports
     sweeps = [archive.plan_of(archive.read(archive.folder(label)))["sweep"] for label in archive.labels()]
     assert len(ours) == 1 + sum(sweep in reports for sweep in sweeps)
     for title, text in ours.items():

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from reports import specification
+from reports import specification_files
 from reports.content import complexity
 from reports.content.text import text
 from reports.formats import terminal
@@ -64,7 +64,7 @@ def test_rows_of_one_task():
 )  # fmt: skip
 def test_a_row_that_cannot_be_counted_is_refused(row, message, tmp_path, monkeypatch):
     row = {"label": "xT", "model": "atmnet_xt", "size": 224, **row}
-    monkeypatch.setattr(specification, "SPECS", tmp_path)
+    monkeypatch.setattr(specification_files, "SPECS", tmp_path)
     (tmp_path / "complexity.yaml").write_text(write_yaml({"rows": [row]}))
     with pytest.raises(SpecificationError, match=message):
         complexity.rows()

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from scipy import stats
 
-from reports import specification
+from reports import specification_files
 from reports.content import ablation, build_table, compose, contrasts
 from reports.content.text import text
 from reports.formats import files
@@ -25,7 +25,7 @@ BOTH = Contrast(("axial", "zero"), ("token", "axial_x3"), "what it is called", t
 
 def made(finished, *given, columns=(), **metric):
     plan, _, collected = finished
-    spec = replace(specification.of_sweep("ablation_offsets"), contrasts=given, columns=columns)
+    spec = replace(specification_files.of_sweep("ablation_offsets"), contrasts=given, columns=columns)
     own = spec.protocols[plan["protocol"]]
     spec = replace(spec, protocols={plan["protocol"]: Metric(**{**vars(own), **metric})})
     return build_table.build(spec, collected, plan)
@@ -68,7 +68,7 @@ def test_what_is_resolved(finished, margin, word):
 
 def test_a_page_shows_them_after_the_table(finished, tmp_path):
     plan, runs_dir, collected = finished
-    spec = replace(specification.of_sweep("ablation_offsets"), contrasts=(ONE, BOTH))
+    spec = replace(specification_files.of_sweep("ablation_offsets"), contrasts=(ONE, BOTH))
     page = compose.page(spec, [compose.Results(spec, collected, plan, runs_dir)], figures=False)
     section = page.sections[1]
     assert section.name == "ablation_offsets-smoke-contrasts"
@@ -89,7 +89,7 @@ def test_those_with_arms_that_are_not_planned_are_left_out(finished):
     smaller = {**plan, "arms": arms, "left_out": ["token"]}
     smaller["runs"] = [entry for entry in plan["runs"] if entry["arm"] != "token"]
     runs = collected.runs[collected.runs["arm"] != "token"]
-    spec = replace(specification.of_sweep("ablation_offsets"), contrasts=(ONE, TWO))
+    spec = replace(specification_files.of_sweep("ablation_offsets"), contrasts=(ONE, TWO))
     (left,) = build_table.build(spec, replace(collected, runs=runs), smaller).first.contrasts
     assert left.contrast == TWO
 
@@ -106,7 +106,7 @@ def test_a_further_metric_is_a_column_of_means(finished):
 
 def test_new_images_are_known_where_images_were_recorded():
     collected = archive.read(archive.folder("search-smoke"))
-    spec = replace(specification.of_sweep("search"), contrasts=(Contrast(("axial",), ("zero",)), INTERACTION))
+    spec = replace(specification_files.of_sweep("search"), contrasts=(Contrast(("axial",), ("zero",)), INTERACTION))
     table = build_table.build(spec, collected, archive.plan_of(collected)).first
     one, both = table.contrasts
     assert one.new_images == next(row.new_images for row in table.rows if row.arm == "axial")
@@ -124,11 +124,11 @@ def test_new_images_are_known_where_images_were_recorded():
     ],
 )
 def test_what_is_no_contrast_is_refused(tmp_path, monkeypatch, contrast, message):
-    content = yaml.safe_load((specification.SPECS / "search.yaml").read_text())
+    content = yaml.safe_load((specification_files.SPECS / "search.yaml").read_text())
     (tmp_path / "search.yaml").write_text(yaml.safe_dump({**content, "contrasts": [contrast]}))
-    monkeypatch.setattr(specification, "SPECS", tmp_path)
+    monkeypatch.setattr(specification_files, "SPECS", tmp_path)
     with pytest.raises(SpecificationError, match=message):
-        specification.of_sweep("search")
+        specification_files.of_sweep("search")
 
 
 def test_an_arm_that_the_sweep_does_not_have_is_named(finished):
@@ -138,7 +138,7 @@ def test_an_arm_that_the_sweep_does_not_have_is_named(finished):
 
 def test_arms_that_change_the_data_are_compared_with_those_of_the_same_data_alone():
     collected = archive.read(archive.folder("probe_attacks-smoke"))
-    plan, spec = archive.plan_of(collected), specification.of_sweep("probe_attacks")
+    plan, spec = archive.plan_of(collected), specification_files.of_sweep("probe_attacks")
     rows = {row.arm: row for row in build_table.build(spec, collected, plan).first.rows}
     assert rows["classes_axial"].difference and rows["classes_axial"].new_images
     for arm in ("cues_axial", "near_axial"):

@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 import yaml
 
-from reports import specification
+from reports import specification_files
 from reports.content import compose
 from reports.formats import files
 from tests.reports.browser import broken_links, column, every, header
 from tests.reports.latex import typeset
 from tests.reports.test_render import balanced, tables, unescaped_bars
 
-LISTED = yaml.safe_load((specification.SPECS / "paper.yaml").read_text())["reports"]
+LISTED = yaml.safe_load((specification_files.SPECS / "paper.yaml").read_text())["reports"]
 REPORTS = sorted([*LISTED, "paper"])
 TEXT_ONLY = ("v1_figure1", "learned_offsets")  # no table, or none before anything was measured
 WITH_TABLE = [name for name in REPORTS if name not in ("paper", *TEXT_ONLY)]
@@ -38,8 +38,8 @@ def test_the_committed_folders_hold_every_state(both_papers):
 
 
 def test_all_reports_are_on_the_page_of_both_papers_but_those_of_our_own_questions():
-    ours = [name for name in specification.names("sweep") if specification.of_sweep(name).papers is None]
-    assert ours and sorted([*REPORTS, *ours]) == specification.names()
+    ours = [name for name in specification_files.names("sweep") if specification_files.of_sweep(name).papers is None]
+    assert ours and sorted([*REPORTS, *ours]) == specification_files.names()
 
 
 @pytest.mark.parametrize("name", REPORTS)

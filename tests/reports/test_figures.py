@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 
-from reports import specification
+from reports import specification, specification_files
 from reports.content import build_table
 from reports.figures import accuracy_flops, bubbles, draw, forest, learning_curves, lines, style
 from reports.figures.labels import Box, LabelledPoint, _spread, beside_points
@@ -27,13 +27,13 @@ from tests.results.synthetic import make_plan, make_runs, run_id
 
 def built(collected, plan):
     """The table of a sweep's one task."""
-    return build_table.build(specification.of_sweep(plan["sweep"]), collected, plan).first
+    return build_table.build(specification_files.of_sweep(plan["sweep"]), collected, plan).first
 
 
 @pytest.fixture(scope="module")
 def drawn(finished):
     plan, _, collected = finished
-    drawings, problems = draw(build_table.build(specification.of_sweep("ablation_offsets"), collected, plan))
+    drawings, problems = draw(build_table.build(specification_files.of_sweep("ablation_offsets"), collected, plan))
     assert problems == []
     return {drawing.name: drawing for drawing in drawings}
 
@@ -304,7 +304,7 @@ def broken_examples(finished, folder, **changes):
     else:
         path.write_bytes(b"PK torn")
     collected = collect(plan, folder)
-    made = build_table.build(specification.of_sweep("ablation_offsets"), collected, plan)
+    made = build_table.build(specification_files.of_sweep("ablation_offsets"), collected, plan)
     few = replace(made.spec, figures=tuple(f for f in made.spec.figures if f.kind in ("examples", "learning_curves")))
     return draw(replace(made, tables=(replace(made.first, spec=few),)))
 
@@ -336,7 +336,7 @@ def test_examples_of_a_probe_have_arrows_to_the_places_that_tokens_name(finished
         np.savez(path, **{**arrays, "places": places, "palette": parts})
     drawn_arrows = []
     monkeypatch.setattr(Axes, "annotate", recorded(drawn_arrows, Axes.annotate))
-    spec = specification.of_sweep("ablation_offsets")
+    spec = specification_files.of_sweep("ablation_offsets")
     spec = replace(spec, figures=tuple(figure for figure in spec.figures if figure.kind == "examples"))
     (drawing,), problems = draw(build_table.build(spec, collect(plan, tmp_path / "runs"), plan))
     assert problems == [] and "Arrows" in drawing.caption
@@ -361,7 +361,7 @@ def test_the_optional_arm_may_be_missing_but_not_a_required_one(finished, tmp_pa
     shutil.copytree(runs_dir, tmp_path / "runs")
     (tmp_path / "runs" / run_id("token", 0) / "examples.npz").unlink()
     (tmp_path / "runs" / run_id("axial", 1) / "examples.npz").unlink()
-    spec = specification.of_sweep("ablation_offsets")
+    spec = specification_files.of_sweep("ablation_offsets")
     spec = replace(spec, figures=tuple(figure for figure in spec.figures if figure.kind == "examples"))
     collected = collect(plan, tmp_path / "runs")
     (drawing,), _ = draw(build_table.build(spec, collected, plan))

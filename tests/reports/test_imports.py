@@ -43,13 +43,13 @@ import sys; sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from tests.results.synthetic import make_plan, make_runs
 from results.collect import collect
-from reports import specification
+from reports import specification_files
 from reports.content import compose
 from reports.formats import files, terminal
 plan = make_plan(seeds=(0,)); folder = Path({str(tmp_path)!r})
 make_runs(folder / "runs", plan)
 collected = collect(plan, folder / "runs")
-spec = specification.of_sweep("ablation_offsets")
+spec = specification_files.of_sweep("ablation_offsets")
 results = compose.Results(spec, collected, plan, folder / "runs")
 files.write(compose.page("paper", [results]), folder / "out")  # with every figure
 terminal.to_json(results.ablation())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reports import specification
+from reports import specification_files
 from reports.content import compose
 from reports.content.compose import Results
 from reports.content.text import text
@@ -159,7 +159,7 @@ def plan_of(arms: dict) -> dict:
 def page_of(
     planned: dict, collected: Collected, folder: Path, label: str | None = None, report: str = "ablation_offsets"
 ):
-    spec = specification.of_sweep("ablation_offsets")
+    spec = specification_files.of_sweep("ablation_offsets")
     return compose.page(report, [Results(spec, collected, planned, folder, label)], figures=False)
 
 
@@ -249,7 +249,7 @@ def test_a_page_shows_them_once_and_json_has_their_rows(sweep: tuple[dict, Path]
     assert [s.name for s in page.sections if "interventions" in s.name] == ["ablation_offsets-smoke-interventions"]
     alone = page_of(planned, collected, runs_dir, report="learned_offsets")
     assert [s.name for s in alone.sections] == ["learned_offsets-ablation_offsets-smoke-interventions"]
-    results = Results(specification.of_sweep("ablation_offsets"), collected, planned, runs_dir)
+    results = Results(specification_files.of_sweep("ablation_offsets"), collected, planned, runs_dir)
     records = page_of(planned, collected, runs_dir).sections[1].records
     document = json.loads(terminal.to_json(results.ablation(), {"interventions": records}))
     assert [row["intervention"] for row in document["interventions"]] == ["zero", "zero", *["shuffled_tokens"] * 2]
@@ -258,7 +258,7 @@ def test_a_page_shows_them_once_and_json_has_their_rows(sweep: tuple[dict, Path]
 
 def test_they_are_gathered_beside_the_offsets_of_a_sweep(sweep: tuple[dict, Path]) -> None:
     planned, runs_dir = sweep
-    spec, name = specification.load("learned_offsets"), "ablation_offsets-smoke"
+    spec, name = specification_files.load("learned_offsets"), "ablation_offsets-smoke"
     edit(runs_dir / run_id("axial", 1) / "offsets" / "interventions.json", name="axial-7")
 
     def gather(*collected: Collected) -> list:

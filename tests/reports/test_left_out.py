@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from reports import specification
+from reports import specification_files
 from reports.content import compose
 from reports.content.compose import Results
 from reports.offsets import gathered, page
@@ -27,7 +27,7 @@ def exclude(folder, because=WHY):
 def test_a_sweeps_page_names_the_run_and_counts_the_others(tmp_path):
     planned, run = make_plan(seeds=(0, 1, 2)), run_id("axial", 2)
     make_runs(tmp_path, planned, examples=False)
-    spec = specification.of_sweep("ablation_offsets")
+    spec = specification_files.of_sweep("ablation_offsets")
     value = collect(planned, tmp_path).finals("eval/token_accuracy").set_index("run")["value"][run]
     exclude(tmp_path / run)
     results = Results(spec, collect(planned, tmp_path), planned, tmp_path)
@@ -45,7 +45,7 @@ def test_an_arm_of_which_every_run_is_excluded_shows_that_state(tmp_path):
     planned = make_plan(seeds=(0,))
     make_runs(tmp_path, planned, examples=False)
     exclude(tmp_path / run_id("axial", 0))
-    spec = specification.of_sweep("ablation_offsets")
+    spec = specification_files.of_sweep("ablation_offsets")
     results = Results(spec, collect(planned, tmp_path), planned, tmp_path)
     records = compose.page(spec, [results], figures=False).sections[0].records
     assert [record["state"] for record in records if record["arm"] == "axial"] == [f"excluded: {WHY}"]
@@ -69,7 +69,7 @@ def test_the_offsets_of_an_excluded_run_are_left_out(tmp_path):
     for run in ("axial-0", "axial-1"):
         make(tmp_path / run / "offsets", layers=4, name=run)
     exclude(tmp_path / "axial-1")
-    spec = specification.load("learned_offsets")
+    spec = specification_files.load("learned_offsets")
     (section,) = gathered.sections(
         spec, {"ablation_offsets-smoke": (planned, tmp_path)}, {}, mixed=False, figures=False
     )
@@ -91,7 +91,7 @@ def half(tmp_path, monkeypatch):
     label.into_label(collect(first, runs_dir), first, "half", title="t", date="d")
     for run in gone:
         shutil.rmtree(runs_dir / run)
-    spec = specification.of_sweep("ablation_offsets")
+    spec = specification_files.of_sweep("ablation_offsets")
     collected = fill.filled(collect(planned, runs_dir), planned, {"half": gone})
     return compose.page(spec, [Results(spec, collected, planned, runs_dir)], figures=False).sections[0], gone
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports import specification
+from reports import specification_files
 from reports.content import build_table
 from reports.figures import draw, masks
 from results.collect import collect
@@ -47,7 +47,7 @@ def drawn(finished, folder, **changes):
     for arm, error in ERRORS.items():
         for path in folder.glob(f"{run_id(arm, 0)}/examples.npz"):
             np.savez(path, **mask_examples(error) | (changes if arm == "axial" else {}))
-    spec = specification.of_sweep("ablation_offsets")
+    spec = specification_files.of_sweep("ablation_offsets")
     spec = replace(spec, figures=tuple(figure for figure in spec.figures if figure.kind == "examples"))
     return draw(build_table.build(spec, collect(plan, folder), plan))
 

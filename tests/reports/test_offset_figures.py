@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports import specification
+from reports import specification_files
 from reports.figures import style
 from reports.offsets import comparison, depth, gathered, histograms, overlays, page
 from reports.offsets.measured import read
@@ -374,7 +374,7 @@ def test_half_an_archive_is_named_even_where_its_hash_is_right(tmp_path):
 
 
 def test_measurements_of_another_run_are_not_shown(tmp_path):
-    spec = specification.load("learned_offsets")
+    spec = specification_files.load("learned_offsets")
     planned = plan(("axial", 0), ("axial", 1), ("axial", 2))
     for run, name in (("axial-0", "axial-0"), ("axial-1", "axial-0"), ("axial-2", "axial-2")):
         make(tmp_path / run / "offsets", layers=4, name=name)
@@ -397,7 +397,7 @@ def test_measurements_of_another_run_are_not_shown(tmp_path):
 
 
 def test_measurements_of_sweeps_are_collected_and_missing_ones_are_named(tmp_path):
-    spec = specification.load("learned_offsets")
+    spec = specification_files.load("learned_offsets")
     planned = plan(("zero", 0), ("axial", 0), ("axial", 1))
     sweeps = {"ablation_offsets-smoke": (planned, tmp_path / "runs"), "variants-paper": (planned, tmp_path / "none")}
     (nothing,) = gathered.sections(spec, sweeps, {}, mixed=False, figures=True)

@@ -11,7 +11,7 @@ from statistics import fmean
 import pytest
 from scipy import stats
 
-from reports import specification
+from reports import specification_files
 from reports.content import compose, published, remarks
 from reports.content.build_table import build
 from reports.content.page import Page, Section
@@ -26,7 +26,7 @@ from results.statistics.estimates import mean_interval
 from tests.reports import made_up
 from tests.results.synthetic import edit_json, make_plan
 
-TABLES = [name for name in specification.names(PUBLISHED) if specification.load(name).columns]
+TABLES = [name for name in specification_files.names(PUBLISHED) if specification_files.load(name).columns]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def value_of(run, metric="eval_ema/top1"):
 
 
 def test_every_table_of_the_papers_has_a_report():
-    tables = {(spec.source, spec.table) for spec in map(specification.load, TABLES)}
+    tables = {(spec.source, spec.table) for spec in map(specification_files.load, TABLES)}
     printed = papers.load()
     assert tables == {place for place in zip(printed["source"], printed["table"]) if "Table" in place[1]}
     assert len(tables) == 16
@@ -76,7 +76,7 @@ def papers_text(value, printed):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_rows_of_our_models_and_no_others_have_ours_beneath(name, sections):
-    spec, printed = specification.load(name), printed_in(name)
+    spec, printed = specification_files.load(name), printed_in(name)
     repeatable = set(printed[printed["model"].isin(spec.models)]["row"])
     for group in sections[name].grid.groups:
         assert len(group) == (2 if text(group[0][0].value) in repeatable else 1)
@@ -101,7 +101,7 @@ def test_a_mean_far_from_the_printed_one_excludes_it(sections):
 def with_zero(folder, values):
     """A sweep of ATMNet-T on the papers' protocol, of which only the arm without offsets has results."""
     plan = make_plan(protocol="paper", model="t")
-    made = build(specification.of_sweep("ablation_offsets"), collect(plan, folder), plan).first
+    made = build(specification_files.of_sweep("ablation_offsets"), collect(plan, folder), plan).first
     interval = mean_interval(values) if values else None
     rows = tuple(replace(row, values=values, interval=interval) if row.arm == "zero" else row for row in made.rows)
     return Reproduction(replace(made, rows=rows), folder)
@@ -109,7 +109,7 @@ def with_zero(folder, values):
 
 def beneath_zero(*reproductions):
     """The cell beneath the 79.3 that is printed without offsets."""
-    section = published.section(specification.load("v1_table7"), reproductions, figures=False)
+    section = published.section(specification_files.load("v1_table7"), reproductions, figures=False)
     return ours(section, "①", "ImageNet, Top-1 (%)")
 
 
@@ -171,7 +171,7 @@ def test_contradicted_numbers_are_marked(entry, sections):
     }
     assert marked <= set(entry.rows) and marked
     metrics = {m.removesuffix("_difference") for m in entry.metrics}
-    columns = [column.metric for column in specification.load(name).columns]
+    columns = [column.metric for column in specification_files.load(name).columns]
     offset = len(section.grid.header) - len(columns)
     for group in section.grid.groups:
         for cell, metric in zip(group[0][offset:], columns):
@@ -193,7 +193,7 @@ def test_contradicted_words_stand_on_the_page_of_both_papers_and_by_the_tables_t
 
 
 def place_of(name):
-    spec = specification.load(name)
+    spec = specification_files.load(name)
     return spec.source, spec.table
 
 
@@ -216,7 +216,7 @@ def test_committed_results_are_linked_to_their_lines():
     folder = archive.folder(label)
     collected = archive.read(folder)
     results = compose.Results(
-        specification.of_sweep("ablation_offsets"), collected, archive.plan_of(collected), folder, label
+        specification_files.of_sweep("ablation_offsets"), collected, archive.plan_of(collected), folder, label
     )
     section = compose.page("ablation_offsets", [results], figures=False).sections[0]
     lines = (folder / "metrics.csv").read_text().splitlines()

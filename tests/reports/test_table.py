@@ -14,7 +14,7 @@ import pytest
 import yaml
 from scipy import stats
 
-from reports import specification
+from reports import specification, specification_files
 from reports.content import ablation, build_table, words
 from reports.content.text import signed
 from reports.content.text import text as text_of
@@ -29,7 +29,7 @@ from tests.results.synthetic import OFFSETS, PEG, edit_json, make_plan, make_run
 
 
 def build(plan, runs_dir, name="ablation_offsets", **options):
-    return build_table.build(specification.of_sweep(name), collect(plan, runs_dir), plan, **options)
+    return build_table.build(specification_files.of_sweep(name), collect(plan, runs_dir), plan, **options)
 
 
 def row(made, arm):
@@ -58,7 +58,7 @@ def partial(finished, tmp_path):
 
 def test_a_complete_table(finished):
     plan, _, collected = finished
-    made = build_table.build(specification.of_sweep("ablation_offsets"), collected, plan)
+    made = build_table.build(specification_files.of_sweep("ablation_offsets"), collected, plan)
     assert [r.arm for r in made.first.rows] == list(OFFSETS)
     axial = text(made, "axial")
     values = collected.finals("eval/token_accuracy").query("arm == 'axial'")["value"]
@@ -81,7 +81,7 @@ def test_a_complete_table(finished):
 
 def test_a_difference_to_another_arm_is_judged_against_that_arm(finished):
     plan, _, collected = finished
-    made = build_table.build(specification.of_sweep("ablation_offsets"), collected, plan)
+    made = build_table.build(specification_files.of_sweep("ablation_offsets"), collected, plan)
     x3 = row(made, "axial_x3")
     gap = text(made, "axial_x3")["papers_gap"]
     assert gap.startswith("+0.2 [") and gap.endswith("to axial")
@@ -140,7 +140,7 @@ def test_nothing_has_run(tmp_path):
 
 def test_another_protocol_compares_signs_and_says_so(finished):
     plan, _, collected = finished
-    made = build_table.build(specification.of_sweep("ablation_offsets"), collected, plan)
+    made = build_table.build(specification_files.of_sweep("ablation_offsets"), collected, plan)
     legend = " ".join(words.legend(made))
     assert "another protocol" in legend and "by sign alone" in legend
     assert ablation.grid(made, {}).header[5] == "Papers (ImageNet-1K, 300 epochs)"
@@ -158,7 +158,7 @@ def test_another_protocol_compares_signs_and_says_so(finished):
 def test_sizes_count_on_the_papers_protocol_and_model_only(tmp_path, protocol, model, verdict):
     """+27 points against the papers' +2.7: of ATMNet-T excluded, of another model or protocol the same sign."""
     plan = make_plan(protocol=protocol, model=model)
-    metric = specification.of_sweep("ablation_offsets").metric(protocol, {"name": ""}).metric
+    metric = specification_files.of_sweep("ablation_offsets").metric(protocol, {"name": ""}).metric
     make_runs(tmp_path, plan, metric=metric, examples=False)
     made = build(plan, tmp_path)
     assert verdicts(made, "axial") == [verdict]
@@ -201,7 +201,7 @@ def test_arms_the_specification_does_not_know_get_a_row(tmp_path):
 
 
 def test_arms_the_plan_does_not_know_are_refused(tmp_path):
-    plan, spec = make_plan(), specification.of_sweep("ablation_offsets")
+    plan, spec = make_plan(), specification_files.of_sweep("ablation_offsets")
     spec = replace(spec, arms={**spec.arms, "axail": spec.arms["axial"]})
     with pytest.raises(specification.SpecificationError, match="unknown arm 'axail'; did you mean 'axial'"):
         build_table.build(spec, collect(plan, tmp_path), plan)
@@ -245,9 +245,9 @@ def test_every_specification_loads_and_its_numbers_were_published(tmp_path):
         "segmentation",
     ]
     expected = sorted(["ablation_offsets", "ablation_peg", "ablation_v1", "resolution_384", "variants", *ours])
-    assert specification.names("sweep") == expected
-    for name in specification.names("sweep"):
-        spec = specification.of_sweep(name)
+    assert specification_files.names("sweep") == expected
+    for name in specification_files.names("sweep"):
+        spec = specification_files.of_sweep(name)
         arms = spec.arms or dict.fromkeys(["zero", *(arm for figure in spec.figures for arm in figure.arms)])
         plan = make_plan(dict.fromkeys(arms), sweep=spec.sweep)
         for protocol in spec.protocols:
@@ -276,17 +276,17 @@ def published(**place):
     ],
 )
 def test_faults_of_a_specification_are_one_line(tmp_path, monkeypatch, change, message):
-    content = yaml.safe_load((specification.SPECS / "ablation_peg.yaml").read_text())
+    content = yaml.safe_load((specification_files.SPECS / "ablation_peg.yaml").read_text())
     (tmp_path / "broken.yaml").write_text(yaml.safe_dump({**content, **change}, allow_unicode=True))
-    monkeypatch.setattr(specification, "SPECS", tmp_path)
+    monkeypatch.setattr(specification_files, "SPECS", tmp_path)
     with pytest.raises(specification.SpecificationError) as refused:
-        specification.of_sweep("broken")
+        specification_files.of_sweep("broken")
     assert message in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_an_unknown_report_is_refused_with_the_nearest_name():
     with pytest.raises(specification.SpecificationError, match="did you mean 'ablation_offsets'"):
-        specification.of_sweep("ablation_offset")
+        specification_files.of_sweep("ablation_offset")
 
 
 @pytest.mark.parametrize(
@@ -313,8 +313,8 @@ def test_every_row_of_the_papers_ablations_has_a_verdict_or_a_reason_for_none(so
     rows = {number.row for number in papers.numbers(source, printed) if number.head == "classification"}
     places = [
         place
-        for name in specification.names("sweep")
-        for arm in specification.of_sweep(name).arms.values()
+        for name in specification_files.names("sweep")
+        for arm in specification_files.of_sweep(name).arms.values()
         for place in arm.published
         if (place.source, place.table) == (source, printed)
     ]
@@ -335,7 +335,7 @@ def test_the_papers_headline_is_judged_by_its_size(tmp_path):
 
 def test_an_arm_can_name_what_its_difference_is_to(partial, monkeypatch):
     plan, runs_dir = partial
-    spec = specification.of_sweep("ablation_offsets")
+    spec = specification_files.of_sweep("ablation_offsets")
     arms = {**spec.arms, "axial_s1": replace(spec.arms["axial_s1"], against="axial")}
     collected = collect(plan, runs_dir)
     made = build_table.build(replace(spec, arms=arms), collected, plan)
@@ -373,7 +373,7 @@ def with_records(partial):
             record = ImageRecord.of(correct, 20, order=wrong.get(entry["arm"], {}).get("order", 7))
             write_record(runs_dir / entry["run"], record)
         collected = collect(plan, runs_dir)
-        return build_table.build(specification.of_sweep("ablation_offsets"), collected, plan), collected
+        return build_table.build(specification_files.of_sweep("ablation_offsets"), collected, plan), collected
 
     return write
 
@@ -412,7 +412,7 @@ def test_a_single_pair_is_judged_by_mcnemar(partial):
         record = ImageRecord.of(hits)
         write_record(runs_dir / entry["run"], record)
     collected = collect(plan, runs_dir)
-    made = build_table.build(specification.of_sweep("ablation_offsets"), collected, plan)
+    made = build_table.build(specification_files.of_sweep("ablation_offsets"), collected, plan)
     hits = {
         arm: read_records(collected.records[run_id(arm, 0)])["eval/token_accuracy"].correct[:, 0] for arm in OFFSETS
     }
@@ -429,7 +429,9 @@ def test_repeated_runs_give_the_noise_floor(finished):
     repeats = pd.DataFrame(
         {"run": runs, "metric": "eval/token_accuracy", "value": again, "device": "x", "finished": "y"}
     )
-    made = build_table.build(specification.of_sweep("ablation_offsets"), replace(collected, repeats=repeats), plan)
+    made = build_table.build(
+        specification_files.of_sweep("ablation_offsets"), replace(collected, repeats=repeats), plan
+    )
     expected = math.sqrt((0.6**2 + 0.2**2) / 2 / 2)
     assert made.first.repeats.sd == pytest.approx(expected) and made.first.repeats.freedom == 2
     assert f"differs with a deviation of {expected:.2f} points (2 repeats)" in " ".join(words.legend(made))

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from errors import ConfigError
-from reports import commands, specification
+from reports import commands, specification_files
 from reports.content import compose, published
 from reports.content.build_table import build
 from reports.content.reproduction import Reproduction
@@ -71,11 +71,11 @@ def table8(tmp_path, monkeypatch):
         content = {**TABLE8, **changes}
         content["tasks"] = {"classification": {**{k: content[k] for k in ("protocols", "papers")}}, **content["tasks"]}
         (tmp_path / "table8.yaml").write_text(yaml.safe_dump(content, allow_unicode=True))
-        for path in specification.SPECS.glob("*.yaml"):
+        for path in specification_files.SPECS.glob("*.yaml"):
             if path.parent != tmp_path:
                 (tmp_path / path.name).write_bytes(path.read_bytes())
-        monkeypatch.setattr(specification, "SPECS", tmp_path)
-        return specification.of_sweep("table8")
+        monkeypatch.setattr(specification_files, "SPECS", tmp_path)
+        return specification_files.of_sweep("table8")
 
     return written
 
@@ -173,7 +173,7 @@ def test_downstream_runs_stand_beneath_the_printed_numbers_of_their_head(table8)
     of_tasks = results(table8())
     ablation = of_tasks.ablation()
     reproductions = [Reproduction(table, of_tasks.folder, "by hand") for table in ablation.tables]
-    section = published.section(specification.load("aaai_table8"), reproductions, figures=False)
+    section = published.section(specification_files.load("aaai_table8"), reproductions, figures=False)
     group = next(group for group in section.grid.groups if text(group[0][0].value) == "②")
     shown = {name: text(cell.value) for name, cell in zip(section.grid.header, group[1])}
     assert shown["RetinaNet, AP box (%)"].startswith("43.40 ± ") and shown["ADE20K, mIoU (%)"].startswith("45.60 ± ")
@@ -227,7 +227,7 @@ def by_hand(monkeypatch, tmp_path):
     """A sweep ``mine`` that no specification describes, with a network of timm; runs ``report=`` on it."""
     (tmp_path / "sweeps").mkdir()
     (tmp_path / "sweeps" / "mine.yaml").write_text("arms: {plain: {}, foreign: {}}\n")
-    monkeypatch.setattr(specification, "SWEEPS", tmp_path / "sweeps")
+    monkeypatch.setattr(specification_files, "SWEEPS", tmp_path / "sweeps")
     models = {"plain": "nano", "foreign": "timm/resnet10t"}
 
     def report(name="mine", sweep="mine", arms=models, **given):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from reports import specification
+from reports import specification_files
 from reports.content import ablation, build_table, compose
 from reports.content.text import signed, text
 from reports.formats import terminal
@@ -17,7 +17,7 @@ from tests.results.synthetic import make_plan
 
 
 def built(collected, plan):
-    return build_table.build(specification.of_sweep("ablation_offsets"), collected, plan)
+    return build_table.build(specification_files.of_sweep("ablation_offsets"), collected, plan)
 
 
 def section_of(collected, plan):

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from experiments.config import ROOT
-from reports import specification
+from reports import specification_files
 
 CAMPAIGNS = ("campaign_tiny", "campaign_camvid")
 PLANS = {name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in CAMPAIGNS}
@@ -55,7 +55,7 @@ def words_of(name) -> dict[str, str]:
 
 @pytest.mark.parametrize(("name", "number"), [("campaign_tiny", 13), ("campaign_camvid", 5)])
 def test_the_report_makes_the_planned_comparisons(name, number):
-    words, spec = words_of(name), specification.of_sweep(name)
+    words, spec = words_of(name), specification_files.of_sweep(name)
     planned = re.findall(r"^\| \d+ \| (.+?) − (.+?) \|", PLANS[name], re.M)
     tested = [contrast for contrast in spec.contrasts if contrast.tested]
     assert len(tested) == number and all(len(contrast.arms) == 2 for contrast in tested)
@@ -70,7 +70,7 @@ def test_the_report_makes_the_planned_comparisons(name, number):
     ],
 )
 def test_the_interaction_is_stated_beside_them_and_not_tested(name, in_words, margin):
-    spec = specification.of_sweep(name)
+    spec = specification_files.of_sweep(name)
     (beside,) = [contrast for contrast in spec.contrasts if not contrast.tested]
     assert (set(beside.plus), set(beside.minus)) == ({"axial", "zero"}, {"zero_peg", "axial_nopeg"})
     assert in_words in PLANS[name]

@@ -1,0 +1,159 @@
+"""The parts of a specification from keys and values, every key, name and type checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from errors import unknown
+from reports.specification import (
+    FIGURES,
+    SIDES,
+    Arm,
+    Column,
+    Contrast,
+    Control,
+    Figure,
+    Metric,
+    Papers,
+    Published,
+    Specification,
+    SpecificationError,
+    TaskReport,
+)
+
+Made = TypeVar("Made")
+
+
+def sweep_report(content: dict[str, Any]) -> Specification:
+    """The report of one sweep. content: the keys and values of its file, and its name. Raises SpecificationError."""
+    where = f"report {content['name']}"
+    arms = {key: _arm(value, f"{where}, arm {key}") for key, value in _section(content, "arms", where)}
+    figures = [make_figure(value, where) for value in entries(content, "figures", where)]
+    tasks = {
+        key: make(
+            TaskReport,
+            _mapping(value, f"{where}, task {key}") | _task_parts(value, f"{where}, task {key}"),
+            f"{where}, task {key}",
+        )
+        for key, value in _section(content, "tasks", where)
+    }
+    for key, arm in arms.items():
+        for place in arm.published:
+            if place.task is not None and place.task not in tasks:
+                raise SpecificationError(f"{where}, arm {key}: {unknown('task', place.task, tasks)}")
+    control = make(Control, content["control"], f"{where}, control") if content.get("control") else None
+    columns = tuple(make(Column, value, f"{where}, columns") for value in entries(content, "columns", where))
+    contrasts = tuple(_contrast(value, f"{where}, contrasts") for value in entries(content, "contrasts", where))
+    parts = {
+        **_task_parts(content, where), "control": control, "arms": arms, "figures": figures, "tasks": tasks,
+        "columns": columns, "contrasts": contrasts,
+    }  # fmt: skip
+    return make(Specification, {**content, **parts}, where)
+
+
+def check_arms(spec: Specification, planned: list[str]) -> None:
+    """Refuses arms of the specification that the sweep does not have. Arms that only the sweep has get a row."""
+    named = set(spec.arms)
+    named.update(p.against for arm in spec.arms.values() for p in arm.published if p.against)
+    named.update(arm.against for arm in spec.arms.values() if arm.against)
+    named.update([spec.control.arm] if spec.control else [])
+    named.update(arm for contrast in spec.contrasts for arm in contrast.arms)
+    for arm in (*sorted(named), *(arm for figure in spec.figures for arm in (*figure.arms, *figure.required))):
+        if arm not in planned:
+            raise SpecificationError(f"report {spec.name}: {unknown('arm', arm, planned)}")
+
+
+def make_figure(content: Mapping[str, Any], where: str, kinds: tuple[str, ...] = FIGURES) -> Figure:
+    """A figure of one of some kinds. Raises SpecificationError."""
+    figure = make(Figure, content, where)
+    if figure.kind not in kinds:
+        raise SpecificationError(f"{where}: {unknown('figure', figure.kind, kinds)}")
+    return figure
+
+
+def entries(content: Mapping[str, Any], key: str, where: str) -> list[Any]:
+    """The list under a key of a specification; empty where it has none. Raises SpecificationError."""
+    values = content.get(key)
+    if not isinstance(values, list | None):
+        raise SpecificationError(f"{where}, {key}: expected a list, not {values!r}")
+    return values or []
+
+
+def make(cls: type[Made], content: Any, where: str) -> Made:
+    """A dataclass from a mapping, lists as tuples; unknown and missing keys and values of other types are named."""
+    content = _mapping(content, where)
+    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+    for key in content:
+        if key not in known:
+            raise SpecificationError(f"{where}: {unknown('key', key, known)}")
+    required = [k for k, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
+    missing = [key for key in required if content.get(key) is None]
+    if missing:
+        raise SpecificationError(f"{where}: {', '.join(missing)} missing")
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+    hints = get_type_hints(cls)
+    for key, value in values.items():
+        if not _fits(value, hints[key]):
+            raise SpecificationError(f"{where}: {key}: not a valid value: {content[key]!r} ({known[key].type})")
+    return cls(**values)
+
+
+def _task_parts(content: Mapping[str, Any], where: str) -> dict[str, Any]:
+    protocols = {
+        key: make(Metric, value, f"{where}, protocol {key}") for key, value in _section(content, "protocols", where)
+    }
+    papers = make(Papers, content["papers"], f"{where}, papers") if content.get("papers") else None
+    return {"protocols": protocols, "papers": papers}
+
+
+def _arm(content: Any, where: str) -> Arm:
+    content = _mapping(content, where)
+    published = [make(Published, place, where) for place in entries(content, "published", where)]
+    for place in published:
+        _check_place(place, f"{where}, {place.source} {place.table} {place.row}")
+    return make(Arm, {**content, "published": published}, where)
+
+
+def _check_place(place: Published, where: str) -> None:
+    if place.side is not None and place.side not in SIDES:
+        raise SpecificationError(f"{where}: {unknown('side', place.side, SIDES)}")
+    if place.side is not None and not place.baseline:
+        raise SpecificationError(f"{where}: side {place.side} needs the row that it is {place.side}, as baseline")
+    if place.baseline and place.because:
+        raise SpecificationError(f"{where}: has a verdict, as it names a baseline, and a reason for none (because)")
+
+
+def _contrast(content: Any, where: str) -> Contrast:
+    made = make(Contrast, content, where)
+    if not made.plus or len(made.plus) != len(made.minus) or len(set(made.arms)) < len(made.arms):
+        raise SpecificationError(f"{where}: plus and minus need equally many arms, each of them once")
+    return made
+
+
+def _section(content: Mapping[str, Any], key: str, where: str) -> list[tuple[str, Any]]:
+    section = content.get(key)
+    return [] if section is None else list(_mapping(section, f"{where}, {key}").items())
+
+
+def _mapping(content: Any, where: str) -> dict[str, Any]:
+    if not isinstance(content, Mapping):
+        raise SpecificationError(f"{where}: expected keys and values, not {content!r}")
+    return dict(content)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of the type of a field of a specification's dataclasses."""
+    kind, arguments = get_origin(hint) or hint, get_args(hint)
+    if kind is tuple:
+        return isinstance(value, tuple) and all(_fits(each, arguments[0]) for each in value)
+    if kind in (dict, Mapping):
+        return isinstance(value, Mapping) and all(_fits(each, arguments[1]) for each in value.values())
+    if arguments:  # X | None
+        return any(_fits(value, each) for each in arguments)
+    if kind is Any:
+        return True
+    if kind is float:
+        return type(value) in (int, float)
+    return isinstance(value, kind)
