@@ -52,7 +52,12 @@ def build(spec: Specification, collected: Collected, plan: Plan, *, mixed: bool 
     judgements = iter(judge([each for table in tables for row in table.rows for each in _comparisons(table, row)]))
     tables = [replace(table, rows=tuple(_judged(row, judgements) for row in table.rows)) for table in tables]
     warnings = [*collected.warnings, *chain.from_iterable(table.warnings for table in tables)]
-    unplanned = [task for task in spec.tasks if task not in [entry["name"] for entry in tasks]]
+    unplanned = [
+        task
+        for task, of_task in spec.tasks.items()
+        if task not in [entry["name"] for entry in tasks]
+        and (not of_task.protocols or plan["protocol"] in of_task.protocols)
+    ]
     warnings += [f"task {task} is not planned under protocol {plan['protocol']}; not shown" for task in unplanned]
     return Ablation(tuple(tables), runs, tuple(warnings))
 
