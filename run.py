@@ -24,7 +24,7 @@ COMMANDS = {
                       only_shows=True),
     "cancel": Command("sweeps.commands:cancel", {"cancel=NAME": "stops the runs of a sweep, here and on Slurm"}),
     "prune": Command("sweeps.commands:prune", {
-        "prune=NAME [--yes]": "removes checkpoints of finished runs and unused copies of the code",
+        "prune=NAME [--yes]": "removes checkpoints of finished runs, superseded folders and unused code",
     }),
     "logs": Command("sweeps.commands:logs", {"logs=RUN": "prints the end of the logs of a run"}, only_shows=True),
     "report": Command("reports.commands:report", {

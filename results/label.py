@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from results.merge import measurement, merge, rows_by_run
 from results.plans import Plan
 from results.tables import Collected, Exclusion
 from run_format import DONE, NOT_RUN
+
+BETWEEN_SENTENCES = re.compile(r"(?<=[.!?]) (?=[A-Z])")  # a capital follows: not after "e.g."
 
 
 def into_label(collected: Collected, plan: Plan, label: str, *, title: str, date: str, note: str = "") -> list[Path]:
@@ -59,8 +62,14 @@ def _summary(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "date": max(str(entry["date"]) for entry in history),
         "hardware": hardware[0] if len(hardware) == 1 else "; ".join(map(str, hardware)),
-        "note": " ".join(dict.fromkeys(entry["note"] for entry in history if entry["note"])),
+        "note": _together(entry["note"] for entry in history),
     }
+
+
+def _together(notes: Iterable[str]) -> str:
+    """Several notes as one text, in which each of their sentences stands once."""
+    sentences = (sentence for note in notes for sentence in BETWEEN_SENTENCES.split(" ".join(note.split())))
+    return " ".join(dict.fromkeys(filter(None, sentences)))
 
 
 def _kept(about: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from errors import UnreadableError
 from experiments.folder.run_folder import RunFolder
 from run_format import CHECKPOINTS, DONE, WEIGHTS
-from sweeps import launches, snapshot
+from sweeps import launches, repeat, snapshot
 from sweeps.plan import Plan
 from sweeps.run_code import copies_in_use
 from sweeps.status import state_of
@@ -39,12 +39,16 @@ class DiskUsage:
     runs_dir: Path
     runs: list[RunUsage]  # the largest first
     code_bytes: int  # of the copies of the code
+    set_aside: int  # folders of earlier measurements
+    set_aside_bytes: int
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "runs_dir": str(self.runs_dir),
             "runs": [asdict(run) for run in self.runs],
             "code_bytes": self.code_bytes,
+            "set_aside": self.set_aside,
+            "set_aside_bytes": self.set_aside_bytes,
         }
 
     def lines(self) -> list[str]:
@@ -61,6 +65,12 @@ class DiskUsage:
             f"{_size(finished)} of finished runs (prune=SWEEP removes those); copies of the code take "
             f"{_size(self.code_bytes)}"
         )
+        if self.set_aside:
+            lines.append(
+                f"{self.set_aside} folder{'s' * (self.set_aside > 1)} of earlier measurements in "
+                f"{self.runs_dir / repeat.SET_ASIDE}: {_size(self.set_aside_bytes)} "
+                "(prune=SWEEP removes those whose run is done again and whose values are on record)"
+            )
         return lines
 
 
@@ -68,12 +78,14 @@ def usage(runs_dir: Path) -> DiskUsage:
     """Sizes and states of all run folders, as the folders show them: Slurm is not asked."""
     runs = [_usage(folder) for folder in RunFolder.all_in(runs_dir)]
     runs.sort(key=lambda run: (-run.total, run.run))
-    return DiskUsage(runs_dir, runs, _bytes(runs_dir / snapshot.COPIES))
+    aside = repeat.folders(runs_dir)
+    return DiskUsage(runs_dir, runs, _bytes(runs_dir / snapshot.COPIES), len(aside), sum(map(_bytes, aside)))
 
 
 @dataclass(frozen=True)
 class Removal:
-    """What ``prune`` removes: checkpoints of finished runs, copies of the code, records of ended launches."""
+    """What ``prune`` removes: checkpoints of finished runs, folders that were set aside, copies of the code, records of
+    ended launches."""
 
     checkpoints: dict[str, list[Path]]  # files by run id
     folders: list[Path]
@@ -106,8 +118,8 @@ class Removal:
 
 
 def removable(plan: Plan, runs_dir: Path) -> Removal:
-    """Checkpoints of the plan's finished runs, and below ``runs_dir`` all copies of the code and records of launches
-    that nothing refers to.
+    """Checkpoints of the plan's finished runs and folders of earlier measurements of them that are needed no more, and
+    below ``runs_dir`` all copies of the code and records of launches that nothing refers to.
 
     A finished run keeps everything else: a run that starts from it needs its final weights, reports need the rest. A
     copy of the code is kept while a run folder names it, because later seeds of a sweep start from it.
@@ -119,7 +131,7 @@ def removable(plan: Plan, runs_dir: Path) -> Removal:
         paths = [path for path in listed(folder.checkpoints) if path.is_file()]
         if paths and folder.finished() and not folder.holder() and (folder.path / WEIGHTS).is_file():
             checkpoints[run_id] = paths
-    folders, problem = _ended_launches(runs_dir), ""
+    folders, problem = [*repeat.superseded(runs_dir, plan.distinct()), *_ended_launches(runs_dir)], ""
     try:
         folders = [*_unused_copies(runs_dir), *folders]
     except UnreadableError as error:

@@ -203,6 +203,21 @@ def test_the_history_keeps_every_collection_and_old_labels_have_none(tmp_path, m
     assert (about["date"], about["hardware"], about["note"]) == ("2031-06-04", "cpu", "First. Second.")
 
 
+def test_sentences_that_several_notes_have_stand_once(tmp_path, measured):
+    notes = (
+        "Two cores, busy. Seed 0.",
+        "Two  cores,\nbusy. At 3.5 GHz, e.g. at night.",
+        "Seed 0.",
+        "Two cores, busy. Last.",
+    )
+    for seed, note in enumerate(notes):
+        plan = make_plan(ARMS, (seed,))
+        collected_into("m", part_of(tmp_path, plan, str(seed)), plan, date=f"2031-05-0{seed + 1}", note=note)
+    about = yaml.safe_load((measured / "m" / "about.yaml").read_text())
+    assert about["note"] == "Two cores, busy. Seed 0. At 3.5 GHz, e.g. at night. Last."
+    assert [entry["note"] for entry in about["history"]] == list(notes), "the history keeps each as it was given"
+
+
 def test_a_collection_without_results_is_no_part_of_the_history(tmp_path, measured):
     """E.g. with the runs_dir of another machine: more seeds are planned, but nothing was measured on that day."""
     runs_dir = part_of(tmp_path, make_plan(ARMS, (0, 1)))

@@ -14,8 +14,9 @@ import pytest
 from experiments.config import ROOT
 from experiments.folder.parent import weights_of
 from experiments.folder.run_folder import RunFolder
-from run_format import CODE, EXAMPLES, METRICS, RECORDS, WEIGHTS
-from sweeps import disk
+from results.measured_runs import MeasuredRun
+from run_format import CODE, EXAMPLES, EXCLUSION, METRICS, RECORDS, SUMMARY, WEIGHTS
+from sweeps import disk, repeat
 from sweeps.plan import load
 from tests.ended import end
 
@@ -116,3 +117,54 @@ def test_copies_of_the_code_go_when_no_run_names_them(plan, tmp_path):
     assert removal.folders == [unused]
     removal.act()
     assert used.is_dir() and just_taken.is_dir() and not unused.exists()
+
+
+def test_folders_that_were_set_aside_are_counted(plan, tmp_path):
+    assert "set_aside" not in command(tmp_path, "list", "runs")
+    for size in (3000, 2000):
+        fill(plan.runs[0], tmp_path, finished=True)
+        (repeat.set_aside(RunFolder(tmp_path / plan.runs[0].id)) / "more").write_bytes(bytes(size))
+    usage = json.loads(command(tmp_path, "list", "runs", "--json"))
+    files = [path for path in (tmp_path / "set_aside").rglob("*") if path.is_file()]
+    assert (usage["set_aside"], usage["set_aside_bytes"]) == (2, sum(path.stat().st_size for path in files))
+    assert usage["runs"] == [] and usage["set_aside_bytes"] > 5000 + 2 * 6000
+    assert command(tmp_path, "list", "runs").splitlines()[-1].startswith("2 folders of earlier measurements in ")
+
+
+@pytest.mark.parametrize(
+    ("recorded", "done_again", "removed"),
+    [("excluded", True, True), ("measured", True, True), ("measured", False, False), ("nowhere", True, False)],
+)
+def test_what_was_set_aside_goes_when_the_run_is_done_again_and_its_values_stay_on_record(
+    plan, tmp_path, monkeypatch, recorded, done_again, removed
+):
+    run = plan.runs[0]
+    measurement = MeasuredRun("m", "", "", "", frozenset({"2031-01-01"}))
+    found = {run.id: [measurement]} if recorded == "measured" else {}
+    monkeypatch.setattr("results.measured_runs.find", lambda runs: {key: found[key] for key in runs if key in found})
+    first = fill(run, tmp_path, finished=True)
+    end(first, finished="2031-01-01")
+    if recorded == "excluded":
+        first.write_json(EXCLUSION, {"because": "node 7"})
+    other = fill(load("ablation_offsets", "smoke", seeds=[7], arms=["zero"]).runs[0], tmp_path, finished=True)
+    aside = [repeat.set_aside(folder) for folder in (first, other)]
+    again = fill(run, tmp_path, finished=done_again)
+    (tmp_path / "set_aside" / "a file").touch()
+    if done_again:
+        end(again, finished="2032-02-02")
+    removal = disk.removable(plan, tmp_path)
+    assert removal.folders == aside[:1] * removed
+    assert f"would remove {aside[0]}" in removal.lines(False) or not removed
+    removal.act()
+    assert aside[0].exists() != removed and aside[1].is_dir() and again.path.is_dir()
+
+
+def test_what_was_set_aside_and_cannot_be_read_stays(plan, tmp_path):
+    first = fill(plan.runs[0], tmp_path, finished=True)
+    first.write_json(EXCLUSION, {"because": "node 7"})
+    end(first, finished="2031-01-01")
+    aside = repeat.set_aside(first)
+    fill(plan.runs[0], tmp_path, finished=True)
+    assert disk.removable(plan, tmp_path).folders == [aside]
+    (aside / SUMMARY).write_text("{")
+    assert disk.removable(plan, tmp_path).folders == []
