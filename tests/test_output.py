@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 
@@ -80,7 +81,7 @@ def test_no_command_prints_what_a_terminal_obeys(runs_dir, command):
     done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert not OBEYED & set(done.stdout + done.stderr)
     if command in ("status", "logs", "error"):
-        assert "\\u001b[2J" in done.stdout + done.stderr, "nothing is left out"
+        assert re.search(r"\\(u001b|x1b)\[2J", done.stdout + done.stderr), "nothing is left out"
 
 
 def test_json_keeps_every_character(runs_dir):
