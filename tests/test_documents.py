@@ -129,7 +129,7 @@ def source(words: tuple[str, ...]) -> Source:
                 made.finals[metric].setdefault(names[arm], {})[int(seed)] = value
         for (arm, direction, distance), rows in (
             collected.curves[collected.curves["curve"] == "reach"].groupby(["arm", "direction", "distance"])
-            if len(collected.curves)
+            if "direction" in collected.curves
             else ()
         ):
             accuracy = 100 * rows["correct"].sum() / rows["count"].sum()
