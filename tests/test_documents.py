@@ -162,7 +162,8 @@ def expected(table: DocumentTable, row: list[str], column: int) -> list[float] |
         difference = paired_difference(values, of_metrics[0][match[1]])
         return [difference.mean, difference.low, difference.high, difference.n]
     if header.endswith("by seed"):
-        chosen = values if "accuracy" in header else of_metrics[1][arm]
+        by_seed = [at for at, title in enumerate(table.header) if title.endswith("by seed")]
+        chosen = of_metrics[by_seed.index(column)][arm]  # in the order of the comment
         return [chosen[seed] for seed in sorted(chosen)]
     assert header.endswith("(%)"), f"{table}: what is in column {header!r}?"
     interval = mean_interval(values)
