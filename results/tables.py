@@ -179,8 +179,11 @@ def metrics_table(logs: Sequence[RunLog]) -> pd.DataFrame:
 
 
 def _batches(logs: Sequence[RunLog]) -> Iterator[tuple[tuple[str, ...], list[LoggedMetrics]]]:
-    """Neighbouring logs with the same metrics, few enough that their numbers stay in the processor's cache."""
-    for names, group in groupby((each.log for each in logs), key=lambda log: log.names):
+    """Neighbouring logs with the same metrics, few enough that their numbers stay in the processor's cache.
+
+    Logs whose rows hold no number are left out.
+    """
+    for names, group in groupby((each.log for each in logs if each.log.names), key=lambda log: log.names):
         while batch := list(islice(group, AT_ONCE)):
             yield names, batch
 

@@ -79,7 +79,7 @@ def test_results_that_were_written_before_sweeps_had_several_tasks(sweep, tmp_pa
 def test_committed_results_name_their_task(label):
     collected = archive.read(archive.folder(label))
     (task,) = collected.tasks
-    assert task["name"] in ("token_labelling", "classification")
+    assert task["name"] in ("token_labelling", "classification", "segmentation")
     assert set(collected.runs["task"]) == set(collected.metrics["task"]) == {task["name"]}
 
 

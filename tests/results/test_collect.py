@@ -262,6 +262,15 @@ def test_a_log_without_metrics_does_not_hide_the_result(plan, runs_dir):
     assert len(collected.metrics[collected.metrics["run"] == run_id("zero", 0)]) == 1
 
 
+def test_an_unfinished_run_whose_log_holds_no_number_hides_no_other(plan, runs_dir):
+    folder = runs_dir / run_id("zero", 0)
+    (folder / "summary.json").unlink()
+    (folder / "metrics.jsonl").write_text('{"step": 0}\n')
+    collected = collect(plan, runs_dir)
+    assert len(collected.finals("eval/token_accuracy")) == 5
+    assert run_id("zero", 0) not in set(collected.metrics["run"])
+
+
 def test_finals_of_nothing(plan, tmp_path):
     assert collect(plan, tmp_path).finals("eval/token_accuracy").empty
 
