@@ -14,7 +14,7 @@ from benchmarks.choices import at_least, one_of, positive, several
 from benchmarks.networks import Step, autocast, build, build_segmenter, known_model, random_batch
 from benchmarks.timing import DTYPES, Conditions, add_machine, conditions, interleave
 from errors import ConfigError
-from experiments.tasks.segmenter import WIDTHS
+from experiments.schema import SEGMENTATION_HEADS
 
 SIZES = (224, 384, 512, 768, 1024)
 
@@ -53,7 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch", type=positive, default=1, help="images of the largest size; smaller ones come in larger batches"
     )
-    parser.add_argument("--head", type=one_of("head", WIDTHS), help="of segmentation, instead of a classifier")
+    parser.add_argument(
+        "--head", type=one_of("head", SEGMENTATION_HEADS), help="of segmentation, instead of a classifier"
+    )
     parser.add_argument("--training", action="store_true", help="a training step of a classifier instead of inference")
     parser.add_argument("--dtype", type=one_of("dtype", DTYPES), default="float32", help="of autocast")
     add_machine(parser)

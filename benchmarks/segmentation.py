@@ -15,8 +15,8 @@ from benchmarks.choices import at_least, one_of, several
 from benchmarks.networks import autocast, build_segmenter, known_model
 from benchmarks.processes import in_new_process, memory_mib, peak_mib
 from benchmarks.timing import DTYPES, Conditions, add_machine, conditions, interleave
+from experiments.schema import SEGMENTATION_HEADS
 from experiments.tasks.heads.layers import resize
-from experiments.tasks.segmenter import WIDTHS
 
 PUBLISHED = {"semantic_fpn": (512, 512), "upernet": (512, 2048)}  # head → height and width that the papers count at
 BACKBONE, HEAD, BOTH = "backbone", "head", "both"
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=known_model, default="atmnet_xt", help="a name of timm (default: atmnet_xt)")
     parser.add_argument(
         "--heads",
-        type=several(one_of("head", WIDTHS)),
+        type=several(one_of("head", SEGMENTATION_HEADS)),
         default=list(PUBLISHED),
         help=f"separated by commas (default: {','.join(PUBLISHED)})",
     )

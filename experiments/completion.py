@@ -12,7 +12,7 @@ from experiments.data.registry import DATASETS
 from experiments.model_completion import complete_model
 from experiments.schema import FIELDS, Config, Train
 from experiments.segment_completion import complete_segment
-from experiments.tasks.registry import OWN, sections_of_other_tasks, task_entry
+from experiments.tasks.registry import OWN, takes, task_entry
 
 IN_PAIRS = "mixup and cutmix (augment.mixup, augment.cutmix) mix images in pairs"
 
@@ -53,9 +53,9 @@ def complete(config: Config, given: Collection[str] = ()) -> Config:
 
 
 def _check_sections(config: Config, given: Collection[str]) -> None:
-    foreign = sections_of_other_tasks(config.task)
+    """Refuses settings that the task would not read."""
     for key in given:
-        if key.partition(".")[0] in foreign:
+        if not takes(config.task, key):
             raise ConfigError(f"{key}: not a setting of task={config.task}")
 
 

@@ -19,7 +19,10 @@ SHIFT_WIDTH, RANDOM_SPREAD = 1, 4.0
 MIXERS = ("atm", "identity")
 FUSIONS = ("pooled", "token", "mean")
 SCHEDULES = ("cosine", "polynomial", "multistep")
-SEGMENTATION_HEADS = ("semantic_fpn", "upernet")
+SEGMENTATION_HEADS: dict[str, dict[str, Any]] = {  # head → its settings as published (AAAI Tables 2 and 3)
+    "semantic_fpn": {"width": 128, "neck_width": 256},
+    "upernet": {"width": 512, "auxiliary": 0.4},
+}
 # of timm.data.auto_augment, which would import torch: RandAugment, AugMix and AutoAugment with their sections
 _NUMBER = r"\d+(\.\d+)?"
 READER = r"|(?i:hfds|hfids|tfds|wds|torch)/.+"  # any other name would be read as folders, by rules of timm
@@ -257,7 +260,7 @@ class Segment:
     Drawn data sets have no augmentation: for them ``resize`` to ``distortion`` are null.
     """
 
-    head: str = setting("semantic_fpn", "what stands on the backbone", choices=SEGMENTATION_HEADS)
+    head: str = setting("semantic_fpn", "what stands on the backbone", choices=tuple(SEGMENTATION_HEADS))
     width: int | None = setting(
         None, "channels of the head; null = 128 for semantic_fpn, 512 for upernet", within="[1, inf)"
     )

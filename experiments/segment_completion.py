@@ -7,14 +7,10 @@ from typing import Any
 
 from errors import ConfigError
 from experiments.data.registry import is_drawn
-from experiments.schema import Config
+from experiments.schema import SEGMENTATION_HEADS, Config
 
-# a setting → its value where nothing is given
-OF_HEADS: dict[str, dict[str, Any]] = {
-    "semantic_fpn": {"width": 128, "neck_width": 256},
-    "upernet": {"width": 512, "auxiliary": 0.4},
-}
-ONE_HEAD = ("neck_width", "auxiliary")
+ONE_HEAD = ("neck_width", "auxiliary")  # settings that one head alone has
+# of photographs where nothing is given: as published for ADE20K
 AUGMENTATION: dict[str, Any] = {
     "resize": [512, 2048], "scale": [0.5, 2.0], "max_share": 0.75, "hflip": 0.5, "distortion": True,
 }  # fmt: skip
@@ -25,7 +21,7 @@ def complete_segment(config: Config, given: Collection[str]) -> None:
 
     Raises ConfigError in one line where settings contradict each other.
     """
-    segment, own = config.segment, OF_HEADS[config.segment.head]
+    segment, own = config.segment, SEGMENTATION_HEADS[config.segment.head]
     for name in ONE_HEAD:
         if name not in own and getattr(segment, name) is not None:
             raise ConfigError(f"segment.{name}={getattr(segment, name)}: segment.head={segment.head} has no such part")

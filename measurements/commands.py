@@ -134,17 +134,15 @@ def predict(name: str, settings: dict[str, Any], options: argparse.Namespace, pi
     import atomic_file
     from experiments.commands import run_named, runs_folder
     from experiments.config import read_site
+    from experiments.data.palette import palette
     from measurements import predict as predictions
 
     files = predictions.image_files(settings.pop("images", None))
     runs_dir = runs_folder(settings, read_site())
     folder = run_named(runs_dir, name)
-    config = predictions.config_of(folder, settings)
-    names = predictions.class_names(folder)
+    config, summary = predictions.finished_run(folder, settings)
+    names = predictions.class_names(summary)
     out = folder.path / "predictions"
-
-    from experiments.data.palette import palette
-
     colours, stems = palette(len(names)), [file.stem for file in files]
     found = []
     for segments in predictions.predict(folder, config, files):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,15 +58,16 @@ def image_files(given: Any) -> list[Path]:
     return files
 
 
-def config_of(folder: RunFolder, settings: dict[str, Any]) -> Config:
-    """The config of a finished run of segmentation, to be executed as ``settings`` say.
+def finished_run(folder: RunFolder, settings: dict[str, Any]) -> tuple[Config, dict[str, Any]]:
+    """Config and summary of a finished run of segmentation, to be executed as ``settings`` say.
 
     Raises ConfigError, RunFolderError.
     """
     config = folder.config()
     if config.task != TASK:
         raise RunFolderError(f"predict={folder.id}: a run of task={config.task}; predictions are drawn of {TASK}")
-    if not folder.finished():
+    summary = folder.finished()
+    if not summary:
         raise RunFolderError(f"predict={folder.id}: {why_unfinished(folder)}")
     if not (folder.path / WEIGHTS).is_file():
         raise RunFolderError(f"predict={folder.id}: the run is done, but its {WEIGHTS} is missing")
@@ -76,13 +77,12 @@ def config_of(folder: RunFolder, settings: dict[str, Any]) -> Config:
             raise ConfigError(
                 f"predict={folder.id}: {key} would make it another run (valid: machine.…, segment.test_…)"
             )
-    return merge({key: get(config, key) for key in FIELDS}, settings)
+    return merge({key: get(config, key) for key in FIELDS}, settings), summary
 
 
-def class_names(folder: RunFolder) -> list[str]:
-    """The names that the run was judged with, in the order of their numbers."""
-    rows = (folder.finished() or {}).get("curves", {}).get("classes", [])
-    return [str(row["name"]) for row in rows]
+def class_names(summary: Mapping[str, Any]) -> list[str]:
+    """The names that a run was judged with, in the order of their numbers."""
+    return [str(row["name"]) for row in summary["curves"]["classes"]]
 
 
 def predict(folder: RunFolder, config: Config, files: list[Path]) -> Iterator[Segments]:

@@ -10,7 +10,7 @@ from errors import ConfigError
 from experiments.config import SHORT, read_recipe, resolve
 from experiments.data.registry import check_root
 from experiments.schema import Config, Data
-from experiments.tasks.registry import sections_of_other_tasks
+from experiments.tasks.registry import takes
 from sweeps.sweep_file import ARM_PARTS
 
 OF_A_DATA_SET = ("data.root", "data.reader")  # a word of the command line that says where one data set is
@@ -103,12 +103,8 @@ def words_by_task(words: Mapping[str, Any], sweep: Mapping[str, Any], protocol: 
     recipes = [sweep["recipes"], *(body.get("recipes", {}) for body in sweep["arms"].values())]
     recipes += sweep["downstream"].values()
     tasks = {_task_of(by_protocol[protocol]) for by_protocol in recipes if protocol in by_protocol}
-    foreign = {task: sections_of_other_tasks(task) for task in tasks}
-    nobodys = set.intersection(*foreign.values())
-    return {
-        task: {key: value for key, value in words.items() if key.partition(".")[0] not in sections - nobodys}
-        for task, sections in foreign.items()
-    }
+    nobodys = {key for key in words if not any(takes(task, key) for task in tasks)}  # refused in every task
+    return {task: {key: value for key, value in words.items() if takes(task, key) or key in nobodys} for task in tasks}
 
 
 def _model_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,18 +27,14 @@ GROUND = "ground"
 class DrawnMasks(Dataset[tuple[Tensor, Tensor]]):
     """The images of a drawn data set, bit by bit, each with a mask int64 [h, w].
 
-    Indexing gives an image and its mask: of training, float32 [3, h, w], normalised by ``mean`` and ``std``; of
+    Indexing gives an image and its mask: of training, float32 [3, h, w], normalised as the drawn data set does; of
     evaluation, uint8 [3, h, w]. Both are functions of what the drawn images are functions of (``TokenImages``).
-    class_names: K names; palette: uint8 [K, 3]; mean, std: of the red, green and blue of a pixel in 0 … 1.
+    class_names: K names; palette: uint8 [K, 3].
     """
 
     drawn: TokenImages
     class_names: tuple[str, ...]
     palette: NDArray[np.uint8]
-
-    def __init__(self) -> None:
-        labelling = self.drawn.labelling
-        self.mean, self.std = ((value, value, value) for value in (labelling.mean, labelling.std))
 
     def sample(self, key: SampleKey) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """The image, uint8 [h, w, 3], and its mask, int64 [h, w]."""
@@ -76,7 +72,6 @@ class BarMasks(DrawnMasks):
 
     def __init__(self, scenes: Scenes) -> None:
         self.drawn = self.scenes = scenes
-        super().__init__()
         self.class_names = (*scenes.labelling.class_names, GROUND)
         self.palette = np.concatenate([scenes.labelling.palette, GROUNDS[:1].astype(np.uint8)])
 
@@ -91,7 +86,6 @@ class CueMasks(DrawnMasks):
 
     def __init__(self, probe: Probe) -> None:
         self.drawn = self.probe = probe
-        super().__init__()
         self.class_names = probe.labelling.class_names
         palette = probe.labelling.palette
         self.palette = palette if palette.ndim == 2 else _blended(palette)

@@ -28,7 +28,8 @@ class TaskEntry:
 
     metric is its name in an ``Evaluation``; label (``labels``: by data set), unit, decimals and chance level say how
     reports print it; even_classes: chance is what a guess among ``data.num_classes`` classes is worth. sections: of the
-    config schema, those that no other task reads.
+    config schema, those that no other task reads; refused: those of other tasks that it has in its identity and does
+    not read.
     """
 
     module: str
@@ -38,6 +39,7 @@ class TaskEntry:
     decimals: int = 2
     chance: float | None = None
     sections: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
     even_classes: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
 
@@ -63,12 +65,17 @@ TASKS: dict[str, TaskEntry] = {
         labels=dict.fromkeys(("search", "pair", "diagonal", "match"), "Cue accuracy"),
     ),
     "segmentation": TaskEntry(
-        "experiments.tasks.segmentation:Segmentation", metric="miou", label="mIoU", sections=("segment",)
+        "experiments.tasks.segmentation:Segmentation",
+        metric="miou",
+        label="mIoU",
+        sections=("segment",),
+        refused=("augment",),
     ),
 }
 OWN = frozenset(TASKS)
 # a section that one task reads, though runs of every task have it in their identity, as they had from the beginning
 HASHED_EVERYWHERE = ("augment",)
+OF_THE_LOADER = ("augment.repeats",)  # whatever the task
 
 
 def task_names() -> list[str]:
@@ -96,6 +103,12 @@ def sections_of_other_tasks(task: str) -> set[str]:
     """Sections of the config schema that decide nothing about a run of a task."""
     claimed = {section for entry in TASKS.values() for section in entry.sections}.difference(HASHED_EVERYWHERE)
     return claimed.difference(task_entry(task).sections)
+
+
+def takes(task: str, key: str) -> bool:
+    """Whether a setting, by its dotted key, can be set for runs of a task."""
+    section = key.partition(".")[0]
+    return key in OF_THE_LOADER or section not in {*sections_of_other_tasks(task), *task_entry(task).refused}
 
 
 def build_task(config: Config) -> Task:

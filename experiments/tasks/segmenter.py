@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from errors import ConfigError, unknown
+from experiments.schema import SEGMENTATION_HEADS
 from experiments.tasks.heads.fcn import FCNHead
 from experiments.tasks.heads.layers import resize
 from experiments.tasks.heads.semantic_fpn import SemanticFPNHead
@@ -12,16 +13,14 @@ from experiments.tasks.heads.upernet import UperNetHead
 from experiments.tasks.necks.fpn import FPN
 
 STRIDES = (4, 8, 16, 32)  # px, of the backbone's maps
-WIDTHS = {"semantic_fpn": 128, "upernet": 512}  # head → its published width
-NECK_WIDTH = 256  # published, of Semantic FPN
 AUXILIARY_STAGE = 2  # index of the map that UperNet's auxiliary head reads: stage 3
 
 
 class Segmenter(nn.Module):
-    """backbone: gives maps at STRIDES, as ``network.dense_backbone`` makes it; head: a name of WIDTHS.
+    """backbone: gives maps at STRIDES, as ``network.dense_backbone`` makes it; head: of SEGMENTATION_HEADS.
 
-    width: of the head; neck_width: of Semantic FPN's neck; None for the published ones (AAAI Tables 2 and 3, by their
-    counts). auxiliary: whether UperNet has a head on stage 3 in training, of auxiliary_width channels.
+    width: of the head; neck_width: of Semantic FPN's neck; None for the published ones. auxiliary: whether UperNet has a
+    head on stage 3 in training, of auxiliary_width channels.
     Raises ConfigError for an unknown head.
     """
 
@@ -37,15 +36,16 @@ class Segmenter(nn.Module):
         dropout: float = 0.1,
     ):
         super().__init__()
-        if head not in WIDTHS:
-            raise ConfigError(unknown("segmentation head", head, WIDTHS))
+        if head not in SEGMENTATION_HEADS:
+            raise ConfigError(unknown("segmentation head", head, SEGMENTATION_HEADS))
+        published = SEGMENTATION_HEADS[head]
         channels: list[int] = backbone.feature_info.channels()  # type: ignore[union-attr, operator]
-        width = WIDTHS[head] if width is None else width
+        width = published["width"] if width is None else width
         self.backbone = backbone
         self.neck: nn.Module = nn.Identity()
         self.auxiliary: nn.Module | None = None
         if head == "semantic_fpn":
-            neck_width = NECK_WIDTH if neck_width is None else neck_width
+            neck_width = published["neck_width"] if neck_width is None else neck_width
             self.neck = FPN(channels, neck_width)
             self.head: nn.Module = SemanticFPNHead(STRIDES, classes, neck_width, width, dropout)
         else:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.config import resolve
 from experiments.data import scene_masks, scenes
+from experiments.data.drawn import DRAWN
 from experiments.data.masks import IGNORED, LabelledMasks
 from experiments.data.matching import Match
 from experiments.data.order import SampleKey
@@ -14,6 +16,7 @@ from experiments.data.probes import TILE, Diagonal, Pair, Search
 from experiments.data.scene_masks import BarMasks, CueMasks, drawn_masks
 from experiments.data.scenes import COVERED, MARK, TOKEN, Scenes, draw_classes, draw_layout
 from experiments.data.token_images import IGNORED as NOT_ASKED
+from experiments.tasks.segmentation import normalisation
 from tests.experiments.test_scenes import in_bar, in_the_frame
 
 SIZE = (96, 128)
@@ -55,9 +58,10 @@ def test_images_are_those_of_the_drawn_data_set(kind, split):
 
 @every_kind
 def test_mean_and_std_normalise_as_the_drawn_data_set_does(kind):
-    data = masks(kind)
-    image = data[SampleKey(0, 0)][0]
-    mean, std = (torch.tensor(values)[:, None, None] for values in (data.mean, data.std))
+    image = masks(kind)[SampleKey(0, 0)][0]
+    dataset = next(name for name, (drawn, _) in DRAWN.items() if drawn is kind)
+    config = resolve("scenes_masks", {"data.dataset": dataset})
+    mean, std = (torch.tensor(values)[:, None, None] for values in normalisation(config))
     torch.testing.assert_close((image / 255 - mean) / std, kind(SIZE, 3, 10, "eval")[SampleKey(0, 0)][0])
 
 

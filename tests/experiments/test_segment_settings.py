@@ -6,6 +6,8 @@ import pytest
 
 from errors import ConfigError
 from experiments.config import resolve
+from experiments.data.mask_transforms import MaskAugment
+from experiments.tasks.segmentation import augment_of
 from sweeps import plan
 
 DRAWN = {"task": "segmentation", "data.num_classes": 5}
@@ -25,6 +27,10 @@ def test_nulls_stand_for_the_published_values():
         0.5,
         True,
     )
+
+
+def test_the_published_augmentation_is_that_of_the_transforms():
+    assert augment_of(resolve("ade20k_upernet", {"init": "parent"})) == MaskAugment()
 
 
 def test_drawn_data_are_not_augmented():
@@ -47,6 +53,7 @@ def test_drawn_data_are_not_augmented():
         (PHOTOGRAPHS | {"segment.test_stride": 9}, "set segment.test_window, too"),
         (PHOTOGRAPHS | {"segment.test_window": 64, "segment.test_stride": 65}, "would have no answer"),
         ({"segment.head": "upernet"}, "segment.head: not a setting of task=token_labelling"),
+        (PHOTOGRAPHS | {"augment.hflip": 0.1}, "augment.hflip: not a setting of task=segmentation"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused_in_one_line(settings, message):
@@ -82,3 +89,10 @@ def test_settings_of_one_task_of_a_sweep_leave_its_other_tasks_alone(tmp_path):
     assert own.id == plan.load(str(sweep), "smoke").runs[0].id
     with pytest.raises(ConfigError, match=r"segment\.width: not a setting of task=token_labelling"):
         plan.load("reach", "smoke", {"segment.width": 16})
+
+
+def test_augmentation_of_images_leaves_segmentation_alone():
+    own, *masks = plan.load("variants", "paper", {"augment.hflip": 0.1}, seeds=[0], arms=["xt"]).runs
+    assert own.config.augment.hflip == 0.1 and [run.task for run in masks] == ["semantic_fpn", "upernet"]
+    assert all(run.config.augment.hflip == 0.5 for run in masks)
+    assert resolve("scenes", PHOTOGRAPHS | {"augment.repeats": 2}).augment.repeats == 2
