@@ -19,8 +19,8 @@ AUXILIARY_STAGE = 2  # index of the map that UperNet's auxiliary head reads: sta
 class Segmenter(nn.Module):
     """backbone: gives maps at STRIDES, as ``network.dense_backbone`` makes it; head: of SEGMENTATION_HEADS.
 
-    width: of the head; neck_width: of Semantic FPN's neck; None for the published ones. auxiliary: whether UperNet has a
-    head on stage 3 in training, of auxiliary_width channels.
+    width: of the head; neck_width: of Semantic FPN's neck; None for the published ones. auxiliary: whether UperNet has
+    a head on stage 3 in training, of auxiliary_width channels.
     Raises ConfigError for an unknown head.
     """
 
