@@ -20,6 +20,7 @@ from experiments.data.masks import IGNORED, LabelledMasks
 from experiments.data.order import SampleKey
 from experiments.folder.run_folder import RunFolder
 from experiments.tasks.registry import build_task
+from experiments.tasks.segmentation import normalisation
 from experiments.training import loop
 from results.records import order_of, read_records
 from run_format import METRICS, RECORDS, WEIGHTS
@@ -56,7 +57,7 @@ def test_every_image_is_judged_once_by_the_weights_that_are_kept(alone):
     task = build_task(folder.config())
     model = task.build_model().eval()
     model.load_state_dict(load_file(folder.path / WEIGHTS))
-    mean, std = (torch.tensor(values)[:, None, None] for values in (task.eval_set.mean, task.eval_set.std))
+    mean, std = (torch.tensor(values)[:, None, None] for values in normalisation(folder.config()))
     right, orders = [], []
     for index in range(IMAGES):
         image, mask = task.eval_set[SampleKey(0, index)]
