@@ -14,7 +14,7 @@ from benchmarks.choices import at_least, one_of, positive, several
 from benchmarks.networks import Step, autocast, build, build_segmenter, known_model, random_batch
 from benchmarks.timing import DTYPES, Conditions, add_machine, conditions, interleave
 from errors import ConfigError
-from experiments.schema import SEGMENTATION_HEADS
+from experiments.dense_schema import SEGMENTATION_HEADS
 
 SIZES = (224, 384, 512, 768, 1024)
 

@@ -15,7 +15,7 @@ from benchmarks.choices import at_least, one_of, several
 from benchmarks.networks import autocast, build_segmenter, known_model
 from benchmarks.processes import in_new_process, memory_mib, peak_mib
 from benchmarks.timing import DTYPES, Conditions, add_machine, conditions, interleave
-from experiments.schema import SEGMENTATION_HEADS
+from experiments.dense_schema import SEGMENTATION_HEADS
 from experiments.tasks.heads.layers import resize
 
 PUBLISHED = {"semantic_fpn": (512, 512), "upernet": (512, 2048)}  # head → height and width that the papers count at

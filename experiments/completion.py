@@ -9,12 +9,15 @@ from typing import Any
 from errors import ConfigError
 from experiments.backbones import check_optimizer
 from experiments.data.registry import DATASETS
+from experiments.detect_completion import complete_detect
 from experiments.model_completion import complete_model
 from experiments.schema import FIELDS, Config, Train
 from experiments.segment_completion import complete_segment
 from experiments.tasks.registry import OWN, takes, task_entry
 
 IN_PAIRS = "mixup and cutmix (augment.mixup, augment.cutmix) mix images in pairs"
+LOSSES_IN_PAIRS = "pairs of images share the normaliser of their losses (detect.images_per_loss)"
+SECTIONS_OF_TASKS = {"segmentation": complete_segment, "detection": complete_detect}
 
 
 def complete(config: Config, given: Collection[str] = ()) -> Config:
@@ -29,8 +32,8 @@ def complete(config: Config, given: Collection[str] = ()) -> Config:
     _check_labels(config)
     check_optimizer(config.train.optimizer)
     complete_model(config.model, given, config.task)
-    if config.task == "segmentation":
-        complete_segment(config, given)
+    if config.task in SECTIONS_OF_TASKS:
+        SECTIONS_OF_TASKS[config.task](config, given)
     if config.init == "required":
         raise ConfigError(f"experiment={config.experiment} fine-tunes: set init=RUN_ID, or init=PATH of a checkpoint")
     size = config.data.image_size
@@ -161,6 +164,13 @@ def _mixes(config: Config) -> bool:
     return bool(config.augment.mixup or config.augment.cutmix)
 
 
+def _pairs(config: Config) -> str:
+    """Why images of a batch belong together in pairs; empty where they do not."""
+    if config.task == "detection":
+        return LOSSES_IN_PAIRS if config.detect.images_per_loss > 1 else ""
+    return IN_PAIRS if _mixes(config) else ""
+
+
 def _check_mixing(config: Config) -> None:
     """Every part of the batch that is mixed by a draw of its own must have the same number of whole pairs."""
     batch, draws = config.train.batch_size, config.augment.mix_draws
@@ -178,13 +188,13 @@ def _check_mixing(config: Config) -> None:
 
 
 def _check_devices(config: Config) -> None:
-    """Mixup and cutmix mix an image with its partner in the batch, so both must be on one device at once."""
-    batch, machine, paired = config.train.batch_size, config.machine, _mixes(config)
-    if paired and machine.batch_per_device == 1:
-        raise ConfigError(f"machine.batch_per_device=1: {IN_PAIRS}, so it must be at least 2")
-    most = max(1, batch // 2) if paired else batch
+    """An image and its partner in the batch must be on one device at once where something is computed of both."""
+    batch, machine, pairs = config.train.batch_size, config.machine, _pairs(config)
+    if pairs and machine.batch_per_device == 1:
+        raise ConfigError(f"machine.batch_per_device=1: {pairs}, so it must be at least 2")
+    most = max(1, batch // 2) if pairs else batch
     if machine.devices > most:
-        because = f"a pair of them each, as {IN_PAIRS}" if paired else "one each"
+        because = f"a pair of them each, as {pairs}" if pairs else "one each"
         raise ConfigError(
             f"machine.devices={machine.devices}: a batch of {batch} images is enough for at most {most} devices, "
             f"{because}"

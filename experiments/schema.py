@@ -7,10 +7,12 @@ may change between two starts of a run.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
+
+from experiments.dense_schema import Detect, Segment
+from experiments.setting import setting
 
 # of atm.mixer, atm.offsets and atm.mixers, which would import torch
 OFFSET_MODES = ("zero", "token", "joint", "axial", "static", "shift", "random", "frozen")
@@ -19,10 +21,6 @@ SHIFT_WIDTH, RANDOM_SPREAD = 1, 4.0
 MIXERS = ("atm", "identity")
 FUSIONS = ("pooled", "token", "mean")
 SCHEDULES = ("cosine", "polynomial", "multistep")
-SEGMENTATION_HEADS: dict[str, dict[str, Any]] = {  # head → its settings as published (AAAI Tables 2 and 3)
-    "semantic_fpn": {"width": 128, "neck_width": 256},
-    "upernet": {"width": 512, "auxiliary": 0.4},
-}
 # of timm.data.auto_augment, which would import torch: RandAugment, AugMix and AutoAugment with their sections
 _NUMBER = r"\d+(\.\d+)?"
 READER = r"|(?i:hfds|hfids|tfds|wds|torch)/.+"  # any other name would be read as folders, by rules of timm
@@ -31,64 +29,6 @@ POLICY = (
     rf"|(original|originalr|v0|v0r|3a)(-mstd{_NUMBER})?"
 )
 SAMPLERS = ("auto", "reference", "eager", "native", "triton")  # atm.sampling.BACKENDS, which would import torch
-
-
-@dataclass(frozen=True)
-class Range:
-    """Numbers from ``low`` to ``high``; an open end is not one of them. NaN lies in none."""
-
-    low: float
-    high: float
-    text: str
-
-    @classmethod
-    def read(cls, text: str) -> Range:
-        """From ``[0, 1)`` or ``(0, inf)``."""
-        low, high = (float(end) for end in text[1:-1].split(","))
-        return cls(low, high, text)
-
-    def __contains__(self, number: float) -> bool:
-        above = number > self.low or (number == self.low and self.text[0] == "[")
-        below = number < self.high or (number == self.high and self.text[-1] == "]")
-        return above and below
-
-    def __str__(self) -> str:
-        if self.high == math.inf:
-            return f"at least {self.low:g}" if self.text[0] == "[" else f"above {self.low:g}"
-        return f"in {self.text}"
-
-
-def setting(
-    default: Any,
-    says: str,
-    *,
-    choices: tuple[str, ...] = (),
-    plugins: str | None = None,
-    within: str | None = None,
-    pattern: str | None = None,
-    scientific: bool = True,
-    neutral: Any = MISSING,
-) -> Any:
-    """A dataclass field with what the config needs to know about it.
-
-    choices: valid values; plugins: entry-point group whose names are valid, too; within: the interval of valid numbers,
-    of each where it is a list, e.g. ``(0, 1]``; pattern: regular expression of valid text.
-    neutral: the value at which the setting changes nothing about a run. While a setting has its neutral value, it is
-    left out of the run's identity, so a setting that is added with one moves no run id. The neutral value is pinned
-    when the setting is added and never changes, also where the default does.
-    """
-    metadata = {
-        "says": says,
-        "choices": choices,
-        "plugins": plugins,
-        "within": Range.read(within) if within else None,
-        "pattern": pattern,
-        "scientific": scientific,
-        "neutral": neutral,
-    }
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 @dataclass
@@ -254,47 +194,6 @@ class Train:
 
 
 @dataclass
-class Segment:
-    """Semantic segmentation: the head, how image and mask are augmented together, and how images are tested.
-
-    Drawn data sets have no augmentation: for them ``resize`` to ``distortion`` are null.
-    """
-
-    head: str = setting("semantic_fpn", "what stands on the backbone", choices=tuple(SEGMENTATION_HEADS))
-    width: int | None = setting(
-        None, "channels of the head; null = 128 for semantic_fpn, 512 for upernet", within="[1, inf)"
-    )
-    neck_width: int | None = setting(
-        None, "channels of the feature pyramid below semantic_fpn; null = 256 there", within="[1, inf)"
-    )
-    dropout: float = setting(0.1, "share of channels dropped before the last layer", within="[0, 1)")
-    auxiliary: float | None = setting(
-        None, "weight of the loss of upernet's auxiliary head on stage 3, 0 = no such head; null = 0.4 there",
-        within="[0, inf)",
-    )  # fmt: skip
-    resize: list[int] | None = setting(
-        None, "short and long side in pixels that images are fitted within; null = [512, 2048]", within="[1, inf)"
-    )
-    scale: list[float] | None = setting(
-        None, "training: range of the factor on that size; null = [0.5, 2]", within="(0, inf)"
-    )
-    max_share: float | None = setting(
-        None, "training: largest share of one class in a random crop, tried ten times; null = 0.75", within="(0, 1]"
-    )
-    hflip: float | None = setting(None, "probability of a horizontal flip; null = 0.5", within="[0, 1]")
-    distortion: bool | None = setting(None, "brightness, contrast, saturation, hue at random; null = true")
-    test_multiple: int = setting(1, "sides of a test image are rounded up to multiples of it", within="[1, inf)")
-    test_window: int | None = setting(
-        None, "side in pixels of square windows that test images are cut into; null = whole images", within="[1, inf)"
-    )
-    test_stride: int | None = setting(
-        None, "pixels from one window to the next; null = two thirds of a window", within="[1, inf)"
-    )
-    test_scales: list[float] = setting([1.0], "sizes at which each image is tested, averaged", within="(0, inf)")
-    test_flip: bool = setting(False, "also test mirrored images")
-
-
-@dataclass
 class Machine:
     """Where and how a run is executed. Never part of its identity."""
 
@@ -389,6 +288,7 @@ class Config(Basics):
     augment: Augment = field(default_factory=Augment)
     train: Train = field(default_factory=Train)
     segment: Segment = field(default_factory=Segment)
+    detect: Detect = field(default_factory=Detect)
     machine: Machine = field(default_factory=Machine)
     slurm: Slurm = field(default_factory=Slurm)
 
@@ -410,6 +310,7 @@ SECTIONS: dict[str, type] = {
     "augment": Augment,
     "train": Train,
     "segment": Segment,
+    "detect": Detect,
     "machine": Machine,
     "slurm": Slurm,
 }

@@ -7,7 +7,8 @@ from typing import Any
 
 from errors import ConfigError
 from experiments.data.registry import is_drawn
-from experiments.schema import SEGMENTATION_HEADS, Config
+from experiments.dense_schema import SEGMENTATION_HEADS
+from experiments.schema import Config
 
 ONE_HEAD = ("neck_width", "auxiliary")  # settings that one head alone has
 # of photographs where nothing is given: as published for ADE20K

@@ -52,6 +52,7 @@ WITH_TORCH = (
     "experiments.data.drawn",
     "experiments.data.colour_distortion",
     "experiments.data.images",
+    "experiments.data.labelled_boxes",
     "experiments.data.ledger",
     "experiments.data.loading",
     "experiments.data.mask_transforms",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
 from errors import ConfigError, unknown
 from experiments.data.matching import Match
 from experiments.data.probes import Diagonal, Pair, Search
@@ -18,6 +20,7 @@ DRAWN: dict[str, tuple[type[TokenImages], tuple[str, ...]]] = {
     "match": (Match, ("shuffled",)),
 }
 ATTACKS = ("shuffled", "max_distance")
+Channels = tuple[float, float, float]
 
 
 def open_drawn(config: Config, split: str) -> TokenImages:
@@ -35,6 +38,14 @@ def open_drawn(config: Config, split: str) -> TokenImages:
         raise ConfigError(f"data.{foreign[0]}: not a setting of {name} (valid for: {', '.join(valid)})")
     height, width = config.data.image_size
     return images((height, width), config.seed, _number(config, f"{split}_images"), split, **given)
+
+
+def normalisation(config: Config) -> tuple[Channels, Channels]:
+    """Mean and standard deviation of the red, green and blue of a pixel in 0 … 1, without opening the data."""
+    if config.data.dataset in DRAWN:
+        labelling = DRAWN[config.data.dataset][0].labelling
+        return (labelling.mean,) * 3, (labelling.std,) * 3
+    return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 
 def _number(config: Config, key: str) -> int:

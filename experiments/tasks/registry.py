@@ -71,6 +71,13 @@ TASKS: dict[str, TaskEntry] = {
         sections=("segment",),
         refused=("augment",),
     ),
+    "detection": TaskEntry(
+        "experiments.tasks.detection:Detection",
+        metric="box_ap",
+        label="Box AP",
+        sections=("detect",),
+        refused=("augment",),
+    ),
 }
 OWN = frozenset(TASKS)
 # a section that one task reads, though runs of every task have it in their identity, as they had from the beginning

@@ -7,13 +7,12 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from errors import ConfigError
 from experiments.data.batch import unreadable
-from experiments.data.drawn import DRAWN, open_drawn
+from experiments.data.drawn import normalisation, open_drawn
 from experiments.data.mask_transforms import MaskAugment
 from experiments.data.masks import IGNORED, LabelledMasks, Masks, open_masks
 from experiments.data.registry import is_drawn
@@ -24,8 +23,6 @@ from experiments.tasks.network import dense_backbone
 from experiments.tasks.segmentation_judge import SegmentationJudge
 from experiments.tasks.segmenter import STRIDES, Segmenter
 from experiments.tasks.views import TestPlan, predict_classes
-
-Channels = tuple[float, float, float]
 
 
 class Segmentation(Task):
@@ -127,14 +124,6 @@ def augment_of(config: Config) -> MaskAugment:
 def _long_and_short(resize: Sequence[int]) -> tuple[int, int]:
     short, long = resize
     return long, short
-
-
-def normalisation(config: Config) -> tuple[Channels, Channels]:
-    """Mean and standard deviation of the red, green and blue of a pixel in 0 … 1, without opening the data."""
-    if is_drawn(config.data.dataset):
-        labelling = DRAWN[config.data.dataset][0].labelling
-        return (labelling.mean,) * 3, (labelling.std,) * 3
-    return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 
 def _cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from errors import ConfigError, unknown
-from experiments.schema import SEGMENTATION_HEADS
+from experiments.dense_schema import SEGMENTATION_HEADS
 from experiments.tasks.heads.fcn import FCNHead
 from experiments.tasks.heads.layers import resize
 from experiments.tasks.heads.semantic_fpn import SemanticFPNHead

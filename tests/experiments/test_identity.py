@@ -11,7 +11,8 @@ from errors import ConfigError
 from experiments import config as configs
 from experiments.config import from_dict, get, recipe_names, resolve, scientific
 from experiments.identity import run_id
-from experiments.schema import FIELDS, SECTIONS, Config, Train, setting
+from experiments.schema import FIELDS, SECTIONS, Config, Train
+from experiments.setting import setting
 from experiments.tasks.registry import TASKS, TaskEntry
 
 # Ids at a time when no setting had a neutral value and no section belonged to a task. Those of `imagenet` and
@@ -174,12 +175,15 @@ def test_augmentation_is_part_of_every_identity():
     assert "augment.hflip" in scientific(resolve("scenes"))
 
 
+SECTION_OF = {"segmentation": "segment", "detection": "detect"}  # a task → its section, younger than checkpoints
+
+
 def run_id_of(recipe: str) -> str:
     return next(run for name, overrides, run in IDS if name == recipe and not overrides)
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in recipe_names() if resolve(name, {"init": None}).task != "segmentation"]
+    "name", [name for name in recipe_names() if resolve(name, {"init": None}).task not in SECTION_OF]
 )
 def test_a_checkpoint_of_the_old_schema_holds_the_same_settings(name):
     """Checkpoints hold the scientific settings of their run and are refused where one differs."""
@@ -197,12 +201,15 @@ OTHER = {"train.steps": 9, "train.warmup_steps": 3, "train.eval_every_steps": 3,
          "augment.interpolation": "bilinear", "segment.width": 9, "segment.neck_width": 9, "segment.auxiliary": 0.1,
          "segment.resize": [64, 64], "segment.scale": [0.9, 1.1], "segment.max_share": 0.9, "segment.hflip": 0.1,
          "segment.distortion": False, "segment.test_window": 9, "segment.test_stride": 9,
-         "segment.test_scales": [1.5], "data.root": "/elsewhere", "machine.threads": 2}  # fmt: skip
+         "segment.test_scales": [1.5], "detect.fc_width": 9, "detect.rois": 9, "detect.proposals": 9,
+         "detect.test_proposals": 9, "detect.resize": [64, 64], "detect.short_sides": [64], "detect.crop": True,
+         "detect.hflip": 0.1, "data.root": "/elsewhere", "machine.threads": 2}  # fmt: skip
 
 
 @pytest.mark.parametrize("key", sorted(FIELDS))
 def test_identity_is_every_scientific_setting_and_no_other(key):
-    base = resolve("scenes", {"task": "segmentation"} if key.startswith("segment.") else {})
+    task = next((task for task, section in SECTION_OF.items() if key.startswith(f"{section}.")), None)
+    base = resolve("scenes", {"task": task, "data.num_classes": 5} if task else {})
     before = get(base, key)
     changed = OTHER.get(key, before + 1 if isinstance(before, int | float) and not isinstance(before, bool) else None)
     if changed is None:

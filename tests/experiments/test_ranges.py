@@ -11,7 +11,8 @@ import run as command_line
 from errors import ConfigError
 from experiments.completion import complete, get
 from experiments.config import merge, recipe_names, resolve
-from experiments.schema import FIELDS, SECTIONS, Basics, Range
+from experiments.schema import FIELDS, SECTIONS, Basics
+from experiments.setting import Range
 
 BASE = {"experiment": "scenes", "model.name": "nano"}
 HINTS = {

@@ -8,7 +8,7 @@ import torch
 
 from experiments.config import resolve
 from experiments.data import scene_masks, scenes
-from experiments.data.drawn import DRAWN
+from experiments.data.drawn import DRAWN, normalisation
 from experiments.data.masks import IGNORED, LabelledMasks
 from experiments.data.matching import Match
 from experiments.data.order import SampleKey
@@ -16,7 +16,6 @@ from experiments.data.probes import TILE, Diagonal, Pair, Search
 from experiments.data.scene_masks import BarMasks, CueMasks, drawn_masks
 from experiments.data.scenes import COVERED, MARK, TOKEN, Scenes, draw_classes, draw_layout
 from experiments.data.token_images import IGNORED as NOT_ASKED
-from experiments.tasks.segmentation import normalisation
 from tests.experiments.test_scenes import in_bar, in_the_frame
 
 SIZE = (96, 128)

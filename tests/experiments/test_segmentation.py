@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from errors import ConfigError
 from experiments.config import resolve
 from experiments.data.batch import unreadable
+from experiments.data.drawn import normalisation
 from experiments.data.masks import IGNORED, LabelledMasks
 from experiments.data.order import SampleKey
 from experiments.folder.run_folder import RunFolder
 from experiments.tasks.registry import build_task
-from experiments.tasks.segmentation import normalisation
 from experiments.training import loop
 from results.records import order_of, read_records
 from run_format import METRICS, RECORDS, WEIGHTS
