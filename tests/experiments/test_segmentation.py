@@ -24,8 +24,8 @@ from experiments.tasks.registry import build_task
 from experiments.training import loop
 from results.records import order_of, read_records
 from run_format import METRICS, RECORDS, WEIGHTS
+from tests.experiments.chaos import assert_disturbed_run_equals_undisturbed
 from tests.experiments.processes import assert_equal_runs, finish, frozen, saved_steps, start, wait_for_step
-from tests.experiments.test_chaos import SEED, Chaos
 
 RECIPE = "scenes_masks"
 IMAGES = 5  # judged, so that two devices have unequal shares
@@ -116,18 +116,14 @@ def test_two_devices_give_the_same_curve_as_one_and_go_on_bit_by_bit(tmp_path, a
 
 @pytest.mark.chaos
 @pytest.mark.timeout(7200)
+@pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.parametrize("head", HEADS)
-def test_a_run_disturbed_25_times_ends_like_an_undisturbed_one(tmp_path, head):
+def test_a_run_disturbed_25_times_ends_like_an_undisturbed_one(tmp_path, head, devices):
     settings = HEADS[head] | {"train.epochs": 120, "train.eval_every": 10, "machine.checkpoint_minutes": 0.003}
-    reference, folder = (frozen(tmp_path / name / "runs", settings, RECIPE) for name in ("reference", "disturbed"))
-    assert finish(reference) == (0, "")
-    chaos = Chaos(folder, resolve(RECIPE, settings), 4 * 120, SEED, fillable=False)
-    for left in reversed(range(25)):
-        assert not folder.finished(), f"{chaos}: it ended too early"
-        chaos.interrupt(left)
-    code, said = finish(folder)
-    assert code == 0, f"{chaos}: {said}"
-    assert_equal_runs(folder, reference)
+    settings |= {"machine.devices": devices}
+    assert_disturbed_run_equals_undisturbed(
+        tmp_path / "reference", tmp_path / "disturbed", settings, RECIPE, 4 * 120, 25, fillable=False
+    )
 
 
 def labelled(classes: int, ignored: float) -> tuple[LabelledMasks, torch.Tensor, torch.Tensor]:
