@@ -82,17 +82,18 @@ class ProposalNetwork(nn.Module):
         self, scores: Tensor, deltas: Tensor, anchors: Tensor, sizes: Sequence[Sequence[int]], targets: Targets
     ) -> dict[str, Tensor]:
         objectness, boxes, counts = [], [], []
-        for i, size in enumerate(sizes):
+        # unbound at once: the gradient of a choice would be as large as the whole batch
+        for i, (size, own_scores, own_deltas) in enumerate(zip(sizes, scores.unbind(), deltas.unbind())):
             inside = torch.where(usable(anchors, size, self.options.anchor_border))[0]
             matches = match(targets.boxes[i], anchors[inside], POSITIVE, NEGATIVE, BEST)
             chosen = sample(matches, self.options.anchors_per_image, POSITIVE_SHARE, targets.generators[i])
             positives, negatives = (inside[places] for places in chosen)
-            logits = torch.cat([scores[i, positives], scores[i, negatives]])
+            logits = own_scores[torch.cat([positives, negatives])]
             labels = torch.zeros_like(logits)
             labels[: len(positives)] = 1
             objectness.append(F.binary_cross_entropy_with_logits(logits, labels, reduction="sum"))
             wanted = self.coder.encode_single(targets.boxes[i][matches[chosen[0]]], anchors[positives])
-            boxes.append(offset_loss(deltas[i, positives], wanted, self.options.anchor_beta))
+            boxes.append(offset_loss(own_deltas[positives], wanted, self.options.anchor_beta))
             counts.append(max(len(positives), 1) + max(len(negatives), 1))  # as mmdet counts
         return {
             "objectness": mean_over_images(objectness, counts, targets.groups),

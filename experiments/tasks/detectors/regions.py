@@ -128,7 +128,7 @@ class RegionHeads(nn.Module):
         counts = [len(at) for at in positives]
         logits = self.masks[stage](self.mask_pool(maps, regions)).float().split(counts)
         losses = []
-        for own, each, at, boxes, masks in zip(logits, sampled, positives, regions, targets.masks):
+        for own, each, at, boxes, masks in zip(logits, sampled, positives, regions, targets.masks, strict=True):
             wanted = mask_targets(masks, each.matches[at], boxes, 2 * MASK_CELLS)
             chosen = own[torch.arange(len(at), device=own.device), each.classes[at]]
             loss = F.binary_cross_entropy_with_logits(chosen, wanted, reduction="none")

@@ -12,7 +12,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from errors import ConfigError
 from experiments.tasks.detectors.anchors import Anchors, flat, usable
-from experiments.tasks.detectors.assignment import NEGATIVE, match
+from experiments.tasks.detectors.assignment import IGNORED, match
 from experiments.tasks.detectors.detections import RawDetections
 from experiments.tasks.detectors.losses import mean_over_images, offset_loss
 from experiments.tasks.detectors.options import DetectorOptions
@@ -20,7 +20,7 @@ from experiments.tasks.detectors.suppression import best, strongest
 from experiments.tasks.detectors.targets import Targets
 
 SIZES_PER_OCTAVE = 3
-POSITIVE, NEGATIVE_BELOW, BEST = 0.5, 0.4, 0.0  # IoU
+POSITIVE, NEGATIVE, BEST = 0.5, 0.4, 0.0  # IoU
 MOST_CONVOLUTIONS = 4
 
 
@@ -59,18 +59,18 @@ class DenseHead(nn.Module):
         logits, offsets = torch.cat(levels[0], 1), torch.cat(levels[1], 1)
         anchors = torch.cat(self.anchors(maps))
         classes, boxes, counts = [], [], []
-        for i, size in enumerate(sizes):
-            inside = torch.where(usable(anchors, size, self.options.anchor_border))[0]
-            matches = match(targets.boxes[i], anchors[inside], POSITIVE, NEGATIVE_BELOW, BEST)
-            positives = torch.where(matches >= 0)[0]
-            own = matches[positives]
-            labels = torch.zeros(len(inside), self.classes, device=logits.device)
-            labels[positives, targets.classes[i][own]] = 1
-            judged = torch.where((matches >= 0) | (matches == NEGATIVE))[0]
-            classes.append(sigmoid_focal_loss(logits[i, inside[judged]], labels[judged], reduction="sum"))
-            at = inside[positives]
-            boxes.append(offset_loss(offsets[i, at], self.coder.encode_single(targets.boxes[i][own], anchors[at])))
-            counts.append(max(len(positives), 1))  # as mmdet counts
+        # one unbinding, whose gradient is one stack, as the gradient of a choice would be as large as the whole batch
+        for i, (size, own_logits, own_offsets) in enumerate(zip(sizes, logits.unbind(), offsets.unbind())):
+            inside = usable(anchors, size, self.options.anchor_border)
+            matches = torch.full_like(inside, IGNORED, dtype=torch.int64)
+            matches[inside] = match(targets.boxes[i], anchors[inside], POSITIVE, NEGATIVE, BEST)
+            at = torch.where(matches >= 0)[0]
+            labels = torch.zeros_like(own_logits)
+            labels[at, targets.classes[i][matches[at]]] = 1
+            classes.append((sigmoid_focal_loss(own_logits, labels) * (matches != IGNORED)[:, None]).sum())
+            wanted = self.coder.encode_single(targets.boxes[i][matches[at]], anchors[at])
+            boxes.append(offset_loss(own_offsets[at], wanted))
+            counts.append(max(len(at), 1))  # as mmdet counts
         return {
             "classes": mean_over_images(classes, counts, targets.groups),
             "boxes": mean_over_images(boxes, counts, targets.groups),
