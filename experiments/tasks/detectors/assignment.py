@@ -26,8 +26,8 @@ def match(objects: Tensor, boxes: Tensor, positive: float, negative: float, best
     if best is not None:
         highest = overlaps.amax(1, keepdim=True)
         chosen = (overlaps == highest) & (highest >= best) & (highest > 0)
-        number = torch.arange(1, len(objects) + 1, device=boxes.device)[:, None]
-        last = (chosen * number).amax(0)
+        number = torch.arange(1, len(objects) + 1, dtype=torch.int32, device=boxes.device)[:, None]
+        last = (chosen * number).amax(0).long()
         matches = torch.where(last > 0, last - 1, matches)
     return matches
 

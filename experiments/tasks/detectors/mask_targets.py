@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from experiments.tasks.detectors.region_pooling import aligned
+
 
 @torch.no_grad()
 def mask_targets(masks: Tensor, matches: Tensor, regions: Tensor, cells: int) -> Tensor:
@@ -17,7 +19,5 @@ def mask_targets(masks: Tensor, matches: Tensor, regions: Tensor, cells: int) ->
         return torch.zeros(0, cells, cells, device=regions.device)
     needed, places = torch.unique(matches, return_inverse=True)
     rois = torch.cat([places[:, None].to(regions), regions], 1)
-    # the operator itself: torchvision's function takes another form for deterministic gradients, of which there are
-    # none here, and that form needs far too much memory
-    covered: Tensor = torch.ops.torchvision.roi_align(masks[needed, None].to(regions), rois, 1.0, cells, cells, 0, True)
+    covered = aligned(masks[needed, None].to(regions), rois, cells, stride=1)
     return (covered[:, 0] >= 0.5).float()

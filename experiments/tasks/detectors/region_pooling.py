@@ -35,7 +35,18 @@ class RegionPooling(nn.Module):
         rois = torch.cat([images, boxes], 1)
         places = [torch.where(levels == i)[0] for i in range(len(self.strides))]
         pooled = [
-            roi_align(level, rois[at], self.cells, 1 / stride, self.sampling_ratio, aligned=True)
+            aligned(level, rois[at], self.cells, stride, self.sampling_ratio)
             for level, stride, at in zip(maps, self.strides, places)
         ]
         return torch.cat(pooled)[torch.cat(places).argsort()]
+
+
+def aligned(level: Tensor, rois: Tensor, cells: int, stride: int, sampling_ratio: int = 0) -> Tensor:
+    """Aligned RoIAlign of a map [B, C, H, W] on rois [n, 5], image and box in px, to [n, C, cells, cells]."""
+    if torch.is_grad_enabled():
+        pooled: Tensor = roi_align(level, rois, cells, 1 / stride, sampling_ratio, aligned=True)
+        return pooled
+    # where algorithms must be deterministic, the function above has another form, which only gradients need and which
+    # needs far too much memory
+    pooled = torch.ops.torchvision.roi_align(level, rois, 1 / stride, cells, cells, sampling_ratio, True)
+    return pooled
