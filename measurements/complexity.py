@@ -8,17 +8,21 @@ from typing import Any
 
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import atm  # noqa: F401  (registers the models)
 from atm import complexity
 from experiments.backbones import TIMM, read_variants
 from experiments.schema import Model
+from experiments.tasks.detectors.detector import RegionDetector, RetinaNet, build_detector
+from experiments.tasks.detectors.region_networks import BOX_CELLS, MASK_CELLS
 from experiments.tasks.network import dense_backbone
 from experiments.tasks.segmenter import STRIDES, Segmenter
 
 IMAGE_SIZE = 224  # pixels; what papers state FLOPs of classifiers for
 ADE20K_CLASSES = 150
+COCO_CLASSES = 80
+BOX_REGIONS, MASK_REGIONS = 1000, 100  # of an image, for which the papers count the heads on regions
 
 
 def count(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[float, float]:
@@ -60,8 +64,34 @@ def segmenter(name: str, arguments: Mapping[str, Any], head: str) -> Segmenter:
     return Segmenter(feature_maps(name, arguments), head, ADE20K_CLASSES)
 
 
+def detector(name: str, arguments: Mapping[str, Any], head: str) -> CountableDetector:
+    """A network of timm with a head of ``experiments.tasks.detectors.options.PUBLISHED`` and the classes of COCO."""
+    return CountableDetector(build_detector(feature_maps(name, arguments), head, COCO_CLASSES))
+
+
+class CountableDetector(nn.Module):
+    """A detector that computes as much for every image, whatever there is in it."""
+
+    def __init__(self, network: RetinaNet | RegionDetector):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> None:
+        """Images [B, 3, H, W] through all networks; those on regions see BOX_REGIONS and MASK_REGIONS of them."""
+        levels = self.network.neck(self.network.backbone(images)[self.network.start :])
+        if isinstance(self.network, RetinaNet):
+            self.network.head.predict(levels)
+            return
+        self.network.proposals.head(levels)
+        width = levels[0].shape[1]
+        for boxes in self.network.regions.boxes:
+            boxes(levels[0].new_empty(BOX_REGIONS, width, BOX_CELLS, BOX_CELLS))
+        for masks in self.network.regions.masks:
+            masks(levels[0].new_empty(MASK_REGIONS, width, MASK_CELLS, MASK_CELLS))
+
+
 def feature_maps(name: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """A network of timm as the backbone of a segmenter. Raises ConfigError where it lacks a stride."""
+    """A network of timm as the backbone of a segmenter or detector. Raises ConfigError where it lacks a stride."""
     variant = name.removeprefix("atmnet_")
     return dense_backbone(Model(variant if variant in read_variants() else f"{TIMM}{name}", **arguments), STRIDES)
 
@@ -71,4 +101,7 @@ HEADS: dict[str, Callable[[str, Mapping[str, Any]], nn.Module]] = {
     "classification": _classifier,
     "Semantic FPN": partial(segmenter, head="semantic_fpn"),
     "UperNet": partial(segmenter, head="upernet"),
+    "RetinaNet": partial(detector, head="retinanet"),
+    "Mask R-CNN": partial(detector, head="mask_rcnn"),
+    "Cascade Mask R-CNN": partial(detector, head="cascade_mask_rcnn"),
 }

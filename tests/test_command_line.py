@@ -154,7 +154,7 @@ def test_one_run_from_the_command_line(tmp_path):
 
 
 def test_complexity_prints_every_row_and_the_committed_counts_are_those_of_the_models(tmp_path, monkeypatch, capsys):
-    """Both commands count every model, which takes 20 seconds, so here the second takes the counts of the first."""
+    """Both commands count every model, which takes 50 seconds, so here the second takes the counts of the first."""
     count, known = counting.count_network, {}
 
     def counted_once(*model):

@@ -22,7 +22,11 @@ from results import counts, papers
 Counter = Callable[[str, dict[str, Any], str, tuple[int, int]], tuple[float, float]]
 TableRow = tuple[str, str, str, str]  # source, table, row, head
 CLASSIFICATION, BACKBONE = "classification", "backbone"  # heads, as results/published names them
-TASKS = {CLASSIFICATION: (CLASSIFICATION,), "segmentation": ("Semantic FPN", "UperNet")}  # task → heads
+TASKS = {  # task → heads
+    CLASSIFICATION: (CLASSIFICATION,),
+    "segmentation": ("Semantic FPN", "UperNet"),
+    "detection": ("RetinaNet", "Mask R-CNN", "Cascade Mask R-CNN"),
+}
 METRICS = ("params_m", "flops_g")
 STAGES = (1, 2, 3, 4)
 HEADER = ("Model", "Size (px)", "Params (M)", "Papers", "FLOPs (G)", "Papers", "Agreement")

@@ -58,6 +58,23 @@ def test_a_dense_model_is_printed_beside_the_papers(capsys):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [("RetinaNet", {"xt": (25.087, 196.01), "t": (36.890, 232.57), "s": (48.369, 292.58), "b": (61.893, 358.59),
+                    "l": (86.408, 404.78)}),
+     ("Mask R-CNN", {"xt": (35.005, 214.58), "t": (46.808, 251.14), "s": (58.287, 311.15), "b": (71.810, 377.16),
+                     "l": (95.744, 423.73)}),
+     ("Cascade Mask R-CNN", {"xt": (72.840, 693.14), "t": (84.643, 729.69), "s": (96.122, 789.70),
+                             "b": (109.645, 855.71), "l": (133.579, 902.28)})],
+)  # fmt: skip
+def test_detectors_have_the_papers_counts(head, expected):
+    counted = {name: complexity.count_network(f"atmnet_{name}", {}, head, (800, 1280)) for name in expected}
+    assert {name: round(params, 3) for name, (params, _) in counted.items()} == {
+        name: params for name, (params, _) in expected.items()
+    }
+    assert [flops for _, flops in counted.values()] == pytest.approx([g for _, g in expected.values()], abs=0.006)
+
+
 def test_every_head_of_the_table_can_be_counted():
     assert set(complexity.HEADS) == {head for heads in table.TASKS.values() for head in heads}
 

@@ -26,6 +26,14 @@ COUNTED = {  # label: M, G, as the specification of the model has them
     "ATMNet-L, Semantic FPN": (79.844, 86.605), "ResNet-50, Semantic FPN": (28.515, 45.894),
     "ATMNet-xT, UperNet": (45.325, 889.45), "ATMNet-T, UperNet": (57.128, 926.88), "ATMNet-S, UperNet": (68.607, 988.33),
     "ATMNet-B, UperNet": (82.131, 1055.93), "ATMNet-L, UperNet": (107.892, 1105.63),
+    "ATMNet-xT, RetinaNet": (25.087, 196.01), "ATMNet-T, RetinaNet": (36.890, 232.57),
+    "ATMNet-S, RetinaNet": (48.369, 292.58), "ATMNet-B, RetinaNet": (61.893, 358.59),
+    "ATMNet-L, RetinaNet": (86.408, 404.78), "ATMNet-xT, Mask R-CNN": (35.005, 214.58),
+    "ATMNet-T, Mask R-CNN": (46.808, 251.14), "ATMNet-S, Mask R-CNN": (58.287, 311.15),
+    "ATMNet-B, Mask R-CNN": (71.810, 377.16), "ATMNet-L, Mask R-CNN": (95.744, 423.73),
+    "ResNet-50, Mask R-CNN": (44.396, 259.791), "ATMNet-xT, Cascade Mask R-CNN": (72.840, 693.14),
+    "ATMNet-T, Cascade Mask R-CNN": (84.643, 729.69), "ATMNet-S, Cascade Mask R-CNN": (96.122, 789.70),
+    "ATMNet-B, Cascade Mask R-CNN": (109.645, 855.71), "ATMNet-L, Cascade Mask R-CNN": (133.579, 902.28),
 }  # fmt: skip
 KEYS = {"offsets", "samples", "peg", "offset_sharing", "offset_interval", "fusion"}
 
@@ -41,17 +49,19 @@ def test_rows_are_distinct_models(counted):
     assert {row.label for row in rows} == set(COUNTED)
     assert len({(row.model, json.dumps(row.kwargs), row.head, row.image_size) for row in rows}) == len(rows)
     assert set().union(*(row.kwargs for row in rows)) <= KEYS
-    b = ["ATMNet-B", "ATMNet-B, Semantic FPN", "ATMNet-B, UperNet"]
+    heads = ("Semantic FPN", "UperNet", "RetinaNet", "Mask R-CNN", "Cascade Mask R-CNN")
+    b = ["ATMNet-B", *(f"ATMNet-B, {head}" for head in heads)]
     assert [row.label for row in complexity.rows("b")] == b == [row.label for row in complexity.rows("atmnet_b")]
     with pytest.raises(SpecificationError, match=r"unknown model or task 'atmnet_tt' .valid: b, .*, t, xt"):
         complexity.rows("atmnet_tt")
 
 
 def test_rows_of_one_task():
-    classifiers, dense = complexity.rows("classification"), complexity.rows("segmentation")
-    assert [*classifiers, *dense] == complexity.rows()
+    classifiers, dense, detectors = map(complexity.rows, ("classification", "segmentation", "detection"))
+    assert [*classifiers, *dense, *detectors] == complexity.rows()
     assert {row.head for row in classifiers} == {"classification"}
     assert {(row.head, row.image_size) for row in dense} == {("Semantic FPN", (512, 512)), ("UperNet", (512, 2048))}
+    assert {row.image_size for row in detectors} == {(800, 1280)} and len(detectors) == 16
     with pytest.raises(SpecificationError, match=r"unknown model or task 'segmentaton'; did you mean 'segmentation'"):
         complexity.rows("segmentaton")
 
@@ -78,9 +88,10 @@ def test_the_known_disagreements_and_no_others_are_flagged(counted):
         ("ATMNet-L", "params_m", "76.4"),
         ("ATMNet-L", "flops_g", "12.3"),
         ("ATMNet-B, UperNet", "flops_g", "1055"),
+        ("ATMNet-S, RetinaNet", "params_m", "47"),
     }
     assert all(item.row.note for item in counted if item.differing)
-    assert complexity.summary(counted) == "80 of 88 printed numbers agree at their printed precision."
+    assert complexity.summary(counted) == "132 of 141 printed numbers agree at their printed precision."
 
 
 def test_every_published_count_of_the_models_is_compared(counted):
@@ -114,7 +125,7 @@ def test_terminal_and_json_show_the_same(counted):
     console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
     terminal.print_section(section, console)
     output = console.export_text()
-    assert "52 / 51.9 ≠" in output and "80 of 88" in output
+    assert "52 / 51.9 ≠" in output and "132 of 141" in output
     rows = {row["label"]: row for row in json.loads(complexity.to_json(counted))["rows"]}
     assert rows["ATMNet-B"]["published"][2] == {
         "metric": "params_m", "place": "v1 Table 1 Base", "printed": "51.9", "note": "", "agrees": False,
@@ -124,7 +135,8 @@ def test_terminal_and_json_show_the_same(counted):
 
 
 def test_committed_counts_belong_to_one_head_of_a_row():
-    """AAAI Table 7 prints one metric of a row for two heads, of which one is counted."""
-    row = ("AAAI", "Table 7", "ATMNet-L, FPN")
-    assert complexity.counted_at()[(*row, "Semantic FPN"), "flops_g"] == pytest.approx(86.605, abs=5e-4)
-    assert ((*row, "Mask R-CNN"), "flops_g") not in complexity.counted_at()
+    """AAAI Table 7 prints one metric of a row for two heads."""
+    row, counted_at = ("AAAI", "Table 7", "ATMNet-L, FPN"), complexity.counted_at()
+    assert counted_at[(*row, "Semantic FPN"), "flops_g"] == pytest.approx(86.605, abs=5e-4)
+    assert counted_at[(*row, "Mask R-CNN"), "flops_g"] == pytest.approx(423.73, abs=5e-3)
+    assert ((*row, "UperNet"), "flops_g") not in counted_at
