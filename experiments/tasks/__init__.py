@@ -23,7 +23,8 @@ class Evaluation:
     metrics: name → value, accuracies in per cent; curves: name → tidy rows (a list of flat dicts);
     examples: arrays for a picture of inputs, labels and predictions, saved as ``examples.npz``;
     records: name of a metric → how much of every image is right or moves the metric, in the order of the evaluation
-    set, saved as ``records.npz``. A metric is their ``value()``. Without them, reports cannot say what the choice of images is worth.
+    set, saved as ``records.npz``. A metric is their ``value()``. Without them, reports cannot say what the choice of
+    images is worth.
     """
 
     metrics: dict[str, float]
