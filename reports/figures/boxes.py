@@ -23,6 +23,7 @@ LEGEND = 1.6  # inches, width of an entry of the legend
 LINE = 0.175  # inches, height of its rows
 # how the box of a found object that is right, of one that is wrong, and of an object that was not found is drawn
 RIGHT, WRONG, MISSED = "right", "wrong", "missed"
+WORDS = {RIGHT: "right", WRONG: "wrong", MISSED: "not found"}
 DASHES: dict[str, Any] = {RIGHT: "-", WRONG: (0, (3.5, 1.8)), MISSED: (0, (1, 1.2))}
 WHITE, DARK = "#ffffff", "#111111"
 # colour-blind safe, and none of them as dark as the casing of lines or as light as what was missed
@@ -167,7 +168,9 @@ def _figure(
     rows = -(-(min(len(counts), MOST + 1) + len(marks)) // in_row)
     below = LINE * max(1, rows) + 0.12
     canvas = style.new_figure(wide, high + below)
-    axes = canvas.add_axes(((wide - width * scale) / 2 / wide, below / (high + below), width * scale / wide, high / (high + below)))
+    axes = canvas.add_axes(
+        ((wide - width * scale) / 2 / wide, below / (high + below), width * scale / wide, high / (high + below))
+    )
     axes.imshow(image)
     axes.set_axis_off()
     if masks is not None:
@@ -177,9 +180,8 @@ def _figure(
     draw_boxes(axes, [*found, *lost], colours)
     name_boxes(axes, [*found, *lost], colours)
     entries = _classes(counts, names, colours)
-    words = {RIGHT: "right", WRONG: "wrong", MISSED: "not found"}
     amounts = Counter(box.mark for box in [*found, *lost])
-    entries += marks_legend(marks, {mark: f"{words[mark]}: {amounts[mark]}" for mark in marks})
+    entries += marks_legend(marks, {mark: f"{WORDS[mark]}: {amounts[mark]}" for mark in marks})
     if not entries:
         canvas.text(0.01, 0.02, "nothing was found", fontsize=8, color=style.GREY)
     canvas.legend(
