@@ -22,11 +22,16 @@ GAP, LINE = 0.07, 0.17  # inches, between panels and of a line of words
 NOTHING = -1  # in place of the object that a found one matches
 OBJECT, CROWD, ON_CROWD = "object", "crowd", "on a crowd"
 SCENE = ("images", "sizes", "truth_images", "truth_classes", "truth_boxes", "truth_crowd")
-KEYS = (
-    *SCENE, "prediction_images", "prediction_classes", "prediction_boxes", "prediction_scores", "prediction_truths",
-    "class_names",
-)  # fmt: skip
+# array → kind of its numbers as numpy calls it, and its shape, where letters stand for lengths
+SHAPES = {
+    "images": ("u", "NHW3"), "sizes": ("i", "N2"), "class_names": ("U", "K"),
+    "truth_images": ("i", "M"), "truth_classes": ("i", "M"), "truth_boxes": ("f", "M4"), "truth_crowd": ("b", "M"),
+    "prediction_images": ("i", "P"), "prediction_classes": ("i", "P"), "prediction_boxes": ("f", "P4"),
+    "prediction_scores": ("f", "P"), "prediction_truths": ("i", "P"),
+    "truth_masks": ("u", "NHW"), "prediction_masks": ("u", "NHW"),
+}  # fmt: skip
 MASKS = ("truth_masks", "prediction_masks")
+KEYS = tuple(key for key in SHAPES if key not in MASKS)
 COLUMNS = ("arm", "seed", "image", "what", "class", "name", "score", "outcome", "x1", "y1", "x2", "y2")
 Arrays = Mapping[str, Any]
 
@@ -77,31 +82,36 @@ def draw(titles: Mapping[str, str], seed: int, examples: Mapping[str, Arrays]) -
 
 def problem(arrays: Arrays) -> str:
     """What makes the arrays impossible to show; empty where they can be shown."""
-    images, places = len(arrays["images"]), {"truth": 0, "prediction": 0}
-    if not images or arrays["images"].ndim != 4 or arrays["sizes"].shape != (images, 2):
-        return "shapes of images and sizes do not fit together"
-    for part in places:
-        owners, classes, boxes = (arrays[f"{part}_{name}"] for name in ("images", "classes", "boxes"))
-        places[part] = len(owners)
-        if owners.ndim != 1 or classes.shape != owners.shape or boxes.shape != (len(owners), 4):
-            return f"shapes of images, classes and boxes of each {part} do not fit together"
-        if len(owners) and not (0 <= owners.min() <= owners.max() < images and (owners[1:] >= owners[:-1]).all()):
+    import numpy as np
+
+    lengths: dict[str, int] = {}
+    for name, (kind, shape) in SHAPES.items():
+        if name in MASKS and name not in arrays:
+            continue
+        array = arrays[name]
+        wanted = [lengths.setdefault(sign, long) if sign.isalpha() else int(sign)
+                  for sign, long in zip(shape, array.shape)]  # fmt: skip
+        if array.dtype.kind != kind or len(wanted) != len(shape) or list(array.shape) != wanted:
+            return f"{name} is {array.dtype} {list(array.shape)}, which does not fit the other arrays"
+    for part in ("truth", "prediction"):
+        if not _within(arrays[f"{part}_images"], 0, lengths["N"]) or (np.diff(arrays[f"{part}_images"]) < 0).any():
             return f"a {part} belongs to no image, or to an earlier one than that before it"
-        if len(classes) and not 0 <= classes.min() <= classes.max() < len(arrays["class_names"]):
+        if not _within(arrays[f"{part}_classes"], 0, lengths["K"]):
             return f"a {part} has a class without a name"
-    if arrays["truth_crowd"].shape != (places["truth"],):
-        return "not every truth is a crowd or none"
-    matched = arrays["prediction_truths"]
-    if arrays["prediction_scores"].shape != (places["prediction"],) or matched.shape != (places["prediction"],):
-        return "not every prediction has a score and a match"
-    if len(matched) and not NOTHING <= matched.min() <= matched.max() < places["truth"]:
+        if not np.isfinite(arrays[f"{part}_boxes"]).all():
+            return f"the box of a {part} is no box"
+    if not np.isfinite(arrays["prediction_scores"]).all():
+        return "the score of a prediction is no number"
+    if not _within(arrays["prediction_truths"], NOTHING, lengths["M"]):
         return "a prediction matches a truth that does not exist"
-    if any(arrays[name].shape != arrays["images"].shape[:3] for name in MASKS if name in arrays):
-        return "masks are not of the size of images"
-    height, width = arrays["images"].shape[1:3]
-    if (arrays["sizes"] < 1).any() or (arrays["sizes"] > [height, width]).any():
-        return "an image is larger than its pixels"
-    return ""
+    if not lengths["N"]:
+        return "it has no image"
+    fits = all(_within(side, 1, lengths[sign] + 1) for sign, side in zip("HW", arrays["sizes"].T))
+    return "" if fits else "an image is larger than its pixels"
+
+
+def _within(numbers: NDArray[np.int32], low: int, high: int) -> bool:
+    return bool(((numbers >= low) & (numbers < high)).all())
 
 
 def _draw_row(

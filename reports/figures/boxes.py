@@ -25,6 +25,7 @@ LINE = 0.175  # inches, height of its rows
 RIGHT, WRONG, MISSED = "right", "wrong", "missed"
 WORDS = {RIGHT: "right", WRONG: "wrong", MISSED: "not found"}
 DASHES: dict[str, Any] = {RIGHT: "-", WRONG: (0, (3.5, 1.8)), MISSED: (0, (1, 1.2))}
+AIR = 0.5  # pixels around a name, which is drawn at whole pixels
 WHITE, DARK = "#ffffff", "#111111"
 # colour-blind safe, and none of them as dark as the casing of lines or as light as what was missed
 COLOURS = (
@@ -101,6 +102,7 @@ def name_boxes(axes: Any, boxes: Sequence[NamedBox], colours: dict[int, str], si
     To be called when the limits of the axes are final. size: in points. Returns the extents of the names written, in
     pixels; a name without room is left out.
     """
+    axes.apply_aspect()  # as drawing does, which makes axes narrower than they were placed
     renderer = axes.figure.canvas.get_renderer()
     frame = Box(*axes.get_window_extent(renderer).extents)
     pad = 0.18 * size * axes.figure.dpi / 72
@@ -109,7 +111,7 @@ def name_boxes(axes: Any, boxes: Sequence[NamedBox], colours: dict[int, str], si
         colour = DARK if box.mark == MISSED else colours[box.kind]
         text = axes.text(0, 0, box.text, fontsize=size, color=_ink(colour), ha="left", va="bottom", zorder=6)
         extent = text.get_window_extent(renderer)
-        room = (extent.width + 2 * pad, extent.height + 2 * pad)
+        room = (extent.width + 2 * (pad + AIR), extent.height + 2 * (pad + AIR))
         corners = axes.transData.transform([box.corners[:2], box.corners[2:]])
         outline = Box(corners[0][0], corners[1][1], corners[1][0], corners[0][1])
         free = (
@@ -119,7 +121,9 @@ def name_boxes(axes: Any, boxes: Sequence[NamedBox], colours: dict[int, str], si
             text.remove()
             continue
         placed.append(place)
-        text.set_position(tuple(axes.transData.inverted().transform((place.left + pad, place.bottom + pad))))
+        text.set_position(
+            tuple(axes.transData.inverted().transform((place.left + pad + AIR, place.bottom + pad + AIR)))
+        )
         text.set_bbox({"facecolor": colour, "linewidth": 0, "pad": pad * 72 / axes.figure.dpi, "alpha": 0.9})
     return placed
 
