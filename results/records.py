@@ -1,8 +1,9 @@
-"""Per-image records of a finished run: how much of every evaluation image is right, in ``records.npz``.
+"""Per-image records of a finished run: what every evaluation image does to a metric, in ``records.npz``.
 
 The file holds ``images``, their number, and ``order``, a checksum of what there is to predict, image by image. A metric
-is ``<name>.hits``, bits of [N, K] packed along the images, where everything counts once; otherwise it is
-``<name>.correct`` and ``<name>.count``, unsigned [N, K].
+of parts that are right is ``<name>.hits``, bits of [N, K] packed along the images, where everything counts once;
+otherwise it is ``<name>.correct`` and ``<name>.count``, unsigned [N, K]. A metric that is no mean of such parts, as
+average precision, is ``<name>.influence``, float32 [N], and ``<name>.value``, one float64.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 IMAGES, ORDER = "images", "order"
-HITS, CORRECT, COUNT = ".hits", ".correct", ".count"
+HITS, CORRECT, COUNT, INFLUENCE, VALUE = ".hits", ".correct", ".count", ".influence", ".value"
 # numpy and zipfile raise these for torn or foreign files, depending on where the damage is
 DAMAGED = (OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
@@ -60,6 +61,11 @@ class ImageRecord:
         columns = -1 if correct.ndim > 1 else 1
         return cls(correct.reshape(len(correct), columns), count.reshape(len(correct), columns), order)
 
+    @property
+    def images(self) -> int:
+        """N"""
+        return len(self.count)
+
     def value(self) -> float:
         """The metric in per cent: the mean over columns of how much is right, without columns where nothing counts."""
         return float(self._percent().mean())
@@ -76,11 +82,75 @@ class ImageRecord:
         contributions: np.ndarray = self.value() + influence.mean(axis=1)
         return contributions
 
+    def rearranged(self, places: np.ndarray) -> ImageRecord:
+        """The record of the images in another order, without a checksum of it. places: [N], the place of each now."""
+        return ImageRecord(self.correct[places], self.count[places])
+
     def _percent(self) -> np.ndarray:
         """float64: how much is right of each column where anything counts."""
         count = self.count.sum(axis=0)
         percent: np.ndarray = 100.0 * self.correct.sum(axis=0)[count > 0] / count[count > 0]
         return percent
+
+
+@dataclass(frozen=True, eq=False)
+class InfluenceRecord:
+    """One metric of one run that is no mean over parts of images, e.g. average precision, and what moves it.
+
+    influence: float32 [N], how much each image moves the metric, in its points times N, in the order of the evaluation
+    set; metric: its value; order: as of ``ImageRecord``.
+    Raises ValueError for influences that are no finite numbers or of no image.
+    """
+
+    influence: np.ndarray
+    metric: float
+    order: int = 0
+
+    def __post_init__(self) -> None:
+        import numpy as np
+
+        if self.influence.ndim != 1 or not self.influence.size or self.influence.dtype != np.float32:
+            raise ValueError(f"the influence is {self.influence.dtype} {list(self.influence.shape)}, not float32 [N]")
+        if not (math.isfinite(self.metric) and np.isfinite(self.influence).all()):
+            raise ValueError("a metric or an influence on it is no finite number")
+
+    @classmethod
+    def jackknife(cls, metric: float, without: np.ndarray, order: int = 0) -> InfluenceRecord:
+        """From the metric and its values without each image, [N].
+
+        The influences are the pseudo-values N · metric - (N - 1) · without, less their mean.
+        """
+        import numpy as np
+
+        without = np.asarray(without, np.float64)
+        influence = (len(without) - 1) * (without.mean() - without)
+        return cls(influence.astype(np.float32), float(metric), order)
+
+    @property
+    def images(self) -> int:
+        """N"""
+        return len(self.influence)
+
+    def value(self) -> float:
+        return self.metric
+
+    def contributions(self) -> np.ndarray:
+        """float64 [N]: the metric plus the influence of each image; their mean is ``value()``.
+
+        The spread of these numbers over the square root of N is the jackknife's standard error over images.
+        """
+        import numpy as np
+
+        influence = self.influence.astype(np.float64)
+        contributions: np.ndarray = self.metric + (influence - influence.mean())
+        return contributions
+
+    def rearranged(self, places: np.ndarray) -> InfluenceRecord:
+        """As of ``ImageRecord``."""
+        return InfluenceRecord(self.influence[places], self.metric)
+
+
+Record = ImageRecord | InfluenceRecord
 
 
 def order_of(labels: np.ndarray) -> int:
@@ -93,17 +163,19 @@ def order_of(labels: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(labels, np.int64).tobytes())
 
 
-def pack(records: Mapping[str, ImageRecord]) -> bytes:
+def pack(records: Mapping[str, Record]) -> bytes:
     """The content of ``records.npz``; the same records give the same bytes. Metrics are named as in summaries."""
     import numpy as np
 
     first = next(iter(records.values()))
     arrays: dict[str, np.ndarray] = {}
-    arrays[IMAGES], arrays[ORDER] = (np.array(number, np.uint32) for number in (len(first.count), first.order))
+    arrays[IMAGES], arrays[ORDER] = (np.array(number, np.uint32) for number in (first.images, first.order))
     for name, record in records.items():
-        if (len(record.count), record.order) != (len(first.count), first.order):
+        if (record.images, record.order) != (first.images, first.order):
             raise ValueError(f"{name} is of other images than {next(iter(records))}")
-        if (record.count == 1).all():
+        if isinstance(record, InfluenceRecord):
+            arrays |= {name + INFLUENCE: record.influence, name + VALUE: np.array(record.metric, np.float64)}
+        elif (record.count == 1).all():
             arrays[name + HITS] = np.packbits(record.correct.astype(bool), axis=0)
         else:
             smallest = np.min_scalar_type(record.count.max())
@@ -113,7 +185,7 @@ def pack(records: Mapping[str, ImageRecord]) -> bytes:
     return content.getvalue()
 
 
-def check_value(path: Path, metric: str, record: ImageRecord, reported: float | None) -> None:
+def check_value(path: Path, metric: str, record: Record, reported: float | None) -> None:
     """Raises CollectError unless the record gives the metric that the run reports, as far as that has digits.
 
     path: where the record was read.
@@ -125,7 +197,7 @@ def check_value(path: Path, metric: str, record: ImageRecord, reported: float | 
         raise CollectError(f"{where} is {value:g} by its images, but {said} in the run's summary")
 
 
-def read_records(path: Path) -> dict[str, ImageRecord]:
+def read_records(path: Path) -> dict[str, Record]:
     """Metric as named in the run's summary, e.g. ``eval_ema/top1`` → its record. Raises CollectError."""
     where = f"{path.parent.name}/{path.name}"
     if not path.is_file():
@@ -136,21 +208,27 @@ def read_records(path: Path) -> dict[str, ImageRecord]:
         raise CollectError(f"{where}: no per-image records: {' '.join(str(error).split())}") from None
 
 
-def _unpacked(path: Path) -> dict[str, ImageRecord]:
+def _unpacked(path: Path) -> dict[str, Record]:
     import numpy as np
 
     # np.load reads other kinds of files, too
     with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as members:
         arrays = {name: members[name] for name in members.files}
     for name, array in arrays.items():
-        if not isinstance(array, np.ndarray) or array.dtype.kind != "u":
+        if name.endswith((INFLUENCE, VALUE)):
+            wanted = np.float32 if name.endswith(INFLUENCE) else np.float64
+            if not isinstance(array, np.ndarray) or array.dtype != wanted:
+                raise ValueError(f"{name} holds no numbers of type {wanted.__name__}")
+        elif not isinstance(array, np.ndarray) or array.dtype.kind != "u":
             raise ValueError(f"{name} holds no unsigned whole numbers")
     if missing := {IMAGES, ORDER} - arrays.keys():
         raise ValueError(f"it has no {min(missing)}")
     images, order = (int(arrays.pop(name).reshape(())) for name in (IMAGES, ORDER))
-    records = {}
+    records: dict[str, Record] = {}
     for key in list(arrays):
         name, _, kind = key.rpartition(".")
+        if name in records:
+            continue  # the second member of a metric, or one too many, which is refused below
         if f".{kind}" == HITS:
             records[name] = ImageRecord.of(_unpacked_bits(arrays.pop(key), images, key), order=order)
         elif f".{kind}" == CORRECT:
@@ -158,7 +236,12 @@ def _unpacked(path: Path) -> dict[str, ImageRecord]:
             if max(correct.max(initial=0), count.max(initial=0)) >= 2**63:
                 raise ValueError(f"{name} has counts beyond 64 bits")
             records[name] = ImageRecord(correct.astype(np.int64), count.astype(np.int64), order)
-    for name in [*arrays, *(name for name, record in records.items() if len(record.count) != images)]:
+        elif f".{kind}" == INFLUENCE:
+            influence, value = arrays.pop(key), arrays.pop(name + VALUE, np.zeros(0))
+            if value.shape != ():
+                raise ValueError(f"{name} has no value beside its influence")
+            records[name] = InfluenceRecord(influence, float(value), order)
+    for name in [*arrays, *(name for name, record in records.items() if record.images != images)]:
         raise ValueError(f"{name} does not belong to a metric of {images} images")
     for name in records:
         prefix, _, metric = name.partition("/")

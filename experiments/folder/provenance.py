@@ -19,7 +19,7 @@ CHECKOUT = "checkout.json"
 SOURCES = ("atm", "experiments")  # folders of a checkout that compute
 RUN = "run.py"  # at the top of a checkout
 CODE = (".py", ".yaml", ".cpp")  # endings of source files
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "omegaconf", "pillow")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "omegaconf", "pillow", "pycocotools")
 
 
 def collect(data_fingerprint: str, code: str, sampler: str) -> dict[str, Any]:

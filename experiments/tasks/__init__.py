@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from experiments.data.batch import Batch, Samples
     from experiments.schema import Config
-    from results.records import ImageRecord
+    from results.records import Record
 
 
 @dataclass
@@ -22,14 +22,15 @@ class Evaluation:
 
     metrics: name → value, accuracies in per cent; curves: name → tidy rows (a list of flat dicts);
     examples: arrays for a picture of inputs, labels and predictions, saved as ``examples.npz``;
-    records: name of a metric → how much of every image is right, in the order of the evaluation set, saved as
-    ``records.npz``. A metric is their ``value()``. Without them, reports cannot say what the choice of images is worth.
+    records: name of a metric → how much of every image is right or moves the metric, in the order of the evaluation
+    set, saved as ``records.npz``. A metric is their ``value()``. Without them, reports cannot say what the choice of
+    images is worth.
     """
 
     metrics: dict[str, float]
     curves: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     examples: dict[str, np.ndarray] = field(default_factory=dict)
-    records: dict[str, ImageRecord] = field(default_factory=dict)
+    records: Mapping[str, Record] = field(default_factory=dict)
 
 
 class Judge(Protocol):

@@ -24,8 +24,8 @@ def refuse_other_records(evaluation: Evaluation, images: int) -> None:
         metric, value = evaluation.metrics.get(name), record.value()
         if metric is None or not math.isclose(metric, value, rel_tol=1e-6):  # as many digits as reports have
             raise RunFailed(f"the records of {name} give {value}, but the task reports {metric}")
-        if len(record.count) != images:
-            raise RunFailed(f"the records of {name} are of {len(record.count)} images, the evaluation set has {images}")
+        if record.images != images:
+            raise RunFailed(f"the records of {name} are of {record.images} images, the evaluation set has {images}")
 
 
 class Evaluator:
@@ -66,7 +66,8 @@ class Evaluator:
             evaluation = judge.evaluation()
             refuse_other_records(evaluation, size)
             together.metrics |= {f"{prefix}/{name}": value for name, value in evaluation.metrics.items()}
-            together.records |= {f"{prefix}/{name}": record for name, record in evaluation.records.items()}
+            records = {f"{prefix}/{name}": record for name, record in evaluation.records.items()}
+            together.records = {**together.records, **records}
             together.curves, together.examples = evaluation.curves, evaluation.examples
         return together
 

@@ -37,7 +37,6 @@ from measurements.offsets.interventions import INTERVENTIONS, Impossible, averag
 from measurements.offsets.measure import limited
 from measurements.offsets.model import build_whole, offset_layers
 from measurements.offsets.source import NO_OFFSETS, OffsetRequest, OffsetSource
-from results.records import ImageRecord
 from results.run_folders.interventions import FILE, VERSION, read, text
 from results.run_folders.measurement_file import MeasuredError
 from results.statistics.estimates import LEVEL, t_quantile
@@ -204,8 +203,7 @@ class Judging:
         refuse_other_records(evaluation, judged)
         if order is not None:
             back = np.argsort(order)
-            for name, record in evaluation.records.items():
-                evaluation.records[name] = ImageRecord(record.correct[back], record.count[back])
+            evaluation.records = {name: record.rearranged(back) for name, record in evaluation.records.items()}
         return evaluation
 
 

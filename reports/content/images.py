@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from results.collect import Collected
-from results.records import ImageRecord, check_value, read_records
+from results.records import ImageRecord, Record, check_value, read_records
 from results.statistics.estimates import Spread, pooled
 from results.statistics.images import NewImages, mcnemar, new_images
 from run_format import DONE
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,12 @@ class ImageComparisons:
     def mcnemar(self, arm: str, against: str) -> float | None:
         """p of McNemar's test for a single pair of runs that were right or wrong image by image, else None."""
         pairs = self._of_seeds([arm, against])
-        if len(pairs) != 1 or any(r.count.shape[1] != 1 or (r.count != 1).any() for r in pairs[0].values()):
+        if len(pairs) != 1:
             return None
-        first, second = (pairs[0][name].correct[:, 0] > 0 for name in (arm, against))
-        return mcnemar(first, second)
+        first, second = (_right_or_wrong(pairs[0][name]) for name in (arm, against))
+        return None if first is None or second is None else mcnemar(first, second)
 
-    def _of_seeds(self, arms: Sequence[str]) -> list[dict[str, ImageRecord]]:
+    def _of_seeds(self, arms: Sequence[str]) -> list[dict[str, Record]]:
         """The records of several arms, for each seed that all have finished.
 
         None unless all of these runs recorded the same images in the same order.
@@ -52,7 +56,7 @@ class ImageComparisons:
         seeds = sorted(set.intersection(*(set(self._runs.get(arm, {})) for arm in arms)))
         found = [{arm: self._records.get(self._runs[arm][seed]) for arm in arms} for seed in seeds]
         known = [{arm: r for arm, r in of_seed.items() if r is not None} for of_seed in found]
-        images = {(len(record.count), record.order) for of_seed in known for record in of_seed.values()}
+        images = {(record.images, record.order) for of_seed in known for record in of_seed.values()}
         return known if all(len(of_seed) == len(arms) for of_seed in known) and len(images) == 1 else []
 
     @cached_property
@@ -65,7 +69,7 @@ class ImageComparisons:
         return runs
 
     @cached_property
-    def _records(self) -> dict[str, ImageRecord]:
+    def _records(self) -> dict[str, Record]:
         """Run → its record of the metric, of those that have one. Raises CollectError for one of another result."""
         runs = {run for by_seed in self._runs.values() for run in by_seed.values()}
         finals = self.collected.finals(self.metric)
@@ -76,6 +80,14 @@ class ImageComparisons:
                 check_value(path, self.metric, record, reported.get(run))  # or it is of another run
                 found[run] = record
         return found
+
+
+def _right_or_wrong(record: Record) -> np.ndarray | None:
+    """bool [N], which images are right; None where an image can be anything else than right or wrong."""
+    if not isinstance(record, ImageRecord) or record.count.shape[1] != 1 or (record.count != 1).any():
+        return None
+    right: np.ndarray = record.correct[:, 0] > 0
+    return right
 
 
 def repeat_spread(collected: Collected, metric: str) -> Spread | None:

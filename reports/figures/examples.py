@@ -1,6 +1,7 @@
 """Input images, their true token labels and the arms' predictions, token by token, with arrows to what tokens name.
 
-Where pixels and not tokens are labelled, ``reports.figures.masks`` draws them.
+Where pixels and not tokens are labelled, ``reports.figures.masks`` draws them, and where objects are,
+``reports.figures.box_errors``.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports.figures import FigureError, masks, style
+from reports.figures import FigureError, box_errors, masks, style
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +36,8 @@ def draw(table: TaskTable, figure: Figure) -> tuple[Any, Any, str, str] | None:
     if seed is None:
         return None
     truth = examples[figure.required[0] if figure.required else next(iter(examples))]
+    if _is_of_boxes(truth):
+        return box_errors.draw(table.label_of, seed, examples)
     if _is_of_pixels(truth):
         return masks.draw(table.label_of, seed, examples)
     columns: list[tuple[str, NDArray[np.int8] | None]] = [("image", None), ("labels", truth["labels"])]
@@ -77,8 +80,9 @@ def _first_seed(collected: Collected, figure: Figure) -> tuple[int | None, dict[
             continue
         examples = {arm: _read(path) for arm, path in paths.items()}
         reference = examples[figure.required[0] if figure.required else next(iter(examples))]
+        scene = box_errors.SCENE if _is_of_boxes(reference) else ("images", "labels")
         for arm, arrays in examples.items():
-            if not all(np.array_equal(arrays[key], reference[key]) for key in ("images", "labels")):
+            if not all(key in arrays and np.array_equal(arrays[key], reference[key]) for key in scene):
                 raise FigureError(f"the examples of arm {arm}, seed {seed}, are of other scenes")
         return seed, examples
     return None, {}
@@ -90,10 +94,16 @@ def _read(path: Path) -> Arrays:
     where = f"{path.parent.name}/{path.name}"
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in ("images", "labels", "predictions", "palette")}
-            arrays |= {key: file[key] for key in ("places", "class_names") if key in file}
+            of_boxes = _is_of_boxes(file)
+            needed = box_errors.KEYS if of_boxes else ("images", "labels", "predictions", "palette")
+            arrays = {key: file[key] for key in needed}
+            arrays |= {key: file[key] for key in ("places", "class_names", *box_errors.MASKS) if key in file}
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise FigureError(f"{where} cannot be read: {error}") from None
+    if of_boxes:
+        if wrong := box_errors.problem(arrays):
+            raise FigureError(f"{where}: {wrong}")
+        return arrays
     images, labels, palette = arrays["images"], arrays["labels"], arrays["palette"]
     good = images.ndim == 4 and labels.ndim == 3 and labels.shape == arrays["predictions"].shape
     good = good and ("places" not in arrays or arrays["places"].shape[:3] == labels.shape)
@@ -108,6 +118,11 @@ def _read(path: Path) -> Arrays:
     if of_pixels and len(arrays.get("class_names", ())) != len(palette):
         raise FigureError(f"{where}: it does not name each class of the palette")
     return arrays
+
+
+def _is_of_boxes(arrays: Any) -> bool:
+    """Whether objects, and neither tokens nor pixels, are to be found."""
+    return "truth_boxes" in arrays
 
 
 def _is_of_pixels(arrays: Arrays) -> bool:

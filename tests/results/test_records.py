@@ -19,7 +19,7 @@ from errors import SuiteError
 from reports.content.images import ImageComparisons
 from results import archive
 from results.collect import CollectError, collect
-from results.records import ImageRecord, order_of, pack, read_records
+from results.records import ImageRecord, InfluenceRecord, order_of, pack, read_records
 from run_format import RECORDS
 from tests.results.synthetic import edit_json, make_plan, make_run, run_id
 
@@ -37,10 +37,17 @@ def records(draw, images: int | None = None) -> ImageRecord:
     return ImageRecord((share * count).astype(np.int64), count, order=5)
 
 
-@given(records())
+@st.composite
+def influences(draw, images: int | None = None) -> InfluenceRecord:
+    size = images or draw(st.integers(1, 20))
+    moved = draw(arrays.arrays(np.float32, size, elements=st.floats(-(2.0**20), 2.0**20, width=32)))
+    return InfluenceRecord(moved, draw(st.floats(0, 100)), order=5)
+
+
+@given(influences() | records())
 def test_contributions_are_one_number_per_image_with_the_metric_as_mean(record):
     contributions = record.contributions()
-    assert contributions.shape == (len(record.count),) and contributions.dtype == np.float64
+    assert contributions.shape == (record.images,) and contributions.dtype == np.float64
     assert contributions.mean() == pytest.approx(record.value(), rel=1e-9, abs=1e-9)
 
 
@@ -90,12 +97,43 @@ def test_their_spread_is_the_error_of_the_metric_over_images():
     assert np.mean(stated) == pytest.approx(np.std(values), rel=0.08)
 
 
+def test_the_jackknife_of_a_mean_gives_each_images_own_value():
+    """For a mean, pseudo-values are the averaged numbers themselves."""
+    values = np.random.default_rng(4).normal(40, 9, 50)
+    without = (values.sum() - values) / 49
+    record = InfluenceRecord.jackknife(values.mean(), without, order=3)
+    np.testing.assert_allclose(record.contributions(), values, atol=1e-4)
+    assert (record.images, record.order, record.value()) == (50, 3, values.mean())
+    alone = InfluenceRecord.jackknife(12.5, np.array([0.0]))
+    assert alone.contributions().tolist() == [12.5], "an image without others has no influence"
+
+
+def test_records_of_images_in_another_order():
+    places = np.array([2, 0, 1])
+    for record in (InfluenceRecord(np.array([1, 2, 6], np.float32), 9.0, 7), ImageRecord.of(np.array([1, 0, 1]))):
+        assert record.rearranged(places).contributions().tolist() == record.contributions()[places].tolist()
+        assert record.rearranged(places).order == 0
+
+
+@pytest.mark.parametrize("influence, metric", [
+    (np.zeros(0, np.float32), 1.0), (np.zeros((2, 1), np.float32), 1.0), (np.zeros(2), 1.0),
+    (np.zeros(2, np.float32), float("nan")), (np.array([0, np.inf], np.float32), 1.0),
+    (np.array([0, np.nan], np.float32), 1.0),
+])  # fmt: skip
+def test_influences_that_no_evaluation_gives_are_refused(influence, metric):
+    with pytest.raises(ValueError):
+        InfluenceRecord(influence, metric)
+
+
 def written(path, content: bytes):
     path.write_bytes(content)
     return path
 
 
-def equal(one: ImageRecord, other: ImageRecord) -> bool:
+def equal(one: ImageRecord | InfluenceRecord, other: ImageRecord | InfluenceRecord) -> bool:
+    if isinstance(one, InfluenceRecord) or isinstance(other, InfluenceRecord):
+        same = type(one) is type(other) and (one.order, one.metric) == (other.order, other.metric)
+        return same and np.array_equal(one.influence, other.influence)
     parts = [(one.correct, other.correct), (one.count, other.count)]
     return one.order == other.order and all(np.array_equal(a, b) and a.dtype == b.dtype == np.int64 for a, b in parts)
 
@@ -105,7 +143,7 @@ def equal(one: ImageRecord, other: ImageRecord) -> bool:
 def test_a_file_gives_back_what_was_packed(tmp_path_factory, data):
     images = data.draw(st.integers(1, 20))
     names = data.draw(st.lists(st.sampled_from(["eval/top1", "eval_ema/top1", "eval/iou.5"]), min_size=1, unique=True))
-    kept = {name: data.draw(records(images)) for name in names}
+    kept = {name: data.draw(records(images) | influences(images)) for name in names}
     path = written(tmp_path_factory.mktemp("records") / "records.npz", pack(kept))
     back = read_records(path)
     assert list(back) == list(kept) and all(equal(back[name], kept[name]) for name in names)
@@ -147,6 +185,7 @@ def archive_of(**members) -> bytes:
 HEAD = {"images": np.uint32(9), "order": np.uint32(0)}
 HITS = np.full((2, 1), 255, np.uint8)
 TEN = np.full((9, 1), 10, np.uint16)
+MOVED = np.arange(9, dtype=np.float32)
 WRONG = {
     "an empty file": b"",
     "a text": b"correct,count\n1,1\n",
@@ -170,6 +209,23 @@ WRONG = {
     "counts alone": archive_of(**HEAD, **{"eval/a.count": TEN}),
     "of fewer images": archive_of(**HEAD, **{"eval/a.correct": TEN[:8], "eval/a.count": TEN[:8]}),
     "nothing counted": archive_of(**HEAD, **{"eval/a.correct": TEN * 0, "eval/a.count": TEN * 0}),
+    "an influence without a value": archive_of(**HEAD, **{"eval/ap.influence": MOVED}),
+    "a value alone": archive_of(**HEAD, **{"eval/ap.value": np.float64(1)}),
+    "an influence of double width": archive_of(**HEAD, **{"eval/ap.influence": MOVED * 1.0, "eval/ap.value": TEN[0]}),
+    "several values": archive_of(**HEAD, **{"eval/ap.influence": MOVED, "eval/ap.value": np.ones(9)}),
+    "a value that is no number": archive_of(**HEAD, **{"eval/ap.influence": MOVED, "eval/ap.value": np.float64("nan")}),
+    "an endless influence": archive_of(
+        **HEAD, **{"eval/ap.influence": np.full(9, np.inf, np.float32), "eval/ap.value": np.float64(1)}
+    ),
+    "influences of fewer images": archive_of(
+        **HEAD, **{"eval/ap.influence": MOVED[:8], "eval/ap.value": np.float64(1)}
+    ),
+    "a metric of two kinds": archive_of(
+        **HEAD, **{"eval/ap.hits": HITS, "eval/ap.influence": MOVED, "eval/ap.value": np.float64(1)}
+    ),
+    "a metric of two kinds, the other way round": archive_of(
+        **HEAD, **{"eval/ap.influence": MOVED, "eval/ap.value": np.float64(1), "eval/ap.hits": HITS}
+    ),
     "an array of another kind": archive_of(**HEAD, **{"eval/top1.hits": HITS, "palette": HITS}),
     "a metric without a set of weights": archive_of(**HEAD, **{"top1.hits": HITS}),
 }  # fmt: skip
@@ -199,6 +255,7 @@ def test_a_damaged_file_gives_no_other_counts(tmp_path):
     kept = {
         "eval/top1": ImageRecord.of(random.random(60) < 0.5),
         "eval/a": ImageRecord(random.integers(0, count + 1), count),
+        "eval/ap": InfluenceRecord(random.normal(0, 9, 60).astype(np.float32), 31.25),
     }
     content, path, refused = pack(kept), tmp_path / "records.npz", 0
     for _ in range(1500):
@@ -226,6 +283,16 @@ def test_a_renamed_member_is_not_taken_for_another(tmp_path):
             renamed.writestr(name.replace(".hits", ".misses"), source.read(name))
     with pytest.raises(CollectError, match=r"eval/top1\.misses does not belong to a metric"):
         read_records(written(tmp_path / "records.npz", target.getvalue()))
+
+
+def test_files_from_before_influences_are_read_as_they_were(tmp_path):
+    """The members that the first version of the format had, written by hand."""
+    content = archive_of(**HEAD, **{
+        "eval/top1.hits": np.packbits(np.arange(9) % 2 == 0)[:, None], "eval/a.correct": TEN // 2, "eval/a.count": TEN,
+    })  # fmt: skip
+    back = read_records(written(tmp_path / "records.npz", content))
+    assert back["eval/top1"].contributions().tolist() == [100.0, 0.0] * 4 + [100.0]
+    assert back["eval/a"].value() == 50.0 and list(back) == ["eval/top1", "eval/a"]
 
 
 METRIC = "eval/token_accuracy"
@@ -306,3 +373,23 @@ def test_a_report_takes_no_records_of_another_run(sweep):
     first.write_bytes(second.read_bytes())
     with pytest.raises(CollectError, match=rf"{run_id('axial', 0)}/records\.npz: {METRIC} is .* by its images, but "):
         ImageComparisons(collect(plan, runs_dir), METRIC).interval("axial", "zero")
+
+
+def test_differences_of_a_metric_that_is_no_mean_have_intervals_over_images(sweep):
+    """Two pairs of runs with influences: the spread over images counts, and there is no test of right and wrong."""
+    plan, runs_dir = sweep
+    random = np.random.default_rng(8)
+    for arm, value in (("zero", 30.0), ("axial", 34.0)):
+        for seed in (0, 1):
+            folder, moved = runs_dir / run_id(arm, seed), random.normal(0, 20, 50).astype(np.float32)
+            edit_json(folder / "summary.json", metrics={METRIC: value + seed})
+            (folder / "metrics.jsonl").write_text(json.dumps({"step": 1200, METRIC: value + seed}) + "\n")
+            (folder / RECORDS).write_bytes(pack({METRIC: InfluenceRecord(moved, value + seed)}))
+    for folder in (runs_dir / run_id(arm, 2) for arm in ARMS):
+        shutil.rmtree(folder, ignore_errors=True)
+    comparisons = ImageComparisons(collect(plan, runs_dir), METRIC)
+    interval = comparisons.interval("axial", "zero")
+    assert interval is not None and (interval.images, interval.seeds) == (50, 2)
+    assert interval.mean == pytest.approx(4.0) and interval.low < 4.0 < interval.high
+    shutil.rmtree(runs_dir / run_id("axial", 1))
+    assert ImageComparisons(collect(plan, runs_dir), METRIC).mcnemar("axial", "zero") is None
