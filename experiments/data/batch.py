@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -60,6 +62,34 @@ class Samples(Protocol):
     def fingerprint(self) -> str:
         """Hash of what the samples are made from, without reading them all."""
         ...
+
+    # The two below are optional, also for a data set that does not inherit from this class (``batch_groups``, …).
+
+    def batch_groups(self) -> NDArray[np.int64] | None:
+        """int64 [len], a group for each sample, e.g. by aspect ratio: most training batches are of one group.
+
+        None: samples of all kinds are mixed.
+        """
+        return None
+
+    def batch_canvas(self, keys: Sequence[SampleKey]) -> tuple[int, int] | None:
+        """Height and width in px to which the images of a training batch are padded, by the keys of the whole batch.
+
+        A function of nothing else, so that it is the same on any number of devices. None: images are of one size.
+        """
+        return None
+
+
+def batch_groups(dataset: Any) -> NDArray[np.int64] | None:
+    """``Samples.batch_groups`` of any data set."""
+    groups: NDArray[np.int64] | None = getattr(type(dataset), "batch_groups", Samples.batch_groups)(dataset)
+    return groups
+
+
+def batch_canvas(dataset: Any, keys: Sequence[SampleKey]) -> tuple[int, int] | None:
+    """``Samples.batch_canvas`` of any data set."""
+    canvas: tuple[int, int] | None = getattr(type(dataset), "batch_canvas", Samples.batch_canvas)(dataset, keys)
+    return canvas
 
 
 @dataclass(frozen=True)
