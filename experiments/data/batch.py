@@ -41,7 +41,10 @@ class Batch(Protocol):
 
 
 class Samples(Protocol):
-    """A data set with random access. A sample is a function of its key and of nothing else."""
+    """A data set with random access. A sample is a function of its key and of nothing else.
+
+    It may also have the methods of ``BatchLayout``.
+    """
 
     def __len__(self) -> int: ...
 
@@ -63,7 +66,9 @@ class Samples(Protocol):
         """Hash of what the samples are made from, without reading them all."""
         ...
 
-    # The two below are optional, also for a data set that does not inherit from this class (``batch_groups``, …).
+
+class BatchLayout(Protocol):
+    """What a data set with images of unequal sizes may have beside ``Samples``; each method may be absent."""
 
     def batch_groups(self) -> NDArray[np.int64] | None:
         """int64 [len], a group for each sample, e.g. by aspect ratio: most training batches are of one group.
@@ -81,14 +86,14 @@ class Samples(Protocol):
 
 
 def batch_groups(dataset: Any) -> NDArray[np.int64] | None:
-    """``Samples.batch_groups`` of any data set."""
-    groups: NDArray[np.int64] | None = getattr(type(dataset), "batch_groups", Samples.batch_groups)(dataset)
+    """``BatchLayout.batch_groups`` of any data set."""
+    groups: NDArray[np.int64] | None = getattr(type(dataset), "batch_groups", BatchLayout.batch_groups)(dataset)
     return groups
 
 
 def batch_canvas(dataset: Any, keys: Sequence[SampleKey]) -> tuple[int, int] | None:
-    """``Samples.batch_canvas`` of any data set."""
-    canvas: tuple[int, int] | None = getattr(type(dataset), "batch_canvas", Samples.batch_canvas)(dataset, keys)
+    """``BatchLayout.batch_canvas`` of any data set."""
+    canvas: tuple[int, int] | None = getattr(type(dataset), "batch_canvas", BatchLayout.batch_canvas)(dataset, keys)
     return canvas
 
 

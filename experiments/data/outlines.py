@@ -75,6 +75,16 @@ def decoded(masks: Sequence[RunLengths], size: tuple[int, int]) -> NDArray[np.ui
     return bitmaps
 
 
+def encoded(bitmaps: NDArray[np.uint8]) -> tuple[RunLengths, ...]:
+    """The run-length encodings of uint8 [n, h, w], 0 and 1."""
+    return tuple(coco_masks.encode(np.asfortranarray(bitmaps.transpose(1, 2, 0))))
+
+
+def areas_of(masks: Sequence[RunLengths]) -> NDArray[np.float64]:
+    """float64 [n], the areas in px of run-length encoded masks."""
+    return np.array(coco_masks.area(list(masks)), np.float64)
+
+
 def compact(record: dict[str, Any]) -> dict[str, Any]:
     """A record of JSON with its polygons as arrays, which take a quarter of the memory of lists of numbers.
 
