@@ -149,7 +149,7 @@ class _Records:
 
     def whole_numbers(self, key: str, least: int | None = None) -> NDArray[np.int64]:
         values = self.column(key)
-        self._check(key, values, lambda value: type(value) is int, "not a whole number", fast={int})
+        self._check(key, values, lambda value: type(value) is int, "not a whole number", always=int)
         try:
             numbers = np.array(values, np.int64)
         except OverflowError:
@@ -159,9 +159,25 @@ class _Records:
             self.refuse(int(np.argmax(numbers < least)), f"{key} is {numbers[numbers < least][0]}, not {least} or more")
         return numbers
 
+    def finite(self, key: str, rows: Sequence[Sequence[Any]]) -> NDArray[np.float64]:
+        """float64 [n, m] of m numbers for each record, stated under ``key``."""
+
+        def together(some: Sequence[Sequence[Any]]) -> NDArray[np.float64] | None:
+            try:
+                numbers = np.array(array("d", chain.from_iterable(some)))
+            except (TypeError, OverflowError):
+                return None
+            return numbers if np.isfinite(numbers).all() else None
+
+        numbers = together(rows)
+        if numbers is None:
+            number = next(number for number, row in enumerate(rows) if together([row]) is None)
+            self.refuse(number, f"{key} is {_shown(self.records[number][key])}, which is not finite numbers")
+        return numbers.reshape(len(rows), len(rows[0]) if rows else 4)
+
     def texts(self, key: str) -> tuple[str, ...]:
         values = self.column(key)
-        self._check(key, values, lambda value: type(value) is str and value != "", "not a name", fast={str})
+        self._check(key, values, lambda value: type(value) is str and value != "", "not a name", always=str)
         try:
             "".join(values).encode()
         except UnicodeEncodeError:  # half a surrogate pair is JSON, but no text
@@ -190,9 +206,10 @@ class _Records:
         return np.array(found, np.int64)
 
     def _check(
-        self, key: str, values: Sequence[Any], is_valid: Callable[[Any], bool], says: str, fast: set[type] | None = None
+        self, key: str, values: list[Any], is_valid: Callable[[Any], bool], says: str, always: type | None = None
     ) -> None:
-        if fast is not None and not set(map(type, values)) - fast and "" not in values:
+        """always: the type of valid values, by which a column of them is seen to be valid at once."""
+        if set(map(type, values)) == {always} and "" not in values:
             return
         for number, value in enumerate(values):
             if not is_valid(value):
@@ -247,46 +264,27 @@ def _objects(
 
 
 def _boxes(annotations: _Records) -> NDArray[np.float64]:
-    values = annotations.column("bbox")
-    for number, value in enumerate(values):
-        if type(value) is not list or len(value) != 4:
-            problem = "is missing" if value is None else f"is {_shown(value)}, not x, y, width and height"
+    stated = annotations.column("bbox")
+    for number, box in enumerate(stated):
+        if type(box) is not list or len(box) != 4:
+            problem = "is missing" if box is None else f"is {_shown(box)}, not x, y, width and height"
             annotations.refuse(number, f"bbox {problem}")
-    flat = _floats(values)
-    if flat is None:
-        number = next(number for number, value in enumerate(values) if _floats([value]) is None)
-        annotations.refuse(number, f"bbox is {_shown(values[number])}, not four numbers")
-    boxes = flat.reshape(-1, 4)
-    for wrong, problem in (
-        (~np.isfinite(boxes).all(axis=1), "not four numbers"),
-        ((boxes[:, 2:] < 0).any(axis=1), "with a negative width or height"),
-    ):
-        if wrong.any():
-            number = int(np.argmax(wrong))
-            annotations.refuse(number, f"bbox is {_shown(values[number])}, {problem}")
+    boxes = annotations.finite("bbox", stated)
+    if (wrong := (boxes[:, 2:] < 0).any(axis=1)).any():
+        number = int(np.argmax(wrong))
+        annotations.refuse(number, f"bbox is {_shown(stated[number])}, with a negative width or height")
     return boxes
 
 
 def _areas(annotations: _Records) -> NDArray[np.float64]:
     """NaN where none is stated."""
-    values = annotations.column("area")
-    stated = [[value] for value in values if value is not None]
-    flat = _floats(stated)
-    wrong = (lambda value: _floats([[value]]) is None or not 0 <= float(value) < np.inf) if stated else None
-    if wrong and (flat is None or not ((flat >= 0) & (flat < np.inf)).all()):
-        number = next(number for number, value in enumerate(values) if value is not None and wrong(value))
-        annotations.refuse(number, f"area is {_shown(values[number])}, not a number from 0 on")
-    areas = np.full(len(values), np.nan)
-    areas[[value is not None for value in values]] = flat
+    stated = annotations.column("area")
+    areas = annotations.finite("area", [[0.0 if area is None else area] for area in stated])[:, 0]
+    if (areas < 0).any():
+        number = int(np.argmax(areas < 0))
+        annotations.refuse(number, f"area is {_shown(stated[number])}, which is negative")
+    areas[[area is None for area in stated]] = np.nan
     return areas
-
-
-def _floats(rows: Sequence[Sequence[Any]]) -> NDArray[np.float64] | None:
-    """All numbers of the rows in one array; None where something is no number."""
-    try:
-        return np.array(array("d", chain.from_iterable(rows)))
-    except (TypeError, OverflowError):
-        return None
 
 
 def _usable(boxes: NDArray[np.float64], areas: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
