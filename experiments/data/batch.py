@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -39,7 +41,10 @@ class Batch(Protocol):
 
 
 class Samples(Protocol):
-    """A data set with random access. A sample is a function of its key and of nothing else."""
+    """A data set with random access. A sample is a function of its key and of nothing else.
+
+    It may also have the methods of ``BatchLayout``.
+    """
 
     def __len__(self) -> int: ...
 
@@ -60,6 +65,36 @@ class Samples(Protocol):
     def fingerprint(self) -> str:
         """Hash of what the samples are made from, without reading them all."""
         ...
+
+
+class BatchLayout(Protocol):
+    """What a data set with images of unequal sizes may have beside ``Samples``; each method may be absent."""
+
+    def batch_groups(self) -> NDArray[np.int64] | None:
+        """int64 [len], a group for each sample, e.g. by aspect ratio: most training batches are of one group.
+
+        None: samples of all kinds are mixed.
+        """
+        return None
+
+    def batch_canvas(self, keys: Sequence[SampleKey]) -> tuple[int, int] | None:
+        """Height and width in px to which the images of a training batch are padded, by the keys of the whole batch.
+
+        A function of nothing else, so that it is the same on any number of devices. None: images are of one size.
+        """
+        return None
+
+
+def batch_groups(dataset: Any) -> NDArray[np.int64] | None:
+    """``BatchLayout.batch_groups`` of any data set."""
+    groups: NDArray[np.int64] | None = getattr(type(dataset), "batch_groups", BatchLayout.batch_groups)(dataset)
+    return groups
+
+
+def batch_canvas(dataset: Any, keys: Sequence[SampleKey]) -> tuple[int, int] | None:
+    """``BatchLayout.batch_canvas`` of any data set."""
+    canvas: tuple[int, int] | None = getattr(type(dataset), "batch_canvas", BatchLayout.batch_canvas)(dataset, keys)
+    return canvas
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, auto_augment, create_dataset, create_transform
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from errors import DataError
 from experiments.data.batch import READABLE, ImageBatch, unreadable
+from experiments.data.damage import cause_of
 from experiments.data.layout import listings
 from experiments.data.listing import Listing, find_split, list_split, printable, spread
 from experiments.data.modes import to_rgb
@@ -84,7 +85,7 @@ class Images(Dataset[tuple[Tensor, int, int]]):
                 return to_rgb(opened), int(target)
         # whatever a file system and decoders raise, for every format and every place of the damage
         except Exception as error:
-            raise DataError(f"{printable(self.name(index))}: unreadable image ({_cause(error)})") from None
+            raise DataError(f"{printable(self.name(index))}: unreadable image ({cause_of(error)})") from None
 
     def name(self, index: int) -> str:
         return str(self.reader.filename(self.indices[index], absolute=False))
@@ -184,14 +185,6 @@ def _listed(config: Config, training: bool) -> Listing | None:
     if training and (both := listings(config)):
         return both[0]
     return list_split(find_split(Path(data.root), data.eval_split))
-
-
-def _cause(error: Exception) -> str:
-    """Why an image cannot be read, without its path."""
-    if isinstance(error, UnidentifiedImageError):
-        return "cannot be decoded"
-    said = error.strerror if isinstance(error, OSError) else None
-    return (said or str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def train_transform(config: Config) -> Transform:

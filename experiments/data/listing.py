@@ -246,8 +246,11 @@ def _identity(entry: os.DirEntry[str], device: int) -> tuple[int, int]:
     return device, entry.inode()
 
 
-def files(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
-    """The images below the class folders of a split: name → (device, inode). Links are followed, each folder once."""
+def files(folder: Path, flat: bool = False) -> Iterator[tuple[str, tuple[int, int]]]:
+    """The images below the class folders of a split: name → (device, inode). Links are followed, each folder once.
+
+    flat: images also lie in ``folder`` itself.
+    """
     seen: dict[tuple[int, int], str] = {}
     waiting = [(folder, "")]
     while waiting:
@@ -264,11 +267,11 @@ def files(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
         seen[here] = below
         for entry in _entries(path):
             name = f"{below}{entry.name}"
-            _refuse_other_format(folder, below and name)
+            _refuse_other_format(folder, name if below or flat else "")
             if _is_folder(entry):
                 if not _is_hidden(entry.name):
                     waiting.append((path / entry.name, f"{name}/"))
-            elif below and _is_image(entry.name):
+            elif (below or flat) and _is_image(entry.name):
                 yield name, _identity(entry, status.st_dev)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing.queues
 import os
 from collections.abc import Generator, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from errors import DataError
-from experiments.data.batch import Batch
+from experiments.data.batch import Batch, batch_canvas, batch_groups
 from experiments.data.order import EpochOrder, Share
 from experiments.interrupts import ignore_in_worker
 
@@ -47,7 +48,16 @@ class Batches:
                 "shards and streams are read by one device with the whole batch at once: "
                 "use class folders or a tar file for machine.devices or machine.batch_per_device"
             )
-        self.order = EpochOrder(len(dataset), batch_size, seed, shuffle, repeats, share)
+        self.order = EpochOrder(
+            len(dataset),
+            batch_size,
+            seed,
+            shuffle,
+            repeats,
+            share,
+            groups=batch_groups(dataset) if shuffle and not self.streamed else None,
+            canvas=partial(batch_canvas, dataset),
+        )
         if shuffle and len(self) == 0:
             raise DataError(f"the training set has {len(dataset)} images, fewer than one batch of {batch_size}")
         self.places = share.places(batch_size) if shuffle else []

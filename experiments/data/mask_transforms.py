@@ -82,7 +82,7 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """[h, w] by the nearest label at or before each place, as OpenCV does it."""
+    """[h, w], or [n, h, w] of n masks, by the nearest label at or before each place, as OpenCV does it."""
     resized: Tensor = kernels.resize(mask[None], list(size), InterpolationMode.NEAREST)
     return resized[0]
 

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from errors import DataError
 from experiments.data.batch import READABLE, ImageBatch, unreadable
+from experiments.data.damage import cause_of
 from experiments.data.listing import Listing, printable, spread
 from experiments.data.mask_layout import IGNORED as IGNORED
 from experiments.data.mask_layout import MaskListing, mask_listings
@@ -150,18 +151,10 @@ def _read(
             return decode(opened)
     # whatever a file system and decoders raise, for every format and every place of the damage
     except Exception as error:
-        raise DataError(f"{printable(_name(listing, number))}: unreadable {kind} ({_cause(error)})") from None
+        raise DataError(f"{printable(_name(listing, number))}: unreadable {kind} ({cause_of(error)})") from None
 
 
 def _name(listing: Listing, number: int) -> str:
     """A file below the root: ``images/SPLIT/NAME``."""
     folder = listing.split.path
     return f"{folder.parent.name}/{folder.name}/{listing.names[number]}"
-
-
-def _cause(error: Exception) -> str:
-    """Why a file cannot be read, without its path."""
-    if isinstance(error, UnidentifiedImageError):
-        return "cannot be decoded"
-    reason = error.strerror if isinstance(error, OSError) else None
-    return (reason or str(error).strip() or type(error).__name__).splitlines()[0]

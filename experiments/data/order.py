@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 
 
 class SampleKey(NamedTuple):
-    """Names one sample: which image, in which epoch, and its repeat number within the epoch."""
+    """Names one sample: which image, in which epoch, and its repeat number within the epoch.
+
+    canvas: height and width in px to which the images of its batch are padded; None where they are of one size anyway.
+    """
 
     epoch: int
     index: int  # type: ignore[assignment]  # hides the tuple's own `index`, which nobody calls
     repeat: int = 0
+    canvas: tuple[int, int] | None = None
 
 
 def stream(*key: int, purpose: str = "") -> np.random.Generator:
@@ -84,13 +88,27 @@ class EpochOrder:
     evaluation (``shuffle=False``) drops nothing and gives each device a run of neighbouring images.
     ``repeats`` is repeated augmentation: each drawn image is seen ``repeats`` times in a row, differently
     augmented, and the epoch still has ``length`` samples (as in timm's RepeatAugSampler, which DeiT's recipe uses).
+
+    Of a shuffled epoch, groups: int64 [length], the group of each image. The epoch's permutation is divided by groups,
+    in order, and each part is cut into whole batches. What is left over of all groups, in the permutation's order,
+    makes the last, mixed batches. Then the order of all batches is drawn. canvas: from the keys of a whole batch, of
+    all devices, to the ``canvas`` that each of them gets.
     """
 
     def __init__(
-        self, length: int, batch_size: int, seed: int, shuffle: bool, repeats: int = 1, share: Share | None = None
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        repeats: int = 1,
+        share: Share | None = None,
+        groups: NDArray[np.int64] | None = None,
+        canvas: Callable[[Sequence[SampleKey]], tuple[int, int] | None] | None = None,
     ):
         self.length, self.batch_size, self.seed, self.shuffle, self.repeats = length, batch_size, seed, shuffle, repeats
         self.share = share or Share()
+        self.groups, self.canvas = groups, canvas
         self.epoch = 0
         self.first_batch = 0
 
@@ -108,11 +126,33 @@ class EpochOrder:
 
     def _training(self) -> Iterator[list[SampleKey]]:
         indices = stream(self.seed, self.epoch, purpose="order").permutation(self.length)
+        order = None if self.groups is None else self._grouped(self.groups, indices)
         parts = self.share.places(self.batch_size)
         for batch in range(self.first_batch, self.batches):
+            places = np.arange(batch * self.batch_size, (batch + 1) * self.batch_size)
+            if order is not None:
+                places = order[places]
+            keys = [SampleKey(self.epoch, int(indices[p // self.repeats]), int(p % self.repeats)) for p in places]
+            if self.canvas and (canvas := self.canvas(keys)):
+                keys = [key._replace(canvas=canvas) for key in keys]
             for part in parts:
-                places = part + batch * self.batch_size
-                yield [SampleKey(self.epoch, int(indices[p // self.repeats]), int(p % self.repeats)) for p in places]
+                yield [keys[place] for place in part]
+
+    def _grouped(self, groups: NDArray[np.int64], indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64 [batches · batch_size]: the places of an epoch that is not grouped, in the order of a grouped one."""
+        places = np.arange(self.length)
+        group_at = groups[indices[places // self.repeats]]
+        whole, rest = [], []
+        for group in np.unique(groups):
+            own = places[group_at == group]
+            cut = len(own) - len(own) % self.batch_size
+            whole.append(own[:cut])
+            rest.append(own[cut:])
+        left_over = np.sort(np.concatenate(rest))
+        ordered = np.concatenate([*whole, left_over])[: self.batches * self.batch_size].reshape(-1, self.batch_size)
+        batches = stream(self.seed, self.epoch, purpose="batches").permutation(len(ordered))
+        shuffled: NDArray[np.int64] = ordered[batches].reshape(-1)
+        return shuffled
 
     def _evaluation(self) -> Iterator[list[SampleKey]]:
         own = np.array_split(np.arange(self.length), self.share.devices)[self.share.rank]

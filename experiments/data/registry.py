@@ -50,6 +50,12 @@ LABELLED_PIXELS = DatasetEntry(
     "experiments.data.mask_layout:mask_fingerprint",
     tasks=("segmentation",),
 )
+LABELLED_BOXES = DatasetEntry(
+    "experiments.data.box_layout:check_boxes",
+    "experiments.data.images:pixels",
+    "experiments.data.box_layout:box_fingerprint",
+    tasks=("detection",),
+)
 DRAWN_FOR = ("token_labelling", "segmentation")
 PROBE = DatasetEntry(None, "experiments.data.probes:pixels", tasks=DRAWN_FOR)
 DATASETS: dict[str, DatasetEntry] = {
@@ -58,7 +64,10 @@ DATASETS: dict[str, DatasetEntry] = {
     "ade20k": LABELLED_PIXELS,
     "camvid": LABELLED_PIXELS,
     "masks": LABELLED_PIXELS,
-    "scenes": DatasetEntry(None, "experiments.data.scenes:pixels", tasks=DRAWN_FOR),
+    "coco": LABELLED_BOXES,
+    "bccd": LABELLED_BOXES,
+    "boxes": LABELLED_BOXES,
+    "scenes": DatasetEntry(None, "experiments.data.scenes:pixels", tasks=(*DRAWN_FOR, "detection")),
     "search": PROBE,
     "pair": PROBE,
     "diagonal": PROBE,

@@ -52,7 +52,14 @@ class Scene(NamedTuple):
     labels: NDArray[np.int64]  # [h / 16, w / 16] class, or IGNORED
     distance: NDArray[np.float32]  # [h / 16, w / 16] px along the bar from the token's centre to the mark
     direction: int  # of that distance, an index into DIRECTIONS
-    pixel_labels: NDArray[np.int64]  # [h, w] class of the bar around a pixel's centre, or IGNORED
+    classes: NDArray[np.int64]  # [n] of the bars
+    pixel_bars: NDArray[np.int8]  # [h, w] number of the bar around a pixel's centre, or IGNORED
+
+    @property
+    def pixel_labels(self) -> NDArray[np.int64]:
+        """[h, w] class of the bar around a pixel's centre, or IGNORED."""
+        labels: NDArray[np.int64] = np.append(self.classes, IGNORED)[self.pixel_bars]  # IGNORED, -1, is the last place
+        return labels
 
 
 LABELLING = Labelling(
@@ -137,7 +144,7 @@ def render(layout: Layout, classes: NDArray[np.int64]) -> Scene:
     blend = (np.arange(along, dtype=np.float32) / np.float32(along))[:, None]
     shade = layout.ground[0] + (layout.ground[1] - layout.ground[0]) * blend
     image = np.broadcast_to(shade, (across, along, 3)).copy()
-    owner = np.full((across, along), len(classes), np.int8)
+    owner = np.full((across, along), IGNORED, np.int8)
     for number, bar in enumerate(layout.bars):
         band = slice(max(0, bar[1] - HALO), bar[1] + bar[3] + HALO)
         depth = _depth(bar, np.arange(across)[band], np.arange(along))
@@ -154,11 +161,8 @@ def render(layout: Layout, classes: NDArray[np.int64]) -> Scene:
         covered = np.count_nonzero(owners == number, axis=2) >= COVERED * TOKEN**2
         labels[covered] = classes[number]
         distance += covered * np.maximum(centres - (bar[0] + MARK), 0).astype(np.float32)
-    pixel_labels = np.append(classes, IGNORED)[owner]
-    image, labels, distance, pixel_labels = (
-        _turn(array, layout.heading) for array in (image, labels, distance, pixel_labels)
-    )
-    return Scene(image, labels, distance, layout.heading // 2, pixel_labels)
+    image, labels, distance, owner = (_turn(array, layout.heading) for array in (image, labels, distance, owner))
+    return Scene(image, labels, distance, layout.heading // 2, classes, owner)
 
 
 def _depth(bar: NDArray[np.int64], ys: NDArray[np.int64], xs: NDArray[np.int64]) -> NDArray[np.float32]:
