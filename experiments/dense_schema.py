@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.setting import setting
+from experiments.tasks.detectors.options import PUBLISHED
 
 SEGMENTATION_HEADS: dict[str, dict[str, Any]] = {  # head → its settings as published (AAAI Tables 2 and 3)
     "semantic_fpn": {"width": 128, "neck_width": 256},
@@ -54,14 +55,20 @@ class Segment:
     test_flip: bool = setting(False, "also test mirrored images")
 
 
-# head → its settings as published (AAAI Tables 4 to 6; the configurations of PVT and Swin)
-DETECTORS: dict[str, dict[str, Any]] = {
-    "retinanet": {"anchor_scale": 4.0},
-    "mask_rcnn": {"anchor_scale": 8.0, "fc_width": 1024, "rois": 512, "proposals": 1000},
-    "faster_rcnn": {"anchor_scale": 8.0, "fc_width": 1024, "rois": 512, "proposals": 1000},
-    "cascade_mask_rcnn": {"anchor_scale": 8.0, "fc_width": 1024, "rois": 512, "proposals": 2000},
-}
 WITH_MASKS = ("mask_rcnn", "cascade_mask_rcnn")  # detectors that also predict a mask of each object
+# settings of the section detect → what DetectorOptions calls them
+DETECTOR_OPTIONS = {
+    "width": "width",
+    "fc_width": "fc_width",
+    "anchor_scale": "anchor_scale",
+    "rois": "rois_per_image",
+    "proposals": "proposals_training",
+    "test_proposals": "proposals_evaluation",
+    "sampling_ratio": "sampling_ratio",
+    "detections": "detections",
+    "score_threshold": "score_threshold",
+}
+OF_REGIONS = ("fc_width", "rois", "proposals", "test_proposals", "sampling_ratio")  # settings that retinanet lacks
 
 
 @dataclass
@@ -71,7 +78,7 @@ class Detect:
     Drawn data sets have no augmentation: for them ``resize`` to ``hflip`` are null.
     """
 
-    head: str = setting("mask_rcnn", "detector that stands on the backbone", choices=tuple(DETECTORS))
+    head: str = setting("mask_rcnn", "detector that stands on the backbone", choices=tuple(PUBLISHED))
     width: int = setting(256, "channels of the feature pyramid and of the convolutions of heads", within="[1, inf)")
     fc_width: int | None = setting(
         None, "width of the box head's linear layers; null = 1024, without meaning for retinanet", within="[1, inf)"
@@ -91,6 +98,11 @@ class Detect:
     test_proposals: int | None = setting(
         None, "regions per image that the proposal network hands on in a test; null = 1000, not of retinanet",
         within="[1, inf)",
+    )  # fmt: skip
+    sampling_ratio: int | None = setting(
+        None, "samples per cell and axis of a pooled region, 0 = one per pixel; train.deterministic on a GPU needs 2; "
+        "null = 0, not of retinanet",
+        within="[0, inf)",
     )  # fmt: skip
     detections: int = setting(100, "objects per image at most", within="[1, inf)")
     score_threshold: float = setting(0.05, "score that a detection must exceed", within="[0, 1)")

@@ -7,10 +7,10 @@ from typing import Any
 
 from errors import ConfigError
 from experiments.data.registry import is_drawn
-from experiments.dense_schema import DETECTORS
+from experiments.dense_schema import DETECTOR_OPTIONS, OF_REGIONS
 from experiments.schema import Config
+from experiments.tasks.detectors.options import PUBLISHED
 
-TWO_STAGES = {"test_proposals": 1000}  # settings that every detector but retinanet has, with their published values
 # of photographs where nothing is given: as published for COCO, 1x
 AUGMENTATION: dict[str, Any] = {"resize": [800, 1333], "crop": False, "hflip": 0.5}
 
@@ -21,13 +21,13 @@ def complete_detect(config: Config, given: Collection[str]) -> None:
     Raises ConfigError in one line where settings contradict each other.
     """
     detect = config.detect
-    published = DETECTORS[detect.head] | (TWO_STAGES if "rois" in DETECTORS[detect.head] else {})
-    for name in {*TWO_STAGES, *(name for head in DETECTORS.values() for name in head)}:
+    for name, option in DETECTOR_OPTIONS.items():
         value = getattr(detect, name)
-        if name not in published and value is not None:
-            raise ConfigError(f"detect.{name}={value}: detect.head={detect.head} has no such part")
-        if value is None:
-            setattr(detect, name, published.get(name))
+        if detect.head == "retinanet" and name in OF_REGIONS:
+            if value is not None:
+                raise ConfigError(f"detect.{name}={value}: detect.head=retinanet has no such part")
+        elif value is None:
+            setattr(detect, name, getattr(PUBLISHED[detect.head], option))
     _complete_augmentation(config)
     share = -(-config.train.batch_size // config.machine.devices)
     at_once = config.machine.batch_per_device

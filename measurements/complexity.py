@@ -14,15 +14,13 @@ import atm  # noqa: F401  (registers the models)
 from atm import complexity
 from experiments.backbones import TIMM, read_variants
 from experiments.schema import Model
-from experiments.tasks.detectors.detector import RegionDetector, RetinaNet, build_detector
-from experiments.tasks.detectors.region_networks import BOX_CELLS, MASK_CELLS
+from experiments.tasks.detectors.detector import Detector, build_detector
 from experiments.tasks.network import dense_backbone
 from experiments.tasks.segmenter import STRIDES, Segmenter
 
 IMAGE_SIZE = 224  # pixels; what papers state FLOPs of classifiers for
 ADE20K_CLASSES = 150
 COCO_CLASSES = 80
-BOX_REGIONS, MASK_REGIONS = 1000, 100  # of an image, for which the papers count the heads on regions
 
 
 def count(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[float, float]:
@@ -70,24 +68,18 @@ def detector(name: str, arguments: Mapping[str, Any], head: str) -> CountableDet
 
 
 class CountableDetector(nn.Module):
-    """A detector that computes as much for every image, whatever there is in it."""
+    """A detector of which a forward pass computes as much for every image, whatever there is in it.
 
-    def __init__(self, network: RetinaNet | RegionDetector):
+    With the published options, that is 1,000 regions for boxes and 100 for masks, for which the papers count.
+    """
+
+    def __init__(self, network: Detector):
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> None:
-        """Images [B, 3, H, W] through all networks; those on regions see BOX_REGIONS and MASK_REGIONS of them."""
-        levels = self.network.neck(self.network.backbone(images)[self.network.start :])
-        if isinstance(self.network, RetinaNet):
-            self.network.head.predict(levels)
-            return
-        self.network.proposals.head(levels)
-        width = levels[0].shape[1]
-        for boxes in self.network.regions.boxes:
-            boxes(levels[0].new_empty(BOX_REGIONS, width, BOX_CELLS, BOX_CELLS))
-        for masks in self.network.regions.masks:
-            masks(levels[0].new_empty(MASK_REGIONS, width, MASK_CELLS, MASK_CELLS))
+        """images: [B, 3, H, W]."""
+        self.network.compute(images)
 
 
 def feature_maps(name: str, arguments: Mapping[str, Any]) -> nn.Module:

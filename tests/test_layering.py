@@ -71,6 +71,7 @@ WITH_TORCH = (
     "experiments.tasks.box_examples",
     "experiments.tasks.classification",
     "experiments.tasks.detection_judge",
+    "experiments.tasks.detection",
     "experiments.tasks.detectors.anchors",
     "experiments.tasks.detectors.assignment",
     "experiments.tasks.detectors.detections",

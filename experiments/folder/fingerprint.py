@@ -73,6 +73,7 @@ COMPUTES = (
     "experiments/tasks/classification.py",
     "experiments/tasks/coco_evaluation.py",
     "experiments/tasks/detection_judge.py",
+    "experiments/tasks/detection.py",
     "experiments/tasks/detectors/anchors.py",
     "experiments/tasks/detectors/assignment.py",
     "experiments/tasks/detectors/detections.py",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch.nn.functional import pad
 
 from errors import ConfigError
 from experiments.data.batch import unreadable
-from experiments.data.box_transforms import MULTIPLE, BoxAugment
+from experiments.data.box_transforms import MULTI_SCALE, BoxAugment, canvas_of
 from experiments.data.boxes import Boxes, open_boxes
 from experiments.data.drawn import normalisation, open_drawn
 from experiments.data.labelled_boxes import Detections, LabelledBoxes
@@ -24,14 +23,15 @@ from experiments.data.mask_transforms import fitted, resize
 from experiments.data.order import stream
 from experiments.data.registry import is_drawn
 from experiments.data.scene_boxes import DrawnBoxes, drawn_boxes
-from experiments.dense_schema import WITH_MASKS
+from experiments.dense_schema import DETECTOR_OPTIONS, WITH_MASKS
 from experiments.schema import Config
 from experiments.tasks import Task
 from experiments.tasks.detection_judge import DetectionJudge
-from experiments.tasks.detectors import DetectorOptions, Targets, build_detector, paste_masks
+from experiments.tasks.detectors.detections import paste_masks
+from experiments.tasks.detectors.detector import STRIDES, Detector, build_detector
+from experiments.tasks.detectors.options import PUBLISHED, DetectorOptions
+from experiments.tasks.detectors.targets import Targets
 from experiments.tasks.network import dense_backbone
-
-STRIDES = (4, 8, 16, 32)  # px, of the backbone's maps
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,7 @@ class Detection(Task):
             for place in places
         ]
         device = batch.images.device
-        targets = Targets(
-            batch.boxes, batch.classes, batch.masks or None, torch.from_numpy(groups).to(device), generators
-        )
+        targets = Targets(batch.boxes, batch.classes, batch.masks, torch.from_numpy(groups).to(device), generators)
         return PlacedBoxes(**{field.name: getattr(batch, field.name) for field in fields(batch)}, targets=targets)
 
     def loss(self, forward: Callable[..., Any], batch: PlacedBoxes) -> Tensor:
@@ -97,16 +95,23 @@ class Detection(Task):
         return torch.stack(list(losses.values())).sum()
 
     def predict(self, model: nn.Module, batch: LabelledBoxes) -> tuple[Detections, ...]:
-        """What is found in each image, in px of the image. Images are tested one by one, at a padded size of their own:
-        one that is padded to another's size would change what pooled fusion averages."""
+        """What is found in each image, in px of the image.
+
+        Images are tested one by one, at a padded size of their own: one that is padded to another's size would change
+        what pooled fusion averages. Of a training batch, all networks are computed and nothing is found.
+        """
+        if isinstance(batch.images, Tensor):
+            assert isinstance(model, Detector)
+            model.compute(batch.images)
+            return ()
         return tuple(self._found(model, image) for image in batch.images)
 
     def judge(self) -> DetectionJudge:
-        return DetectionJudge(self.eval_set.class_names, self.eval_set.palette)
+        return DetectionJudge(self.eval_set.class_names)
 
     def example(self) -> LabelledBoxes:
-        height, width = self.config.data.image_size
-        height, width = (math.ceil(side / MULTIPLE) * MULTIPLE for side in (height, width))
+        sides = self.config.data.image_size
+        height, width = canvas_of([(sides[0], sides[1])])
         box = torch.tensor([[width / 4, height / 4, width / 2, height / 2]])
         mask = torch.zeros(1, height, width, dtype=torch.uint8)
         mask[:, height // 4 : height // 2, width // 4 : width // 2] = 1
@@ -126,12 +131,13 @@ class Detection(Task):
         short_and_long = self.config.detect.resize
         size = fitted((height, width), (short_and_long[0], short_and_long[1])) if short_and_long else (height, width)
         view = self._normalised(image if size == (height, width) else resize(image, size))
-        missing = [-side % MULTIPLE for side in size]
-        padded = pad(view, (0, missing[1], 0, missing[0]))
-        (found,) = model(padded[None], torch.tensor([size], device=image.device))
+        below, right = (padded - side for padded, side in zip(canvas_of([size]), size))
+        (found,) = model(pad(view, (0, right, 0, below))[None], torch.tensor([size], device=image.device))
         scale = found.boxes.new_tensor([width / size[1], height / size[0]] * 2)
         boxes = found.boxes * scale
-        masks = None if found.masks is None else paste_masks(found.masks, boxes, (height, width))
+        masks = None
+        if found.probabilities is not None:
+            masks = paste_masks(found.probabilities, boxes, (height, width))
         return Detections(boxes, found.scores, found.classes, masks)
 
     def _normalised(self, image: Tensor) -> Tensor:
@@ -141,28 +147,24 @@ class Detection(Task):
 
     def _data(self, training: bool) -> Boxes | DrawnBoxes:
         if is_drawn(self.config.data.dataset):
-            return drawn_boxes(open_drawn(self.config, "train" if training else "eval"))
+            return drawn_boxes(open_drawn(self.config, "train" if training else "eval"), self.with_masks)
         return open_boxes(self.config, training, augment_of(self.config) if training else None, self.with_masks)
 
 
 def detector_options(config: Config) -> DetectorOptions:
     """The structure that the section ``detect`` asks for."""
-    detect = config.detect
-    given = {
-        "width": detect.width,
-        "fc_width": detect.fc_width,
-        "anchor_scale": detect.anchor_scale,
-        "rois_per_image": detect.rois,
-        "proposals": detect.proposals,
-        "test_proposals": detect.test_proposals,
-        "detections": detect.detections,
-        "score_threshold": detect.score_threshold,
-    }
-    return DetectorOptions(**{name: value for name, value in given.items() if value is not None})
+    values = {option: getattr(config.detect, name) for name, option in DETECTOR_OPTIONS.items()}
+    given = {option: value for option, value in values.items() if value is not None}  # null: of no part of the detector
+    return replace(PUBLISHED[config.detect.head], **given)
 
 
 def augment_of(config: Config) -> BoxAugment:
     """The augmentation of photographs that the section ``detect`` asks for."""
     detect = config.detect
     assert detect.resize and detect.short_sides and detect.hflip is not None  # completed
-    return BoxAugment(tuple(detect.short_sides), detect.resize[1], bool(detect.crop), detect.hflip)
+    return BoxAugment(
+        short_sides=tuple(detect.short_sides),
+        longest=detect.resize[1],
+        first_sides=MULTI_SCALE.first_sides if detect.crop else (),
+        hflip=detect.hflip,
+    )

@@ -6,10 +6,9 @@ import pytest
 
 from errors import ConfigError
 from experiments.config import resolve
-from experiments.data.box_transforms import BoxAugment
-from experiments.dense_schema import DETECTORS
+from experiments.data.box_transforms import MULTI_SCALE, BoxAugment
 from experiments.tasks.detection import augment_of, detector_options
-from experiments.tasks.detectors import DetectorOptions
+from experiments.tasks.detectors.options import PUBLISHED
 
 DRAWN = {"task": "detection", "data.num_classes": 4}
 PHOTOGRAPHS = {"task": "detection", "data.dataset": "coco", "data.num_classes": 80}
@@ -31,13 +30,14 @@ def test_nulls_stand_for_the_published_values():
     assert cascade.short_sides == list(range(480, 801, 32)) and cascade.crop
 
 
-@pytest.mark.parametrize("head", DETECTORS)
+@pytest.mark.parametrize("head", PUBLISHED)
 def test_the_published_structure_is_that_of_the_options(head):
-    assert detector_options(resolve("scenes", DRAWN | {"detect.head": head})) == DetectorOptions.published(head)
+    assert detector_options(resolve("scenes", DRAWN | {"detect.head": head})) == PUBLISHED[head]
 
 
 def test_the_published_augmentation_is_that_of_the_transforms():
     assert augment_of(resolve("coco_retinanet", {"init": "parent"})) == BoxAugment()
+    assert augment_of(resolve("coco_retinanet_3x", {"init": "parent"})) == MULTI_SCALE
 
 
 def test_drawn_data_are_not_augmented():

@@ -53,6 +53,16 @@ class Detector(nn.Module):
             losses[name] = losses[name] + unread[..., :0].sum()  # nothing, with a gradient of 0
         return losses
 
+    def compute(self, images: Tensor) -> None:
+        """Images [B, 3, H, W] through every network, as much for each image whatever there is in it: to count FLOPs.
+
+        Heads on regions see as many of them as an image has proposals and detections at most.
+        """
+        self.run_heads(self.neck(self.backbone(images)[self.start :]))
+
+    def run_heads(self, levels: Sequence[Tensor]) -> None:
+        raise NotImplementedError
+
     def losses(self, levels: Sequence[Tensor], sizes: Sequence[Sequence[int]], targets: Targets) -> dict[str, Tensor]:
         raise NotImplementedError
 
@@ -67,6 +77,9 @@ class RetinaNet(Detector):
         neck = DetectionFPN(_channels(backbone)[DENSE_START:], options.width, convolved=2)
         super().__init__(backbone, neck, DENSE_START)
         self.head = DenseHead(DENSE_STRIDES, classes, options)
+
+    def run_heads(self, levels: Sequence[Tensor]) -> None:
+        self.head.predict(levels)
 
     def losses(self, levels: Sequence[Tensor], sizes: Sequence[Sequence[int]], targets: Targets) -> dict[str, Tensor]:
         return self.head.losses(levels, sizes, targets)
@@ -85,6 +98,10 @@ class RegionDetector(Detector):
         super().__init__(backbone, DetectionFPN(_channels(backbone), options.width, subsampled=True))
         self.proposals = ProposalNetwork(REGION_STRIDES, options)
         self.regions = RegionHeads(STRIDES, classes, options, masks)
+
+    def run_heads(self, levels: Sequence[Tensor]) -> None:
+        self.proposals.head(levels)
+        self.regions.run_networks(levels[0])
 
     def losses(self, levels: Sequence[Tensor], sizes: Sequence[Sequence[int]], targets: Targets) -> dict[str, Tensor]:
         proposals, losses = self.proposals(levels, sizes, targets)

@@ -57,6 +57,14 @@ class RegionHeads(nn.Module):
             MaskNetwork(options.width, classes, options.convs) for _ in (self.stages if masks else ())
         )
 
+    def run_networks(self, like: Tensor) -> None:
+        """Every network on as many made-up regions as B images have at most; like: [B, C, H, W], one of their maps."""
+        images, width = like.shape[:2]
+        for boxes in self.boxes:
+            boxes(like.new_zeros(images * self.options.proposals_evaluation, width, BOX_CELLS, BOX_CELLS))
+        for masks in self.masks:
+            masks(like.new_zeros(images * self.options.detections, width, MASK_CELLS, MASK_CELLS))
+
     def losses(
         self, maps: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Sequence[int]], targets: Targets
     ) -> dict[str, Tensor]:
