@@ -18,20 +18,33 @@ from experiments.config import RECIPES, read_recipe, recipe_names, resolve
 from experiments.data.batch import unreadable
 from experiments.data.images import LabelledImages
 from experiments.data.registry import check_root, needs_root
+from experiments.dense_schema import WITH_MASKS
 from experiments.folder.run_folder import RunFolder
 from experiments.identity import run_id
+from experiments.schema import Config
 from experiments.tasks.classification import Classification
 from experiments.training import loop
 from experiments.training.optimization import build_ema, build_optimizer
 from results.records import order_of, read_records
 from run_format import METRICS, RECORDS
+from tests.experiments.box_folders import write_boxes
 from tests.experiments.mask_folders import unpacked, write_pairs
 
 BRIEF = {"model": "nano", "train.batch_size": 8, "train.precision": "float32", "data.workers": 0, "machine.threads": 1,
          "data.image_size": [64, 64]}  # fmt: skip
 TWO_EPOCHS = {"train.epochs": 2, "train.warmup_epochs": 1}
 TWO_STEPS = {"train.steps": 2, "train.eval_every_steps": 2, "train.warmup_steps": 1}
-ON_MASKS = [name for name in recipe_names() if resolve(name, {"init": "parent"}).data.dataset in ("ade20k", "camvid")]
+DATASETS = {name: resolve(name, {"init": "parent"}).data.dataset for name in recipe_names()}
+ON_MASKS = [name for name, dataset in DATASETS.items() if dataset in ("ade20k", "camvid")]
+ON_BOXES = [name for name, dataset in DATASETS.items() if dataset in ("coco", "bccd")]
+SMALL = {"detect.width": 16, "detect.score_threshold": 0.0, "detect.detections": 5}  # any detector
+SMALL_REGIONS = SMALL | {"detect.fc_width": 32, "detect.rois": 32, "detect.proposals": 32, "detect.test_proposals": 32}
+
+
+def small_detector(recipe: Config, short: int) -> dict[str, Any]:
+    """Settings of a detector of few channels, for images of a short side of ``short`` px."""
+    settings = SMALL if recipe.detect.head == "retinanet" else SMALL_REGIONS
+    return settings | {"detect.resize": [short, short * 5 // 3], "detect.short_sides": [short, short * 4 // 3]}
 
 
 def rows(folder: RunFolder) -> list[dict[str, float]]:
@@ -56,7 +69,9 @@ def started(name: str, given: dict[str, Any], folder: Path) -> RunFolder:
 def test_every_recipe_trains(name, tmp_path, shared_images):
     recipe = resolve(name, {"init": "parent"})
     in_steps = recipe.train.steps is not None
-    given = BRIEF | (TWO_STEPS if in_steps else TWO_EPOCHS)
+    given = BRIEF | (TWO_STEPS if in_steps or name in ON_BOXES else TWO_EPOCHS)
+    if recipe.train.schedule == "multistep":
+        given |= {"train.milestones": [1]}
     if in_steps and not recipe.train.warmup_steps:
         given.pop("train.warmup_steps")
     if name in ON_MASKS:
@@ -66,6 +81,9 @@ def test_every_recipe_trains(name, tmp_path, shared_images):
             for written, split in splits.items():
                 (root / side / written).rename(root / side / split)
         given |= {"data.root": str(root), "data.num_classes": 3, "segment.width": 32}
+    elif name in ON_BOXES:
+        root = write_boxes(tmp_path / "boxes", train=8, val=2)
+        given |= {"data.root": str(root), "data.num_classes": 3} | small_detector(recipe, 48)
     elif needs_root(recipe):
         given |= {"data.root": str(shared_images), "data.num_classes": 3}
         given["augment.mix_draws"] = min(2, recipe.augment.mix_draws)
@@ -74,7 +92,7 @@ def test_every_recipe_trains(name, tmp_path, shared_images):
     folder = started(name, given, tmp_path)
     summary = loop.run(folder)
     assert summary["protocol"] == recipe.protocol
-    assert summary["step"] == (2 if in_steps else 4 if not needs_root(recipe) else 6)
+    assert summary["step"] == (2 if in_steps or name in ON_BOXES else 4 if not needs_root(recipe) else 6)
     if recipe.train.ema_decay:
         assert "eval_ema/top1" in summary["metrics"]
     if recipe.train.schedule_lag:  # both epochs at the rate that the warm-up starts from
@@ -108,6 +126,28 @@ def test_real_samples_are_read_trained_on_and_judged_by_every_recipe(tmp_path):
             assert summary["step"] == 2, (sample, name)
             assert len(read_records(folder.path / RECORDS)["eval/miou"].count) == 2, (sample, name)
             assert math.isfinite(rows(folder)[0]["train/loss"]) and 0 <= summary["metrics"]["eval/miou"] <= 100
+
+
+@pytest.mark.timeout(900)
+def test_real_photographs_with_boxes_are_read_trained_on_and_judged_by_every_recipe(tmp_path):
+    assert len(ON_BOXES) >= 8
+    for sample, classes in {"coco-mini": 80, "bccd": 3}.items():
+        root = unpacked(sample, tmp_path / "data")
+        for name in ON_BOXES:
+            recipe = resolve(name, {"init": "parent"})
+            if sample == "bccd" and recipe.detect.head in WITH_MASKS:  # it has none
+                continue
+            given = BRIEF | TWO_STEPS | {"train.batch_size": 2, "data.root": str(root), "data.num_classes": classes}
+            given |= {"train.milestones": [1]} if recipe.train.schedule == "multistep" else {}
+            given |= {"data.dataset": "boxes", "data.eval_images": 3} | small_detector(recipe, 128)
+            place = tmp_path / sample / name
+            place.mkdir(parents=True)
+            folder = started(name, given, place)
+            summary = loop.run(folder)
+            assert summary["step"] == 2, (sample, name)
+            assert read_records(folder.path / RECORDS)["eval/box_ap"].images == 3, (sample, name)
+            assert ("eval/mask_ap" in summary["metrics"]) == (recipe.detect.head in WITH_MASKS)
+            assert math.isfinite(rows(folder)[0]["train/loss"]) and 0 <= summary["metrics"]["eval/box_ap"] <= 100
 
 
 @pytest.mark.parametrize("name", recipe_names())
