@@ -50,8 +50,8 @@ COMMANDS = {
     }, needs=("sweeps.plan:sweep_names", "sweeps.commands:planned", "reports.offsets.page", "reports.offsets.terminal",
               "reports.offsets.interventions", "reports.formats.terminal:print_section")),
     "predict": Command("measurements.commands:predict", {
-        "predict=RUN images=PATH": "draws what a run of segmentation sees in an image, or in a folder of images",
-    }, needs=("reports.figures.segments",)),
+        "predict=RUN images=PATH": "draws what a run of segmentation or detection sees in one or more images",
+    }, needs=("reports.figures.segments", "reports.figures.boxes")),
     "list": Command("sweeps.commands:show_list", {
         "list": "lists experiments, sweeps and reports with one line about each",
         "list runs": "lists the run folders with their states and sizes",

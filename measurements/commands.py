@@ -129,35 +129,34 @@ def collect_complexity(options: argparse.Namespace, table: ModuleType) -> int:
     return 0
 
 
-def predict(name: str, settings: dict[str, Any], options: argparse.Namespace, picture: ModuleType) -> int:
-    """Draws what a finished run of segmentation predicts for images, and writes how much of each every class covers."""
+def predict(
+    name: str, settings: dict[str, Any], options: argparse.Namespace, segments: ModuleType, boxes: ModuleType
+) -> int:
+    """Draws what a finished run predicts for images, and says it in words or numbers.
+
+    segments, boxes: the modules that draw for segmentation and for detection.
+    """
     import atomic_file
     from experiments.commands import run_named, runs_folder
     from experiments.config import read_site
-    from experiments.data.palette import palette
     from measurements import predict as predictions
 
     files = predictions.image_files(settings.pop("images", None))
     runs_dir = runs_folder(settings, read_site())
     folder = run_named(runs_dir, name)
     config, summary = predictions.finished_run(folder, settings)
+    shown = config.detect.score_threshold if "detect.score_threshold" in settings else None
     names = predictions.class_names(summary)
+    pictures = {"segmentation": segments, "detection": boxes}
     out = folder.path / "predictions"
-    colours, stems = palette(len(names)), [file.stem for file in files]
-    found = []
-    for segments in predictions.predict(folder, config, files):
-        shares = segments.shares()
-        file = out / f"{segments.path.stem if stems.count(segments.path.stem) == 1 else segments.path.name}.png"
-        atomic_file.write(file, picture.draw(segments.image, segments.classes, shares, names, colours))
-        found.append(
-            {
-                "image": str(segments.path),
-                "picture": str(file),
-                "classes": [{"name": names[number], "share": round(share, 4)} for number, share in shares],
-            }
-        )
+    stems = [file.stem for file in files]
+    described = []
+    for prediction in predictions.predict(folder, config, files, shown):
+        path = prediction.path
+        file = out / f"{path.stem if stems.count(path.stem) == 1 else path.name}.png"
+        atomic_file.write(file, prediction.draw(pictures, names))
+        described.append({"image": str(path), "picture": str(file), **prediction.describe(names)})
         if not options.json:
-            largest = ", ".join(f"{names[number]} {share:.0f} %" for number, share in shares[:4])
-            print(f"{segments.path.name}: {largest}")
-    print(json.dumps({"run": folder.id, "predictions": found}) if options.json else out)
+            print(f"{path.name}: {prediction.sentence(names)}")
+    print(json.dumps({"run": folder.id, "predictions": described}) if options.json else out)
     return 0

@@ -38,6 +38,7 @@ from experiments.data.listing import (
     refuse_shared,
     spread,
 )
+from experiments.dense_schema import WITH_MASKS
 from experiments.schema import Config
 
 ANNOTATIONS = "annotations"
@@ -115,6 +116,13 @@ def check_boxes(config: Config) -> None:
         odd = [name for name in (*trained, *asked) if (name in trained) != (name in asked)]
         difference = f"e.g. {', '.join(odd[:3])}" if odd else "in another order"
         raise DataError(f"{train[1]} and {judged[1].name} name different categories, {difference}")
+    if config.task == "detection" and config.detect.head in WITH_MASKS:
+        for _, path in (train, judged):
+            if read_annotations(path).objects.outlines is None:
+                raise DataError(
+                    f"{path}: boxes without masks, which detect.head={config.detect.head} learns; set "
+                    "detect.head=faster_rcnn or retinanet"
+                )
     set_classes(config, len(trained))
 
 

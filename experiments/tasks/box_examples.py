@@ -44,10 +44,10 @@ class BoxExamples:
         scales = np.array([size[1] / width, size[0] / height] * 2)
         kept = {
             "image": F.resize_image(image.cpu(), size, antialias=True).permute(1, 2, 0).numpy(),
-            "truth_boxes": _corners(truth.boxes) * scales,
+            "truth_boxes": corners(truth.boxes) * scales,
             "truth_classes": truth.classes,
             "truth_crowd": truth.crowd,
-            "prediction_boxes": _corners(boxes) * scales,
+            "prediction_boxes": corners(boxes) * scales,
             "prediction_classes": classes,
             "prediction_scores": found.scores[best],
             "prediction_truths": matches(truth, boxes, classes),
@@ -129,9 +129,14 @@ def matches(truth: ImageTruth, boxes: NDArray[np.float64], classes: NDArray[np.i
     return found
 
 
-def _corners(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+def corners(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     """[n, 4] as x, y, width, height to x1, y1, x2, y2."""
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+
+def widths_and_heights(boxes: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """[n, 4] as x1, y1, x2, y2 to x, y, width, height."""
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).astype(np.float64)
 
 
 def _map(masks: Sequence[dict[str, Any]], size: tuple[int, int], smaller: list[int]) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from errors import DataError
 from experiments.data.labelled_boxes import Detections, ImageTruth, LabelledBoxes
 from experiments.tasks import Evaluation, Judge
-from experiments.tasks.box_examples import BoxExamples
+from experiments.tasks.box_examples import BoxExamples, widths_and_heights
 from experiments.tasks.coco_evaluation import KINDS, MOST, FoundObjects, class_precisions, evaluate, metrics
 from experiments.tasks.leave_one_out import precision_without
 from results.records import InfluenceRecord, Record, order_of
@@ -82,7 +82,7 @@ class DetectionJudge(Judge):
         corners = boxes[best].astype(np.float64)
         masks = None if detections.masks is None else self._encoded(truth, detections.masks, best)
         return FoundObjects(
-            np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1),
+            widths_and_heights(corners),
             scores[best].astype(np.float64),
             classes[best].astype(np.int64),
             masks,
