@@ -13,7 +13,7 @@ import yaml
 from experiments.config import ROOT
 from reports import specification_files
 
-CAMPAIGNS = ("campaign_tiny", "campaign_camvid")
+CAMPAIGNS = ("campaign_tiny", "campaign_camvid", "campaign_bccd")
 PLANS = {name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in CAMPAIGNS}
 SWEEPS = {name: yaml.safe_load((ROOT / "sweeps" / f"{name}.yaml").read_text(encoding="utf-8")) for name in CAMPAIGNS}
 # what a plan calls an arm, where that is not its label
@@ -53,7 +53,7 @@ def words_of(name) -> dict[str, str]:
     return {arm: label.removesuffix(", PEG") for arm, label in labels.items()} | TINY_WORDS
 
 
-@pytest.mark.parametrize(("name", "number"), [("campaign_tiny", 13), ("campaign_camvid", 5)])
+@pytest.mark.parametrize(("name", "number"), [("campaign_tiny", 13), ("campaign_camvid", 5), ("campaign_bccd", 5)])
 def test_the_report_makes_the_planned_comparisons(name, number):
     words, spec = words_of(name), specification_files.of_sweep(name)
     planned = re.findall(r"^\| \d+ \| (.+?) − (.+?) \|", PLANS[name], re.M)
@@ -67,6 +67,7 @@ def test_the_report_makes_the_planned_comparisons(name, number):
     [
         ("campaign_tiny", "(axial − zero, PEG) − (axial, no PEG − zero)", 0.5),
         ("campaign_camvid", "(axial, PEG − zero, PEG) − (axial, no PEG − zero, no PEG)", 1.0),
+        ("campaign_bccd", "(axial, PEG − zero, PEG) − (axial, no PEG − zero, no PEG)", 1.0),
     ],
 )
 def test_the_interaction_is_stated_beside_them_and_not_tested(name, in_words, margin):
