@@ -301,7 +301,7 @@ def test_no_text_of_a_setting_has_a_line_break_or_control_character(key, break_)
         ("train.optimizer=adamww", r"unknown train\.optimizer 'adamww'; did you mean 'adamw'"),
         (
             "task=classification",
-            "task=classification: data set scenes has labels for token_labelling, segmentation alone",
+            "task=classification: data set scenes has labels for token_labelling, segmentation, detection alone",
         ),
         ("model.offset_interval=true", "model.offset_interval=true: a number is needed"),
         ("train.lr=false", "train.lr=false: a number is needed"),

@@ -36,7 +36,7 @@ from tests.sweeps.test_sweeps import TINY
 
 SETTINGS = {
     "task": "box_counting",
-    "data.dataset": "boxes",
+    "data.dataset": "counted_boxes",
     "model": "nano",
     "data.train_images": 24,
     "data.eval_images": 9,
@@ -54,7 +54,7 @@ SETTINGS = {
 POINTS = """[atm.tasks]
 box_counting = tests.experiments.box_counting:TASK
 [atm.datasets]
-boxes = tests.experiments.box_counting:DATASET
+counted_boxes = tests.experiments.box_counting:DATASET
 """
 
 
