@@ -66,7 +66,7 @@ class Segments:
 
 
 @dataclass(frozen=True)
-class FoundObjects:
+class PredictedObjects:
     """The n objects found in an image, the best first.
 
     path: of the image; image: uint8 [h, w, 3]; boxes: float32 [n, 4], x1, y1, x2, y2 in px; scores: float32 [n];
@@ -120,7 +120,7 @@ class FoundObjects:
         return picture
 
 
-Prediction = Segments | FoundObjects
+Prediction = Segments | PredictedObjects
 
 
 def image_files(given: Any) -> list[Path]:
@@ -202,7 +202,7 @@ def predict(folder: RunFolder, config: Config, files: list[Path], shown: float |
                 yield _segments(task, model, file, image, pixels)
             else:
                 truth = truths.get(file.resolve())
-                yield _found_objects(task, model, file, image, pixels, SHOWN if shown is None else shown, truth)
+                yield _predicted_objects(task, model, file, image, pixels, SHOWN if shown is None else shown, truth)
 
 
 def _segments(task: Task, model: nn.Module, file: Path, image: NDArray[np.uint8], pixels: Tensor) -> Segments:
@@ -213,7 +213,7 @@ def _segments(task: Task, model: nn.Module, file: Path, image: NDArray[np.uint8]
     return Segments(file, image, classes.cpu().numpy())
 
 
-def _found_objects(
+def _predicted_objects(
     task: Task,
     model: nn.Module,
     file: Path,
@@ -221,7 +221,7 @@ def _found_objects(
     pixels: Tensor,
     shown: float,
     truth: ImageTruth | None,
-) -> FoundObjects:
+) -> PredictedObjects:
     import torch
 
     from experiments.data.batch import unreadable
@@ -233,12 +233,12 @@ def _found_objects(
     boxes, scores, classes = (part.cpu().numpy() for part in (found.boxes, found.scores, found.classes))
     masks = None if found.masks is None else found.masks.cpu().numpy()
     if truth is None:
-        return FoundObjects(file, image, boxes, scores, classes, masks, shown)
+        return PredictedObjects(file, image, boxes, scores, classes, masks, shown)
     places = matches(truth, widths_and_heights(boxes), classes)
     missed = ~truth.crowd
     missed[places[(places >= 0) & (scores >= shown)]] = False
     lost = corners(truth.boxes[missed]), truth.classes[missed]
-    return FoundObjects(file, image, boxes, scores, classes, masks, shown, places >= 0, lost)
+    return PredictedObjects(file, image, boxes, scores, classes, masks, shown, places >= 0, lost)
 
 
 def _annotated(task: Task, files: Sequence[Path]) -> dict[Path, ImageTruth]:

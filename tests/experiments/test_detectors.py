@@ -399,7 +399,11 @@ def test_heads_begin_as_published():
     assert_zero_biases(neck)
     dense = DenseHead((8,), 80, options("retinanet", width=64)).head
     assert torch.allclose(dense.classification_head.cls_logits.bias.sigmoid(), torch.tensor(0.01))
-    assert {round(p.std().item(), 3) for n, p in dense.named_parameters() if n.endswith("weight")} == {0.01}
+    for width, expected in ((64, {0.01, 0.02}), (256, {0.01})):  # towers as if each layer were as wide as published
+        dense = DenseHead((8,), 80, options("retinanet", width=width)).head
+        spread = {name: round(p.std().item(), 2) for name, p in dense.named_parameters() if name.endswith("weight")}
+        assert set(spread.values()) == expected
+        assert {spread[name] for name in spread if ".conv." not in name} == {0.01}
     proposals = ProposalNetwork((4,), wide)
     assert {round(p.std().item(), 3) for n, p in proposals.named_parameters() if n.endswith("weight")} == {0.01}
 
