@@ -234,8 +234,10 @@ def test_no_run_has_the_metric(tmp_path):
 
 def test_every_specification_loads_and_its_numbers_were_published(tmp_path):
     ours = [
+        "campaign_bccd",
         "campaign_camvid",
         "campaign_tiny",
+        "detection",
         "diagonal",
         "match",
         "pair",
