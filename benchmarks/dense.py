@@ -26,7 +26,7 @@ Build = Callable[[str, str | None, torch.device], nn.Module]  # name, head or No
 
 @dataclass(frozen=True)
 class Part:
-    """``call`` computes a part of a network for one image; ``gmacs``: 10^9 multiply-accumulates by the papers' count."""
+    """``call`` computes a part of a network on one image; ``gmacs``: 10^9 multiply-accumulates as the papers count."""
 
     call: Callable[[], object]
     gmacs: float
