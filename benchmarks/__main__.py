@@ -15,6 +15,7 @@ from benchmarks import (
     bookkeeping,
     checkpoint,
     collector,
+    detection,
     loader,
     memory,
     mixer,
@@ -29,7 +30,8 @@ from errors import ConfigError, SuiteError
 
 # Each has the functions `add_arguments(parser)`, `measure(options)` and `table(report)`.
 MODULES = (
-    sampler, mixer, model, memory, resolution, segmentation, loader, checkpoint, startup, bookkeeping, collector
+    sampler, mixer, model, memory, resolution, segmentation, detection, loader, checkpoint, startup, bookkeeping,
+    collector,
 )  # fmt: skip
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 

@@ -16,7 +16,7 @@ from atm.complexity import count
 from benchmarks.choices import one_of, several
 from benchmarks.deformable import on_deform_conv2d
 from benchmarks.timing import DTYPES, require_same
-from measurements.complexity import feature_maps, segmenter
+from measurements.complexity import detector, feature_maps, segmenter
 
 DEFORMED = "_deform"  # suffix of an ATMNet's name that makes it run on deform_conv2d
 COMPARED = ("atmnet_xt", "atmnet_xt_deform", "convnext_tiny", "swin_tiny_patch4_window7_224", "resnet50")
@@ -77,6 +77,13 @@ def build_segmenter(name: str, head: str | None, device: torch.device) -> nn.Mod
     """
     torch.manual_seed(0)
     network = segmenter(name, {}, head) if head else feature_maps(name, {})
+    return network.to(device).eval()
+
+
+def build_detector(name: str, head: str | None, device: torch.device) -> nn.Module:
+    """Like ``build_segmenter`` with a detector, which computes as much as the papers count: a CountableDetector."""
+    torch.manual_seed(0)
+    network = detector(name, {}, head) if head else feature_maps(name, {})
     return network.to(device).eval()
 
 

@@ -26,6 +26,8 @@ from errors import RunFailed
         (["resolution", "--sizes", "64,big"], "--sizes: 'big' is not a whole number"),
         (["segmentation", "--heads", "uppernet"], "unknown head 'uppernet'; did you mean 'upernet'"),
         (["segmentation", "--model", "vit_tiny_patch16_224"], "none at 4"),
+        (["detection", "--heads", "mask_rcn"], "unknown head 'mask_rcn'; did you mean 'mask_rcnn'"),
+        (["detection", "--model", "vit_tiny_patch16_224"], "none at 4"),
         (["loader"], "--root"),
         (["startup", "--threads", "2"], "--threads"),
     ],

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from atm.complexity import count
-from benchmarks import deformable
-from benchmarks.networks import Step, build, build_segmenter, random_batch
+from benchmarks import deformable, detection
+from benchmarks.networks import Step, autocast, build, build_detector, build_segmenter, random_batch
 from tests.benchmarks.tables import lines
 
 CPU = torch.device("cpu")
@@ -86,6 +86,38 @@ def test_segmentation_measures_backbone_and_head_apart(run) -> None:
     for row, cells in zip(rows.values(), lines(printed), strict=True):
         assert row["ratio"] == pytest.approx(row["median_s"] / rows["both"]["median_s"])
         assert cells[:5] == ["semantic_fpn", "64 x 64", row["part"], f"{row['median_s']:.4f}", f"{row['ratio']:.3f}"]
+
+
+def test_detection_measures_backbone_neck_and_heads_apart(run) -> None:
+    words = ("--model", "atmnet_nano", "--heads", "faster_rcnn", "--image", "64", "--threads", "1")
+    report, printed = run("detection", *words)
+    rows = {row["part"]: row for row in report["rows"]}
+    assert list(rows) == ["backbone", "neck", "heads", "all"]
+    backbone = count(build_detector("atmnet_nano", None, CPU), (3, 64, 64)).flops / 1e9
+    assert rows["backbone"]["gmacs"] == backbone
+    assert rows["all"]["gmacs"] == count(build_detector("atmnet_nano", "faster_rcnn", CPU), (3, 64, 64)).flops / 1e9
+    assert rows["all"]["gmacs"] == pytest.approx(sum(rows[part]["gmacs"] for part in ("backbone", "neck", "heads")))
+    assert rows["neck"]["peak_mib"] is None and rows["heads"]["peak_mib"] is None
+    assert rows["all"]["peak_mib"] > rows["backbone"]["peak_mib"] > 0
+    for row, cells in zip(rows.values(), lines(printed), strict=True):
+        assert row["ratio"] == pytest.approx(row["median_s"] / rows["all"]["median_s"])
+        assert cells[:5] == ["faster_rcnn", "64 x 64", row["part"], f"{row['median_s']:.4f}", f"{row['ratio']:.3f}"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_neck_and_heads_of_a_detector_have_the_count_of_their_convolutions(dtype) -> None:
+    network = build_detector("atmnet_nano", "retinanet", CPU)
+    with torch.no_grad(), autocast(CPU, dtype):
+        parts = detection._split(network, torch.randn(1, 3, 64, 96))
+        assert all(part.call() is None for name, part in parts.items() if name in ("heads", "all"))
+    cells, channels, kernel = [8 * 12, 4 * 6, 2 * 3], [32, 64, 96], 9 * 256  # of the maps at strides 8, 16 and 32
+    laterals = sum(256 * cell * channel for cell, channel in zip(cells, channels))
+    upsampling = 256 * (cells[0] + cells[1])
+    extra = 2 * 9 * 96 * 256 + 1 * kernel * 256  # P6 has 1 x 2 cells, P7 one
+    assert 1e9 * parts["neck"].gmacs == pytest.approx(laterals + sum(cells) * kernel * 256 + upsampling + extra)
+    towers, anchors = 2 * 4 * kernel * 256, 9
+    predictions = kernel * anchors * (80 + 4)
+    assert 1e9 * parts["heads"].gmacs == pytest.approx((sum(cells) + 2 + 1) * (towers + predictions))
 
 
 def test_a_steps_state_is_three_numbers_per_parameter() -> None:
