@@ -1,4 +1,4 @@
-"""``predict=``: what a finished run of segmentation sees in images of one's own, as pictures and numbers."""
+"""``predict=``: what a finished run of segmentation or detection sees in images, as pictures and numbers."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from experiments.tasks.registry import build_task
 from experiments.tasks.views import predict_probabilities
 from experiments.training import loop
 from run_format import WEIGHTS
+from tests.experiments.box_folders import write_boxes
 
 SMALL = {"data.image_size": [64, 64], "data.train_images": 8, "data.eval_images": 2, "train.epochs": 1,
          "train.warmup_epochs": 0, "segment.width": 8, "segment.neck_width": 8, "machine.threads": 1}  # fmt: skip
@@ -118,3 +119,54 @@ def test_colours_of_classes_differ():
         assert len(np.unique(palette(number), axis=0)) == number
     assert palette(0).shape == (0, 3)
     assert (palette(150)[:12] == palette(12)).all(), "a class keeps its colour when others are added"
+
+
+BOXES = {"data.num_classes": 3, "data.image_size": [64, 64], "train.steps": 1, "train.warmup_steps": 0,
+         "train.eval_every_steps": 1, "train.batch_size": 2, "detect.resize": [48, 80], "detect.width": 8,
+         "detect.fc_width": 8, "detect.rois": 8, "detect.proposals": 8, "detect.test_proposals": 8,
+         "detect.score_threshold": 0.0, "detect.detections": 7, "detect.head": "mask_rcnn",
+         "data.workers": 0, "machine.threads": 1}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def detected(tmp_path_factory) -> RunFolder:
+    root = write_boxes(tmp_path_factory.mktemp("boxes"))
+    config = resolve("bccd", BOXES | {"data.root": str(root), "data.dataset": "boxes"})
+    folder = RunFolder(tmp_path_factory.mktemp("runs") / run_id(config))
+    folder.freeze(config)
+    loop.run(folder)
+    return folder
+
+
+def test_objects_are_drawn_and_named_with_masks_and_scores(detected, pictures, capsys):
+    assert predict(detected, pictures, "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [entry["picture"].rpartition("/")[2] for entry in said["predictions"]] == ["a.png", "b.JPG.png", "b.png.png"]
+    for entry, (height, width) in zip(said["predictions"], ((48, 80), (64, 40), (64, 40))):
+        assert 0 < len(entry["objects"]) <= 7 and "not_found" not in entry
+        for found in entry["objects"]:
+            x1, y1, x2, y2 = found["box"]
+            assert found["name"] in ("cat", "dog", "kite") and 0 <= found["score"] <= 1 and "right" not in found
+            assert 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height and 0 <= found["pixels"] <= height * width
+        with Image.open(entry["picture"]) as opened:
+            assert opened.format == "PNG" and opened.width > 200
+
+
+def test_images_of_the_evaluation_set_are_compared_with_their_annotations(detected, capsys):
+    root = detected.config().data.root
+    assert predict(detected, f"{root}/val2017", "detect.score_threshold=1e-9", "--json") == 0
+    for entry in json.loads(capsys.readouterr().out)["predictions"]:
+        right = sum(found["right"] for found in entry["objects"])
+        assert right + len(entry["not_found"]) == 2, "two objects in each image"
+    assert predict(detected, f"{root}/train2017", "--json") == 0
+    assert all("not_found" not in entry for entry in json.loads(capsys.readouterr().out)["predictions"])
+
+
+def test_the_score_from_which_objects_are_drawn_can_be_set(detected, pictures, capsys):
+    assert predict(detected, pictures / "a.png") == 0
+    assert "with a score of 0.3 or more" in capsys.readouterr().out
+    assert predict(detected, pictures / "a.png", "detect.score_threshold=0.01") == 0
+    assert "with a score of 0.01 or more" in capsys.readouterr().out
+    assert predict(detected, pictures / "a.png", "detect.width=16") == 2
+    said = capsys.readouterr().err
+    assert "detect.width would make it another run" in said and "detect.score_threshold" in said
