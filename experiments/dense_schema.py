@@ -104,10 +104,12 @@ class Detect:
         "null = 0, not of retinanet",
         within="[0, inf)",
     )  # fmt: skip
-    detections: int = setting(100, "objects per image at most", within="[1, inf)")
+    detections: int = setting(100, "objects per image at most; COCO's AP counts no more than 100", within="[1, 100]")
     score_threshold: float = setting(0.05, "score that a detection must exceed", within="[0, 1)")
     images_per_loss: int = setting(
-        2, "images whose losses share a normaliser: those of one GPU in published recipes", within="[1, 2]"
+        2,
+        "images whose losses share a normaliser, as those of one GPU; the middle one of an odd batch has its own",
+        within="[1, 2]",
     )
     resize: list[int] | None = setting(
         None, "short and long side in pixels that images are fitted within; null = [800, 1333]", within="[1, inf)"

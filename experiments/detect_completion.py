@@ -11,6 +11,7 @@ from experiments.dense_schema import DETECTOR_OPTIONS, OF_REGIONS
 from experiments.schema import Config
 from experiments.tasks.detectors.options import PUBLISHED
 
+LONGEST_BEFORE_CROP = 600  # px, of box_transforms.MULTI_SCALE, which would import torch
 # of photographs where nothing is given: as published for COCO, 1x
 AUGMENTATION: dict[str, Any] = {"resize": [800, 1333], "crop": False, "hflip": 0.5}
 
@@ -52,6 +53,11 @@ def _complete_augmentation(config: Config) -> None:
     resize = detect.resize or []
     if len(resize) != 2 or resize[0] > resize[1]:
         raise ConfigError(f"detect.resize={resize}: give the short and the long side, e.g. {AUGMENTATION['resize']}")
+    if detect.crop and resize[1] < LONGEST_BEFORE_CROP:
+        raise ConfigError(
+            f"detect.resize={resize}: detect.crop=true crops images of a short side of up to {LONGEST_BEFORE_CROP} px, "
+            f"so the long side must be at least {LONGEST_BEFORE_CROP}"
+        )
     if detect.short_sides is None:
         detect.short_sides = [resize[0]]
     if not detect.short_sides or max(detect.short_sides) > resize[1]:

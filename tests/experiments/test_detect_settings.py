@@ -7,6 +7,7 @@ import pytest
 from errors import ConfigError
 from experiments.config import resolve
 from experiments.data.box_transforms import MULTI_SCALE, BoxAugment
+from experiments.detect_completion import LONGEST_BEFORE_CROP
 from experiments.tasks.detection import augment_of, detector_options
 from experiments.tasks.detectors.options import PUBLISHED
 
@@ -40,6 +41,10 @@ def test_the_published_augmentation_is_that_of_the_transforms():
     assert augment_of(resolve("coco_retinanet_3x", {"init": "parent"})) == MULTI_SCALE
 
 
+def test_a_crop_begins_on_an_image_within_the_long_side():
+    assert max(MULTI_SCALE.first_sides) == LONGEST_BEFORE_CROP
+
+
 def test_drawn_data_are_not_augmented():
     detect = resolve("scenes", DRAWN).detect
     assert (detect.resize, detect.short_sides, detect.crop, detect.hflip) == (None,) * 4
@@ -54,6 +59,8 @@ def test_drawn_data_are_not_augmented():
         (DRAWN | {"detect.head": "retinanet", "detect.rois": 64}, "detect.rois=64: detect.head=retinanet has no such"),
         (DRAWN | {"detect.head": "retinanet", "detect.test_proposals": 9}, "detect.head=retinanet has no such part"),
         (PHOTOGRAPHS | {"detect.resize": [1333, 800]}, "give the short and the long side"),
+        (PHOTOGRAPHS | {"detect.resize": [240, 320], "detect.crop": True}, "the long side must be at least 600"),
+        (PHOTOGRAPHS | {"detect.detections": 300}, "detect.detections=300: must be in [1, 100]"),
         (PHOTOGRAPHS | {"detect.short_sides": []}, "give at least one side"),
         (PHOTOGRAPHS | {"detect.short_sides": [480, 2000]}, "none longer than the long side"),
         ({"detect.head": "retinanet"}, "detect.head: not a setting of task=token_labelling"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import replace
 from functools import partial
@@ -519,3 +520,21 @@ def torchvisions(ours: RegionHeads) -> RoIHeads:
         Pool(ours.pool), ours.boxes[0].layers, Predictor(), 0.5, 0.5, 24, 0.25, None, 0.0, 0.5, 100,
         Pool(ours.mask_pool), nn.Identity(), Masks(),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (5, 1)])
+def test_maps_of_one_row_or_column_have_the_same_gradients_every_time_in_bfloat16(size):
+    torch.manual_seed(0)
+    neck = DetectionFPN((8, 16), 16, convolved=2)
+    maps = [torch.randn(2, 8, 2 * size[0], 2 * size[1]), torch.randn(2, 16, *size)]
+    gradients = []
+    for _ in range(4):
+        freed = [torch.full((1 << 12 << i,), math.nan) for i in range(8)]  # shows what is read and was not written
+        del freed
+        neck.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            levels = neck(maps)
+        sum(level.float().square().sum() for level in levels).backward()
+        gradients.append([parameter.grad.clone() for parameter in neck.parameters()])
+    for again in gradients:
+        assert all(each.isfinite().all() and torch.equal(each, first) for each, first in zip(again, gradients[0]))

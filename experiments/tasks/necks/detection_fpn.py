@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from experiments.tasks.necks.fpn import FPN
@@ -38,6 +39,17 @@ class DetectionFPN(FPN):
             levels.append(levels[-1][..., ::2, ::2])
         coarsest = maps[-1]
         for layer in self.extra:
-            coarsest = layer(coarsest)
+            coarsest = _strided(layer, coarsest)
             levels.append(coarsest)
         return levels
+
+
+def _strided(layer: nn.Module, x: Tensor) -> Tensor:
+    """``layer(x)``, in float32 where a map on a CPU has one row or one column.
+
+    There, torch 2.15 takes memory that nobody has written into the weights' gradient of such a convolution in bfloat16.
+    """
+    if x.device.type != "cpu" or 1 not in x.shape[-2:]:
+        return layer(x)  # type: ignore[no-any-return]
+    with torch.autocast("cpu", enabled=False):
+        return layer(x.float()).to(x.dtype)  # type: ignore[no-any-return]
