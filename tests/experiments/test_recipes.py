@@ -42,9 +42,13 @@ SMALL_REGIONS = SMALL | {"detect.fc_width": 32, "detect.rois": 32, "detect.propo
 
 
 def small_detector(recipe: Config, short: int) -> dict[str, Any]:
-    """Settings of a detector of few channels, for images of a short side of ``short`` px."""
+    """Settings of a detector of few channels, for images of a short side of ``short`` px, too few to be cropped."""
     settings = SMALL if recipe.detect.head == "retinanet" else SMALL_REGIONS
-    return settings | {"detect.resize": [short, short * 5 // 3], "detect.short_sides": [short, short * 4 // 3]}
+    return settings | {
+        "detect.crop": False,
+        "detect.resize": [short, short * 5 // 3],
+        "detect.short_sides": [short, short * 4 // 3],
+    }
 
 
 def rows(folder: RunFolder) -> list[dict[str, float]]:
