@@ -64,6 +64,7 @@ COMPUTES = (
     "experiments/data/order.py",
     "experiments/data/outlines.py",
     "experiments/data/probes.py",
+    "experiments/data/replacement.py",
     "experiments/data/scene_boxes.py",
     "experiments/data/scene_masks.py",
     "experiments/data/scenes.py",
