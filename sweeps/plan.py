@@ -20,6 +20,7 @@ from sweeps.sweep_file import (
     SWEEPS,
     check_seeds,
     headline,
+    of_protocol,
     parents_first,
     read_sweep,
     seeds_of,
@@ -126,6 +127,7 @@ def load(
         )
     if seeds is not None:
         check_seeds(seeds)
+    sweep = of_protocol(sweep, protocol)
     parents = {arm: body.get("start_from") for arm, body in sweep["arms"].items()}
     chosen = _chosen_arms(name, sweep, arms)
     first_task = first_task_of(sweep, protocol)

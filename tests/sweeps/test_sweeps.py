@@ -18,8 +18,10 @@ from experiments.config import ROOT
 from experiments.folder.run_folder import RunFolder
 from run_format import DONE, FAILED, INTERRUPTED, NOT_RUN, REFUSED
 from sweeps import launcher, local
+from sweeps.collection_file import is_collection
 from sweeps.plan import load, read_sweep, sweep_names
 from sweeps.status import describe, state_of
+from sweeps.sweep_file import of_protocol
 from tests.ended import end
 
 TINY = {
@@ -40,13 +42,14 @@ def tiny_words(*words: str, defaults: Sequence[str] = ()) -> list[str]:
     return [*words, *(word for word in (*defaults, *WORDS) if word.partition("=")[0] not in given)]
 
 
-PLANNED_WITHOUT_DATA = [(n, p) for n in sweep_names() for p in read_sweep(n)["recipes"] if p != "tiny"]
+SWEEPS = [name for name in sweep_names() if not is_collection(name)]
+PLANNED_WITHOUT_DATA = [(n, p) for n in SWEEPS for p in read_sweep(n)["recipes"] if p != "tiny"]
 
 
 @pytest.mark.parametrize(("name", "protocol"), PLANNED_WITHOUT_DATA)
 def test_every_sweep_plans_every_arm_and_seed(name, protocol):
     plan = load(name, protocol)
-    sweep = read_sweep(name)
+    sweep = of_protocol(read_sweep(name), protocol)
     assert [task.name for task in plan.tasks[1:]] == [t for t, own in sweep["downstream"].items() if protocol in own]
     assert len(plan.runs) == len(sweep["arms"]) * len(sweep["seeds"]) * len(plan.tasks)
     assert len(plan.distinct()) == len(plan.runs), "two arms of one sweep are the same run"
