@@ -240,18 +240,19 @@ def wait(until, seconds: float = 240.0) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.timeout(900)
 def test_a_launcher_that_is_killed_in_the_middle_leaves_a_graph_that_the_next_one_completes(
     tmp_path, monkeypatch, capsys
 ):
     path = write_family(tmp_path)
     disturbed, reference = tmp_path / "runs", tmp_path / "reference"
-    words = tiny_words(f"sweep={path}", "protocol=smoke", "--jobs", "2", "train.epochs=30")
+    words = tiny_words(f"sweep={path}", "protocol=smoke", "--jobs", "2", "train.epochs=12")
 
     def launch(runs_dir: Path, *more: str) -> str:
         command = [sys.executable, "run.py", *words, f"runs_dir={runs_dir}", *more]
         return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=400).stdout
 
-    plan = load_collection(str(path), "smoke", TINY | {"train.epochs": 30})
+    plan = load_collection(str(path), "smoke", TINY | {"train.epochs": 12})
     runs = plan.distinct()
     assert len(runs) == 4 and sum(run.parent is None for run in runs.values()) == 1
     folders = {run: RunFolder(disturbed / run) for run in runs}
@@ -276,7 +277,7 @@ def test_a_launcher_that_is_killed_in_the_middle_leaves_a_graph_that_the_next_on
         assert_equal_runs(folders[run], RunFolder(reference / run))
 
     monkeypatch.setattr("reports.commands.PAGES", tmp_path / "pages")
-    settings = [*tiny_words("protocol=smoke", "train.epochs=30"), f"runs_dir={disturbed}"]
+    settings = [*tiny_words("protocol=smoke", "train.epochs=12"), f"runs_dir={disturbed}"]
     spoken(capsys, f"collect={path}", *settings, "into=mine")
     assert sorted(archive.labels()) == ["mine-family", "mine-tuned"], "each sweep has results of its own"
     first, second = (archive.read(archive.folder(label)) for label in archive.labels())
