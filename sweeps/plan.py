@@ -114,8 +114,8 @@ def load(
     tasks: list[str] | None = None,
 ) -> Plan:
     """Plans a sweep. ``overrides`` are dotted keys for every run. ``seeds`` replace those of the file and of its arms.
-    ``arms`` chooses some of the sweep's arms, among them the baseline and whatever the chosen arms start from;
-    ``tasks`` chooses some of its tasks.
+    ``arms`` chooses some of the sweep's arms, among them the baseline and whatever the chosen arms start from; without
+    it, those that have a recipe for the protocol are planned. ``tasks`` chooses some of its tasks.
 
     Raises ConfigError for an unknown sweep, protocol, arm, task, key or value, DataError where classes must be counted
     and the data root is missing.
@@ -129,7 +129,7 @@ def load(
         check_seeds(seeds)
     sweep = of_protocol(sweep, protocol)
     parents = {arm: body.get("start_from") for arm, body in sweep["arms"].items()}
-    chosen = _chosen_arms(name, sweep, arms)
+    chosen = _chosen_arms(name, sweep, arms, protocol)
     first_task = first_task_of(sweep, protocol)
     resolving = ArmConfigs(name, sweep, protocol, words_by_task(overrides or {}, sweep, protocol), site)
     configs: dict[tuple[str, str], Config] = {}  # by task and arm, in the order in which runs are to be started
@@ -176,9 +176,10 @@ def _changed(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in long.items() if key != "model.name" and FIELDS[key].metadata["scientific"]}
 
 
-def _chosen_arms(name: str, sweep: Mapping[str, Any], arms: list[str] | None) -> list[str]:
-    """Names of the arms to plan, in the order of the sweep file."""
-    chosen = [str(arm) for arm in arms or sweep["arms"]]
+def _chosen_arms(name: str, sweep: Mapping[str, Any], arms: list[str] | None, protocol: str) -> list[str]:
+    """Names of the arms to plan, in the order of the sweep file; unless chosen, those with a recipe of the protocol."""
+    offered = [arm for arm, body in sweep["arms"].items() if protocol in body.get("recipes", sweep["recipes"])]
+    chosen = [str(arm) for arm in arms or offered]
     for arm in chosen:
         if arm not in sweep["arms"]:
             raise ConfigError(unknown(f"arm of sweep {name}", arm, sweep["arms"]))

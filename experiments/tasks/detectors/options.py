@@ -29,7 +29,7 @@ CASCADE_STAGES = (
 class DetectorOptions:
     """What can be set of a detector. The defaults are Mask R-CNN's; PUBLISHED has those of every head.
 
-    Networks: width: channels of neck and heads; fc_width: of the fully connected layers on regions; convs: 3x3
+    Networks: width: channels of neck and heads; neck_offsets: None for FPN, or the offset mode of ATMFPN; fc_width: of the fully connected layers on regions; convs: 3x3
     convolutions of RetinaNet's towers, of mask heads, and of Cascade's box heads; anchor_scale: side of a square anchor
     over the stride of its level (RetinaNet: of the smallest of three).
 
@@ -47,6 +47,7 @@ class DetectorOptions:
     """
 
     width: int = 256
+    neck_offsets: str | None = None
     fc_width: int = 1024
     convs: int = 4
     anchor_scale: float = 8.0
