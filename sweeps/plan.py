@@ -18,9 +18,9 @@ from sweeps.collapse import own_keys_of, refuse_collapse
 from sweeps.sweep_file import (
     ARM_PARTS,
     SWEEPS,
+    arms_with,
     check_seeds,
     headline,
-    of_protocol,
     parents_first,
     read_sweep,
     seeds_of,
@@ -127,7 +127,6 @@ def load(
         )
     if seeds is not None:
         check_seeds(seeds)
-    sweep = of_protocol(sweep, protocol)
     parents = {arm: body.get("start_from") for arm, body in sweep["arms"].items()}
     chosen = _chosen_arms(name, sweep, arms, protocol)
     first_task = first_task_of(sweep, protocol)
@@ -159,14 +158,14 @@ def load(
             runs.append(PlannedRun(ids[task, arm], arm, seed, task, config, parent_id))
     refuse_collapse(f"sweep {name}", runs, overrides or {}, own_keys_of(sweep, ARM_PARTS), resolving.without)
     labels = {arm: str(sweep["arms"][arm].get("label", arm)) for arm in chosen}
-    left_out = [arm for arm in sweep["arms"] if arm not in chosen]
+    left_out = [arm for arm in arms_with(protocol, sweep) if arm not in chosen]
     planned_tasks: dict[str, PlannedTask] = {}
     for (task, _), config in configs.items():
         planned_tasks.setdefault(task, PlannedTask.of(task, config))
     recipe, changed = sweep["recipes"][protocol], _changed(overrides or {})
     return Plan(
-        called(name), protocol, called(recipe), sweep["baseline"], labels, left_out, list(planned_tasks.values()), runs,
-        changed, name,
+        called(name), protocol, called(recipe), sweep["baseline"][protocol], labels, left_out,
+        list(planned_tasks.values()), runs, changed, name,
     )  # fmt: skip
 
 
@@ -178,8 +177,7 @@ def _changed(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 def _chosen_arms(name: str, sweep: Mapping[str, Any], arms: list[str] | None, protocol: str) -> list[str]:
     """Names of the arms to plan, in the order of the sweep file; unless chosen, those with a recipe of the protocol."""
-    offered = [arm for arm, body in sweep["arms"].items() if protocol in body.get("recipes", sweep["recipes"])]
-    chosen = [str(arm) for arm in arms or offered]
+    chosen = [str(arm) for arm in arms or arms_with(protocol, sweep)]
     for arm in chosen:
         if arm not in sweep["arms"]:
             raise ConfigError(unknown(f"arm of sweep {name}", arm, sweep["arms"]))
@@ -188,8 +186,8 @@ def _chosen_arms(name: str, sweep: Mapping[str, Any], arms: list[str] | None, pr
         parent = sweep["arms"][arm].get("start_from")
         if parent and parent not in chosen:
             raise ConfigError(f"{word}: {arm!r} starts from {parent!r}, so {parent!r} must be among them")
-    if sweep["baseline"] not in chosen:
-        raise ConfigError(f"{word}: differences are taken to {sweep['baseline']!r}, so it must be among them")
+    if (baseline := sweep["baseline"][protocol]) not in chosen:
+        raise ConfigError(f"{word}: differences are taken to {baseline!r}, so it must be among them")
     return [arm for arm in sweep["arms"] if arm in chosen]
 
 
