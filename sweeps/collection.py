@@ -75,7 +75,7 @@ def load_collection(
     plans = {}
     for sweep in dict.fromkeys(part.sweep for parts in chosen.values() for part in parts):
         of_sweep = [part for parts in chosen.values() for part in parts if part.sweep == sweep]
-        tasks = [task for part in of_sweep for task in part.tasks if task != OWN]
+        tasks = [task for part in of_sweep for task in part.tasks if protocol in part.protocols(task)]
         plans[sweep] = load(sweep, protocol, overrides, seeds or content.seeds[protocol], None, site, tasks)
     cells = {table: [cell for part in parts for cell in _cells(part, plans[part.sweep])]
              for table, parts in chosen.items()}  # fmt: skip

@@ -16,11 +16,19 @@ OWN = "own"  # among the tasks of a part: the sweep's own task, whatever it is c
 
 @dataclass(frozen=True)
 class Part:
-    """What a table takes from a sweep. arms: None for all of them; tasks: names of downstream tasks, and OWN."""
+    """What a table takes from a sweep. arms: None for all of them; tasks: names of downstream tasks, and OWN.
+
+    recipes: of the downstream tasks of the sweep, by task and protocol; a task is planned with those protocols alone.
+    """
 
     sweep: str
     arms: tuple[str, ...] | None
     tasks: tuple[str, ...]
+    recipes: Mapping[str, Mapping[str, str]]
+
+    def protocols(self, task: str) -> Collection[str]:
+        """The protocols of a downstream task, none of the sweep's own."""
+        return self.recipes.get(task, {})
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ def _part(where: str, body: Any, sweeps: dict[str, Mapping[str, Any]], folder: A
     sweep = sweeps[name]
     arms = _names(f"{where}: arms", body["arms"], "arm", sweep["arms"]) if "arms" in body else None
     tasks = _names(f"{where}: tasks", body.get("tasks", [OWN]), "task", [OWN, *sweep["downstream"]])
-    return Part(name, arms, tasks)
+    return Part(name, arms, tasks, sweep["downstream"])
 
 
 def _names(where: str, given: Any, kind: str, valid: Collection[str]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ PARTS = ("recipes", "settings", "seeds", "baseline", "arms", "downstream")
 NAMES = ("baseline", "start_from", "label", "sweep")  # keys whose values are text as it is written
 ELSEWHERE = {"experiment": "a sweep and an arm have recipes", "seed": "a sweep and an arm have seeds"}
 # keys of an arm that are not settings
-ARM_PARTS = ("label", "seeds", "start_from", "recipes", "tasks", "downstream", "protocols")
+ARM_PARTS = ("label", "seeds", "start_from", "recipes", "tasks", "downstream")
 KIND, COLLECTION = "kind", "collection"  # the key and the word by which a file says that it collects other sweeps
 
 
@@ -78,10 +78,9 @@ def read_file(name: str) -> tuple[Path, dict[str, Any]]:
     return path, read_yaml(path, NAMES)
 
 
-def of_protocol(sweep: Mapping[str, Any], protocol: str) -> dict[str, Any]:
-    """The sweep as it is under one protocol: with the arms and the baseline that it has there."""
-    arms = {arm: body for arm, body in sweep["arms"].items() if protocol in body.get("protocols", sweep["recipes"])}
-    return {**sweep, "arms": arms, "baseline": sweep["baseline"][protocol]}
+def arms_with(protocol: str, sweep: Mapping[str, Any]) -> list[str]:
+    """The arms that have a recipe for a protocol."""
+    return [arm for arm, body in sweep["arms"].items() if protocol in body.get("recipes", sweep["recipes"])]
 
 
 def _baselines(where: str, sweep: Mapping[str, Any]) -> dict[str, str]:
@@ -92,7 +91,7 @@ def _baselines(where: str, sweep: Mapping[str, Any]) -> dict[str, str]:
         if protocol not in baselines:
             raise ConfigError(f"{where}: names none for protocol {protocol}")
         _check_name(where, baselines[protocol])
-        arms = of_protocol({**sweep, "baseline": baselines}, protocol)["arms"]
+        arms = arms_with(protocol, sweep) if isinstance(given, Mapping) else list(sweep["arms"])
         if baselines[protocol] not in arms:
             raise ConfigError(f"{where}: {unknown('arm', baselines[protocol], arms)}")
     return dict(baselines)
@@ -156,12 +155,6 @@ def _check_arm(where: str, body: dict[str, Any], sweep: Mapping[str, Any], folde
             raise ConfigError(f"{where}: set either init or start_from, not both")
     if "seeds" in body:
         check_seeds(body["seeds"], where)
-    protocols = body.get("protocols", list(sweep["recipes"]))
-    if not isinstance(protocols, list) or not protocols:
-        raise ConfigError(f"{where}: protocols: give a list of names, e.g. [smoke], not {protocols!r}")
-    for protocol in protocols:
-        if protocol not in sweep["recipes"]:
-            raise ConfigError(f"{where}: protocols: {unknown('protocol', protocol, sweep['recipes'])}")
     _check_recipes(f"{where}: recipes", body.get("recipes", {}), sweep)
     if "recipes" in body:
         body["recipes"] = _absolute(body["recipes"], folder)
