@@ -69,7 +69,7 @@ def section(
         grid=_grid(spec, lines, ours, letters, heads) if spec.columns else None,
         legend=tuple(_legend(spec, ours)) if spec.columns else (),
         places=tuple(_notes(spec, lines)),
-        remarks={letter: remarks.sentence(entry) for letter, entry in letters.items()},
+        remarks=remarks.sentences(letters),
         drawings=tuple(drawings),
         runs=tuple(_run_lines(sources)),
         configs={row.label: source.configs[row.label] for source, row in sources if row.label in source.configs},
@@ -180,19 +180,18 @@ def _notes(spec: PublishedTable, lines: Sequence[PrintedLine]) -> Iterator[str]:
 
 
 def _sources(ours: Mapping[Number, Counterpart]) -> list[tuple[Reproduction, ArmRow]]:
-    """The sweeps and arms behind our numbers, each once."""
+    """The sweeps and arms behind our numbers, each once, however many of a task's metrics are shown."""
     sources: dict[tuple[int, str], tuple[Reproduction, ArmRow]] = {}
     for each in ours.values():
         if each.source is not None and each.row is not None:
-            sources.setdefault((id(each.source), each.row.arm), (each.source, each.row))
+            sources.setdefault((id(each.source.table.collected), each.row.arm), (each.source, each.row))
     return list(sources.values())
 
 
 def _about(sources: Sequence[tuple[Reproduction, ArmRow]]) -> Iterator[str]:
     """Which code the results beneath the printed numbers are of, sweep by sweep."""
-    for reproduction in {id(source): source for source, _ in sources}.values():
-        table = reproduction.table
-        arms = [row.arm for source, row in sources if source is reproduction]
+    for table in {id(source.table.collected): source.table for source, _ in sources}.values():
+        arms = [row.arm for source, row in sources if source.table.collected is table.collected]
         done = table.runs[table.runs["arm"].isin(arms) & (table.runs["state"] == DONE)]
         if len(done):
             task = f", task {table.task}" if table.downstream else ""
