@@ -213,6 +213,7 @@ class PublishedTable:
     """A report of one of the papers' tables: every number in it, and ours beneath those that can be reproduced.
 
     models: those of the rows that this suite reproduces; a table without columns shows its figures alone.
+    recipes: protocol of its numbers → the recipe whose settings they are, in a table of settings.
     """
 
     name: str
@@ -222,6 +223,7 @@ class PublishedTable:
     table: str
     columns: tuple[Column, ...] = ()
     models: tuple[str, ...] = ("xT", "T", "S", "B", "L")
+    recipes: dict[str, str] = field(default_factory=dict)
     figures: tuple[Figure, ...] = ()
 
 

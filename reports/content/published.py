@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from reports.content import ablation, complexity, remarks, verdict_words, words
+from reports.content import ablation, complexity, remarks, reproduction, verdict_words, words
 from reports.content.page import Cell, Grid, MacroName, RunLine, Section
 from reports.content.reproduction import (
     Counterpart,
@@ -56,7 +56,8 @@ def section(
     lines = _lines(spec)
     letters = remarks.lettered(n for line in lines for n in (*line.numbers, *line.gains) if n is not None)
     repeatable = [number for line in lines if line.repeatable for number in line.numbers if number]
-    ours = counterparts(repeatable, reproductions, left_out)
+    settings = reproduction.settings(repeatable, spec.recipes) if spec.recipes else None
+    ours = settings or counterparts(repeatable, reproductions, left_out)
     heads = len({line.head for line in lines}) > 1
     sources = _sources(ours)
     drawings, problems = _drawings(spec, reproductions) if figures else ((), ())
@@ -151,6 +152,13 @@ def _legend(spec: PublishedTable, ours: Mapping[Number, Counterpart]) -> Iterato
     yield f"Rows and numbers as printed in {papers.SOURCES[spec.source]}, {spec.table}."
     yield from map(remarks.sentence, papers.statements(spec.source, spec.table))
     if not ours:
+        return
+    if spec.recipes:
+        of_recipes = " and ".join(f"`{recipe}` ({protocol})" for protocol, recipe in spec.recipes.items())
+        yield (
+            f"*{OURS.words}*, beneath each row: the setting of recipe {of_recipes}, *equal* to the printed one or "
+            "*different*. A learning rate is that of the printed batch size."
+        )
         return
     yield (
         f"*{OURS.words}*, beneath each row that this suite reproduces: the mean of the last epoch over seeds ± half of "
@@ -262,11 +270,11 @@ def _records(
                 "column": column.label,
                 "papers": number.printed,
                 "note": number.note,
-                "ours": None if mean is None else round(mean, 6),
+                "ours": each.setting if each.setting is not None else None if mean is None else round(mean, 6),
                 "low": None if interval is None or interval.low is None else round(interval.low, 4),
                 "high": None if interval is None or interval.high is None else round(interval.high, 4),
                 "n": interval.n if interval else 0,
-                "state": "" if each.counted is not None else each.state,
+                "state": "" if each.counted is not None or each.setting is not None else each.state,
                 "verdict": each.judgement if line.repeatable else "",
                 "runs": " ".join(each.runs),
             }

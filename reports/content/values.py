@@ -272,6 +272,21 @@ class PrintedVerdict:
 
 
 @dataclass(frozen=True)
+class Setting(Value):
+    """A setting of a recipe beneath a printed one: ``0.05, equal``."""
+
+    words: str
+    equal: bool
+
+    @property
+    def tone(self) -> str:
+        return (Verdict.AGREES if self.equal else Verdict.EXCLUDED).value
+
+    def lines(self) -> tuple[Line, ...]:
+        return ((self.words, ", equal" if self.equal else ", different"),)
+
+
+@dataclass(frozen=True)
 class JudgedDifference(Value):
     """``+2.70 [+2.31, +3.09] (n = 3), different (p = 0.012); papers +2.7: agrees``"""
 
