@@ -349,5 +349,5 @@ def test_settings_of_recipes_stand_beneath_the_printed_ones(monkeypatch):
     section = compose.page("aaai_table9", [], figures=False).sections[0]
     assert [record["row"] for record in section.records if record["verdict"] == "different"] == ["xT"]
     monkeypatch.setattr(recipes, "load", dict)
-    with pytest.raises(SpecificationError, match="recipes.csv has no imagenet, xt, optimizer"):
+    with pytest.raises(SpecificationError, match="has no imagenet, xt, optimizer"):
         compose.page("aaai_table9", [], figures=False)

@@ -15,6 +15,11 @@ PAPERS = Path(__file__).resolve().parents[3] / "shared" / "papers"
 TABLES = [("AAAI", n) for n in (1, 2, 3, 4, 5, 6, 7, 8, 10)] + [("v1", n) for n in range(1, 8)]
 OURS = {"xT", "T", "S", "B", "L"}
 UNITS = {
+    **dict.fromkeys(("optimizer", "schedule", "augmentation"), "words"),
+    **dict.fromkeys(("warmup_epochs", "epochs"), "epochs"),
+    **dict.fromkeys(("weight_decay", "smoothing", "mixup", "cutmix", "erasing", "drop_path"), "ratio"),
+    "lr": "rate",
+    "batch_size": "images",
     "params_m": "M",
     "flops_g": "G",
     "flops_increase": "%",
