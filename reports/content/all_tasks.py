@@ -169,8 +169,8 @@ def _legend(of_sweep: Ablation) -> Iterator[str]:
         f"A row per arm with its results in all tasks, and below it its differences to {words.listed(others)} by seed, "
         f"each with its {100 * LEVEL:.0f} % interval over seeds on these images. *{DIFFERENT}*: from 0 (p < "
         f"{1 - LEVEL:.2g}, corrected over all tasks). *{NOT_RESOLVED}*: it may be 0. *{NOT_JUDGED}*: no interval. "
-        f"*{NOT_TESTED}*: a further metric outside the family of tests. Parameters and FLOPs are those of the first task. The table of each task is below; it has the "
-        "intervals over new images, too."
+        f"*{NOT_TESTED}*: a further metric outside the family of tests. Parameters and FLOPs are those of the first "
+        "task. The table of each task is below; it has the intervals over new images, too."
     )
     if any(row.references for table in columns(of_sweep) for row in table.rows):
         yield (
