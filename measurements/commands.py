@@ -114,9 +114,10 @@ def complexity(
 
 
 def collect_complexity(options: argparse.Namespace, table: ModuleType) -> int:
-    """Writes the counts of every model of the complexity table, for reports to show."""
+    """Writes the counts of every model of the complexity table and the settings of recipes, for reports to show."""
     from measurements.complexity import architecture, count_network
-    from results import counts
+    from measurements.training_settings import settings
+    from results import counts, recipes
 
     counted: dict[tuple[str, int, str], float] = {}
     for row in table.rows():
@@ -124,8 +125,8 @@ def collect_complexity(options: argparse.Namespace, table: ModuleType) -> int:
         counted |= {(row.label, 0, metric): number for metric, number in numbers}
         for stage, entry in enumerate(architecture(row.model, row.kwargs) if row.stages else [], 1):
             counted |= {(row.label, stage, metric): number for metric, number in entry.items()}
-    file = str(counts.write(counted))
-    print(json.dumps({"files": [file]}) if options.json else file)
+    written = [str(counts.write(counted)), str(recipes.write(dict(settings())))]
+    print(json.dumps({"files": written}) if options.json else "\n".join(written))
     return 0
 
 

@@ -35,6 +35,21 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class FurtherMetric(Metric):
+    """One more metric of a task, shown beside its main one.
+
+    published: what the papers' tables call it, where they print it; protocol: the one that it is reported under, where
+    not all; tested: whether its differences are of the family of tests; with_tasks: whether it stands in the table of
+    all tasks, too.
+    """
+
+    published: str | None = None
+    protocol: str | None = None
+    tested: bool = False
+    with_tasks: bool = False
+
+
+@dataclass(frozen=True)
 class Papers:
     """Which protocol and metric of the papers stand beside ours.
 
@@ -94,7 +109,7 @@ class Control:
 
 @dataclass(frozen=True)
 class Column:
-    """One more metric of a sweep, or one of a published table; head and protocol where that prints it for several."""
+    """A metric of a published table; head and protocol where that prints it for several."""
 
     label: str
     metric: str
@@ -144,18 +159,20 @@ class Figure:
 
 @dataclass(frozen=True)
 class TaskReport:
-    """How one task of a sweep is reported: its metric per protocol, and the papers' numbers beside it."""
+    """How one task of a sweep is reported: its metric per protocol, the papers' numbers beside it, further metrics."""
 
     protocols: dict[str, Metric] = field(default_factory=dict)
     papers: Papers | None = None
+    columns: tuple[FurtherMetric, ...] = ()
 
 
 @dataclass(frozen=True)
 class Specification:
     """A report of one sweep: its arms against its baseline and, in a column of its own, against its control.
 
-    protocols and papers are those of the sweep's own task; ``tasks`` has those of its downstream tasks, by name.
-    columns: further metrics of the own task, shown as means; contrasts: a table of differences in it.
+    protocols, papers and columns (further metrics) are those of the sweep's own task; ``tasks`` has those of its
+    downstream tasks, by name. contrasts: a table of differences in the own task.
+    together: the arms that differences in the table of all tasks are to; without it, the baseline and the control.
     own_data: arms change the data, so that only those of the same data are compared.
     """
 
@@ -169,8 +186,9 @@ class Specification:
     figures: tuple[Figure, ...] = ()
     tasks: dict[str, TaskReport] = field(default_factory=dict)
     control: Control | None = None
-    columns: tuple[Column, ...] = ()
+    columns: tuple[FurtherMetric, ...] = ()
     contrasts: tuple[Contrast, ...] = ()
+    together: tuple[str, ...] = ()
     own_data: bool = False
 
     def metric(self, protocol: str, task: Mapping[str, Any], *, downstream: bool = False) -> Metric:
@@ -186,7 +204,7 @@ class Specification:
         raise SpecificationError(f"report {self.name}: {unknown('protocol', protocol, protocols)}")
 
     def of_task(self, task: str, *, downstream: bool) -> TaskReport:
-        own = TaskReport() if downstream else TaskReport(self.protocols, self.papers)
+        own = TaskReport() if downstream else TaskReport(self.protocols, self.papers, self.columns)
         return self.tasks.get(task, own)
 
 
@@ -195,6 +213,7 @@ class PublishedTable:
     """A report of one of the papers' tables: every number in it, and ours beneath those that can be reproduced.
 
     models: those of the rows that this suite reproduces; a table without columns shows its figures alone.
+    recipes: protocol of its numbers → the recipe whose settings they are, in a table of settings.
     """
 
     name: str
@@ -204,6 +223,7 @@ class PublishedTable:
     table: str
     columns: tuple[Column, ...] = ()
     models: tuple[str, ...] = ("xT", "T", "S", "B", "L")
+    recipes: dict[str, str] = field(default_factory=dict)
     figures: tuple[Figure, ...] = ()
 
 

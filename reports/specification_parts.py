@@ -11,10 +11,10 @@ from reports.specification import (
     FIGURES,
     SIDES,
     Arm,
-    Column,
     Contrast,
     Control,
     Figure,
+    FurtherMetric,
     Metric,
     Papers,
     Published,
@@ -44,11 +44,10 @@ def sweep_report(content: dict[str, Any]) -> Specification:
             if place.task is not None and place.task not in tasks:
                 raise SpecificationError(f"{where}, arm {key}: {unknown('task', place.task, tasks)}")
     control = make(Control, content["control"], f"{where}, control") if content.get("control") else None
-    columns = tuple(make(Column, value, f"{where}, columns") for value in entries(content, "columns", where))
     contrasts = tuple(_contrast(value, f"{where}, contrasts") for value in entries(content, "contrasts", where))
     parts = {
         **_task_parts(content, where), "control": control, "arms": arms, "figures": figures, "tasks": tasks,
-        "columns": columns, "contrasts": contrasts,
+        "contrasts": contrasts,
     }  # fmt: skip
     return make(Specification, {**content, **parts}, where)
 
@@ -60,6 +59,7 @@ def check_arms(spec: Specification, planned: list[str]) -> None:
     named.update(arm.against for arm in spec.arms.values() if arm.against)
     named.update([spec.control.arm] if spec.control else [])
     named.update(arm for contrast in spec.contrasts for arm in contrast.arms)
+    named.update(spec.together)
     for arm in (*sorted(named), *(arm for figure in spec.figures for arm in (*figure.arms, *figure.required))):
         if arm not in planned:
             raise SpecificationError(f"report {spec.name}: {unknown('arm', arm, planned)}")
@@ -105,7 +105,8 @@ def _task_parts(content: Mapping[str, Any], where: str) -> dict[str, Any]:
         key: make(Metric, value, f"{where}, protocol {key}") for key, value in _section(content, "protocols", where)
     }
     papers = make(Papers, content["papers"], f"{where}, papers") if content.get("papers") else None
-    return {"protocols": protocols, "papers": papers}
+    columns = tuple(make(FurtherMetric, value, f"{where}, columns") for value in entries(content, "columns", where))
+    return {"protocols": protocols, "papers": papers, "columns": columns}
 
 
 def _arm(content: Any, where: str) -> Arm:

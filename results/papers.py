@@ -56,7 +56,8 @@ class Number:
     @property
     def decimals(self) -> int:
         """How many decimals were printed: the precision to which anything can be compared with it."""
-        return len(self.printed.partition(".")[2])
+        mantissa, _, exponent = self.printed.partition("e")
+        return max(0, len(mantissa.partition(".")[2]) - int(exponent or 0))
 
 
 @dataclass(frozen=True)

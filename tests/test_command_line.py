@@ -12,7 +12,7 @@ import pytest
 
 from experiments.config import ROOT
 from measurements import complexity as counting
-from results import counts
+from results import counts, recipes
 from run import COMMANDS, OPTIONS, main
 
 SMALL = ["data.image_size=[64,64]", "data.train_images=16", "data.eval_images=2", "train.batch_size=8", "train.epochs=1",
@@ -169,8 +169,11 @@ def test_complexity_prints_every_row_and_the_committed_counts_are_those_of_the_m
     assert len(rows) == len(known) >= 15
     committed = counts.COUNTED
     monkeypatch.setattr(counts, "COUNTED", tmp_path / "counted.csv")
+    of_recipes = recipes.RECIPES
+    monkeypatch.setattr(recipes, "RECIPES", tmp_path / "recipes.csv")
     assert main(["collect=complexity"]) == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'counted.csv'}\n"
+    assert capsys.readouterr().out == f"{tmp_path / 'counted.csv'}\n{tmp_path / 'recipes.csv'}\n"
+    assert (tmp_path / "recipes.csv").read_text() == of_recipes.read_text()
     assert (tmp_path / "counted.csv").read_text().splitlines() == committed.read_text().splitlines()
 
 

@@ -26,13 +26,15 @@ from reports.content.values import (
     Value,
 )
 from reports.figures import draw
-from reports.specification import Column
+from reports.specification import Metric
 from results import archive, fingerprints
 from results.collect import Plan
 from results.papers import Contradiction
 from results.statistics.estimates import LEVEL
 from results.statistics.verdicts import Verdict
 from run_format import CONFIG, LOG, METRICS, PROVENANCE, SUMMARY
+
+SIZES = ("Params (M)", "FLOPs (G)")
 
 
 def section(
@@ -45,7 +47,7 @@ def section(
     date: str = "",
     figures: bool = True,
 ) -> Section:
-    """Puts an ablation's table and figures on a page.
+    """Puts an ablation's table and figures on a page; where there are several tasks, ``all_tasks`` adds the tables.
 
     folder: where the results lie, run folders or a measured folder; label: name of the measured results;
     date: of the runs, where their finished times are not to be taken.
@@ -53,7 +55,8 @@ def section(
     spec = ablation.spec
     drawings, problems = draw(ablation) if figures else ([], [])
     note = str(ablation.first.collected.about.get("note", ""))
-    letters = remarks.lettered(number for table in ablation.tables for row in table.rows for number in row.printed)
+    of_one = None if ablation.several else ablation.first
+    marks = letters(of_one) if of_one else {}
     rows = [(table, row) for table in ablation.tables for row in table.rows]
     return Section(
         name=name,
@@ -61,21 +64,22 @@ def section(
         question=spec.question,
         about=f"{words.about(ablation, date)} {note}".strip(),
         cautions=(*ablation.mixed, *ablation.left_out, *ablation.first.collected.remarks),
-        grid=grid(ablation, letters),
+        grid=grid(of_one, marks) if of_one else None,
         legend=tuple(words.legend(ablation)),
-        places=tuple(words.places(ablation)),
-        remarks={letter: remarks.sentence(entry) for letter, entry in letters.items()},
+        places=tuple(words.places(ablation)) if of_one else (),
+        remarks=remarks.sentences(marks),
         drawings=tuple(drawings),
         runs=tuple(_run_lines(ablation, folder, label)),
         configs=configs(ablation, plan),
         macros=tuple(macro for table, row in rows for macro in _macros(table, row, name)),
-        records=tuple(
-            each | ({"task": table.task} if ablation.several else {})
-            for table, row in rows
-            for each in records(table, row)
-        ),
+        records=tuple(each for row in of_one.rows for each in records(of_one, row)) if of_one else (),
         warnings=(*ablation.warnings, *problems),
     )
+
+
+def letters(table: TaskTable) -> dict[str, Contradiction]:
+    """Letter → what contradicts a number that the papers print beside a row."""
+    return remarks.lettered(number for row in table.rows for number in row.printed)
 
 
 def records(table: TaskTable, row: ArmRow) -> Iterator[dict[str, Any]]:
@@ -106,11 +110,23 @@ def records(table: TaskTable, row: ArmRow) -> Iterator[dict[str, Any]]:
         "p_holm": _round(row.judgement.p_holm),
         "detectable": _round(detectable(table, difference.n) if difference else None),
         **_control_record(table, row),
-        **{c.metric: _round(mean.mean if mean else None) for c, mean in zip(_further(table), row.further)},
+        **_further_record(table, row),
         fingerprints.PRESENT_CODE: fingerprints.present_code(table.runs[table.runs["arm"] == row.arm]),
     }
     for reference in row.compared or row.references[:1] or (None,):
         yield own | _printed_record(reference)
+
+
+def _further_record(table: TaskTable, row: ArmRow) -> dict[str, Any]:
+    """Mean, deviation and number of runs of a row by each further metric."""
+    record: dict[str, Any] = {}
+    for metric, of_metric in _further(table, row):
+        record |= {
+            metric.metric: _round(of_metric.mean),
+            f"{metric.metric}_sd": _round(of_metric.sd),
+            f"{metric.metric}_n": len(of_metric.values),
+        }
+    return record
 
 
 def _control_record(table: TaskTable, row: ArmRow) -> dict[str, Any]:
@@ -213,53 +229,44 @@ def _sources(run: Mapping[Any, Any], metric: str, folder: Path, label: str | Non
             yield SourceFile(name, path, line if name == METRICS else None)
 
 
-def grid(ablation: Ablation, letters: Mapping[str, Contradiction]) -> Grid:
-    header, sides = ["Arm", "Params (M)", "FLOPs (G)"], "lrr"
-    groups: list[list[Cell]] = [
-        [Cell(Text(row.label)), Cell(_count(row.params_m)), Cell(_count(row.flops_g))] for row in ablation.first.rows
-    ]
-    parts = []
-    for table in ablation.tables:
-        parts.append(len(header))
-        header += _header(table, f"{table.metric.label}, " if ablation.several else "")
-        ours = 2 + len(_further(table)) + (table.control is not None) + on_new_images(table)
-        sides += "r" * ours + ("rrl" if table.papers else "")
-        for cells, row in zip(groups, table.rows):
-            cells += _cells(table, row, letters)
-    return Grid(tuple(header), sides, tuple((tuple(cells),) for cells in groups), tuple(parts[1:]))
+def grid(table: TaskTable, letters: Mapping[str, Contradiction]) -> Grid:
+    """The table of one task, a row per arm."""
+    header = ("Arm", *SIZES, *_header(table))
+    ours = 2 + len(table.further) + (table.control is not None) + on_new_images(table)
+    sides = "lrr" + "r" * ours + ("rrl" if table.papers else "")
+    rows = [(Cell(Text(row.label)), *sizes(row), *_cells(table, row, letters)) for row in table.rows]
+    return Grid(header, sides, tuple((row,) for row in rows))
 
 
-def _header(table: TaskTable, task: str) -> list[str]:
+def _header(table: TaskTable) -> list[str]:
     level, base = f"{100 * LEVEL:.0f} %", table.label_of[table.baseline]
     floor = f"; repeats of one run ± {table.repeats.sd:.{table.metric.decimals}f}" if table.repeats else ""
     ours = [
         f"{table.metric.label} ({table.metric.unit})",
-        f"{task}Δ to {base} [{level} over seeds, these images{floor}]",
+        f"Δ to {base} [{level} over seeds, these images{floor}]",
     ]
-    ours[1:1] = [f"{column.label} ({table.metric.unit})" for column in _further(table)]
+    ours[1:1] = [f"{each.metric.label} ({each.metric.unit})" for each in table.further]
     if table.control is not None:
-        ours.insert(-1, f"{task}Δ to the control, {table.label_of[table.control]} [{level} over seeds, these images]")
+        ours.insert(-1, f"Δ to the control, {table.label_of[table.control]} [{level} over seeds, these images]")
     if on_new_images(table):
-        ours.append(f"{task}Δ [{level} over seeds and images]")
+        ours.append(f"Δ [{level} over seeds and images]")
     if table.papers is None:
         return ours
-    return [*ours, f"{task}Papers ({table.papers.label})", f"{task}Papers' Δ", f"{task}Verdict"]
+    return [*ours, f"Papers ({table.papers.label})", "Papers' Δ", "Verdict"]
 
 
 def _cells(table: TaskTable, row: ArmRow, letters: Mapping[str, Contradiction]) -> list[Cell]:
     """An arm in one task: our result and difference and, where a specification names them, the papers'."""
-    ids = _ids(table, row.arm)
+    ids = arm_runs(table, row.arm)
     difference: Value = Text("baseline") if row.is_baseline else NOTHING
     behind: tuple[str, ...] = ()
     if row.difference is not None:
         against = "" if row.against == table.baseline else table.label_of[row.against]
         mark = "†" if row.other_model else ""
         difference = PairedDifference(row.difference, table.metric.decimals, mark, against, row.mcnemar)
-        behind = (*ids, *_ids(table, row.against))
+        behind = (*ids, *arm_runs(table, row.against))
     ours = [Cell(result(row, table.metric.decimals), ids), Cell(difference, behind)]
-    ours[1:1] = [
-        Cell(SeedMean(mean, row.planned, table.metric.decimals) if mean else NOTHING, ids) for mean in row.further
-    ]
+    ours[1:1] = [Cell(result(each, metric.decimals), ids) for metric, each in _further(table, row)]
     if table.control is not None:
         ours.insert(-1, _to_control(table, row, table.control))
     if on_new_images(table):
@@ -274,15 +281,17 @@ def _cells(table: TaskTable, row: ArmRow, letters: Mapping[str, Contradiction]) 
     return [*ours, Cell(printed, marks=remarks.marks(row.printed, letters)), Cell(of_papers), Cell(verdicts)]
 
 
-def _further(table: TaskTable) -> tuple[Column, ...]:
-    """The specification's further metrics; they are of the sweep's own task."""
-    return () if table.downstream else table.spec.columns
+def _further(table: TaskTable, row: ArmRow) -> Iterator[tuple[Metric, ArmRow]]:
+    """The row's arm by each further metric of the task."""
+    place = table.rows.index(row)
+    for each in table.further:
+        yield each.metric, each.rows[place]
 
 
 def _to_control(table: TaskTable, row: ArmRow, control: str) -> Cell:
     if row.control is None:
         return Cell(Text("control") if row.arm == control else NOTHING)
-    behind = (*_ids(table, row.arm), *_ids(table, control))
+    behind = (*arm_runs(table, row.arm), *arm_runs(table, control))
     return Cell(PairedDifference(row.control, table.metric.decimals), behind)
 
 
@@ -340,12 +349,14 @@ def _macros(table: TaskTable, row: ArmRow, section: str) -> Iterator[tuple[Macro
             yield (section, *task, row.arm, quantity), value
 
 
-def _ids(table: TaskTable, arm: str) -> tuple[str, ...]:
+def arm_runs(table: TaskTable, arm: str) -> tuple[str, ...]:
+    """The ids of an arm's runs of a task, each once."""
     return tuple(dict.fromkeys(table.runs[table.runs["arm"] == arm]["run"]))
 
 
-def _count(value: float | None) -> Value:
-    return _number(value, 3) or NOTHING
+def sizes(row: ArmRow) -> tuple[Cell, ...]:
+    """An arm's parameters and FLOPs."""
+    return tuple(Cell(_number(value, 3) or NOTHING) for value in (row.params_m, row.flops_g))
 
 
 def _number(value: float | None, decimals: int) -> Count | None:

@@ -10,8 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from errors import unknown
 from reports.content.images import ImageComparisons, repeat_spread
-from reports.content.table import Ablation, ArmRow, ContrastRow, PrintedReference, TaskTable, status, variant
-from reports.specification import Arm, Contrast, Metric, Papers, Published, Specification, SpecificationError
+from reports.content.table import Ablation, ArmRow, ContrastRow, Delta, PrintedReference, TaskTable, status, variant
+from reports.specification import (
+    Arm,
+    Contrast,
+    FurtherMetric,
+    Metric,
+    Papers,
+    Published,
+    Specification,
+    SpecificationError,
+)
 from reports.specification_files import sweep_arms
 from reports.specification_parts import check_arms
 from results import fingerprints, papers
@@ -49,9 +58,11 @@ def build(spec: Specification, collected: Collected, plan: Plan, *, mixed: bool 
     for number, task in enumerate(tasks):
         of_this = of_task(collected, task["name"]) if len(tasks) > 1 else collected
         tables.append(_TaskBuilder(spec, plan, task, number > 0, arms, models, of_this).table(mixed))
-    judgements = iter(judge([each for table in tables for row in table.rows for each in _comparisons(table, row)]))
-    tables = [replace(table, rows=tuple(_judged(row, judgements) for row in table.rows)) for table in tables]
-    warnings = [*collected.warnings, *chain.from_iterable(table.warnings for table in tables)]
+    family = Ablation(tuple(tables), runs, ()).tested
+    judgements = iter(judge([each for table in family for row in table.rows for each in _comparisons(table, row)]))
+    tables = [_judged_table(table, judgements) for table in tables]
+    shown = [each for table in tables for each in (table, *table.further)]
+    warnings = [*collected.warnings, *chain.from_iterable(table.warnings for table in shown)]
     unplanned = [
         task
         for task, of_task in spec.tasks.items()
@@ -78,7 +89,8 @@ def is_papers(protocol: Papers | None, plan: Plan) -> bool:
 
 @dataclass(frozen=True)
 class _TaskBuilder:
-    """Builds the table of one task. models: of every arm, also of those that are not planned."""
+    """Builds the table of one task. models: of every arm, also of those that are not planned; column: the further
+    metric that it is by, in place of the main one."""
 
     spec: Specification
     plan: Plan
@@ -87,10 +99,34 @@ class _TaskBuilder:
     arms: Mapping[str, Arm]
     models: Mapping[str, str]
     collected: Collected
+    column: FurtherMetric | None = None
 
     @cached_property
     def metric(self) -> Metric:
-        return self.spec.metric(self.plan["protocol"], self.task, downstream=self.downstream)
+        return self.column or self.spec.metric(self.plan["protocol"], self.task, downstream=self.downstream)
+
+    @cached_property
+    def printed(self) -> Papers | None:
+        """The papers' metric beside ours."""
+        papers = self.spec.of_task(str(self.task["name"]), downstream=self.downstream).papers
+        if self.column is None or papers is None:
+            return papers
+        return replace(papers, metric=self.column.published) if self.column.published else None
+
+    @cached_property
+    def further(self) -> list[FurtherMetric]:
+        """The further metrics of the task under the plan's protocol; a table by one of them has none of its own."""
+        of_task = self.spec.of_task(str(self.task["name"]), downstream=self.downstream)
+        columns = of_task.columns if self.column is None else ()
+        return [column for column in columns if column.protocol in (None, self.plan["protocol"])]
+
+    @cached_property
+    def together(self) -> tuple[str, ...]:
+        """The planned arms that differences in the table of all tasks are to, where there are several tasks."""
+        if len(self.plan.get("tasks") or ()) < 2:
+            return ()
+        named = self.spec.together or (self.plan["baseline"], *([self.control] if self.control else []))
+        return tuple(arm for arm in named if arm in self.arms)
 
     @cached_property
     def control(self) -> str | None:
@@ -104,11 +140,11 @@ class _TaskBuilder:
     def table(self, mixed: bool) -> TaskTable:
         """The table, not judged yet."""
         protocol, name = self.plan["protocol"], str(self.task["name"])
-        printed = self.spec.of_task(name, downstream=self.downstream).papers
+        printed = self.printed
         mixture = fingerprints.check(self.collected.runs, mixed=mixed, own_data=self.spec.own_data)
-        finals, missing = _finals(self.collected, self.metric.metric)
+        finals, missing = self.finals()
         rows = tuple(self.row(arm, printed, finals) for arm in self.arms)
-        described = any(arm in self.spec.arms for arm in self.arms)
+        described = self.column is None and any(arm in self.spec.arms for arm in self.arms)
         if self.downstream and printed and described and not any(row.references for row in rows):
             raise SpecificationError(
                 f"report {self.spec.name}, task {name}: "
@@ -118,8 +154,18 @@ class _TaskBuilder:
         return TaskTable(
             self.spec, name, self.downstream, protocol, self.metric, printed, self.plan["baseline"], self.control, rows,
             self.collected, tuple(missing), tuple(mixture), changed, repeat_spread(self.collected, self.metric.metric),
-            self.contrasts(finals),
+            self.contrasts(finals), self.column is None or self.column.tested,
+            tuple(replace(self, column=column).table(mixed) for column in self.further),
         )  # fmt: skip
+
+    def finals(self) -> tuple[Finals, list[str]]:
+        """Final values by arm and seed, and what is missing: runs made by older code may lack a further metric."""
+        try:
+            return _finals(self.collected, self.metric.metric)
+        except SpecificationError as error:
+            if self.column is None:
+                raise
+            return {}, [f"{self.metric.label}: {error}"]
 
     def row(self, arm: str, printed: Papers | None, finals: Finals) -> ArmRow:
         runs = self.collected.runs[self.collected.runs["arm"] == arm]
@@ -148,7 +194,15 @@ class _TaskBuilder:
             other_model=bool(model) and variant(model) != variant(self.models[against]),
             judgement=Judgement(Verdict.NO_NUMBER),
             control_judgement=Judgement(Verdict.NO_NUMBER),
-            further=tuple(mean_interval(means[arm]) if arm in means else None for means in self.further),
+            together=tuple(
+                Delta(
+                    other,
+                    self.difference([arm], [other], finals),
+                    self.images.interval(arm, other),
+                    Judgement(Verdict.NO_NUMBER),
+                )
+                for other in self.together
+            ),
         )
 
     def difference(self, plus: Sequence[str], minus: Sequence[str], finals: Finals) -> Difference | None:
@@ -161,15 +215,11 @@ class _TaskBuilder:
         first, second = ([finals.get(arm, {}) for arm in arms] for arms in (plus, minus))
         return contrast(first, second)
 
-    @cached_property
-    def further(self) -> list[Finals]:
-        """The values of the specification's further metrics, which are of the sweep's own task."""
-        columns = () if self.downstream else self.spec.columns
-        return [_finals(self.collected, column.metric)[0] for column in columns]
-
     def contrasts(self, finals: Finals) -> tuple[ContrastRow, ...]:
         """The specification's contrasts whose arms are all planned, corrected among themselves."""
-        planned = [] if self.downstream else [c for c in self.spec.contrasts if set(c.arms) <= set(self.arms)]
+        planned = (
+            [] if self.downstream or self.column else [c for c in self.spec.contrasts if set(c.arms) <= set(self.arms)]
+        )
         differences = [self.difference(each.plus, each.minus, finals) for each in planned]
         p_values = holm([d.p_against(0.0, TOLERANCE) if d and c.tested else None for c, d in zip(planned, differences)])
         return tuple(
@@ -183,8 +233,10 @@ class _TaskBuilder:
 
     def holds(self, place: Published, printed: Papers) -> bool:
         """Whether a published row stands beside its arm in this task; the first task's rows must print its metric."""
-        if place.task is not None or not self.downstream:
-            return place.task in (None, self.task["name"])
+        if place.task not in (None, self.task["name"]):
+            return False
+        if self.column is None and (place.task is not None or not self.downstream):
+            return True
         return printed.metric in papers.metrics(place.source, place.table, place.row, printed.head)
 
     def reference(self, arm: str, place: Published, printed: Papers, finals: Finals) -> PrintedReference:
@@ -208,29 +260,37 @@ class _TaskBuilder:
 
 def _comparisons(table: TaskTable, row: ArmRow) -> list[Comparison]:
     """The tests that a row adds to its page's family: its difference, also of an arm that the papers do not have, that
-    to the control, and each of the papers' differences."""
+    to the control, those in the table of all tasks, and each of the papers' differences."""
 
     def against_zero(ours: Difference | None, images: NewImages | None, against: str) -> Comparison:
         return Comparison(ours, None, False, p_new_images=images.p if images else None, pair=pair(against))
 
     def pair(against: str) -> tuple[str, ...]:
-        return (table.task, *sorted((row.arm, against)))  # either way round it is one test
+        return (table.task, table.metric.metric, *sorted((row.arm, against)))  # either way round it is one test
 
     return [
         against_zero(row.difference, row.new_images, row.against),
         against_zero(row.control, row.control_images, table.control or row.arm),
+        *(against_zero(each.difference, each.new_images, each.against) for each in row.together),
         *(each.comparison(pair(each.against)) for each in row.compared if row.planned),
     ]
+
+
+def _judged_table(table: TaskTable, judgements: Iterator[Judgement]) -> TaskTable:
+    """The table and those of its further metrics, judged where they are of the family, in the order of its tests."""
+    rows = tuple(_judged(row, judgements) for row in table.rows) if table.tested else table.rows
+    return replace(table, rows=rows, further=tuple(_judged_table(each, judgements) for each in table.further))
 
 
 def _judged(row: ArmRow, judgements: Iterator[Judgement]) -> ArmRow:
     """The row with the judgements of its ``_comparisons``, which are taken from ``judgements``."""
     own, control = next(judgements), next(judgements)
+    together = tuple(replace(each, judgement=next(judgements)) for each in row.together)
     references = (
         replace(reference, judgement=next(judgements)) if reference.compared and row.planned else reference
         for reference in row.references
     )
-    return replace(row, judgement=own, control_judgement=control, references=tuple(references))
+    return replace(row, judgement=own, control_judgement=control, together=together, references=tuple(references))
 
 
 def _finals(collected: Collected, metric: str) -> tuple[dict[str, dict[int, float]], list[str]]:

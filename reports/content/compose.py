@@ -7,14 +7,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from errors import SuiteError
-from reports.content import ablation, contrasts, published, remarks
+from reports.content import ablation, all_tasks, contrasts, published, remarks
 from reports.content.build_table import build, is_papers
 from reports.content.page import Page, Section
 from reports.content.reproduction import PrintedPlace, Reproduction
 from reports.content.table import Ablation
 from reports.figures import draw_differences
 from reports.offsets import gathered, interventions
-from reports.specification import Collection, LearnedOffsets, PublishedTable, Report, Specification, SpecificationError
+from reports.specification import (
+    Collection,
+    LearnedOffsets,
+    PublishedTable,
+    Report,
+    Specification,
+    SpecificationError,
+    TaskReport,
+)
 from reports.specification_files import load
 from results.collect import Collected, Plan
 from results.fingerprints import IsPresent, with_present_code
@@ -100,10 +108,11 @@ class _Shown:
 def _places(left_out: Iterable[Results]) -> dict[PrintedPlace, str]:
     """The published numbers that results would have stood beside, had they not been left out."""
     return {
-        (place.source, place.table, place.row, papers.metric): each.name
+        (place.source, place.table, place.row, metric): each.name
         for each in left_out
-        for papers in (each.spec.papers, *(task.papers for task in each.spec.tasks.values()))
-        if papers is not None and is_papers(papers, each.plan)
+        for task in (TaskReport(papers=each.spec.papers, columns=each.spec.columns), *each.spec.tasks.values())
+        if task.papers is not None and is_papers(task.papers, each.plan)
+        for metric in (task.papers.metric, *(column.published for column in task.columns if column.published))
         for arm in each.spec.arms.values()
         for place in arm.published
         if place.same_model
@@ -124,7 +133,8 @@ def _sections(spec: Report, shown: _Shown) -> list[Section]:
         reproductions = [
             Reproduction(table, each.folder, each.label, ablation.configs(results, each.plan))
             for each, results in shown.ablations
-            for table in results.tables
+            for main in results.tables
+            for table in (main, *main.further)
             if table.is_papers_protocol
         ]
         return [published.section(spec, reproductions, shown.left_out, figures=shown.figures)]
@@ -139,12 +149,14 @@ def _sections(spec: Report, shown: _Shown) -> list[Section]:
 
 
 def _of_results(each: Results, results: Ablation, shown: _Shown) -> Iterator[Section]:
-    """The table of a sweep, that of its contrasts and that of the interventions on its runs, where there are any."""
-    yield ablation.section(
+    """The table of a sweep and, where there are any, those of its tasks, of its contrasts and of the interventions on
+    its runs."""
+    section = ablation.section(
         results, each.plan,
         name=each.name, folder=each.folder, label=each.label, date=shown.date, figures=shown.figures,
     )  # fmt: skip
     further = (
+        *(all_tasks.sections(results, section) if results.several else (section,)),
         contrasts.section(results.first, each.name),
         interventions.of_results(each.name, each.collected, each.plan, mixed=shown.mixed),
     )

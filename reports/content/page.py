@@ -86,6 +86,7 @@ class Section:
     legend: how to read it; places: where the papers' numbers stand; remarks: letter → what contradicts a number;
     configs: arm's label → its settings as YAML; macros: numbers for running text;
     records: the table as plain numbers, one mapping per row of the CSV file; warnings: missing runs and figures.
+    runs_in: the section that lists its runs, where it does not do so itself.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Section:
     macros: tuple[tuple[MacroName, Value], ...] = ()
     records: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
+    runs_in: str = ""
 
     @property
     def has_tasks(self) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from reports.content import ablation, complexity, remarks, verdict_words, words
+from reports.content import ablation, complexity, remarks, reproduction, verdict_words, words
 from reports.content.page import Cell, Grid, MacroName, RunLine, Section
 from reports.content.reproduction import (
     Counterpart,
@@ -56,7 +56,8 @@ def section(
     lines = _lines(spec)
     letters = remarks.lettered(n for line in lines for n in (*line.numbers, *line.gains) if n is not None)
     repeatable = [number for line in lines if line.repeatable for number in line.numbers if number]
-    ours = counterparts(repeatable, reproductions, left_out)
+    settings = reproduction.settings(repeatable, spec.recipes) if spec.recipes else None
+    ours = settings or counterparts(repeatable, reproductions, left_out)
     heads = len({line.head for line in lines}) > 1
     sources = _sources(ours)
     drawings, problems = _drawings(spec, reproductions) if figures else ((), ())
@@ -69,7 +70,7 @@ def section(
         grid=_grid(spec, lines, ours, letters, heads) if spec.columns else None,
         legend=tuple(_legend(spec, ours)) if spec.columns else (),
         places=tuple(_notes(spec, lines)),
-        remarks={letter: remarks.sentence(entry) for letter, entry in letters.items()},
+        remarks=remarks.sentences(letters),
         drawings=tuple(drawings),
         runs=tuple(_run_lines(sources)),
         configs={row.label: source.configs[row.label] for source, row in sources if row.label in source.configs},
@@ -152,6 +153,13 @@ def _legend(spec: PublishedTable, ours: Mapping[Number, Counterpart]) -> Iterato
     yield from map(remarks.sentence, papers.statements(spec.source, spec.table))
     if not ours:
         return
+    if spec.recipes:
+        of_recipes = " and ".join(f"`{recipe}` ({protocol})" for protocol, recipe in spec.recipes.items())
+        yield (
+            f"*{OURS.words}*, beneath each row: the setting of recipe {of_recipes}, *equal* to the printed one or "
+            "*different*. A learning rate is that of the printed batch size."
+        )
+        return
     yield (
         f"*{OURS.words}*, beneath each row that this suite reproduces: the mean of the last epoch over seeds ± half of "
         f"its {100 * LEVEL:.0f} % t-interval over seeds (n), Δ to the printed number, and a verdict. "
@@ -180,19 +188,18 @@ def _notes(spec: PublishedTable, lines: Sequence[PrintedLine]) -> Iterator[str]:
 
 
 def _sources(ours: Mapping[Number, Counterpart]) -> list[tuple[Reproduction, ArmRow]]:
-    """The sweeps and arms behind our numbers, each once."""
+    """The sweeps and arms behind our numbers, each once, however many of a task's metrics are shown."""
     sources: dict[tuple[int, str], tuple[Reproduction, ArmRow]] = {}
     for each in ours.values():
         if each.source is not None and each.row is not None:
-            sources.setdefault((id(each.source), each.row.arm), (each.source, each.row))
+            sources.setdefault((id(each.source.table.collected), each.row.arm), (each.source, each.row))
     return list(sources.values())
 
 
 def _about(sources: Sequence[tuple[Reproduction, ArmRow]]) -> Iterator[str]:
     """Which code the results beneath the printed numbers are of, sweep by sweep."""
-    for reproduction in {id(source): source for source, _ in sources}.values():
-        table = reproduction.table
-        arms = [row.arm for source, row in sources if source is reproduction]
+    for table in {id(source.table.collected): source.table for source, _ in sources}.values():
+        arms = [row.arm for source, row in sources if source.table.collected is table.collected]
         done = table.runs[table.runs["arm"].isin(arms) & (table.runs["state"] == DONE)]
         if len(done):
             task = f", task {table.task}" if table.downstream else ""
@@ -263,11 +270,11 @@ def _records(
                 "column": column.label,
                 "papers": number.printed,
                 "note": number.note,
-                "ours": None if mean is None else round(mean, 6),
+                "ours": each.setting if each.setting is not None else None if mean is None else round(mean, 6),
                 "low": None if interval is None or interval.low is None else round(interval.low, 4),
                 "high": None if interval is None or interval.high is None else round(interval.high, 4),
                 "n": interval.n if interval else 0,
-                "state": "" if each.counted is not None else each.state,
+                "state": "" if each.counted is not None or each.setting is not None else each.state,
                 "verdict": each.judgement if line.repeatable else "",
                 "runs": " ".join(each.runs),
             }

@@ -39,6 +39,11 @@ def sentence(entry: Contradiction) -> str:
     return f"{place}, {kind}: printed is{printed}; {entry.against}. {' '.join(entry.evidence.split())}"
 
 
+def sentences(letters: Mapping[str, Contradiction]) -> dict[str, str]:
+    """Letter → its contradiction in words."""
+    return {letter: sentence(entry) for letter, entry in letters.items()}
+
+
 def statements(title: str) -> Section:
     """A table of everything contradicted in the papers that names no number, with the evidence below it."""
     letters = dict(zip(_letters(), papers.statements()))
@@ -54,7 +59,7 @@ def statements(title: str) -> Section:
         name="statements",
         title=title,
         grid=Grid(("Place", "Printed", "Concerns"), "lll", tuple((row,) for row in rows)),
-        remarks={letter: sentence(entry) for letter, entry in letters.items()},
+        remarks=sentences(letters),
     )
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from reports.content import complexity
 from reports.content.table import ArmRow, TaskTable
-from reports.content.values import WAITING, Count, Reproduced, SeedMean, State, Value
-from results import papers
+from reports.content.values import WAITING, Count, Reproduced, SeedMean, Setting, State, Value
+from reports.specification import SpecificationError
+from results import papers, recipes
 from results.papers import Number
 from results.statistics.estimates import Interval
 from results.statistics.verdicts import Comparison, Verdict, judge
@@ -34,10 +35,12 @@ class Reproduction:
 
 @dataclass(frozen=True)
 class Counterpart:
-    """What we set beneath one printed number. left_out: name of results that exist but cannot be shown."""
+    """What we set beneath one printed number. setting: of a recipe; left_out: name of results that exist but cannot be
+    shown."""
 
     number: Number
     counted: float | None = None
+    setting: str | None = None
     source: Reproduction | None = None
     row: ArmRow | None = None
     left_out: str = ""
@@ -66,6 +69,13 @@ class Counterpart:
         )
 
     @property
+    def equal(self) -> bool:
+        """Whether a setting is the printed one."""
+        if self.setting is None or self.number.value is None:
+            return self.setting == self.number.note
+        return float(self.setting) == self.number.value
+
+    @property
     def state(self) -> str:
         """The state of the runs, where there is no count."""
         if self.left_out:
@@ -77,11 +87,15 @@ class Counterpart:
     @property
     def judgement(self) -> str:
         """The verdict in a word."""
+        if self.setting is not None:
+            return "equal" if self.equal else "different"
         if self.counted is not None:
             return "agrees" if self.agrees else "differs"
         return self.verdict.value if self.interval else WAITING
 
     def value(self) -> Value:
+        if self.setting is not None:
+            return Setting(self.setting, self.equal)
         if self.counted is not None:
             return replace(count(self.counted), agrees=self.agrees)
         if self.interval is None or self.row is None:
@@ -104,6 +118,21 @@ def counterparts(
     return {each.number: replace(each, verdict=j.verdict) for each, j in zip(unjudged, judgements)}
 
 
+def settings(numbers: Iterable[Number], of_protocol: Mapping[str, str]) -> dict[Number, Counterpart]:
+    """The settings of our recipes beneath printed ones. of_protocol: protocol of a number → recipe.
+
+    Raises SpecificationError for one whose recipe has no such setting.
+    """
+    known = recipes.load()
+    ours = {}
+    for number in numbers:
+        key = (of_protocol.get(number.protocol, ""), number.model.lower(), number.metric)
+        if key not in known:
+            raise SpecificationError(f"{number.place}, {number.metric}: {recipes.RECIPES.name} has no {', '.join(key)}")
+        ours[number] = Counterpart(number, setting=known[key])
+    return ours
+
+
 def counterpart(
     number: Number, reproductions: Sequence[Reproduction], left_out: Mapping[PrintedPlace, str]
 ) -> Counterpart:
@@ -116,7 +145,7 @@ def counterpart(
     if counted is not None:
         return Counterpart(number, counted)
     candidates = [
-        Counterpart(number, None, source, row)
+        Counterpart(number, source=source, row=row)
         for source in reproductions
         for row in source.table.rows
         if any(reference.number == number and reference.same_model for reference in row.references)

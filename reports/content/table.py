@@ -90,12 +90,22 @@ class PrintedReference:
 
 
 @dataclass(frozen=True)
+class Delta:
+    """A difference of an arm to the arm ``against``, also over seeds and images; judgement: of its being 0."""
+
+    against: str
+    difference: Difference | None
+    new_images: NewImages | None
+    judgement: Judgement
+
+
+@dataclass(frozen=True)
 class ArmRow:
     """One arm in one task. values (seed → value) and interval are of finished runs; ``state`` is that of all others.
 
     against: the arm that ``difference`` and, over seeds and images, ``new_images`` are to; mcnemar: p of that test for
     a single pair of runs; judgement: of the difference being 0; control, control_images, control_judgement: the same of
-    the difference to the table's control; further: means of the specification's further metrics.
+    the difference to the table's control; together: differences in the table of all tasks, where there is one.
     """
 
     arm: str
@@ -118,7 +128,7 @@ class ArmRow:
     other_model: bool
     judgement: Judgement
     control_judgement: Judgement
-    further: tuple[Interval | None, ...] = ()
+    together: tuple[Delta, ...] = ()
 
     @property
     def mean(self) -> float | None:
@@ -153,7 +163,8 @@ class ContrastRow:
 @dataclass(frozen=True)
 class TaskTable:
     """All arms of a sweep in one task. task: its name in the plan, empty in plans of one unnamed task; control: the
-    specification's, where it is planned and not the baseline."""
+    specification's, where it is planned and not the baseline; tested: whether its differences are of the family of
+    tests; further: the same task by each of its further metrics."""
 
     spec: Specification
     task: str
@@ -170,6 +181,8 @@ class TaskTable:
     changed: Mapping[str, Any]  # settings of the protocol that these runs changed
     repeats: Spread | None  # of one run measured again, on another day or processor
     contrasts: tuple[ContrastRow, ...] = ()
+    tested: bool = True
+    further: tuple[TaskTable, ...] = ()
 
     @property
     def runs(self) -> pd.DataFrame:
@@ -210,6 +223,11 @@ class Ablation:
     @property
     def spec(self) -> Specification:
         return self.first.spec
+
+    @property
+    def tested(self) -> tuple[TaskTable, ...]:
+        """The tables of main and further metrics whose differences are one family of tests."""
+        return tuple(each for table in self.tables for each in (table, *table.further) if each.tested)
 
     @property
     def several(self) -> bool:

@@ -15,6 +15,7 @@ from results.statistics.verdicts import Verdict
 
 LONGEST_STATE = 72  # characters of a state in a cell; the runs table has it in full
 P_DECIMALS = 3
+SMALLEST_P = 10.0**-P_DECIMALS  # that is shown
 WAITING = "waiting"  # tone of a cell whose result does not exist yet
 
 
@@ -43,6 +44,15 @@ class Value:
         """What a column is sorted by: the number that the value begins with."""
         first = self.lines()[0][0]
         return first.value if isinstance(first, Numeral) else None
+
+    @property
+    def head(self) -> Value:
+        """What stands in a cell's first line, where there is room for several; ``below`` is in the others."""
+        return self
+
+    @property
+    def below(self) -> tuple[Line, ...]:
+        return ()
 
     def lines(self) -> tuple[Line, ...]:
         raise NotImplementedError
@@ -164,9 +174,8 @@ class PValue(Value):
         return self.p
 
     def lines(self) -> tuple[Line, ...]:
-        smallest = 10.0**-P_DECIMALS
-        shown = Numeral(max(self.p, smallest), P_DECIMALS)
-        return (("< ", shown),) if self.p < smallest else ((shown,),)
+        shown = Numeral(max(self.p, SMALLEST_P), P_DECIMALS)
+        return (("< ", shown),) if self.p < SMALLEST_P else ((shown,),)
 
 
 @dataclass(frozen=True)
@@ -246,6 +255,66 @@ class Judged(Value):
         if self.prediction is None:
             return ((self.verdict.value,),)
         return ((self.verdict.value,), _ends(*self.prediction, self.decimals))
+
+
+@dataclass(frozen=True)
+class PrintedVerdict:
+    """The papers' difference, or only its side, and the verdict on ours; no value of its own."""
+
+    difference: float | None
+    decimals: int
+    side: str
+    verdict: Verdict
+
+    def line(self) -> Line:
+        printed = self.side if self.difference is None else Numeral(self.difference, self.decimals, signed=True)
+        return ("papers ", printed, f": {self.verdict.value}")
+
+
+@dataclass(frozen=True)
+class Setting(Value):
+    """A setting of a recipe beneath a printed one: ``0.05, equal``."""
+
+    words: str
+    equal: bool
+
+    @property
+    def tone(self) -> str:
+        return (Verdict.AGREES if self.equal else Verdict.EXCLUDED).value
+
+    def lines(self) -> tuple[Line, ...]:
+        return ((self.words, ", equal" if self.equal else ", different"),)
+
+
+@dataclass(frozen=True)
+class JudgedDifference(Value):
+    """``+2.70 [+2.31, +3.09] (n = 3), different (p = 0.012); papers +2.7: agrees``"""
+
+    difference: PairedDifference
+    words: str
+    p: float | None
+    papers: tuple[PrintedVerdict, ...] = ()
+
+    @property
+    def tone(self) -> str:
+        return self.papers[0].verdict.value if self.papers else ""
+
+    @property
+    def head(self) -> Value:
+        return self.difference
+
+    @property
+    def below(self) -> tuple[Line, ...]:
+        own: Line = (self.words,)
+        if self.p is not None:
+            sign = "" if self.p < SMALLEST_P else "= "
+            own = (f"{self.words} (p {sign}", *PValue(self.p).lines()[0], ")")
+        return (own, *(each.line() for each in self.papers))
+
+    def lines(self) -> tuple[Line, ...]:
+        *first, last = self.difference.lines()
+        *own, end = self.below
+        return (*first, (*last, ","), *((*line, ";") for line in own), end)
 
 
 @dataclass(frozen=True)

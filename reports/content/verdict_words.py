@@ -130,11 +130,18 @@ def _could_agree(ablation: Ablation, table: TaskTable) -> Iterator[str]:
 
 def _family(ablation: Ablation) -> Iterator[str]:
     """What p-values are corrected for."""
-    rows = [(table, row) for table in ablation.tables for row in table.rows]
-    compared = [(table, row, each) for table, row in rows for each in row.compared]
-    pairs = {(table.task, row.arm, row.against) for table, row in rows if row.judgement.p_holm is not None}
-    pairs |= {(table.task, row.arm, e.against) for table, row, e in compared if e.judgement.p_holm is not None}
-    sized = sum(each.judgement.papers_p_holm is not None for _, _, each in compared)
+    pairs, sized = set(), 0
+    for table in ablation.tested:
+        for row in table.rows:
+            tests = [(row.against, row.judgement), (table.control or row.arm, row.control_judgement)]
+            tests += [(each.against, each.judgement) for each in row.together]
+            tests += [(each.against, each.judgement) for each in row.compared]
+            pairs |= {
+                (table.task, table.metric.metric, frozenset((row.arm, against)))
+                for against, judgement in tests
+                if judgement.p_holm is not None
+            }
+            sized += sum(each.judgement.papers_p_holm is not None for each in row.compared)
     if len(pairs) + sized > 1:
         of_tasks = " and tasks" if ablation.several else ""
         parts = [f"the {len(pairs)} differences of this table's rows{of_tasks} against 0"] * bool(pairs)

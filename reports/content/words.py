@@ -51,7 +51,8 @@ def legend(ablation: Ablation) -> list[str]:
     """How to read the table, one sentence or two per line."""
     base = ablation.first.label_of[ablation.first.baseline]
     lines = [
-        f"{each.metric.label}: `{each.metric.metric}` after the last epoch, never the best one"
+        f"{'; '.join(f'{by.metric.label}: `{by.metric.metric}`' for by in (each, *each.further))} after the last "
+        "epoch, never the best one"
         for each in ablation.tables
     ]
     mean = (
@@ -67,6 +68,7 @@ def legend(ablation: Ablation) -> list[str]:
         f"Δ: difference to {base}, or to the arm it names, in points, paired by seed over n pairs of runs. A single "
         "pair, or pairs that all differ by the same amount, give no interval and are not judged.",
         *_control_lines(ablation),
+        *_further_lines(ablation),
         verdict_words.targets(ablation),
         *verdict_words.resolution(ablation),
         *_protocol_lines(ablation),
@@ -87,10 +89,25 @@ def _control_lines(ablation: Ablation) -> Iterator[str]:
         yield f"The control, {table.label_of[table.control]}: {ablation.spec.control.because}."
 
 
-def places(ablation: Ablation) -> list[str]:
-    """Where each published number was printed, and our own difference where the papers compare with another arm."""
+def _further_lines(ablation: Ablation) -> Iterator[str]:
+    """Which metrics are beside the family of tests, and which belong to it."""
+    further = [each for table in ablation.tables for each in table.further]
+    if untested := listed(dict.fromkeys(each.metric.label for each in further if not each.tested)):
+        yield (
+            f"Further metrics of the same runs, without tests and verdicts here, because these are of the main metric "
+            f"alone: {untested}."
+        )
+    if tested := listed(dict.fromkeys(each.metric.label for each in further if each.tested)):
+        yield f"Further metrics of the same runs, whose differences are tested, too: {tested}."
+
+
+def places(ablation: Ablation, tables: Iterable[TaskTable] | None = None) -> list[str]:
+    """Where each published number was printed, and our own difference where the papers compare with another arm.
+
+    tables: those of some tasks; all tasks without it.
+    """
     lines = []
-    for table in ablation.tables:
+    for table in ablation.tables if tables is None else tables:
         for row in table.rows:
             if row.references:
                 label = f"{row.label}, {table.metric.label}" if ablation.several else row.label

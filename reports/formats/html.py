@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from reports.content.page import Cell, Page, RunLine, Section, SourceFile
+from reports.content.text import line_text
 from reports.content.text import text as plain
 from reports.formats.alignment import Aligned, aligned, only_numbers, unaligned
 from reports.formats.markup import TEMPLATES, environment
@@ -26,13 +27,18 @@ PIXELS_PER_INCH = 2  # pixels of a picture per pixel of the page: figures are dr
 
 @dataclass(frozen=True)
 class HtmlCell:
-    """A cell in its table. popover: id of the list of its runs, or nothing; letters: those of its remarks, each with an
-    id that the remark links back to."""
+    """A cell in its table. text: its first line, with all that has no line of its own; popover: id of the list of its
+    runs, or nothing; letters: those of its remarks, each with an id that the remark links back to."""
 
     cell: Cell
     text: Aligned
     popover: str
     letters: Mapping[str, str]
+
+    @property
+    def below(self) -> list[str]:
+        """Its other lines."""
+        return list(map(line_text, self.cell.value.below))
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ def document(page: Page, out_dir: Path) -> str:
     text = template.render(
         page=page,
         tables={section.name: table(section) for section in page.sections if section.grid},
-        rows={section.name: row_ids(section) for section in page.sections},
+        rows={section.name: row_ids(section) for section in page.sections},  # where its runs are listed
         style=style,
         script=script,
         policy=policy(style, script),
@@ -74,7 +80,7 @@ def table(section: Section) -> HtmlTable:
     """Raises KeyError for a cell whose run is not among the section's."""
     assert section.grid
     grid, runs = section.grid, {run.id: run for run in section.runs}
-    columns = [grid.column(n) for n in range(len(grid.header))]
+    columns = [[value.head for value in grid.column(n)] for n in range(len(grid.header))]
     numeric = [side == "r" for side in grid.sides]
     lines = zip(*(aligned(column) if n else map(unaligned, column) for column, n in zip(columns, numeric)))
     ids = _Ids(section.name)
@@ -109,7 +115,7 @@ class _Ids:
 
 def row_ids(section: Section) -> dict[str, str]:
     """Run → id of its row in the runs table; of the first, where arms share a run."""
-    return {run.id: f"{section.name}.run-{run.id}" for run in section.runs}
+    return {run.id: f"{section.runs_in or section.name}.run-{run.id}" for run in section.runs}
 
 
 def policy(style: str, script: str) -> str:

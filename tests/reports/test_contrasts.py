@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import yaml
 from scipy import stats
 
 from reports import specification_files
-from reports.content import ablation, build_table, compose, contrasts
+from reports.content import ablation, build_table, compose, contrasts, words
 from reports.content.text import text
+from reports.content.values import NOTHING
 from reports.formats import files
-from reports.specification import Column, Contrast, Metric, SpecificationError
+from reports.specification import Contrast, FurtherMetric, Metric, SpecificationError
 from results import archive
 from results.fingerprints import MixedFingerprints
 from results.statistics.verdicts import holm
 
+ACCURACY = "eval/token_accuracy"
 ONE = Contrast(("axial",), ("token",))
 TWO = Contrast(("axial",), ("zero",))
 INTERACTION = Contrast(("axial_peg", "zero"), ("zero_peg", "axial"))
@@ -95,13 +98,39 @@ def test_those_with_arms_that_are_not_planned_are_left_out(finished):
 
 
 def test_a_further_metric_is_a_column_of_means(finished):
-    accuracy = Column("once more", "eval/token_accuracy")
+    accuracy = FurtherMetric(ACCURACY, "once more")
     table = made(finished, columns=(accuracy,))
-    assert [row.further[0].mean for row in table.first.rows] == [row.mean for row in table.first.rows]
-    header = ablation.grid(table, {}).header
-    assert header[4] == "once more (%)" and header[5].startswith("Δ to ")
-    with pytest.raises(SpecificationError, match="unknown metric 'eval/tokens'"):
-        made(finished, columns=(Column("none", "eval/tokens"),))
+    (further,) = table.first.further
+    assert [row.interval for row in further.rows] == [row.interval for row in table.first.rows]
+    grid = ablation.grid(table.first, {})
+    assert grid.header[4] == "once more (%)" and grid.header[5].startswith("Δ to ")
+    assert all(row[3].value == row[4].value and row[3].runs == row[4].runs for row in grid.rows)
+    record = next(ablation.records(table.first, table.first.rows[0]))
+    assert (record[ACCURACY], record[f"{ACCURACY}_n"]) == (record["mean"], record["n"])
+    other = made(finished, columns=(replace(accuracy, protocol="tiny"),))
+    assert other.first.further == ()
+
+
+def test_a_further_metric_is_of_the_family_of_tests_only_where_the_specification_says_so(finished):
+    plan, runs_dir, collected = finished
+    twice = collected.metrics.assign(metric=collected.metrics["metric"].astype(str).replace(ACCURACY, "eval/other"))
+    both = replace(collected, metrics=pd.concat([collected.metrics, twice], ignore_index=True))
+    other = FurtherMetric("eval/other", "once more")
+    plain, beside, tested = (
+        made((plan, runs_dir, both), columns=columns) for columns in ((), (other,), (replace(other, tested=True),))
+    )
+    p_values = [[row.judgement.p_holm for row in table.first.rows] for table in (plain, beside, tested)]
+    assert p_values[0] == p_values[1] != p_values[2]
+    assert all(row.judgement.p_holm is None for row in beside.first.further[0].rows)
+    assert [row.judgement.p_holm for row in tested.first.further[0].rows][1:] != [None] * 6
+    assert "without tests and verdicts here" in " ".join(words.legend(beside))
+    assert "whose differences are tested, too: once more" in " ".join(words.legend(tested))
+
+
+def test_a_further_metric_that_no_run_has_is_a_warning(finished):
+    table = made(finished, columns=(FurtherMetric("eval/tokens", "none"),))
+    assert any("unknown metric 'eval/tokens'" in warning for warning in table.warnings)
+    assert all(row[4].value != NOTHING or row[3].value == NOTHING for row in ablation.grid(table.first, {}).rows)
 
 
 def test_new_images_are_known_where_images_were_recorded():

@@ -20,7 +20,7 @@ from reports.content.text import text
 from reports.content.values import State
 from reports.formats import macros, terminal
 from reports.specification import PUBLISHED, Column, PublishedTable, SpecificationError
-from results import archive, papers
+from results import archive, papers, recipes
 from results.collect import collect
 from results.statistics.estimates import mean_interval
 from tests.reports import made_up
@@ -334,3 +334,20 @@ def test_sections_of_one_name_are_refused():
     twice = Section("same", "A")
     with pytest.raises(ValueError, match="several sections of page x have one name"):
         Page("x", "X", (twice, twice))
+
+
+def test_settings_of_recipes_stand_beneath_the_printed_ones(monkeypatch):
+    section = compose.page("aaai_table9", [], figures=False).sections[0]
+    group = next(group for group in section.grid.groups if text(group[0][0].value) == "xT")
+    assert text(group[0][2].value) == "0.001" and text(group[1][2].value) == "0.001, equal"
+    assert text(group[1][1].value) == "AdamW, equal"
+    assert {record["verdict"] for record in section.records} == {"equal"}
+    fine_tuned = section.grid.groups[-1]
+    assert [text(cell.value) for cell in fine_tuned[0]].count("–") == 11
+    changed = recipes.load() | {("imagenet", "xt", "lr"): "0.0005"}
+    monkeypatch.setattr(recipes, "load", lambda: changed)
+    section = compose.page("aaai_table9", [], figures=False).sections[0]
+    assert [record["row"] for record in section.records if record["verdict"] == "different"] == ["xT"]
+    monkeypatch.setattr(recipes, "load", dict)
+    with pytest.raises(SpecificationError, match="has no imagenet, xt, optimizer"):
+        compose.page("aaai_table9", [], figures=False)

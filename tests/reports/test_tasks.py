@@ -93,31 +93,65 @@ def cells_of(section, arm):
 def test_one_row_has_the_metrics_of_all_tasks_with_their_differences_and_the_papers(table8):
     of_tasks = results(table8())
     section = compose.page("table8", [of_tasks], figures=False).sections[0]
-    rows = [(table.metric.label, row) for table in of_tasks.ablation().tables for row in table.rows]
-    compared = {label: row.compared[0] for label, row in rows if row.arm == "axial"}
-    assert len(section.grid.rows) == 3 and len(section.grid.sides) == len(section.grid.header) == 3 + 3 * 5
-    axial = cells_of(section, "axial")
-    for label, papers_label, mean, difference, printed in (
-        ("Top-1", "ImageNet-1K, 300 epochs", 82.0, 2.7, "82.0 (T)"),
-        ("Box AP", "COCO, 1x", 43.4, 7.4, "43.4 (T)"),
-        ("ADE20K mIoU", "ADE20K", 45.6, 7.7, "45.6 (T)"),
+    assert section.grid.header == (
+        "Arm", "Params (M)", "FLOPs (G)", "Top-1 (%)", "Box AP (%)", "ADE20K mIoU (%)"
+    )  # fmt: skip
+    axial, peg, zero = section.grid.groups
+    assert [text(row[0].value) for row in zero] == ["zero", "papers"]
+    assert [text(row[0].value) for row in axial] == ["axial", "Δ to zero", "papers"]
+    means, differences, printed = (row[3:] for row in axial)
+    for number, (mean, difference, papers) in enumerate(
+        ((82.0, 2.7, "82.0"), (43.4, 7.4, "43.4"), (45.6, 7.7, "45.6"))
     ):
-        ours, gap = axial[f"{label} (%)"], axial[f"{label}, Δ to zero [95 % over seeds, these images]"]
-        assert isinstance(ours, SeedMean) and ours.interval.mean == pytest.approx(mean)
-        assert isinstance(gap, PairedDifference) and gap.difference.mean == pytest.approx(difference)
-        assert isinstance(axial[f"{label}, Papers ({papers_label})"], Printed)
-        assert text(axial[f"{label}, Papers ({papers_label})"]) == printed
-        low, high = compared[label].ours.prediction()
-        assert text(axial[f"{label}, Verdict"]) == f"agrees [{signed(low, 2)}, {signed(high, 2)}]"
-    peg = cells_of(section, "axial, PEG")
-    assert text(peg["Box AP, Verdict"]).startswith("excluded [")
-    assert (
-        text(peg["ADE20K mIoU (%)"]) == "not run"
-        and peg["ADE20K mIoU, Δ to zero [95 % over seeds, these images]"] == NOTHING
-    )
-    assert text(peg["Top-1, Papers (ImageNet-1K, 300 epochs)"]) == "82.0 (T)"  # both places print the same
+        assert means[number].value.interval.mean == pytest.approx(mean)
+        value = differences[number].value
+        assert value.difference.difference.mean == pytest.approx(difference) and value.words == "different"
+        assert text(value).endswith(f"; papers +{difference}: agrees") and "(p " in text(value)
+        assert len(differences[number].runs) == 6 and text(printed[number].value) == f"{papers} (T)"
+    assert text(peg[1][4].value).endswith("papers +7.6: excluded")
+    assert text(peg[0][5].value) == "not run" and peg[1][5].value == NOTHING
     assert "Box AP: `eval/ap_box`" in " ".join(section.legend) and "(task detection)" in " ".join(section.legend)
-    assert any(line.startswith("axial, Box AP: AAAI Table 8 ②: 43.4 %, +7.4 to ①") for line in section.places)
+
+
+def test_the_table_of_each_task_has_the_papers_and_their_verdicts(table8):
+    of_tasks = results(table8())
+    _, *tasks = compose.page("table8", [of_tasks], figures=False).sections
+    assert [section.name for section in tasks] == [f"table8-paper-{task}" for task in TASKS]
+    axial = cells_of(tasks[1], "axial")
+    assert isinstance(axial["Box AP (%)"], SeedMean)
+    assert isinstance(axial["Δ to zero [95 % over seeds, these images]"], PairedDifference)
+    assert isinstance(axial["Papers (COCO, 1x)"], Printed)
+    ours = of_tasks.ablation().tables[1].rows[0].compared[0].ours
+    low, high = ours.prediction()
+    assert text(axial["Verdict"]) == f"agrees [{signed(low, 2)}, {signed(high, 2)}]"
+    assert {run.task for run in tasks[1].runs} == {"detection"} and tasks[1].runs_in == "table8-paper"
+    assert any(line.startswith("axial, Box AP: AAAI Table 8 ②: 43.4 %, +7.4 to ①") for line in tasks[1].places)
+
+
+def test_differences_of_all_tasks_are_to_the_arms_that_the_specification_names(table8):
+    section = compose.page("table8", [results(table8(together=["axial", "zero"]))], figures=False).sections[0]
+    heads = [[text(row[0].value) for row in group if "Δ" in text(row[0].value)] for group in section.grid.groups]
+    assert heads == [[], ["Δ to axial", "Δ to zero"], ["Δ to axial"]]
+    with pytest.raises(SpecificationError, match="unknown arm 'zeros'"):
+        results(table8(together=["zeros"])).ablation()
+
+
+def test_a_further_metric_answers_the_papers_numbers_in_their_tables(table8):
+    """As masks beside boxes: here the same runs stand beneath two columns of AAAI Table 4."""
+    arms = {
+        arm: {"label": arm, "published": [{"source": "AAAI", "table": "Table 4", "row": row, "task": "detection"}]}
+        for arm, row in (("zero", "ATMNet-T"), ("axial", "ATMNet-S"))
+    }
+    papers = {"protocol": "paper", "label": "COCO, 1x", "metric": "ap_box", "head": "RetinaNet", "training": "COCO, 1x"}
+    column = {"metric": "eval/ap_box", "label": "AP50", "published": "ap50_box"}
+    tasks = {"detection": {"papers": papers, "columns": [column]}, "segmentation": {}}
+    spec = table8(tasks=tasks, arms=arms)
+    section = compose.page("aaai_table4", [results(spec)], figures=False).sections[0]
+    record = {(each["row"], each["column"]): each for each in section.records}
+    main, further = (record["ATMNet-T", f"1x, {name} box (%)"] for name in ("AP", "AP50"))
+    assert main["ours"] == further["ours"] == pytest.approx(36.0) and main["papers"] != further["papers"]
+    assert further["n"] == 3 and further["verdict"] == "excluded" and further["runs"] == main["runs"]
+    assert record["ATMNet-T", "1x, AP75 box (%)"]["state"] == "not run"
 
 
 def test_a_page_of_several_tasks_is_whole_in_every_format(table8, tmp_path):
@@ -131,12 +165,13 @@ def test_a_page_of_several_tasks_is_whole_in_every_format(table8, tmp_path):
     assert forest.files["forest.csv"].decode().count("Active mixing and PEG: detection") == 2
     written = {path.name: path for path in files.write(page, tmp_path / "out")}
     markdown = written["report.md"].read_text()
-    result, runs = tables(markdown)
-    for block in (result, runs):
+    result, runs, *of_each = tables(markdown)
+    assert len(of_each) == 3
+    for block in (result, runs, *of_each):
         assert len({unescaped_bars(line) for line in block}) == 1
     assert runs[0].startswith("| Arm | Task | Seed |") and "| axial | detection | 0 |" in markdown
     assert '<th scope="col">Task</th>' in written["report.html"].read_text()
-    table = pd.read_csv(written["table.csv"])
+    table = pd.read_csv(tmp_path / "out" / "table.csv")
     assert set(zip(table["arm"], table["task"])) == {(arm, task) for task, arm in MEANS}
     names = macros.macros(page.sections[0])
     assert names["atmTableEightPaperAxialMean"] == "82.00"
@@ -184,11 +219,11 @@ def test_downstream_runs_stand_beneath_the_printed_numbers_of_their_head(table8)
 def test_a_task_that_is_not_planned_is_named_and_an_arm_may_lack_one(table8):
     spec = table8()
     chosen = results(spec, tasks=["classification", "detection"], lacking=[("axial_peg", "detection")])
-    section = compose.page("table8", [chosen], figures=False).sections[0]
+    section, _, of_detection = compose.page("table8", [chosen], figures=False).sections
     assert any("segmentation is not planned" in line for line in section.warnings)
     (record,) = [each for each in section.records if (each["arm"], each["task"]) == ("axial_peg", "detection")]
     assert (record["planned"], record["verdict"]) == (0, "–")
-    assert [text(value) for value in cells_of(section, "axial, PEG").values()][-5:] == [
+    assert [text(value) for value in cells_of(of_detection, "axial, PEG").values()][-5:] == [
         "–",
         "–",
         "43.6 (T)",
