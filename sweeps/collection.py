@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from errors import ConfigError, unknown
-from sweeps.collection_file import OWN, Part, read_collection
+from sweeps.collection_file import OWN, TablePart, read_collection
 from sweeps.plan import Plan, PlannedRun, load
 from sweeps.sweep_file import check_seeds
 from yaml_files import called
@@ -116,7 +116,7 @@ def _seeds(runs: Iterable[Iterable[PlannedRun]]) -> list[int]:
     return list(dict.fromkeys(run.seed for of_sweep in runs for run in of_sweep))
 
 
-def _cells(part: Part, plan: Plan) -> list[TableCell]:
+def _cells(part: TablePart, plan: Plan) -> list[TableCell]:
     """The cells that a part adds to its table, with the arms that its sweep has under the protocol."""
     ids: dict[tuple[str, str], list[str]] = {}
     for run in plan.runs:

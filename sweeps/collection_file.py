@@ -15,7 +15,7 @@ OWN = "own"  # among the tasks of a part: the sweep's own task, whatever it is c
 
 
 @dataclass(frozen=True)
-class Part:
+class TablePart:
     """What a table takes from a sweep. arms: None for all of them; tasks: names of downstream tasks, and OWN.
 
     recipes: of the downstream tasks of the sweep, by task and protocol; a task is planned with those protocols alone.
@@ -36,7 +36,7 @@ class CollectionFile:
     """seeds: by protocol; parts: by table."""
 
     seeds: dict[str, list[int]]
-    parts: dict[str, tuple[Part, ...]]
+    parts: dict[str, tuple[TablePart, ...]]
 
 
 def is_collection(name: str) -> bool:
@@ -67,7 +67,7 @@ def read_collection(name: str) -> CollectionFile:
     return CollectionFile({str(protocol): list(each) for protocol, each in seeds.items()}, parts)
 
 
-def _part(where: str, body: Any, sweeps: dict[str, Mapping[str, Any]], folder: Any) -> Part:
+def _part(where: str, body: Any, sweeps: dict[str, Mapping[str, Any]], folder: Any) -> TablePart:
     """sweeps: content of the sweep files that were read, which this adds to."""
     if not isinstance(body, Mapping) or "sweep" not in body:
         raise ConfigError(f"{where}: a part names a sweep, e.g. {{sweep: variants}}, not {body!r}")
@@ -81,7 +81,7 @@ def _part(where: str, body: Any, sweeps: dict[str, Mapping[str, Any]], folder: A
     sweep = sweeps[name]
     arms = _names(f"{where}: arms", body["arms"], "arm", sweep["arms"]) if "arms" in body else None
     tasks = _names(f"{where}: tasks", body.get("tasks", [OWN]), "task", [OWN, *sweep["downstream"]])
-    return Part(name, arms, tasks, sweep["downstream"])
+    return TablePart(name, arms, tasks, sweep["downstream"])
 
 
 def _names(where: str, given: Any, kind: str, valid: Collection[str]) -> tuple[str, ...]:

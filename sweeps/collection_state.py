@@ -13,7 +13,7 @@ from run_format import DONE, EXCLUDED, MEASURED
 from sweeps.collection import CollectionPlan, TableCell
 from sweeps.price import hours_by_run, in_hours
 from sweeps.rates import ON_SLURM
-from sweeps.schedule import Task, wall_hours
+from sweeps.schedule import LeftRun, wall_hours
 from sweeps.status import RunStatus
 
 HAS_RESULT = (DONE, MEASURED)
@@ -86,7 +86,7 @@ class CollectionState:
         tasks = {}
         for run in left:
             needed, parent = runs[run].config.machine.devices, runs[run].parent
-            tasks[run] = Task(self.hours_left(run) / needed, needed, parent if parent in left else None)
+            tasks[run] = LeftRun(self.hours_left(run) / needed, needed, parent if parent in left else None)
         return wall_hours(tasks, devices)
 
     def next_cell(self) -> NextCell | None:

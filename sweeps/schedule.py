@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Task:
+class LeftRun:
     """A run that is left to do. hours: from its start to its end, on ``devices`` devices; parent: the run it waits for,
     None where that is not left to do."""
 
@@ -17,7 +17,7 @@ class Task:
     parent: str | None = None
 
 
-def wall_hours(tasks: Mapping[str, Task], devices: int) -> float:
+def wall_hours(tasks: Mapping[str, LeftRun], devices: int) -> float:
     """Hours from the first start to the last end, where each run starts as soon as its parent is done and devices are
     free, and of the runs that could start the one first that has the longest chain of runs before it.
 

@@ -227,7 +227,7 @@ def test_a_child_waits_for_its_parent_and_does_not_outlive_its_failure(cluster, 
 
 def test_a_collection_of_one_parent_and_three_children_outlives_kills(cluster, tmp_path) -> None:
     path, runs_dir = str(write_family(tmp_path)), tmp_path / "runs"
-    settings = SHORT | {"train.epochs": 20, "slurm.cpus_per_task": 2}
+    settings = SHORT | {"train.epochs": 12, "slurm.cpus_per_task": 2}
     plan = load_collection(path, "smoke", settings)
     runs = {run: RunFolder(runs_dir / run) for run in plan.distinct()}
     (parent,) = {run.parent for run in plan.runs if run.parent}

@@ -24,7 +24,7 @@ from sweeps.collection import load_collection
 from sweeps.collection_state import CollectionState
 from sweeps.plan import load
 from sweeps.rates import PRICES, Rates, hardware_here, setup_of
-from sweeps.schedule import Task, wall_hours
+from sweeps.schedule import LeftRun, wall_hours
 from sweeps.status import describe, state_of
 from tests.experiments.processes import assert_equal_runs
 from tests.sweeps.test_sweeps import TINY, tiny_words
@@ -196,13 +196,18 @@ def test_a_plan_of_the_papers_loads_no_torch_and_reads_no_data(tmp_path):
 
 def test_runs_that_are_left_take_the_devices_as_soon_as_they_may():
     assert wall_hours({}, 2) == 0
-    assert wall_hours({"a": Task(3), "b": Task(2), "c": Task(2)}, 2) == 4
-    family = {"parent": Task(2), "lone": Task(3), "child": Task(4, parent="parent"), "other": Task(1, parent="parent")}
+    assert wall_hours({"a": LeftRun(3), "b": LeftRun(2), "c": LeftRun(2)}, 2) == 4
+    family = {
+        "parent": LeftRun(2),
+        "lone": LeftRun(3),
+        "child": LeftRun(4, parent="parent"),
+        "other": LeftRun(1, parent="parent"),
+    }
     assert wall_hours(family, 8) == 6
     assert wall_hours(family, 2) == 6, "the longest chain goes first"
     assert wall_hours(family, 1) == 10
-    assert wall_hours({"wide": Task(1, devices=4), "a": Task(1), "b": Task(1)}, 4) == 2
-    assert wall_hours({"wide": Task(1, devices=4)}, 2) == 1, "more devices than there are"
+    assert wall_hours({"wide": LeftRun(1, devices=4), "a": LeftRun(1), "b": LeftRun(1)}, 4) == 2
+    assert wall_hours({"wide": LeftRun(1, devices=4)}, 2) == 1, "more devices than there are"
 
 
 def test_prices_are_summed_by_table_and_the_cheapest_cell_is_named(tmp_path, capsys):

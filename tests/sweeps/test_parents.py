@@ -75,7 +75,6 @@ def test_runs_of_a_plan_are_what_resolving_each_of_them_gives(write_sweep):
         ("small: , big: {recipes: scenes}", "recipes: give a recipe per protocol"),
         ("small: , big: {recipes: {smoke: scense}}", "unknown experiment 'scense'; did you mean 'scenes'"),
         ("small: , big: {recipes: {smoke: imagenet}}", "recipe imagenet is of protocol paper, not smoke"),
-        ("small: , big: {recipes: {paper: imagenet}}", "no recipe for protocol smoke, only for paper"),
         (
             "small: {seeds: [0, 1]}, big: {start_from: small, seeds: [1, 2]}",
             "'big' has seed 2, but 'small', its parent",
@@ -97,6 +96,14 @@ def test_arms_without_their_parents_are_refused(write_sweep):
     with pytest.raises(ConfigError, match="'384' starts from 'other', so 'other' must be among them"):
         load("grown", "smoke", arms=["small", 384])
     assert load("grown", "smoke", arms=["small"]).left_out == ["other", "384"]
+
+
+def test_an_arm_without_a_recipe_for_the_protocol_is_left_out_and_refused_by_name(write_sweep):
+    write_sweep("small: , big: {recipes: {paper: imagenet}}")
+    plan = load("grown", "smoke")
+    assert list(plan.labels) == ["small"] and plan.left_out == []
+    with pytest.raises(ConfigError, match="no recipe for protocol smoke, only for paper"):
+        load("grown", "smoke", arms=["small", "big"])
 
 
 def states(plan: Plan, runs_dir) -> dict[str, tuple[str, str]]:

@@ -79,7 +79,7 @@ def test_every_sweep_is_a_record(name):
 def test_arms_of_different_sweeps_with_one_config_are_one_run():
     settings = {"model": "t"}
     offsets = {run.arm: run.id for run in load("ablation_offsets", "smoke", {"model": "t"}, [0]).runs}
-    peg = {run.arm: run.id for run in load("ablation_peg", "smoke", settings, [0]).runs}
+    peg = {run.arm: run.id for run in load("ablation_peg", "smoke", settings, [0], tasks=[]).runs}
     assert offsets["axial"] == peg["k2_peg"]
 
 
