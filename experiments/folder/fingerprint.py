@@ -41,6 +41,7 @@ COMPUTES = (
     "atm/mlp.py",
     "atm/offsets.py",
     "atm/recompute.py",
+    "atm/shortcuts.py",
     "atm/sampling/__init__.py",
     "atm/sampling/reference.py",
     "atm/variants.py",
