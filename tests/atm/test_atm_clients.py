@@ -186,9 +186,7 @@ def hook_layer(layer: nn.Module, kind: str, calls: list) -> None:
     getattr(layer, f"register_{kind}")(hook)
 
 
-@pytest.mark.parametrize(
-    "kind", ["forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"]
-)
+@pytest.mark.parametrize("kind", ["forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"])
 def test_every_kind_of_hook_sees_every_layer_of_a_mixer(kind: str) -> None:
     for name in ("fc_w", "fc_h", "fc_c", "proj", "fusion"):
         mixer, calls = ActiveTokenMixer(8), []
@@ -200,9 +198,7 @@ def test_every_kind_of_hook_sees_every_layer_of_a_mixer(kind: str) -> None:
             assert (shown[0] if isinstance(shown, tuple) else shown).shape == (1, 9, 9, 8)
 
 
-@pytest.mark.parametrize(
-    "kind", ["forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"]
-)
+@pytest.mark.parametrize("kind", ["forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"])
 def test_hooks_of_all_modules_see_every_layer_of_a_mixer(kind: str) -> None:
     mixer, calls = ActiveTokenMixer(8), []
     register = getattr(nn.modules.module, f"register_module_{kind}")
@@ -280,3 +276,14 @@ def test_programs_are_saved_and_loaded() -> None:
         torch.jit.save(torch.jit.trace(nano(), image()), file)
         file.seek(0)
         assert_equal_at_other_sizes(torch.jit.load(file), nano())
+
+
+def test_a_released_file_loads_as_a_checkpoint(tmp_path: Path) -> None:
+    from atm.released import _layout
+
+    model = timm.create_model("atmnet_nano")
+    ours = model.state_dict()
+    path = tmp_path / "released.pth"
+    torch.save({"model_ema": {key: ours[name] for key, (name, _) in _layout("nano").items()}}, path)
+    loaded = timm.create_model("atmnet_nano", checkpoint_path=str(path))
+    assert all(torch.equal(tensor, ours[name]) for name, tensor in loaded.state_dict().items())
