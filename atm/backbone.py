@@ -227,7 +227,7 @@ class ATMNet(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         """x: [B, in_chans, H, W]. Returns normalised tokens [B, H/32, W/32, C].
 
-        With ``stage_norms`` every stage's norm is called, for hooks and ``torch.fx``; the last one's output is returned.
+        With ``stage_norms`` every stage's norm is called, for hooks and ``torch.fx``; the last output is returned.
         """
         x = self._embed(x)
         if not self.dense:

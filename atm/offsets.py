@@ -78,7 +78,7 @@ fx.wrap("predicted")
 
 
 def _computing_dtype(predictor: OffsetPredictor) -> torch.dtype:
-    """The type of the tokens that the layers take, also where other layers, quantised ones for instance, replace them."""
+    """The type of the tokens that the layers take, also where other (for instance quantised) layers replace them."""
     weight = predictor.proj.weight
     if isinstance(weight, Tensor) and weight.is_floating_point():
         return weight.dtype

@@ -19,7 +19,8 @@ def recomputation() -> Iterator[None]:
     """Within this context, operations do not keep ``recomputable`` tensors for their backward pass.
 
     The context has no effect without gradients, under a compiler (which decides itself what to keep), within the
-    transforms of ``torch.func`` and dual levels, and inside other hooks on saved tensors, such as those of activation checkpointing.
+    transforms of ``torch.func`` and dual levels, and inside other hooks on saved tensors, such as those of activation
+    checkpointing.
     """
     if not torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed() or _hooked():
         yield

@@ -1,6 +1,6 @@
 """When the model may compute the formula in another way than layer after layer, in PyTorch's own operations.
 
-The faster ways use layers' weights without calling the layers, PyTorch operators of our own, and hooks on saved tensors.
+The faster ways use the weights of layers without calling them, operators of our own, and hooks on saved tensors.
 """
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 from torch.autograd import forward_ad
 from torch.nn.modules import module as global_hooks
 
-_PLAIN_TENSORS = (nn.Parameter, Tensor, type(None), fx.Proxy)  # a proxy is what torch.fx shows of a parameter
+_PLAIN_TENSORS = (nn.Parameter, Tensor, type(None))
 
 
 def is_plain(layer: nn.Module, *types: type[nn.Module]) -> bool:
@@ -29,8 +29,7 @@ def is_plain(layer: nn.Module, *types: type[nn.Module]) -> bool:
         type(layer) in types
         and not hooked
         and "forward" not in vars(layer)
-        and type(getattr(layer, "weight", None)) in _PLAIN_TENSORS
-        and type(getattr(layer, "bias", None)) in _PLAIN_TENSORS
+        and all(type(weight) in _PLAIN_TENSORS for weight in layer._parameters.values())
     )
 
 

@@ -26,8 +26,8 @@ def read(x: Tensor, offsets: Tensor, pattern: str, samples: int, keep: bool) -> 
     if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in (x, offsets)):
         # A compiled or exported program calls the operator where the model itself would take the formula.
         raise RuntimeError(
-            "torch.ops.atm.read has no forward-mode derivative: call the model uncompiled, or compile or export it after "
-            'atm.sampling.use("reference")'
+            "torch.ops.atm.read has no forward-mode derivative: call the model uncompiled, or compile or export it "
+            'after atm.sampling.use("reference")'
         )
     return _implementation(x).forward(x, offsets, pattern, samples, keep)
 
