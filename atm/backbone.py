@@ -1,6 +1,6 @@
 """ATMNet: blocks of token mixer and MLP in four stages, with a linear classifier (AAAI Sec. 3.3, Table 10)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -88,7 +88,8 @@ class ATMNet(nn.Module):
         self.in_chans = in_chans
         self.num_features = self.head_hidden_size = dims[-1]
         self.feature_info = [
-            {"num_chs": dim, "reduction": 4 * 2**i, "module": f"stages.{i}"} for i, dim in enumerate(dims)
+            {"num_chs": dim, "reduction": 4 * 2**i, "module": f"{'stage_norms' if stage_norms else 'stages'}.{i}"}
+            for i, dim in enumerate(dims)
         ]
         self.stem = nn.Conv2d(in_chans, dims[0], 7, stride=4, padding=2)
         self.stages = nn.Sequential(
@@ -108,7 +109,8 @@ class ATMNet(nn.Module):
                 for i in range(len(dims))
             )
         )
-        self.stage_norms = nn.ModuleList(nn.LayerNorm(dim) for dim in dims) if stage_norms else None
+        self.dense = stage_norms
+        self.stage_norms = nn.ModuleList(nn.LayerNorm(dim) if stage_norms else nn.Identity() for dim in dims)
         self.norm = nn.Identity() if stage_norms else nn.LayerNorm(dims[-1])
         self.head_drop = nn.Dropout(drop_rate)
         self.head: nn.Module = nn.Identity()
@@ -147,6 +149,14 @@ class ATMNet(nn.Module):
         """The linear classifier, or an Identity where ``num_classes`` is 0."""
         return self.head
 
+    @torch.jit.ignore
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As PyTorch's; the names of a released checkpoint are converted (``atm.released``)."""
+        from atm.released import convert, is_released
+
+        state_dict = convert(state_dict) if is_released(state_dict) else state_dict
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Initialises a new classifier; ``num_classes`` 0 removes it. ``global_pool`` "avg" or "" sets the pooling."""
         if global_pool is not None:
@@ -159,7 +169,7 @@ class ATMNet(nn.Module):
                 self.num_features, num_classes, device=self.stem.weight.device, dtype=self.stem.weight.dtype
             )
             init_weights(head)
-            self.head = head
+            self.head = head.train(self.training)
         else:
             self.head = nn.Identity()
 
@@ -180,20 +190,22 @@ class ATMNet(nn.Module):
         Returns the outputs, preceded by the final features (NHWC) unless ``intermediates_only``.
         """
         if output_fmt not in ("NCHW", "NHWC"):
-            raise ValueError(f"unknown output_fmt {output_fmt!r} (valid: NCHW, NHWC)")
+            raise ValueError(f"unknown output_fmt '{output_fmt}' (valid: NCHW, NHWC)")
         take, last = feature_take_indices(len(self.stages), indices)
-        intermediates = []
+        intermediates: list[Tensor] = []
         x = self._embed(x)
-        for i, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
-            x = stage(x)
-            if i in take:
-                y = x
-                if self.stage_norms is not None:
-                    y = self.stage_norms[i](y)
-                elif norm and i == len(self.stages) - 1:
-                    y = self.norm(y)
-                intermediates.append(y.permute(0, 3, 1, 2).contiguous() if output_fmt == "NCHW" else y)
-        return intermediates if intermediates_only else (self.norm(x), intermediates)
+        # TorchScript unrolls these loops and knows neither slices of modules nor `break` in them.
+        for i, (stage, stage_norm) in enumerate(zip(self.stages, self.stage_norms)):
+            if i <= last or not stop_early:
+                x = stage(x)
+                if i in take:
+                    y = stage_norm(x)
+                    if norm and i == len(self.stages) - 1:
+                        y = self.norm(y)
+                    intermediates.append(y.permute(0, 3, 1, 2).contiguous() if output_fmt == "NCHW" else y)
+        if intermediates_only:
+            return intermediates
+        return self.norm(x) if last == len(self.stages) - 1 or not stop_early else x, intermediates
 
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
@@ -203,9 +215,9 @@ class ATMNet(nn.Module):
         cut = last < len(self.stages) - 1
         self.stages = self.stages[: last + 1]
         self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
-        if self.stage_norms is not None:
-            # A norm whose output is not used would get no gradient, which distributed training refuses.
-            self.stage_norms = nn.ModuleList(n if i in take else nn.Identity() for i, n in enumerate(self.stage_norms))
+        # A norm whose output is not used would get no gradient, which distributed training refuses.
+        norms = self.stage_norms[: last + 1]
+        self.stage_norms = nn.ModuleList(norm if i in take else nn.Identity() for i, norm in enumerate(norms))
         if prune_norm or cut:
             self.norm = nn.Identity()
         if prune_head or cut:
@@ -213,8 +225,18 @@ class ATMNet(nn.Module):
         return take
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """x: [B, in_chans, H, W]. Returns normalised tokens [B, H/32, W/32, C]."""
-        return self.norm(self.stages(self._embed(x)))
+        """x: [B, in_chans, H, W]. Returns normalised tokens [B, H/32, W/32, C].
+
+        With ``stage_norms`` every stage's norm is called, for hooks and ``torch.fx``; the last output is returned.
+        """
+        x = self._embed(x)
+        if not self.dense:
+            return self.norm(self.stages(x))
+        normed = x
+        for stage, stage_norm in zip(self.stages, self.stage_norms):
+            x = stage(x)
+            normed = stage_norm(x)
+        return normed
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """x: [B, H, W, C]. Returns logits [B, num_classes], or with ``pre_logits`` the classifier's input."""

@@ -13,6 +13,7 @@ from atm.mixers import MixerOptions, TokenMixer
 from atm.mlp import Mlp
 from atm.offsets import OffsetLayer, PositionalEncodingGenerator, opens_set
 from atm.recompute import recomputable, recomputation
+from atm.shortcuts import is_plain, recorded
 
 
 class Block(nn.Module):
@@ -37,7 +38,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, offsets: Tensor | None) -> Tensor:
         """x: [B, H, W, C]; offsets: [B, H, W, O] in tokens, None without. Returns [B, H, W, C]."""
-        if torch.jit.is_scripting() or not self.recomputes:
+        if torch.jit.is_scripting() or not self.recomputes or recorded(x):
             x = x + self.drop_path1(self.mixer(self.norm1(x), offsets))
             return x + self.drop_path2(self.mlp(self.norm2(x)))
         else:
@@ -53,7 +54,7 @@ class Block(nn.Module):
 def normed(norm: nn.LayerNorm, x: Tensor) -> Tensor:
     """``norm(x)``. The output of a plain LayerNorm is recomputed in the backward pass from the tensors used here."""
     normed = norm(x)
-    if type(norm) is nn.LayerNorm and not norm._forward_hooks and not norm._forward_pre_hooks:
+    if is_plain(norm, nn.LayerNorm):
         recomputable(normed, functional.layer_norm, x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
     return normed
 

@@ -3,12 +3,15 @@
 from typing import Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from atm.recompute import recomputable
 from atm.sampling import recompose
 from atm.sampling.reference import mean as mean_token
+from atm.shortcuts import is_plain, reaches, recorded
+
+fx.wrap("recompose")  # torch.fx records the call, which chooses its backend when the graph runs
 
 OFFSET_MODES = ("zero", "token", "joint", "axial", "static", "shift", "random", "frozen")
 FUSIONS = ("pooled", "token", "mean")
@@ -63,9 +66,8 @@ class ActiveTokenMixer(nn.Module):
 
         Returns [B, H, W, out_dim].
         """
-        if (
-            torch.jit.is_scripting() or x.is_meta
-        ):  # FLOPs are counted on the formula, and TorchScript does not know our operator
+        # FLOPs are counted on the formula, and TorchScript does not know our operator.
+        if torch.jit.is_scripting() or recorded(x) or x.is_meta:
             return self.proj(self.fusion(self._branches(x, offsets)))
         else:
             return self._mix(x, offsets)
@@ -76,7 +78,7 @@ class ActiveTokenMixer(nn.Module):
             repeated = torch.cat([x] * self.samples, dim=-1)
             tokens = [repeated, repeated, x]
         else:
-            tokens = list(recompose(x, offsets, self.joint, self.samples)[0].split(self.widths, dim=-1))
+            tokens = recompose(x, offsets, self.joint, self.samples)[0].split(self.widths, dim=-1)
         if self.joint:
             return [self.fc_j(tokens[0]), self.fc_c(tokens[-1])]
         else:
@@ -105,7 +107,7 @@ class ActiveTokenMixer(nn.Module):
         shares = self.fusion.weights(functional.linear(means.to(weight.dtype), weight, bias)).unbind(-1)
 
         batch, height, width, channels = x.shape
-        if height * width < FOLD * channels:
+        if not reaches(height * width, FOLD * channels):
             rows = tokens.flatten(0, 2)  # an FC copies a slice of a four-dimensional tensor, but not of a matrix
             parts = [rows] * len(fcs) if tokens is x else rows.split(self.widths, dim=-1)
             branches = [fc(part).unflatten(0, (batch, height, width)) for fc, part in zip(fcs, parts)]
@@ -118,11 +120,10 @@ class ActiveTokenMixer(nn.Module):
 
     @torch.jit.unused
     def _is_plain(self, fcs: list[nn.Linear]) -> bool:
-        """Whether using the layers' weights equals calling the layers, which replacements, parametrisations and hooks
-        prevent."""
-        plain = all(type(layer) is nn.Linear for layer in (*fcs, self.proj))
-        hooked = any(m._forward_hooks or m._forward_pre_hooks for m in (*fcs, self.proj, self.fusion))
-        return plain and not hooked and type(self.fusion) in (PooledFusion, MeanFusion)
+        """Whether using the layers' weights equals calling the layers."""
+        return is_plain(self.fusion, PooledFusion, MeanFusion) and all(
+            is_plain(layer, nn.Linear) for layer in (*fcs, self.proj)
+        )
 
 
 class PooledFusion(nn.Module):
@@ -138,7 +139,8 @@ class PooledFusion(nn.Module):
     def forward(self, branches: list[Tensor]) -> Tensor:
         """branches: [B, H, W, C] each. Returns [B, H, W, C]."""
         pooled = _total(branches).mean(dim=(1, 2))
-        return _weighted_sum(branches, self.weights(pooled).unbind(-1))
+        weights = self.weights(pooled)
+        return _weighted_sum(branches, [weights[..., i] for i in range(self.branches)])
 
     def weights(self, pooled: Tensor) -> Tensor:
         """pooled: [B, C], the mean over the map of the branches' sum. Returns [B, C, branches], which sum to 1."""

@@ -4,7 +4,10 @@ import math
 
 import torch
 from timm.layers import trunc_normal_
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from atm.shortcuts import is_plain
 
 PREDICTED = ("token", "joint", "axial", "frozen")
 """Offset modes whose offsets depend on the tokens. Those of "static", "shift" and "random" are constants."""
@@ -42,11 +45,44 @@ class OffsetPredictor(OffsetLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, H, W, C], the raw block input. Returns [B, H, W, 2 * samples * groups]."""
-        if torch.jit.is_scripting() or x.is_meta:  # neither has autocast
+        if torch.jit.is_scripting():  # it has no autocast
+            return self.proj(self.norm(x))
+        else:
+            return self._predict(x)
+
+    @torch.jit.unused
+    def _predict(self, x: Tensor) -> Tensor:
+        if isinstance(x, fx.Proxy):
+            if not (is_plain(self.norm, nn.LayerNorm) and is_plain(self.proj, nn.Linear)):
+                return self.proj(self.norm(x))
+            norm, proj = self.norm, self.proj
+            return predicted(x, norm.weight, norm.bias, norm.eps, proj.weight, proj.bias)
+        if x.is_meta:
             return self.proj(self.norm(x))
         # Autocast would round offsets to 8 bits: 1/8 of a token at a distance of 20.
         with torch.autocast(device_type=x.device.type, enabled=False):
-            return self.proj(self.norm(x.to(self.proj.weight.dtype)))
+            return self.proj(self.norm(x.to(_computing_dtype(self))))
+
+
+def predicted(x: Tensor, norm_weight: Tensor, norm_bias: Tensor, eps: float, weight: Tensor, bias: Tensor) -> Tensor:
+    """What ``OffsetPredictor`` computes, as one call that torch.fx records: a graph cannot turn autocast off."""
+    if torch.jit.is_scripting():
+        return functional.linear(functional.layer_norm(x, norm_weight.shape, norm_weight, norm_bias, eps), weight, bias)
+    else:
+        with torch.autocast(device_type=x.device.type, enabled=False):
+            x = functional.layer_norm(x.to(weight.dtype), norm_weight.shape, norm_weight, norm_bias, eps)
+            return functional.linear(x, weight, bias)
+
+
+fx.wrap("predicted")
+
+
+def _computing_dtype(predictor: OffsetPredictor) -> torch.dtype:
+    """The type of the tokens that the layers take, also where other (for instance quantised) layers replace them."""
+    weight = predictor.proj.weight
+    if isinstance(weight, Tensor) and weight.is_floating_point():
+        return weight.dtype
+    return next((p.dtype for p in predictor.parameters() if p.is_floating_point()), torch.float32)
 
 
 class ConstantOffsets(OffsetLayer):
@@ -63,7 +99,15 @@ class ConstantOffsets(OffsetLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, H, W, C], of which only the size is used. Returns [B, H, W, 2 * samples * groups], not contiguous."""
-        return (self.scale * self.values).expand(x.shape[0], x.shape[1], x.shape[2], self.values.shape[0])
+        return at_every_token(self.scale, self.values, x)
+
+
+def at_every_token(scale: float, values: Tensor, x: Tensor) -> Tensor:
+    """``scale * values`` [O] at every token of ``x`` [B, H, W, C], as one call that torch.fx records. [B, H, W, O]."""
+    return (scale * values).expand(x.shape[0], x.shape[1], x.shape[2], values.shape[0])
+
+
+fx.wrap("at_every_token")
 
 
 class StaticOffsets(ConstantOffsets):

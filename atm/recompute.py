@@ -11,13 +11,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from atm.shortcuts import transformed
+
 
 @contextmanager
 def recomputation() -> Iterator[None]:
     """Within this context, operations do not keep ``recomputable`` tensors for their backward pass.
 
     The context has no effect without gradients, under a compiler (which decides itself what to keep), within the
-    transforms of ``torch.func``, and inside other hooks on saved tensors, such as those of activation checkpointing.
+    transforms of ``torch.func`` and dual levels, and inside other hooks on saved tensors, such as those of activation
+    checkpointing.
     """
     if not torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed() or _hooked():
         yield
@@ -52,12 +55,6 @@ def recomputable(result: Tensor, function: Callable[..., Any], *args: Any) -> Te
         earlier = {id(tensor.result()): tensor for tensor in registered}
         registered.append(_Recomputable(result, function, tuple(earlier.get(id(arg), arg) for arg in args)))
     return result
-
-
-@torch.jit.unused
-def transformed() -> bool:
-    """Whether a transform of ``torch.func`` is active; it supports neither hooks on saved tensors nor our operator."""
-    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
 
 
 _registered: ContextVar[list[_Recomputable] | None] = ContextVar("registered", default=None)

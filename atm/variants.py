@@ -1,8 +1,10 @@
 """The model sizes of the papers as timm entry points: ``timm.create_model("atmnet_t")``."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
@@ -16,10 +18,15 @@ VARIANTS: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("v
 
 
 def _filter_checkpoint(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Converts a released checkpoint, so that timm's own loading functions accept it."""
+    """Converts a released checkpoint, so that timm's own loading functions accept it. For a dense model the final norm
+    and the head of a classifier are left out, and the norms that it has in their place keep their initialisation."""
     from atm.released import convert, is_released
 
-    return convert(state_dict) if is_released(state_dict) else state_dict
+    state_dict = dict(convert(state_dict) if is_released(state_dict) else state_dict)
+    if model.dense and not any(name.startswith("stage_norms.") for name in state_dict):
+        norms = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("stage_norms.")}
+        state_dict = {name: t for name, t in state_dict.items() if not name.startswith(("norm.", "head."))} | norms
+    return state_dict
 
 
 def _create_atmnet(variant: str, pretrained: bool = False, **kwargs: Any) -> ATMNet:
@@ -29,14 +36,17 @@ def _create_atmnet(variant: str, pretrained: bool = False, **kwargs: Any) -> ATM
         del defaults["offset_sharing"]
     if arguments.get("features_only"):
         arguments.setdefault("stage_norms", True)
-    return build_model_with_cfg(
-        ATMNet,
-        f"atmnet_{variant}",
-        pretrained,
-        pretrained_filter_fn=_filter_checkpoint,
-        feature_cfg={"out_indices": tuple(range(len(defaults["dims"]))), "feature_cls": "getter"},
-        **{**defaults, **arguments},
-    )
+    device, dtype = arguments.pop("device", None), arguments.pop("dtype", None)
+    with nullcontext() if device is None else torch.device(device):
+        model = build_model_with_cfg(
+            ATMNet,
+            f"atmnet_{variant}",
+            pretrained,
+            pretrained_filter_fn=_filter_checkpoint,
+            feature_cfg={"out_indices": tuple(range(len(defaults["dims"]))), "feature_cls": "getter"},
+            **{**defaults, **arguments},
+        )
+    return model if dtype is None else model.to(dtype)
 
 
 def _cfg(**kwargs: Any) -> dict[str, Any]:

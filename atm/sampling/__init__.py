@@ -16,10 +16,10 @@ exports without a graph break and looks up its backend when it runs.
 import torch
 from torch import Tensor
 
-from atm.recompute import transformed
 from atm.sampling import backends, reference
 from atm.sampling.backends import BACKENDS, backend_for, describe, use
 from atm.sampling.operator import read
+from atm.shortcuts import traced, transformed
 
 __all__ = ["BACKENDS", "backend_for", "describe", "recompose", "sample_axis", "sample_joint", "use"]
 
@@ -72,4 +72,4 @@ def recompose(x: Tensor, offsets: Tensor, joint: bool, samples: int) -> tuple[Te
 @torch.jit.unused
 def by_formula() -> bool:
     """Whether the reference formula samples, in place of the operator."""
-    return backends.chosen() == "reference" or transformed()
+    return backends.chosen() == "reference" or transformed() or traced()

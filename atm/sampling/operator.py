@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from atm.sampling import eager
 from atm.sampling.backends import backend_for
@@ -22,6 +23,12 @@ def read(x: Tensor, offsets: Tensor, pattern: str, samples: int, keep: bool) -> 
     Returns the tokens [B, H, W, R * C] in ``x``'s dtype and their means over the map [B, R * C] in at least float32,
     or an empty tensor without ``keep``.
     """
+    if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in (x, offsets)):
+        # A compiled or exported program calls the operator where the model itself would take the formula.
+        raise RuntimeError(
+            "torch.ops.atm.read has no forward-mode derivative: call the model uncompiled, or compile or export it "
+            'after atm.sampling.use("reference")'
+        )
     return _implementation(x).forward(x, offsets, pattern, samples, keep)
 
 

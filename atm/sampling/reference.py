@@ -82,7 +82,9 @@ def locate(offsets: Tensor, dim: int, size: int) -> tuple[Tensor, Tensor]:
     # Clamping before the conversion to integers prevents an overflow by huge offsets and gives them no gradient.
     # At -2 and at ``size`` both neighbours are zeros, so it does not matter whether clamp passes a gradient at its
     # ends. At -1 it would matter, because the upper neighbour is a token.
-    position = (here + offsets).clamp(-2.0, float(size))
+    # `float(size)` would be a constant in a traced or exported program, so the upper end is a tensor.
+    end = torch.arange(size, size + 1, dtype=offsets.dtype, device=offsets.device)
+    position = (here + offsets).clamp(min=-2.0).clamp(max=end)
     lower = position.floor()
     # NaN would become an integer that differs between processors, and its gradient would go to the token at that index.
     # The fraction keeps the NaN in the output.

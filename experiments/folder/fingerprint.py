@@ -42,6 +42,7 @@ COMPUTES = (
     "atm/neck.py",
     "atm/offsets.py",
     "atm/recompute.py",
+    "atm/shortcuts.py",
     "atm/sampling/__init__.py",
     "atm/sampling/reference.py",
     "atm/variants.py",
