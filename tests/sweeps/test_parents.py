@@ -75,7 +75,6 @@ def test_runs_of_a_plan_are_what_resolving_each_of_them_gives(write_sweep):
         ("small: , big: {recipes: scenes}", "recipes: give a recipe per protocol"),
         ("small: , big: {recipes: {smoke: scense}}", "unknown experiment 'scense'; did you mean 'scenes'"),
         ("small: , big: {recipes: {smoke: imagenet}}", "recipe imagenet is of protocol paper, not smoke"),
-        ("small: , big: {recipes: {paper: imagenet}}", "no recipe for protocol smoke, only for paper"),
         (
             "small: {seeds: [0, 1]}, big: {start_from: small, seeds: [1, 2]}",
             "'big' has seed 2, but 'small', its parent",
@@ -90,6 +89,14 @@ def test_a_sweep_file_with_contradictions_is_refused_in_one_line(write_sweep, ar
     with pytest.raises(ConfigError) as refused:
         load("grown", "smoke")
     assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_an_arm_of_another_protocol_is_planned_only_where_it_is_named(write_sweep):
+    write_sweep("small: , big: {recipes: {paper: imagenet}}")
+    plan = load("grown", "smoke", TINY)
+    assert list(plan.labels) == ["small"] and plan.left_out == ["big"]
+    with pytest.raises(ConfigError, match="arm 'big' has no recipe for protocol smoke, only for paper"):
+        load("grown", "smoke", TINY, arms=["small", "big"])
 
 
 def test_arms_without_their_parents_are_refused(write_sweep):
