@@ -25,9 +25,7 @@ def test_all_necks_of_a_backbone_and_seed_start_from_one_run():
     expected = {(arm, task) for arm in plan.labels for task in ("masks", "boxes")}
     assert list(backbones(plan).values()) == [expected] * 3
     necks = {
-        run.arm: (run.config.segment.neck, run.config.segment.neck_offsets)
-        for run in plan.runs
-        if run.task == "masks"
+        run.arm: (run.config.segment.neck, run.config.segment.neck_offsets) for run in plan.runs if run.task == "masks"
     }
     assert necks == {"fpn": ("fpn", None), "atmfpn": ("atmfpn", "axial"), "zero": ("atmfpn", "zero"),
                      "static": ("atmfpn", "static")}  # fmt: skip
