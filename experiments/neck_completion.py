@@ -15,6 +15,6 @@ def complete_neck(section: str, settings: Segment | Detect) -> None:
         settings.neck_offsets = settings.neck_offsets or "axial"
     elif settings.neck_offsets is not None:
         raise ConfigError(
-            f"{section}.neck_offsets={settings.neck_offsets}: {section}.neck={settings.neck} has no offsets (valid with: "
-            "atmfpn)"
+            f"{section}.neck_offsets={settings.neck_offsets}: {section}.neck={settings.neck} has no offsets (valid "
+            "with: atmfpn)"
         )

@@ -29,7 +29,8 @@ def complete_segment(config: Config, given: Collection[str]) -> None:
             raise ConfigError(f"segment.{name}={getattr(segment, name)}: segment.head={segment.head} has no such part")
     if segment.neck != "fpn" and "neck_width" not in own:
         raise ConfigError(
-            f"segment.neck={segment.neck}: segment.head={segment.head} has a pyramid of its own (valid with: semantic_fpn)"
+            f"segment.neck={segment.neck}: segment.head={segment.head} has a pyramid of its own (valid with: "
+            "semantic_fpn)"
         )
     complete_neck("segment", segment)
     for name, value in own.items():

@@ -58,6 +58,7 @@ def test_drawn_data_are_not_augmented():
         (DRAWN | {"detect.head": "retina"}, "unknown value for detect.head 'retina'; did you mean 'retinanet'"),
         (DRAWN | {"detect.head": "retinanet", "detect.rois": 64}, "detect.rois=64: detect.head=retinanet has no such"),
         (DRAWN | {"detect.head": "retinanet", "detect.test_proposals": 9}, "detect.head=retinanet has no such part"),
+        (DRAWN | {"detect.neck_offsets": "static"}, "detect.neck=fpn has no offsets (valid with: atmfpn)"),
         (PHOTOGRAPHS | {"detect.resize": [1333, 800]}, "give the short and the long side"),
         (PHOTOGRAPHS | {"detect.resize": [240, 320], "detect.crop": True}, "the long side must be at least 600"),
         (PHOTOGRAPHS | {"detect.detections": 300}, "detect.detections=300: must be in [1, 100]"),

@@ -46,6 +46,12 @@ def test_drawn_data_are_not_augmented():
         (DRAWN | {"segment.head": "uper"}, "unknown value for segment.head 'uper'; did you mean 'upernet'"),
         (DRAWN | {"segment.auxiliary": 0.4}, "segment.auxiliary=0.4: segment.head=semantic_fpn has no such part"),
         (DRAWN | {"segment.head": "upernet", "segment.neck_width": 64}, "segment.head=upernet has no such part"),
+        (
+            DRAWN | {"segment.head": "upernet", "segment.neck": "atmfpn"},
+            "segment.head=upernet has a pyramid of its own",
+        ),
+        (DRAWN | {"segment.neck_offsets": "zero"}, "segment.neck=fpn has no offsets (valid with: atmfpn)"),
+        (DRAWN | {"segment.neck": "atm"}, "unknown value for segment.neck 'atm'; did you mean 'atmfpn'"),
         (DRAWN | {"segment.head": "upernet", "train.batch_size": 1}, "train.batch_size=1: segment.head=upernet"),
         (DRAWN | {"segment.test_scales": []}, "give at least one scale"),
         (PHOTOGRAPHS | {"segment.resize": [2048, 512]}, "give a smaller and a larger number"),

@@ -91,6 +91,14 @@ def test_a_sweep_file_with_contradictions_is_refused_in_one_line(write_sweep, ar
     assert message in str(refused.value) and "\n" not in str(refused.value)
 
 
+def test_an_arm_of_another_protocol_is_planned_only_where_it_is_named(write_sweep):
+    write_sweep("small: , big: {recipes: {paper: imagenet}}")
+    plan = load("grown", "smoke", TINY)
+    assert list(plan.labels) == ["small"] and plan.left_out == ["big"]
+    with pytest.raises(ConfigError, match="arm 'big' has no recipe for protocol smoke, only for paper"):
+        load("grown", "smoke", TINY, arms=["small", "big"])
+
+
 def test_arms_without_their_parents_are_refused(write_sweep):
     write_sweep("small: , other: , 384: {start_from: other}")
     with pytest.raises(ConfigError, match="'384' starts from 'other', so 'other' must be among them"):

@@ -31,9 +31,10 @@ CASCADE_STAGES = (
 class DetectorOptions:
     """What can be set of a detector. The defaults are Faster R-CNN's; PUBLISHED has those of every head.
 
-    Networks: width: channels of neck and heads; neck_offsets: None for FPN, or the offset mode of ATMFPN; fc_width: of the fully connected layers on regions; convs: 3x3
-    convolutions of RetinaNet's towers, of mask heads, and of Cascade's box heads; anchor_scale: side of a square anchor
-    over the stride of its level (RetinaNet: of the smallest of three).
+    Networks: width: channels of neck and heads; neck_offsets: None for FPN, or the offset mode of ATMFPN; fc_width: of
+    the fully connected layers on regions; convs: 3x3 convolutions of RetinaNet's towers, of mask heads, and of
+    Cascade's box heads; anchor_scale: side of a square anchor over the stride of its level (RetinaNet: of the smallest
+    of three).
 
     Proposals: candidates: boxes of a level before suppression, in training and in evaluation (RetinaNet: detections of
     a level, in evaluation); proposals: boxes of an image after it; anchors_per_image: on which their loss is computed;
