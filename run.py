@@ -88,6 +88,7 @@ KEYS = """\
 keys:
   model=nano|xt|t|s|b|l      or any timm/NAME      seed=N, seeds=[0,1,2]   the seeds
   protocol=paper|tiny|smoke  of a sweep or report  arms=[…], tasks=[…]     some arms or tasks of a sweep
+  tables=[…]                 some tables of sweep=paper     gpus=N           of its --dry-run and status: time on N devices
   devices=N                  processes per run: one per GPU, or sharing the cores of the CPU
   data.root=PATH             folder of the images  runs_dir=PATH           folder of the run folders
   measured=LABEL             report from results/measured/LABEL instead of run folders; measured=all for report=paper

@@ -113,7 +113,7 @@ class ATMNet(nn.Module):
         self.head_drop = nn.Dropout(drop_rate)
         self.head: nn.Module = nn.Identity()
         self.global_pool = ""
-        self.apply(_init_weights)
+        self.apply(init_weights)
         self.reset_classifier(0 if stage_norms else num_classes, "" if stage_norms else global_pool)
 
     @torch.jit.ignore
@@ -158,7 +158,7 @@ class ATMNet(nn.Module):
             head = nn.Linear(
                 self.num_features, num_classes, device=self.stem.weight.device, dtype=self.stem.weight.dtype
             )
-            _init_weights(head)
+            init_weights(head)
             self.head = head
         else:
             self.head = nn.Identity()
@@ -258,7 +258,7 @@ def _interval_per_stage(interval: int | str, depths: Sequence[int]) -> list[int]
     return [interval] * len(depths)
 
 
-def _init_weights(module: nn.Module) -> None:
+def init_weights(module: nn.Module) -> None:
     """As in the released model: Linear trunc-normal 0.02, Conv2d normal over the fan-out per group, biases 0."""
     if isinstance(module, nn.Linear):
         trunc_normal_(module.weight, std=INIT_STD)

@@ -46,11 +46,11 @@ class Block(nn.Module):
     @torch.jit.unused
     def _forward_with_recomputation(self, x: Tensor, offsets: Tensor | None) -> Tensor:
         with recomputation():
-            x = x + self.drop_path1(self.mixer(_normed(self.norm1, x), offsets))
-            return x + self.drop_path2(self.mlp(_normed(self.norm2, x)))
+            x = x + self.drop_path1(self.mixer(normed(self.norm1, x), offsets))
+            return x + self.drop_path2(self.mlp(normed(self.norm2, x)))
 
 
-def _normed(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+def normed(norm: nn.LayerNorm, x: Tensor) -> Tensor:
     """``norm(x)``. The output of a plain LayerNorm is recomputed in the backward pass from the tensors used here."""
     normed = norm(x)
     if type(norm) is nn.LayerNorm and not norm._forward_hooks and not norm._forward_pre_hooks:

@@ -12,6 +12,8 @@ SEGMENTATION_HEADS: dict[str, dict[str, Any]] = {  # head → its settings as pu
     "semantic_fpn": {"width": 128, "neck_width": 256},
     "upernet": {"width": 512, "auxiliary": 0.4},
 }
+NECKS = ("fpn", "atmfpn")
+NECK_OFFSETS = ("axial", "zero", "static")  # of atm.neck, which would import torch
 
 
 @dataclass
@@ -27,6 +29,13 @@ class Segment:
     )
     neck_width: int | None = setting(
         None, "channels of the feature pyramid below semantic_fpn; null = 256 there", within="[1, inf)"
+    )
+    neck: str = setting(
+        "fpn", "layers of the feature pyramid below semantic_fpn: convolutions, or active token mixers", choices=NECKS,
+        neutral="fpn",
+    )  # fmt: skip
+    neck_offsets: str | None = setting(
+        None, "offset mode of neck=atmfpn; null = axial there", choices=NECK_OFFSETS, neutral=None
     )
     dropout: float = setting(0.1, "share of channels dropped before the last layer", within="[0, 1)")
     auxiliary: float | None = setting(
@@ -59,6 +68,7 @@ WITH_MASKS = ("mask_rcnn", "cascade_mask_rcnn")  # detectors that also predict a
 # settings of the section detect → what DetectorOptions calls them
 DETECTOR_OPTIONS = {
     "width": "width",
+    "neck_offsets": "neck_offsets",
     "fc_width": "fc_width",
     "anchor_scale": "anchor_scale",
     "rois": "rois_per_image",
@@ -80,6 +90,13 @@ class Detect:
 
     head: str = setting("mask_rcnn", "detector that stands on the backbone", choices=tuple(PUBLISHED))
     width: int = setting(256, "channels of the feature pyramid and of the convolutions of heads", within="[1, inf)")
+    neck: str = setting(
+        "fpn", "layers of the feature pyramid: convolutions, or active token mixers (extra levels stay convolutions)",
+        choices=NECKS, neutral="fpn",
+    )  # fmt: skip
+    neck_offsets: str | None = setting(
+        None, "offset mode of neck=atmfpn; null = axial there", choices=NECK_OFFSETS, neutral=None
+    )
     fc_width: int | None = setting(
         None, "width of the box head's linear layers; null = 1024, without meaning for retinanet", within="[1, inf)"
     )

@@ -8,6 +8,7 @@ from typing import Any
 from errors import ConfigError
 from experiments.data.registry import is_drawn
 from experiments.dense_schema import DETECTOR_OPTIONS, OF_REGIONS
+from experiments.neck_completion import complete_neck
 from experiments.schema import Config
 from experiments.tasks.detectors.options import PUBLISHED
 
@@ -22,6 +23,7 @@ def complete_detect(config: Config, given: Collection[str]) -> None:
     Raises ConfigError in one line where settings contradict each other.
     """
     detect = config.detect
+    complete_neck("detect", detect)
     for name, option in DETECTOR_OPTIONS.items():
         value = getattr(detect, name)
         if detect.head == "retinanet" and name in OF_REGIONS:

@@ -8,6 +8,7 @@ from typing import Any
 from errors import ConfigError
 from experiments.data.registry import is_drawn
 from experiments.dense_schema import SEGMENTATION_HEADS
+from experiments.neck_completion import complete_neck
 from experiments.schema import Config
 
 ONE_HEAD = ("neck_width", "auxiliary")  # settings that one head alone has
@@ -26,6 +27,11 @@ def complete_segment(config: Config, given: Collection[str]) -> None:
     for name in ONE_HEAD:
         if name not in own and getattr(segment, name) is not None:
             raise ConfigError(f"segment.{name}={getattr(segment, name)}: segment.head={segment.head} has no such part")
+    if segment.neck != "fpn" and "neck_width" not in own:
+        raise ConfigError(
+            f"segment.neck={segment.neck}: segment.head={segment.head} has a pyramid of its own (valid with: semantic_fpn)"
+        )
+    complete_neck("segment", segment)
     for name, value in own.items():
         if getattr(segment, name) is None:
             setattr(segment, name, value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from atm import complexity
 from experiments.backbones import TIMM, read_variants
 from experiments.schema import Model
 from experiments.tasks.detectors.detector import Detector, build_detector
+from experiments.tasks.detectors.options import PUBLISHED
 from experiments.tasks.network import dense_backbone
 from experiments.tasks.segmenter import STRIDES, Segmenter
 
@@ -32,8 +34,8 @@ def count(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[float, float]:
 def count_network(name: str, arguments: Mapping[str, Any], head: str, size: tuple[int, int]) -> tuple[float, float]:
     """Parameters in M and FLOPs in G of a network on one image.
 
-    name: of timm, ATMNets included; arguments: those of its ablation arm; head: a name of HEADS; size: height and width
-    in pixels.
+    name: of timm, ATMNets included; arguments: those of its ablation arm, and ``neck_offsets`` for a head with ATMFPN;
+    head: a name of HEADS; size: height and width in pixels.
     """
     with torch.device("meta"):
         network = HEADS[head](name, arguments)
@@ -58,13 +60,22 @@ def _classifier(name: str, arguments: Mapping[str, Any]) -> nn.Module:
 
 
 def segmenter(name: str, arguments: Mapping[str, Any], head: str) -> Segmenter:
-    """A network of timm with a head of ``experiments.tasks.segmenter.WIDTHS`` and the classes of ADE20K."""
-    return Segmenter(feature_maps(name, arguments), head, ADE20K_CLASSES)
+    """A network of timm with a head of ``experiments.dense_schema.SEGMENTATION_HEADS`` and the classes of ADE20K."""
+    offsets, own = _neck_and_own(arguments)
+    return Segmenter(feature_maps(name, own), head, ADE20K_CLASSES, neck_offsets=offsets)
 
 
 def detector(name: str, arguments: Mapping[str, Any], head: str) -> CountableDetector:
     """A network of timm with a head of ``experiments.tasks.detectors.options.PUBLISHED`` and the classes of COCO."""
-    return CountableDetector(build_detector(feature_maps(name, arguments), head, COCO_CLASSES))
+    offsets, own = _neck_and_own(arguments)
+    options = replace(PUBLISHED[head], neck_offsets=offsets)
+    return CountableDetector(build_detector(feature_maps(name, own), head, COCO_CLASSES, options))
+
+
+def _neck_and_own(arguments: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """The offset mode of ATMFPN, None for FPN, and the arguments of the backbone itself."""
+    own = dict(arguments)
+    return own.pop("neck_offsets", None), own
 
 
 class CountableDetector(nn.Module):

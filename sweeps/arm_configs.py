@@ -46,7 +46,8 @@ class ArmConfigs:
         if read_recipe(recipe).get("data.dataset", Data.dataset) != start.data.dataset:
             words = {key: value for key, value in words.items() if key not in OF_A_DATA_SET}
         try:
-            return self._resolved(recipe, model, body["downstream"].get(task, {}), words, {"init": arm})
+            of_task = self.sweep["task_settings"].get(task, {}).get(self.protocol, {})
+            return self._resolved(recipe, of_task, model, body["downstream"].get(task, {}), words, {"init": arm})
         except ConfigError as error:
             raise ConfigError(f"sweep {self.sweep_name}: task {task!r} of arm {arm!r}: {error}") from None
 

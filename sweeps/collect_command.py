@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from errors import ConfigError
+from sweeps.collection import CollectionPlan
+from sweeps.collection_file import is_collection
 from sweeps.commands import planned, states
 
 
@@ -31,29 +33,41 @@ def collect(name: str, given: dict[str, Any], options: argparse.Namespace) -> in
     if not label:
         raise ConfigError("collect=NAME into=LABEL: under which name?")
     archive.folder(str(label))
-    plan, collected = _of_runs(name, given) if measured is None else _of_measured(name, str(measured), given, options)
-    files = into_label(
-        collected,
-        plan,
-        str(label),
-        title=f"{name}, protocol {plan['protocol']}",
-        date=date.today().isoformat(),
-        note=options.note or "",
-    )
-    for warning in collected.warnings:
-        print(f"run.py: {warning}", file=sys.stderr)
+    if measured is None:
+        by_label = _of_runs(name, given, str(label))
+    elif is_collection(name):
+        raise ConfigError(f"measured={measured} is of one sweep, and {name} collects several: collect=SWEEP takes it")
+    else:
+        by_label = {str(label): _of_measured(name, str(measured), given, options)}
+    files: list[Path] = []
+    for into, (plan, collected) in by_label.items():
+        title = f"{plan['sweep']}, protocol {plan['protocol']}"
+        written = into_label(collected, plan, into, title=title, date=date.today().isoformat(), note=options.note or "")
+        for warning in collected.warnings:
+            print(f"run.py: {warning}", file=sys.stderr)
+        if not options.json:
+            print("\n".join(map(str, written)) or f"results/measured/{into} holds all of this already")
+        files += written
     if options.json:
         print(json.dumps({"files": [str(file) for file in files]}))
-    else:
-        print("\n".join(map(str, files)) or f"results/measured/{label} holds all of this already")
     return 0
 
 
-def _of_runs(name: str, given: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+def _of_runs(name: str, given: dict[str, Any], label: str) -> dict[str, tuple[dict[str, Any], Any]]:
+    """Plan and results by the label that they go to: of a collection, one label for each of its sweeps, named after it.
+
+    So each sweep has the report and the differences to its baseline that it has elsewhere.
+    """
     from results.collect import collect as collect_runs
 
     plan, runs_dir = planned(name, given)
-    return plan.as_dict(), collect_runs(plan.as_dict(), runs_dir, states(plan, runs_dir))
+    of_sweeps = (
+        {f"{label}-{each.sweep}": each for each in plan.sweeps} if isinstance(plan, CollectionPlan) else {label: plan}
+    )
+    return {
+        into: (each.as_dict(), collect_runs(each.as_dict(), runs_dir, states(each, runs_dir)))
+        for into, each in of_sweeps.items()
+    }
 
 
 def _of_measured(

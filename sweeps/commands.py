@@ -17,6 +17,9 @@ from experiments.interrupts import Interrupted
 from run_format import DEAD_ENDS, DONE, EXCLUDED, MEASURED, UNKNOWN
 from sweeps import disk, launches, measured, show
 from sweeps import logs as run_logs
+from sweeps.collection import CollectionPlan, load_collection
+from sweeps.collection_file import is_collection
+from sweeps.collection_state import CollectionState
 from sweeps.measured import MeasuredRuns
 from sweeps.plan import SWEEPS, Plan, headline, load
 from sweeps.price import Price, estimate, known
@@ -52,7 +55,11 @@ def price(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
 
 
 def status(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
-    """The state of each run, from the run folders and from Slurm, and the launchers that work on them."""
+    """The state of each run, from the run folders and from Slurm, and the launchers that work on them.
+
+    Of a collection, table by table.
+    """
+    devices = devices_of(name, given)
     plan, runs_dir = planned(name, given)
     if options.watch and not options.json:
         watch(plan, runs_dir)
@@ -62,12 +69,15 @@ def status(name: str, given: dict[str, Any], options: argparse.Namespace) -> int
     if complaint:
         print(f"run.py: {complaint}; these are the states in the run folders", file=sys.stderr)
     working = launches.alive(runs_dir, plan.distinct())
+    to_do = [row.run for row in rows if row.state not in (DONE, MEASURED, EXCLUDED)]
+    collection = CollectionState.of(plan, runs_dir, rows) if isinstance(plan, CollectionPlan) else None
     if options.json:
         described = [{**vars(holder), "log": str(launch.log), "jobs": launch.jobs} for launch, holder in working]
-        print(as_document(plan, runs_dir, rows, launchers=described))
+        more = {"launchers": described, "runs_dir": str(runs_dir)}
+        print(collection.document(devices, **more) if collection else as_document(plan, runs_dir, rows, **more))
         return 0
-    to_do = [row.run for row in rows if row.state not in (DONE, MEASURED, EXCLUDED)]
-    print(*show.lines(rows), show.summary(plan, rows, runs_dir), *found.sentences(to_do), sep="\n")
+    lines = [*collection.status_lines(), *collection.time_lines(devices)] if collection else show.lines(rows)
+    print(*lines, show.summary(plan, rows, runs_dir), *found.sentences(to_do), sep="\n")
     for launch, holder in working:
         print(launches.describe(launch, holder))
     if cost := _price(plan, runs_dir, found.left_alone()):
@@ -180,7 +190,28 @@ def planned(name: str, given: dict[str, Any]) -> tuple[Plan, Path]:
     if "seed" in given:
         seeds = [given.pop("seed")]
     arms, tasks = _names(given, "arms", "zero,axial"), _names(given, "tasks", "classification")
-    return load(name, given.pop("protocol", "paper"), given, seeds, arms, site, tasks), runs_dir
+    tables, protocol = _names(given, "tables", "table1,table8"), given.pop("protocol", "paper")
+    if is_collection(name):
+        if arms or tasks:
+            raise ConfigError(f"{name} is a collection, whose parts are tables: choose some with tables=[…]")
+        return load_collection(name, protocol, given, seeds, tables, site), runs_dir
+    if tables:
+        raise ConfigError(f"tables= chooses parts of a collection, and {name} is one sweep: it takes arms= and tasks=")
+    return load(name, protocol, given, seeds, arms, site, tasks), runs_dir
+
+
+def devices_of(name: str, given: dict[str, Any]) -> int | None:
+    """The devices that the time of a collection is estimated for, by ``gpus=``, which is taken out of ``given``."""
+    if "gpus" not in given:
+        return None
+    devices = given.pop("gpus")
+    if not is_collection(name):
+        raise ConfigError(
+            f"gpus= asks how long a collection takes, and {name} is one sweep: price={name} has its hours"
+        )
+    if type(devices) is not int or devices < 1:
+        raise ConfigError(f"gpus={devices}: give a number of devices, e.g. gpus=8")
+    return devices
 
 
 def _names(given: dict[str, Any], key: str, example: str) -> list[str] | None:

@@ -18,6 +18,7 @@ from sweeps.collapse import own_keys_of, refuse_collapse
 from sweeps.sweep_file import (
     ARM_PARTS,
     SWEEPS,
+    arms_with,
     check_seeds,
     headline,
     parents_first,
@@ -113,8 +114,8 @@ def load(
     tasks: list[str] | None = None,
 ) -> Plan:
     """Plans a sweep. ``overrides`` are dotted keys for every run. ``seeds`` replace those of the file and of its arms.
-    ``arms`` chooses some of the sweep's arms, among them the baseline and whatever the chosen arms start from;
-    ``tasks`` chooses some of its tasks.
+    ``arms`` chooses some of the sweep's arms, among them the baseline and whatever the chosen arms start from; without
+    it, those that have a recipe for the protocol are planned. ``tasks`` chooses some of its tasks.
 
     Raises ConfigError for an unknown sweep, protocol, arm, task, key or value, DataError where classes must be counted
     and the data root is missing.
@@ -127,7 +128,7 @@ def load(
     if seeds is not None:
         check_seeds(seeds)
     parents = {arm: body.get("start_from") for arm, body in sweep["arms"].items()}
-    chosen = _chosen_arms(name, sweep, arms)
+    chosen = _chosen_arms(name, sweep, arms, protocol)
     first_task = first_task_of(sweep, protocol)
     resolving = ArmConfigs(name, sweep, protocol, words_by_task(overrides or {}, sweep, protocol), site)
     configs: dict[tuple[str, str], Config] = {}  # by task and arm, in the order in which runs are to be started
@@ -157,14 +158,14 @@ def load(
             runs.append(PlannedRun(ids[task, arm], arm, seed, task, config, parent_id))
     refuse_collapse(f"sweep {name}", runs, overrides or {}, own_keys_of(sweep, ARM_PARTS), resolving.without)
     labels = {arm: str(sweep["arms"][arm].get("label", arm)) for arm in chosen}
-    left_out = [arm for arm in sweep["arms"] if arm not in chosen]
+    left_out = [arm for arm in arms_with(protocol, sweep) if arm not in chosen]
     planned_tasks: dict[str, PlannedTask] = {}
     for (task, _), config in configs.items():
         planned_tasks.setdefault(task, PlannedTask.of(task, config))
     recipe, changed = sweep["recipes"][protocol], _changed(overrides or {})
     return Plan(
-        called(name), protocol, called(recipe), sweep["baseline"], labels, left_out, list(planned_tasks.values()), runs,
-        changed, name,
+        called(name), protocol, called(recipe), sweep["baseline"][protocol], labels, left_out,
+        list(planned_tasks.values()), runs, changed, name,
     )  # fmt: skip
 
 
@@ -174,9 +175,9 @@ def _changed(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in long.items() if key != "model.name" and FIELDS[key].metadata["scientific"]}
 
 
-def _chosen_arms(name: str, sweep: Mapping[str, Any], arms: list[str] | None) -> list[str]:
-    """Names of the arms to plan, in the order of the sweep file."""
-    chosen = [str(arm) for arm in arms or sweep["arms"]]
+def _chosen_arms(name: str, sweep: Mapping[str, Any], arms: list[str] | None, protocol: str) -> list[str]:
+    """Names of the arms to plan, in the order of the sweep file; unless chosen, those with a recipe of the protocol."""
+    chosen = [str(arm) for arm in arms or arms_with(protocol, sweep)]
     for arm in chosen:
         if arm not in sweep["arms"]:
             raise ConfigError(unknown(f"arm of sweep {name}", arm, sweep["arms"]))
@@ -185,8 +186,8 @@ def _chosen_arms(name: str, sweep: Mapping[str, Any], arms: list[str] | None) ->
         parent = sweep["arms"][arm].get("start_from")
         if parent and parent not in chosen:
             raise ConfigError(f"{word}: {arm!r} starts from {parent!r}, so {parent!r} must be among them")
-    if sweep["baseline"] not in chosen:
-        raise ConfigError(f"{word}: differences are taken to {sweep['baseline']!r}, so it must be among them")
+    if (baseline := sweep["baseline"][protocol]) not in chosen:
+        raise ConfigError(f"{word}: differences are taken to {baseline!r}, so it must be among them")
     return [arm for arm in sweep["arms"] if arm in chosen]
 
 

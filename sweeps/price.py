@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,16 +63,16 @@ class Price:
 
     @property
     def unit(self) -> str:
-        return "device-hours" if any(name.startswith("CPU") for name in self.hardware) else "GPU-hours"
+        return unit_of(self.hardware)
 
     def line(self) -> str:
         """``21 runs: 1.4 device-hours on 1 x CPU (AMD EPYC, 2 cores); 13 left: 0.9 h``"""
         where = f"{' or '.join(map(str, self.devices))} x {' or '.join(self.hardware)}"
-        text = f"{self.runs} runs: {_hours(self.hours)} {self.unit} on {where}"
+        text = f"{self.runs} runs: {in_hours(self.hours)} {self.unit} on {where}"
         if self.left:
-            text += f"; {self.left} left: {_hours(self.left_hours)} h"
+            text += f"; {self.left} left: {in_hours(self.left_hours)} h"
         if self.ratio is not None:
-            text += f"; {self.done} done used {_hours(self.used)} h, {self.ratio:.2f} x the estimate"
+            text += f"; {self.done} done used {in_hours(self.used)} h, {self.ratio:.2f} x the estimate"
         return text
 
     def table(self) -> list[str]:
@@ -80,9 +80,9 @@ class Price:
         several = len({arm.task for arm in self.arms}) > 1
         for arm in self.arms:
             ratio = "" if arm.ratio is None else f"{arm.ratio:.2f}"
-            used = _hours(arm.used) if arm.done else ""
+            used = in_hours(arm.used) if arm.done else ""
             name = f"{arm.arm}, {arm.task}" if several else arm.arm
-            rows.append((name, str(arm.runs), _hours(arm.each), _hours(arm.hours), str(arm.done), used, ratio))
+            rows.append((name, str(arm.runs), in_hours(arm.each), in_hours(arm.hours), str(arm.done), used, ratio))
         widths = [max(map(len, column)) for column in zip(*rows)]
         lines = [
             f"{row[0]:<{widths[0]}}" + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:]))
@@ -135,6 +135,19 @@ def sentence(plan: Plan, runs_dir: Path, hardware: str | None = None, collected:
     return price.line() if price else f"price={plan.given}{where} with the same settings measures what it will cost"
 
 
+def hours_by_run(plan: Plan, runs_dir: Path, hardware: str | None = None) -> tuple[dict[str, float], str]:
+    """Device-hours of the runs of a plan whose set-ups have been measured, by run id, and their unit."""
+    rates, runs = Rates(runs_dir / PRICES), plan.distinct()
+    measured = {run_id: _rate_of(run, rates, hardware) for run_id, run in runs.items()}
+    known_rates = {run_id: rate for run_id, rate in measured.items() if rate}
+    hours = {run_id: device_hours(runs[run_id].config, rate) for run_id, rate in known_rates.items()}
+    return hours, unit_of(rate.hardware for rate in known_rates.values())
+
+
+def unit_of(hardware: Iterable[str]) -> str:
+    return "device-hours" if any(name.startswith("CPU") for name in hardware) else "GPU-hours"
+
+
 def used(plan: Plan, runs_dir: Path) -> dict[str, float]:
     """Device-hours of the runs of a plan that are done, by run id.
 
@@ -170,7 +183,7 @@ def _price(
     hours: dict[str, float] = {}
     hardware_names: dict[str, None] = {}
     for run_id, run in runs.items():
-        rate = rates.find(setup_of(run.config, hardware or hardware_here(run.config)))
+        rate = _rate_of(run, rates, hardware)
         if rate is None:
             return None
         hours[run_id] = device_hours(run.config, rate)
@@ -194,6 +207,10 @@ def _price(
     )
 
 
+def _rate_of(run: PlannedRun, rates: Rates, hardware: str | None) -> Rate | None:
+    return rates.find(setup_of(run.config, hardware or hardware_here(run.config)))
+
+
 def _arm_price(arm: str, task: str, runs: list[str], hours: dict[str, float], spent: dict[str, float]) -> ArmPrice:
     total = sum(hours[run_id] for run_id in runs)
     done = {run_id: spent[run_id] for run_id in runs if run_id in spent}
@@ -211,5 +228,5 @@ def _described(run: PlannedRun) -> str:
     return f"{run.arm}, {config.model.name} at {height} x {width} px, batch {config.train.batch_size}"
 
 
-def _hours(hours: float) -> str:
+def in_hours(hours: float) -> str:
     return f"{hours:,.0f}" if hours >= 100 else f"{hours:.1f}" if hours >= 10 else f"{hours:.2g}"

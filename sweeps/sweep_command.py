@@ -17,7 +17,9 @@ from experiments.folder.run_folder import RunFolder
 from experiments.origin import PresentData, refuse_other_origin
 from run_format import DONE, EXCLUDED, MEASURED
 from sweeps import launches, show
-from sweeps.commands import as_document, look, planned, watch
+from sweeps.collection import CollectionPlan
+from sweeps.collection_state import CollectionState
+from sweeps.commands import as_document, devices_of, look, planned, watch
 from sweeps.launcher import mention_skipped, report_outcome, start_in_background, work_off
 from sweeps.measured import MeasuredRuns, find
 from sweeps.plan import Plan
@@ -37,6 +39,9 @@ def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
         raise ConfigError("--background and --nice are for runs on this machine; Slurm's jobs need neither")
     if options.max_parallel and not options.slurm:
         raise ConfigError("--max-parallel limits Slurm jobs; on this machine, use --jobs")
+    devices = devices_of(name, given)
+    if devices and (options.slurm or not options.dry_run):
+        raise ConfigError("gpus= estimates a time, with --dry-run and without --slurm; --jobs limits runs at a time")
     plan, runs_dir = planned(name, given)
     if not options.fresh:
         present = PresentData()
@@ -44,7 +49,7 @@ def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
             with suppress(UnreadableError):  # such a run is named, and not started
                 refuse_other_origin(RunFolder(runs_dir / run.id), run.config, present)
     if options.dry_run:
-        return _scripts(plan, runs_dir, options) if options.slurm else _preview(plan, runs_dir, options)
+        return _scripts(plan, runs_dir, options) if options.slurm else _preview(plan, runs_dir, options, devices)
     return _submit(plan, runs_dir, options) if options.slurm else _run_here(plan, runs_dir, options)
 
 
@@ -109,14 +114,23 @@ def _submit(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
     return outcome.exit_code
 
 
-def _preview(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
+def _preview(plan: Plan, runs_dir: Path, options: argparse.Namespace, devices: int | None) -> int:
+    """devices: of a collection, those that the time it takes is estimated for."""
     found = _measured(plan, runs_dir, options)
     rows, _ = look(plan, runs_dir, found)
+    to_do = [row.run for row in rows if row.state not in (DONE, MEASURED, EXCLUDED)]
+    if isinstance(plan, CollectionPlan):
+        collection = CollectionState.of(plan, runs_dir, rows)
+        if options.json:
+            print(collection.document(devices, runs_dir=str(runs_dir)))
+            return 0
+        print(*collection.run_lines(), *collection.table_lines(), show.summary(plan, rows, runs_dir), sep="\n")
+        print(*found.sentences(to_do), *collection.time_lines(devices), sep="\n")
+        return 0
     if options.json:
         cost = known(plan, runs_dir, collected=found.left_alone())
         print(as_document(plan, runs_dir, rows, price=cost.as_dict() if cost else None))
         return 0
-    to_do = [row.run for row in rows if row.state not in (DONE, MEASURED, EXCLUDED)]
     print(*show.lines(rows), show.summary(plan, rows, runs_dir), *found.sentences(to_do), sep="\n")
     print(sentence(plan, runs_dir, collected=found.left_alone()))
     return 0

@@ -14,9 +14,11 @@ from yaml_files import own_file
 
 SWEEPS = ROOT / "sweeps"
 PARTS = ("recipes", "settings", "seeds", "baseline", "arms", "downstream")
-NAMES = ("baseline", "start_from", "label")  # keys whose values are text as it is written
+NAMES = ("baseline", "start_from", "label", "sweep")  # keys whose values are text as it is written
 ELSEWHERE = {"experiment": "a sweep and an arm have recipes", "seed": "a sweep and an arm have seeds"}
-ARM_PARTS = ("label", "seeds", "start_from", "recipes", "tasks", "downstream")  # keys of an arm that are not settings
+# keys of an arm that are not settings
+ARM_PARTS = ("label", "seeds", "start_from", "recipes", "tasks", "downstream")
+KIND, COLLECTION = "kind", "collection"  # the key and the word by which a file says that it collects other sweeps
 
 
 def read_sweep(name: str) -> dict[str, Any]:
@@ -26,11 +28,9 @@ def read_sweep(name: str) -> dict[str, Any]:
 
     Raises ConfigError for an unknown sweep, and for a file that lacks a part or contradicts itself.
     """
-    own = own_file("sweep", name, sweep_names())
-    if own is None and name not in sweep_names():
-        raise ConfigError(unknown("sweep", name, sweep_names()))
-    path = own or SWEEPS / f"{name}.yaml"
-    sweep = read_yaml(path, NAMES)
+    path, sweep = read_file(name)
+    if sweep.get(KIND) == COLLECTION:
+        raise ConfigError(f"{path.name} is a collection of sweeps, not one of them")
     for key in sweep:
         if key not in PARTS:
             raise ConfigError(f"{path.name}: {unknown('key', key, PARTS)}")
@@ -47,14 +47,11 @@ def read_sweep(name: str) -> dict[str, Any]:
         if protocol not in sweep["recipes"]:
             raise ConfigError(f"{path.name}: settings: {unknown('protocol', protocol, sweep['recipes'])}")
         _check_settings(f"{path.name}: settings: {protocol}", settings)
-    _check_name(f"{path.name}: baseline", sweep["baseline"])
-    if sweep["baseline"] not in sweep["arms"]:
-        raise ConfigError(f"{path.name}: baseline: {unknown('arm', sweep['baseline'], sweep['arms'])}")
     sweep["recipes"] = _absolute(sweep["recipes"], path.parent)
-    tasks = _downstream_tasks(path.name, sweep)
-    sweep["downstream"] = {task: _absolute(recipes, path.parent) for task, recipes in tasks.items()}
+    sweep["downstream"], sweep["task_settings"] = _downstream_tasks(path.name, sweep, path.parent)
     for arm, body in sweep["arms"].items():
         _check_arm(f"{path.name}: arm {arm!r}", body, sweep, path.parent)
+    sweep["baseline"] = _baselines(f"{path.name}: baseline", sweep)
     labels = [str(body.get("label", arm)) for arm, body in sweep["arms"].items()]
     for arm, label in zip(sweep["arms"], labels):
         if not arm.strip() or not label.strip():
@@ -72,6 +69,34 @@ def read_sweep(name: str) -> dict[str, Any]:
     return sweep
 
 
+def read_file(name: str) -> tuple[Path, dict[str, Any]]:
+    """The path and the unchecked content of a file, one of the suite by its name or the user's own by its path."""
+    own = own_file("sweep", name, sweep_names())
+    if own is None and name not in sweep_names():
+        raise ConfigError(unknown("sweep", name, sweep_names()))
+    path = own or SWEEPS / f"{name}.yaml"
+    return path, read_yaml(path, NAMES)
+
+
+def arms_with(protocol: str, sweep: Mapping[str, Any]) -> list[str]:
+    """The arms that have a recipe for a protocol."""
+    return [arm for arm, body in sweep["arms"].items() if protocol in body.get("recipes", sweep["recipes"])]
+
+
+def _baselines(where: str, sweep: Mapping[str, Any]) -> dict[str, str]:
+    """The baseline of every protocol: the file names one for all of them, or one for each."""
+    given = sweep["baseline"]
+    baselines = given if isinstance(given, Mapping) else dict.fromkeys(sweep["recipes"], given)
+    for protocol in sweep["recipes"]:
+        if protocol not in baselines:
+            raise ConfigError(f"{where}: names none for protocol {protocol}")
+        _check_name(where, baselines[protocol])
+        arms = arms_with(protocol, sweep) if isinstance(given, Mapping) else list(sweep["arms"])
+        if baselines[protocol] not in arms:
+            raise ConfigError(f"{where}: {unknown('arm', baselines[protocol], arms)}")
+    return dict(baselines)
+
+
 def _mapping(where: str, content: Any) -> Mapping[str, Any]:
     """Keys and values; of a key without a value none."""
     if content is None:
@@ -86,14 +111,31 @@ def _check_name(where: str, name: Any) -> None:
         raise ConfigError(f"{where}: expected a name, not {name!r}")
 
 
-def _downstream_tasks(file: str, sweep: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
-    """The recipes of every downstream task, by task and protocol."""
+def _downstream_tasks(
+    file: str, sweep: Mapping[str, Any], folder: Path
+) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, dict[str, Any]]]]:
+    """The recipes of every downstream task and the settings that go with them, by task and protocol.
+
+    A protocol of a task names a recipe, or has a recipe and settings: ``{recipe: scenes_boxes, train.epochs: 1}``.
+    """
     tasks = sweep.get("downstream") or {}
     if not isinstance(tasks, Mapping):
         raise ConfigError(f"{file}: downstream: give recipes by task, not {tasks!r}")
-    for task, recipes in tasks.items():
-        _check_recipes(f"{file}: downstream: {task}", recipes, sweep)
-    return {str(task): recipes for task, recipes in tasks.items()}
+    recipes: dict[str, dict[str, str]] = {}
+    settings: dict[str, dict[str, dict[str, Any]]] = {}
+    for task, by_protocol in tasks.items():
+        where = f"{file}: downstream: {task}"
+        if not isinstance(by_protocol, Mapping):
+            _check_recipes(where, by_protocol, sweep)
+        bodies = {protocol: body for protocol, body in by_protocol.items() if isinstance(body, Mapping)}
+        named: dict[str, Any] = {p: bodies[p].get("recipe") if p in bodies else by_protocol[p] for p in by_protocol}
+        _check_recipes(where, named, sweep)
+        recipes[str(task)], settings[str(task)] = _absolute(named, folder), {}
+        for protocol, body in bodies.items():
+            own = {key: value for key, value in body.items() if key != "recipe"}
+            _check_settings(f"{where}: {protocol}", own, ("recipe",))
+            settings[str(task)][protocol] = with_absolute_paths(own, folder)
+    return recipes, settings
 
 
 def _absolute(recipes: Mapping[str, str], folder: Path) -> dict[str, str]:

@@ -62,6 +62,7 @@ WITH_TORCH = (
     "experiments.data.matching",
     "experiments.data.order",
     "experiments.data.probes",
+    "experiments.data.replacement",
     "experiments.data.scene_boxes",
     "experiments.data.scene_masks",
     "experiments.data.scenes",

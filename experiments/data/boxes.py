@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import Dataset
@@ -17,13 +16,13 @@ from errors import DataError
 from experiments.data.batch import READABLE, unreadable
 from experiments.data.box_layout import BoxListing, box_listings
 from experiments.data.box_transforms import BoxAugment, BoxView, LabelledObjects, canvas_of
-from experiments.data.damage import cause_of
 from experiments.data.labelled_boxes import ImageTruth, LabelledBoxes
 from experiments.data.listing import printable, spread
 from experiments.data.modes import to_rgb
 from experiments.data.order import SampleKey, stream
 from experiments.data.outlines import RunLengths, areas_of, decoded
 from experiments.data.palette import palette
+from experiments.data.replacement import ReplacesUnreadable, decode
 from experiments.schema import Config
 
 
@@ -41,13 +40,13 @@ class BoxSample(NamedTuple):
     bad: int = READABLE
 
 
-class Boxes(Dataset[BoxSample]):
+class Boxes(ReplacesUnreadable[Tensor], Dataset[BoxSample]):
     """Random access to images with their objects by ``SampleKey``.
 
     With ``augment``, an image is augmented by draws from (seed, epoch, index, repeat) and padded with zeros to the
-    key's canvas, or, without one, to multiples of 32; without ``augment``, it is as it was read. An image that cannot
-    be read is replaced by the next one that can, which is made to fit the canvas, and its index is reported: training
-    tolerates some, evaluation none. with_masks: whether samples have masks. Raises DataError where the data have none.
+    key's canvas, or, without one, to multiples of 32; without ``augment``, it is as it was read. An image that
+    replaces an unreadable one is made to fit the canvas. with_masks: whether samples have masks. Raises DataError where
+    the data have none.
     """
 
     def __init__(
@@ -78,16 +77,7 @@ class Boxes(Dataset[BoxSample]):
         return palette(len(self.class_names))
 
     def __getitem__(self, key: SampleKey) -> BoxSample:
-        for distance in range(len(self)):
-            index = (key.index + distance) % len(self)
-            try:
-                image = self.read(index)
-                break
-            except DataError:
-                continue
-        else:
-            raise DataError(f"none of the {len(self)} images of the {self.split} split can be read: {self.problem(0)}")
-        bad = READABLE if distance == 0 else key.index
+        image, index, bad = self.readable(key)
         if self.augment is None:
             return BoxSample(image, self.size(index), None, self.truth(index), bad)
         canvas = key.canvas or canvas_of([self.size_of(key)])
@@ -97,12 +87,8 @@ class Boxes(Dataset[BoxSample]):
 
     def read(self, index: int) -> Tensor:
         """The image, uint8 [3, h, w]. Raises DataError naming the file that cannot be read or has another size."""
-        try:
-            with self.listing.images.open(self.indices[index]) as source, Image.open(source) as opened:
-                pixels = np.array(to_rgb(opened))
-        # whatever a file system and decoders raise, for every format and every place of the damage
-        except Exception as error:
-            raise DataError(f"{printable(self.name(index))}: unreadable image ({cause_of(error)})") from None
+        images, number = self.listing.images, self.indices[index]
+        pixels = decode(lambda: images.open(number), lambda opened: np.array(to_rgb(opened)), self.name(index))
         height, width = self.size(index)
         if pixels.shape[:2] != (height, width):
             raise DataError(
@@ -173,13 +159,6 @@ class Boxes(Dataset[BoxSample]):
 
     def name(self, index: int) -> str:
         return f"{self.listing.images.split.path.name}/{self.listing.images.names[self.indices[index]]}"
-
-    def problem(self, index: int) -> str:
-        try:
-            self.read(index)
-        except DataError as error:
-            return str(error)
-        return f"{printable(self.name(index))}: unreadable once, readable now"
 
     def fingerprint(self) -> str:
         return self.listing.fingerprint(self.indices)

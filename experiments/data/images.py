@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -18,11 +18,11 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from errors import DataError
 from experiments.data.batch import READABLE, ImageBatch, unreadable
-from experiments.data.damage import cause_of
 from experiments.data.layout import listings
-from experiments.data.listing import Listing, find_split, list_split, printable, spread
+from experiments.data.listing import Listing, find_split, list_split, spread
 from experiments.data.modes import to_rgb
 from experiments.data.order import SampleKey, seed_generators, stream
+from experiments.data.replacement import ReplacesUnreadable, decode
 from experiments.folder.provenance import listing_fingerprint
 from experiments.schema import Config
 
@@ -50,12 +50,8 @@ def posterize(image: Image.Image, bits_to_keep: int, **_: Any) -> Image.Image:
 auto_augment.NAME_TO_OP.update({name: posterize for name in auto_augment.NAME_TO_OP if name.startswith("Posterize")})
 
 
-class Images(Dataset[tuple[Tensor, int, int]]):
-    """Random access to images by ``SampleKey``: (image [3, H, W], class, index of an unreadable image or -1).
-
-    An unreadable image is replaced by the next readable one and its index is reported; training tolerates some,
-    evaluation none. timm's own data set replaces images silently, also in evaluation.
-    """
+class Images(ReplacesUnreadable[tuple[Image.Image, int]], Dataset[tuple[Tensor, int, int]]):
+    """Random access to images by ``SampleKey``: (image [3, H, W], class, index of an unreadable image or -1)."""
 
     def __init__(self, reader: Any, transform: Transform, seed: int, length: int | None, split: str):
         self.reader, self.transform, self.seed, self.split = reader, transform, seed, split
@@ -66,36 +62,23 @@ class Images(Dataset[tuple[Tensor, int, int]]):
         return len(self.indices)
 
     def __getitem__(self, key: SampleKey) -> tuple[Tensor, int, int]:
-        for distance in range(len(self)):
-            try:
-                image, target = self.read((key.index + distance) % len(self))
-                break
-            except DataError:
-                continue
-        else:
-            raise DataError(f"none of the {len(self)} images of the {self.split} split can be read")
+        (image, target), _, bad = self.readable(key)
         seed_generators(self.seed, key.epoch, key.index, key.repeat, purpose="sample")
-        return self.transform(image), target, READABLE if distance == 0 else key.index
+        return self.transform(image), target, bad
 
     def read(self, index: int) -> tuple[Image.Image, int]:
         """The decoded RGB image and its class. Raises DataError naming the file and what is wrong with it."""
-        try:
+        targets = []
+
+        def opening() -> BinaryIO:
             source, target, *_ = self.reader[self.indices[index]]
-            with source, Image.open(source) as opened:
-                return to_rgb(opened), int(target)
-        # whatever a file system and decoders raise, for every format and every place of the damage
-        except Exception as error:
-            raise DataError(f"{printable(self.name(index))}: unreadable image ({cause_of(error)})") from None
+            targets.append(int(target))
+            return source  # type: ignore[no-any-return]
+
+        return decode(opening, to_rgb, self.name(index)), targets[0]
 
     def name(self, index: int) -> str:
         return str(self.reader.filename(self.indices[index], absolute=False))
-
-    def problem(self, index: int) -> str:
-        try:
-            self.read(index)
-        except DataError as error:
-            return str(error)
-        return f"{printable(self.name(index))}: unreadable once, readable now"
 
     def fingerprint(self) -> str:
         return listing_fingerprint([self.name(i) for i in range(len(self))])

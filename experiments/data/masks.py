@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from errors import DataError
-from experiments.data.batch import READABLE, ImageBatch, unreadable
-from experiments.data.damage import cause_of
+from experiments.data.batch import ImageBatch, unreadable
 from experiments.data.listing import Listing, printable, spread
 from experiments.data.mask_layout import IGNORED as IGNORED
 from experiments.data.mask_layout import MaskListing, mask_listings
@@ -23,6 +22,7 @@ from experiments.data.mask_transforms import MaskAugment
 from experiments.data.modes import SIXTEEN_BITS, to_rgb
 from experiments.data.order import SampleKey, stream
 from experiments.data.palette import palette
+from experiments.data.replacement import ReplacesUnreadable, decode
 from experiments.schema import Config
 
 MASK_MODES = ("L", "P", "I", *SIXTEEN_BITS)  # whose values are labels: grey levels, places in a palette, integers
@@ -39,13 +39,12 @@ class LabelledMasks(ImageBatch):
     masks: Any
 
 
-class Masks(Dataset[tuple[Tensor, Tensor, int]]):
+class Masks(ReplacesUnreadable[tuple[Tensor, Tensor]], Dataset[tuple[Tensor, Tensor, int]]):
     """Random access to pairs by ``SampleKey``: (image, mask, index of an unreadable pair or -1).
 
     With ``augment``, which makes all images one size, a pair is augmented by draws from (seed, epoch, index, repeat);
-    without it, a pair is as it was read. A pair that cannot be read is replaced by the next one that can, and its index
-    is reported: training tolerates some, evaluation none. A pair without any label is read as it is: training learns
-    nothing from it, and no metric counts it.
+    without it, a pair is as it was read. A pair without any label is read as it is: training learns nothing from it,
+    and no metric counts it.
     """
 
     def __init__(
@@ -66,15 +65,7 @@ class Masks(Dataset[tuple[Tensor, Tensor, int]]):
         return palette(len(self.class_names))
 
     def __getitem__(self, key: SampleKey) -> tuple[Tensor, Tensor, int]:
-        for distance in range(len(self)):
-            try:
-                image, mask = self.read((key.index + distance) % len(self))
-                break
-            except DataError:
-                continue
-        else:
-            raise DataError(f"none of the {len(self)} images of the {self.split} split can be read: {self.problem(0)}")
-        bad = READABLE if distance == 0 else key.index
+        (image, mask), _, bad = self.readable(key)
         if self.augment is None:
             return image, mask.long(), bad
         rng = stream(self.seed, key.epoch, key.index, key.repeat, purpose="masks")
@@ -102,13 +93,6 @@ class Masks(Dataset[tuple[Tensor, Tensor, int]]):
 
     def name(self, index: int) -> str:
         return _name(self.listing.images, self.indices[index])
-
-    def problem(self, index: int) -> str:
-        try:
-            self.read(index)
-        except DataError as error:
-            return str(error)
-        return f"{printable(self.name(index))}: unreadable once, readable now"
 
     def fingerprint(self) -> str:
         return self.listing.fingerprint(self.indices)
@@ -144,14 +128,9 @@ def labels(image: Image.Image, classes: int) -> NDArray[np.uint8]:
 
 
 def _read(
-    listing: Listing, number: int, kind: str, decode: Callable[[Image.Image], NDArray[np.uint8]]
+    listing: Listing, number: int, kind: str, decoding: Callable[[Image.Image], NDArray[np.uint8]]
 ) -> NDArray[np.uint8]:
-    try:
-        with listing.open(number) as source, Image.open(source) as opened:
-            return decode(opened)
-    # whatever a file system and decoders raise, for every format and every place of the damage
-    except Exception as error:
-        raise DataError(f"{printable(_name(listing, number))}: unreadable {kind} ({cause_of(error)})") from None
+    return decode(lambda: listing.open(number), decoding, _name(listing, number), kind)
 
 
 def _name(listing: Listing, number: int) -> str:

@@ -7,12 +7,18 @@ from typing import Any
 
 import timm
 import torch
-from torch import nn
+from timm.layers import LayerNorm2d
+from torch import Tensor, nn
 
 import atm  # noqa: F401  (registers the models with timm)
 from errors import ConfigError
 from experiments.backbones import TIMM, is_timm
 from experiments.schema import Model
+
+SWIN = "swin_"  # before timm's names of Swin
+# timm expects images of 224 px and does not shift windows that then fill the map. As in mmseg and mmdet, a dense Swin
+# takes any size and always shifts.
+OF_DENSE_SWIN = {"strict_img_size": False, "always_partition": True}
 
 
 def backbone(model: Model) -> tuple[str, dict[str, Any]]:
@@ -37,10 +43,13 @@ def backbone(model: Model) -> tuple[str, dict[str, Any]]:
 def dense_backbone(model: Model, strides: Sequence[int]) -> nn.Module:
     """The network without its head; calling it gives its maps [B, C, H/stride, W/stride] at these strides.
 
-    Its parameters are called ``model.<name in the classifier>``. Raises ConfigError for a network that lacks a stride.
+    Its parameters are called ``model.<name in the classifier>``. Swin has a norm on each map, as ATMNet has.
+    Raises ConfigError for a network that lacks a stride.
     """
     name, arguments = backbone(model)
     arguments |= {"features_only": True, "feature_cls": "getter"}
+    if name.startswith(SWIN):
+        arguments |= OF_DENSE_SWIN
     try:
         with torch.device("meta"):
             offered = timm.create_model(name, **arguments).feature_info.reduction()
@@ -52,4 +61,19 @@ def dense_backbone(model: Model, strides: Sequence[int]) -> nn.Module:
     # of several maps at one stride, the last has seen most
     indices = tuple(max(i for i, own in enumerate(offered) if own == stride) for stride in strides)
     network: nn.Module = timm.create_model(name, out_indices=indices, **arguments)
-    return network
+    return NormedMaps(network) if name.startswith(SWIN) else network
+
+
+class NormedMaps(nn.Module):
+    """A backbone of timm's with a LayerNorm on every map. Source: ``SwinTransformer`` of mmseg and mmdet."""
+
+    def __init__(self, features: Any):
+        super().__init__()
+        self.feature_info, self.indices = features.feature_info, features.out_indices
+        self.model = features.model
+        self.stage_norms = nn.ModuleList(LayerNorm2d(width, eps=1e-5) for width in self.feature_info.channels())
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Images [B, 3, H, W] to maps [B, C, H/stride, W/stride], finest first."""
+        maps = self.model.forward_intermediates(images, indices=self.indices, intermediates_only=True)
+        return [norm(stage).contiguous() for norm, stage in zip(self.stage_norms, maps)]

@@ -54,6 +54,7 @@ class Segmentation(Task):
             classes,
             width=segment.width,
             neck_width=segment.neck_width,
+            neck_offsets=segment.neck_offsets,
             dropout=segment.dropout,
             auxiliary=bool(segment.auxiliary),
         )

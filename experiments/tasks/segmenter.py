@@ -19,8 +19,9 @@ AUXILIARY_STAGE = 2  # index of the map that UperNet's auxiliary head reads: sta
 class Segmenter(nn.Module):
     """backbone: gives maps at STRIDES, as ``network.dense_backbone`` makes it; head: of SEGMENTATION_HEADS.
 
-    width: of the head; neck_width: of Semantic FPN's neck; None for the published ones. auxiliary: whether UperNet has
-    a head on stage 3 in training, of auxiliary_width channels.
+    width: of the head; neck_width: of Semantic FPN's neck; None for the published ones. neck_offsets: None for FPN, or
+    the offset mode of ATMFPN, for Semantic FPN alone. auxiliary: whether UperNet has a head on stage 3 in training, of
+    auxiliary_width channels.
     Raises ConfigError for an unknown head.
     """
 
@@ -31,6 +32,7 @@ class Segmenter(nn.Module):
         classes: int,
         width: int | None = None,
         neck_width: int | None = None,
+        neck_offsets: str | None = None,
         auxiliary: bool = True,
         auxiliary_width: int = 256,
         dropout: float = 0.1,
@@ -46,7 +48,7 @@ class Segmenter(nn.Module):
         self.auxiliary: nn.Module | None = None
         if head == "semantic_fpn":
             neck_width = published["neck_width"] if neck_width is None else neck_width
-            self.neck = FPN(channels, neck_width)
+            self.neck = FPN(channels, neck_width, neck_offsets)
             self.head: nn.Module = SemanticFPNHead(STRIDES, classes, neck_width, width, dropout)
         else:
             self.head = UperNetHead(channels, classes, width, dropout)

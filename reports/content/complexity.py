@@ -22,10 +22,12 @@ from results import counts, papers
 Counter = Callable[[str, dict[str, Any], str, tuple[int, int]], tuple[float, float]]
 TableRow = tuple[str, str, str, str]  # source, table, row, head
 CLASSIFICATION, BACKBONE = "classification", "backbone"  # heads, as results/published names them
+SEGMENTATION, DETECTION = ("Semantic FPN", "UperNet"), ("RetinaNet", "Mask R-CNN", "Cascade Mask R-CNN")
 TASKS = {  # task → heads
     CLASSIFICATION: (CLASSIFICATION,),
-    "segmentation": ("Semantic FPN", "UperNet"),
-    "detection": ("RetinaNet", "Mask R-CNN", "Cascade Mask R-CNN"),
+    "segmentation": SEGMENTATION,
+    "detection": DETECTION,
+    "dense": SEGMENTATION + DETECTION,
 }
 METRICS = ("params_m", "flops_g")
 STAGES = (1, 2, 3, 4)

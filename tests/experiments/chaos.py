@@ -55,7 +55,7 @@ class Chaos:
             victim = self.random.choice(list(pids)) if number == signal.SIGKILL and pids else None
             with suppress(ProcessLookupError):  # a full disk has ended it meanwhile
                 os.kill(process.pid if victim is None else pids[victim], number)
-            _, said = process.communicate(timeout=60)
+            _, said = process.communicate(timeout=300)
         finally:
             process.kill()
             filler.unlink(missing_ok=True)
@@ -71,7 +71,7 @@ class Chaos:
             self._tear_log()
 
     def _wait(self, process, step: float) -> None:
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + 300  # the machine may be busy
         while max(saved_steps(self.folder), default=0) < step and process.poll() is None:
             assert time.monotonic() < limit, f"{self}: no checkpoint of step {step:.0f} appears: {process.args}"
             time.sleep(0.01)

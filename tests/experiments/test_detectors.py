@@ -21,11 +21,12 @@ from torchvision.ops import box_iou, clip_boxes_to_image, generalized_box_iou_lo
 from errors import ConfigError
 from experiments.schema import Model
 from experiments.tasks.detectors import regions as our_regions
+from experiments.tasks.detectors.assignment import NEGATIVE
 from experiments.tasks.detectors.detections import RawDetections
 from experiments.tasks.detectors.detector import STRIDES, build_detector
 from experiments.tasks.detectors.losses import image_weights, offset_loss
 from experiments.tasks.detectors.mask_targets import mask_targets
-from experiments.tasks.detectors.options import PUBLISHED
+from experiments.tasks.detectors.options import PUBLISHED, BoxStage
 from experiments.tasks.detectors.proposals import ProposalNetwork
 from experiments.tasks.detectors.region_networks import BoxNetwork, MaskNetwork
 from experiments.tasks.detectors.region_pooling import RegionPooling
@@ -229,7 +230,7 @@ def test_proposals_and_their_losses_are_torchvisions(training):
 
 def test_one_stage_of_regions_learns_and_finds_what_torchvisions_does(monkeypatch):
     """But for the loss of boxes, which is smooth there, and the targets of masks, which are not cut at 0.5 there."""
-    ours = RegionHeads(STRIDES, CLASSES, options("mask_rcnn"), masks=True)
+    ours = RegionHeads(STRIDES, CLASSES, options("mask_rcnn", stages=(BoxStage(),)), masks=True)
     randomise(ours)
     theirs = torchvisions(ours)
     monkeypatch.setattr(our_regions, "offset_loss", partial(offset_loss, beta=1 / 9))
@@ -258,6 +259,20 @@ def test_one_stage_of_regions_learns_and_finds_what_torchvisions_does(monkeypatc
     torch.testing.assert_close(found.scores, other["scores"])
     assert torch.equal(found.classes, other["labels"] - 1)
     torch.testing.assert_close(found.probabilities, other["masks"][:, 0])
+
+
+def test_in_mask_rcnn_the_best_region_of_an_object_is_its_own_though_it_overlaps_another_more(monkeypatch):
+    """The objects' own boxes are added afterwards, or none of the proposals would ever be the best."""
+    large, small = torch.tensor([[0.0, 0, 100, 100], [0, 0, 100, 60]])
+    between = torch.tensor([[0.0, 0, 100, 85], [0, 0, 100, 20]])  # IoU 0.85 and 0.71; 0.2 and 0.33
+    own = replace(targets(1), boxes=[torch.stack([large, small])], classes=[torch.tensor([2, 1])])
+    monkeypatch.setattr(our_regions, "sample", lambda matches, *_: (torch.arange(len(matches)), matches[:0]))
+    found = {}
+    for head in ("faster_rcnn", "mask_rcnn", "cascade_mask_rcnn"):
+        heads = RegionHeads(STRIDES, CLASSES, options(head), masks=False)
+        found[head] = heads._sample(between, 0, heads.stages[0], own).matches.tolist()
+    assert found["faster_rcnn"] == found["cascade_mask_rcnn"] == [0, NEGATIVE, 0, 1]
+    assert found["mask_rcnn"] == [1, NEGATIVE, 0, 1]
 
 
 def test_a_cascade_of_one_stage_is_mask_rcnn():

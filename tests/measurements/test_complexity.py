@@ -50,12 +50,14 @@ def test_any_module_is_counted_on_its_own_arguments():
 
 def test_a_dense_model_is_printed_beside_the_papers(capsys):
     assert main(["complexity=resnet50c", "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    row, with_mixers = json.loads(capsys.readouterr().out)["rows"]
     assert (row["label"], row["head"], row["size"]) == ("ResNet-50, Semantic FPN", "Semantic FPN", 512)
     assert (round(row["params_m"], 3), round(row["flops_g"], 3)) == (28.515, 45.894)
     assert [(each["printed"], each["agrees"]) for each in row["published"]] == [
         ("45.9", True), ("28.5", True), ("46", True),
     ]  # fmt: skip
+    assert (with_mixers["kwargs"], round(with_mixers["flops_g"], 3)) == ({"neck_offsets": "axial"}, 55.914)
+    assert [(each["printed"], each["agrees"]) for each in with_mixers["published"]] == [("48.9", False)]
 
 
 @pytest.mark.parametrize(
@@ -77,6 +79,20 @@ def test_detectors_have_the_papers_counts(head, expected):
 
 def test_every_head_of_the_table_can_be_counted():
     assert set(complexity.HEADS) == {head for heads in table.TASKS.values() for head in heads}
+
+
+@pytest.mark.parametrize(
+    ("name", "segmenter", "detector"),
+    [("resnet50", (44.634, 54.654), (259.791, 298.931)), ("resnet50c", (45.894, 55.914), (264.715, 303.854)),
+     ("swin_tiny_patch4_window7_224", (47.520, 47.548), (267.009, 267.117)),
+     ("atmnet_t", (42.420, 41.365), (251.137, 247.015)), ("atmnet_l", (86.605, 86.633), (423.725, 423.834))],
+)  # fmt: skip
+def test_necks_have_the_papers_flops(name, segmenter, detector):
+    """FPN and ATMFPN, in G. AAAI Table 7 has ResNet-50's deep stem with Semantic FPN, the plain one with Mask R-CNN."""
+    for head, size, expected in (("Semantic FPN", (512, 512), segmenter), ("Mask R-CNN", (800, 1280), detector)):
+        necks = ({}, {"neck_offsets": "axial"})
+        counted = [complexity.count_network(name, neck, head, size)[1] for neck in necks]
+        assert counted == pytest.approx(expected, abs=0.0006)
 
 
 def test_an_arm_with_a_head_is_the_arm():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -24,6 +25,9 @@ COUNTED = {  # label: M, G, as the specification of the model has them
     "ATMNet-xT, Semantic FPN": (19.104, 33.061), "ATMNet-T, Semantic FPN": (30.907, 42.420),
     "ATMNet-S, Semantic FPN": (42.386, 57.783), "ATMNet-B, Semantic FPN": (55.909, 74.683),
     "ATMNet-L, Semantic FPN": (79.844, 86.605), "ResNet-50, Semantic FPN": (28.515, 45.894),
+    "Swin-T, Semantic FPN": (31.894, 47.520), "ResNet-50, Semantic FPN, ATMFPN": (41.711, 55.914),
+    "Swin-T, Semantic FPN, ATMFPN": (34.248, 47.548), "ATMNet-T, Semantic FPN, ATMFPN": (32.245, 41.365),
+    "ATMNet-L, Semantic FPN, ATMFPN": (82.198, 86.633),
     "ATMNet-xT, UperNet": (45.325, 889.45), "ATMNet-T, UperNet": (57.128, 926.88), "ATMNet-S, UperNet": (68.607, 988.33),
     "ATMNet-B, UperNet": (82.131, 1055.93), "ATMNet-L, UperNet": (107.892, 1105.63),
     "ATMNet-xT, RetinaNet": (25.087, 196.01), "ATMNet-T, RetinaNet": (36.890, 232.57),
@@ -31,11 +35,14 @@ COUNTED = {  # label: M, G, as the specification of the model has them
     "ATMNet-L, RetinaNet": (86.408, 404.78), "ATMNet-xT, Mask R-CNN": (35.005, 214.58),
     "ATMNet-T, Mask R-CNN": (46.808, 251.14), "ATMNet-S, Mask R-CNN": (58.287, 311.15),
     "ATMNet-B, Mask R-CNN": (71.810, 377.16), "ATMNet-L, Mask R-CNN": (95.744, 423.73),
-    "ResNet-50, Mask R-CNN": (44.396, 259.791), "ATMNet-xT, Cascade Mask R-CNN": (72.840, 693.14),
+    "ResNet-50, Mask R-CNN": (44.396, 259.791), "Swin-T, Mask R-CNN": (47.795, 267.009),
+    "ResNet-50, Mask R-CNN, ATMFPN": (57.592, 298.931), "Swin-T, Mask R-CNN, ATMFPN": (50.149, 267.117),
+    "ATMNet-T, Mask R-CNN, ATMFPN": (48.146, 247.015), "ATMNet-L, Mask R-CNN, ATMFPN": (98.098, 423.834),
+    "ATMNet-xT, Cascade Mask R-CNN": (72.840, 693.14),
     "ATMNet-T, Cascade Mask R-CNN": (84.643, 729.69), "ATMNet-S, Cascade Mask R-CNN": (96.122, 789.70),
     "ATMNet-B, Cascade Mask R-CNN": (109.645, 855.71), "ATMNet-L, Cascade Mask R-CNN": (133.579, 902.28),
 }  # fmt: skip
-KEYS = {"offsets", "samples", "peg", "offset_sharing", "offset_interval", "fusion"}
+KEYS = {"offsets", "samples", "peg", "offset_sharing", "offset_interval", "fusion", "neck_offsets"}
 
 
 @pytest.fixture
@@ -59,9 +66,10 @@ def test_rows_are_distinct_models(counted):
 def test_rows_of_one_task():
     classifiers, dense, detectors = map(complexity.rows, ("classification", "segmentation", "detection"))
     assert [*classifiers, *dense, *detectors] == complexity.rows()
+    assert complexity.rows("dense") == [*dense, *detectors]
     assert {row.head for row in classifiers} == {"classification"}
     assert {(row.head, row.image_size) for row in dense} == {("Semantic FPN", (512, 512)), ("UperNet", (512, 2048))}
-    assert {row.image_size for row in detectors} == {(800, 1280)} and len(detectors) == 16
+    assert {row.image_size for row in detectors} == {(800, 1280)} and len(detectors) == 21
     with pytest.raises(SpecificationError, match=r"unknown model or task 'segmentaton'; did you mean 'segmentation'"):
         complexity.rows("segmentaton")
 
@@ -89,17 +97,20 @@ def test_the_known_disagreements_and_no_others_are_flagged(counted):
         ("ATMNet-L", "flops_g", "12.3"),
         ("ATMNet-B, UperNet", "flops_g", "1055"),
         ("ATMNet-S, RetinaNet", "params_m", "47"),
+        ("ResNet-50, Semantic FPN, ATMFPN", "flops_g", "48.9"),
     }
     assert all(item.row.note for item in counted if item.differing)
-    assert complexity.summary(counted) == "132 of 141 printed numbers agree at their printed precision."
+    assert complexity.summary(counted) == "141 of 151 printed numbers agree at their printed precision."
 
 
 def test_every_published_count_of_the_models_is_compared(counted):
     compared = {(c.place, c.metric) for item in counted for c in item.comparisons}
     heads = [head for group in complexity.TASKS.values() for head in group]
     published = papers.load().query("metric in ('params_m', 'flops_g') and model in ('xT', 'T', 'S', 'B', 'L')")
-    published = published[published["head"].isin(heads) & ~published["row"].str.contains("ATMFPN")]
-    of_others = {("AAAI Table 7 ResNet-50, FPN", "flops_g"), *(("v1 Table 3 ResNet50", m) for m in complexity.METRICS)}
+    published = published[published["head"].isin(heads)]
+    necks = itertools.product(("ResNet-50", "Swin-Tiny"), ("FPN", "ATMFPN"))
+    of_others = {(f"AAAI Table 7 {backbone}, {neck}", "flops_g") for backbone, neck in necks}
+    of_others |= {("v1 Table 3 ResNet50", metric) for metric in complexity.METRICS}
     assert compared == {(f"{r.source} {r.table} {r.row}", r.metric) for r in published.itertuples()} | of_others
 
 
@@ -125,7 +136,7 @@ def test_terminal_and_json_show_the_same(counted):
     console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
     terminal.print_section(section, console)
     output = console.export_text()
-    assert "52 / 51.9 ≠" in output and "132 of 141" in output
+    assert "52 / 51.9 ≠" in output and "141 of 151" in output
     rows = {row["label"]: row for row in json.loads(complexity.to_json(counted))["rows"]}
     assert rows["ATMNet-B"]["published"][2] == {
         "metric": "params_m", "place": "v1 Table 1 Base", "printed": "51.9", "note": "", "agrees": False,

@@ -17,6 +17,8 @@ import pytest
 from experiments.config import ROOT
 from experiments.folder.run_folder import RunFolder
 from run_format import CANCELLED, DONE, FAILED, INTERRUPTED, QUEUED, RUNNING
+from sweeps import local
+from sweeps.collection import load_collection
 from sweeps.plan import Plan, PlannedRun, load
 from sweeps.slurm import attempts
 from sweeps.slurm import cluster as our_cluster
@@ -26,6 +28,7 @@ from sweeps.slurm.submissions import known
 from sweeps.status import RunStatus, describe
 from tests.experiments.processes import assert_equal_runs, saved_steps, start
 from tests.slurm.cluster import Cluster
+from tests.sweeps.test_collection import write_family
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
@@ -220,6 +223,35 @@ def test_a_child_waits_for_its_parent_and_does_not_outlive_its_failure(cluster, 
     again = launch(plan, tmp_path / "runs", our_cluster.Cluster(), retry_failed=True)
     assert list(again.submitted) == [runs["parent"].id, runs["child"].id]
     wait_for(plan, tmp_path / "runs", DONE)
+
+
+def test_a_collection_of_one_parent_and_three_children_outlives_kills(cluster, tmp_path) -> None:
+    path, runs_dir = str(write_family(tmp_path)), tmp_path / "runs"
+    settings = SHORT | {"train.epochs": 20, "slurm.cpus_per_task": 2}
+    plan = load_collection(path, "smoke", settings)
+    runs = {run: RunFolder(runs_dir / run) for run in plan.distinct()}
+    (parent,) = {run.parent for run in plan.runs if run.parent}
+    children = [run for run in runs if run != parent]
+    assert len(children) == 3
+
+    def states() -> dict[str, str]:
+        submitted, _ = known(runs_dir, plan.distinct())
+        return {row.run: row.state for row in describe(plan, runs_dir, submitted)}
+
+    assert list(launch(plan, runs_dir, our_cluster.Cluster()).submitted) == list(runs)
+    wait(lambda: any(saved_steps(runs[run]) for run in children), lambda: f"no child begins: {states()}")
+    killed = next(run for run in children if saved_steps(runs[run]))
+    if holder := runs[killed].holder():
+        subprocess.run(["kill", "-KILL", str(holder.pid)], check=True)
+    wait(lambda: states()[killed] not in (RUNNING, QUEUED), lambda: f"the job does not end: {states()}")
+    finished = (runs[parent].path / "summary.json").stat().st_mtime_ns
+    again = launch(plan, runs_dir, our_cluster.Cluster())
+    assert set(again.submitted) <= {killed}, "what is queued, running or done is not submitted twice"
+    wait(lambda: set(states().values()) == {DONE}, lambda: f"not done: {states()}")
+    assert (runs[parent].path / "summary.json").stat().st_mtime_ns == finished
+    assert local.launch(plan, tmp_path / "reference", jobs=2).exit_code == 0
+    for run, folder in runs.items():
+        assert_equal_runs(folder, RunFolder(tmp_path / "reference" / run))
 
 
 def test_two_tasks_on_two_nodes_outlive_a_preemption_and_the_death_of_the_first(cluster, tmp_path, undisturbed) -> None:

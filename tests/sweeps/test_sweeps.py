@@ -18,8 +18,10 @@ from experiments.config import ROOT
 from experiments.folder.run_folder import RunFolder
 from run_format import DONE, FAILED, INTERRUPTED, NOT_RUN, REFUSED
 from sweeps import launcher, local
+from sweeps.collection_file import is_collection
 from sweeps.plan import load, read_sweep, sweep_names
 from sweeps.status import describe, state_of
+from sweeps.sweep_file import arms_with
 from tests.ended import end
 
 TINY = {
@@ -40,7 +42,8 @@ def tiny_words(*words: str, defaults: Sequence[str] = ()) -> list[str]:
     return [*words, *(word for word in (*defaults, *WORDS) if word.partition("=")[0] not in given)]
 
 
-PLANNED_WITHOUT_DATA = [(n, p) for n in sweep_names() for p in read_sweep(n)["recipes"] if p != "tiny"]
+SWEEPS = [name for name in sweep_names() if not is_collection(name)]
+PLANNED_WITHOUT_DATA = [(n, p) for n in SWEEPS for p in read_sweep(n)["recipes"] if p != "tiny"]
 
 
 @pytest.mark.parametrize(("name", "protocol"), PLANNED_WITHOUT_DATA)
@@ -48,10 +51,14 @@ def test_every_sweep_plans_every_arm_and_seed(name, protocol):
     plan = load(name, protocol)
     sweep = read_sweep(name)
     assert [task.name for task in plan.tasks[1:]] == [t for t, own in sweep["downstream"].items() if protocol in own]
-    assert len(plan.runs) == len(sweep["arms"]) * len(sweep["seeds"]) * len(plan.tasks)
-    assert len(plan.distinct()) == len(plan.runs), "two arms of one sweep are the same run"
+    own, tasks = plan.tasks[0].name, [task.name for task in plan.tasks]
+    chosen = {arm: sweep["arms"][arm].get("tasks", tasks) for arm in arms_with(protocol, sweep)}
+    number = sum(task == own or task in of_arm for of_arm in chosen.values() for task in tasks)
+    assert len(plan.runs) == number * len(sweep["seeds"]) and list(plan.labels) == list(chosen)
+    shared = len(plan.runs) - len(plan.distinct())
+    assert (shared > 0) == (name == "necks"), "arms that differ in downstream tasks alone share their own runs"
     assert {run.config.protocol for run in plan.runs} == {protocol}
-    assert [run.seed for run in plan.distinct().values()] == sorted(run.seed for run in plan.runs), "seed by seed"
+    assert [run.seed for run in plan.runs] == sorted(run.seed for run in plan.runs), "seed by seed"
     assert plan.runs[0].arm in plan.labels and plan.baseline in plan.labels
 
 

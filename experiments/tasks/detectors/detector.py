@@ -74,7 +74,9 @@ class RetinaNet(Detector):
     """RetinaNet (Lin et al., 2017): maps from stride 8 on, P6 and P7 by convolutions on the backbone's last map."""
 
     def __init__(self, backbone: nn.Module, classes: int, options: DetectorOptions):
-        neck = DetectionFPN(_channels(backbone)[DENSE_START:], options.width, convolved=2)
+        neck = DetectionFPN(
+            _channels(backbone)[DENSE_START:], options.width, convolved=2, offsets=options.neck_offsets
+        )
         super().__init__(backbone, neck, DENSE_START)
         self.head = DenseHead(DENSE_STRIDES, classes, options)
 
@@ -95,7 +97,8 @@ class RegionDetector(Detector):
     """
 
     def __init__(self, backbone: nn.Module, classes: int, options: DetectorOptions, masks: bool):
-        super().__init__(backbone, DetectionFPN(_channels(backbone), options.width, subsampled=True))
+        neck = DetectionFPN(_channels(backbone), options.width, subsampled=True, offsets=options.neck_offsets)
+        super().__init__(backbone, neck)
         self.proposals = ProposalNetwork(REGION_STRIDES, options)
         self.regions = RegionHeads(STRIDES, classes, options, masks)
 

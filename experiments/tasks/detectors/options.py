@@ -9,27 +9,29 @@ from dataclasses import dataclass
 class BoxStage:
     """One stage of box heads, of which Mask R-CNN has one and Cascade R-CNN three.
 
-    overlap: IoU from which a region is an object's; scales: by which the four numbers of a box's offset to its region
-    are multiplied in training, 1 / standard deviation; weight: of all losses of the stage.
+    overlap: IoU from which a region is an object's; best: IoU from which an object's best region is its own even if
+    the region overlaps another object more, None for never; scales: by which the four numbers of a box's offset to its
+    region are multiplied in training, 1 / standard deviation; weight: of all losses of the stage.
     """
 
     overlap: float = 0.5
+    best: float | None = None
     scales: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     weight: float = 1.0
 
 
 CASCADE_STAGES = (
     BoxStage(),
-    BoxStage(0.6, (20.0, 20.0, 10.0, 10.0), 0.5),
-    BoxStage(0.7, (1 / 0.033, 1 / 0.033, 1 / 0.067, 1 / 0.067), 0.25),
+    BoxStage(0.6, scales=(20.0, 20.0, 10.0, 10.0), weight=0.5),
+    BoxStage(0.7, scales=(1 / 0.033, 1 / 0.033, 1 / 0.067, 1 / 0.067), weight=0.25),
 )
 
 
 @dataclass(frozen=True)
 class DetectorOptions:
-    """What can be set of a detector. The defaults are Mask R-CNN's; PUBLISHED has those of every head.
+    """What can be set of a detector. The defaults are Faster R-CNN's; PUBLISHED has those of every head.
 
-    Networks: width: channels of neck and heads; fc_width: of the fully connected layers on regions; convs: 3x3
+    Networks: width: channels of neck and heads; neck_offsets: None for FPN, or the offset mode of ATMFPN; fc_width: of the fully connected layers on regions; convs: 3x3
     convolutions of RetinaNet's towers, of mask heads, and of Cascade's box heads; anchor_scale: side of a square anchor
     over the stride of its level (RetinaNet: of the smallest of three).
 
@@ -47,6 +49,7 @@ class DetectorOptions:
     """
 
     width: int = 256
+    neck_offsets: str | None = None
     fc_width: int = 1024
     convs: int = 4
     anchor_scale: float = 8.0
@@ -66,11 +69,12 @@ class DetectorOptions:
     score_threshold: float = 0.05
 
 
-# head → its settings in PVT's configurations (RetinaNet, Mask R-CNN) and in Swin's (Cascade Mask R-CNN)
+# head → its settings in PVT's configurations (RetinaNet, Mask R-CNN) and in Swin's (Cascade Mask R-CNN). They build on
+# mmdet's, of which only Mask R-CNN's has match_low_quality=True in its region head.
 PUBLISHED = {
     "retinanet": DetectorOptions(anchor_scale=4.0),
     "faster_rcnn": DetectorOptions(),
-    "mask_rcnn": DetectorOptions(),
+    "mask_rcnn": DetectorOptions(stages=(BoxStage(best=0.5),)),
     "cascade_mask_rcnn": DetectorOptions(
         proposals_training=2000,
         anchor_border=0,

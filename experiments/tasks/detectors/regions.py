@@ -15,7 +15,7 @@ from experiments.tasks.detectors.assignment import match, sample
 from experiments.tasks.detectors.detections import RawDetections
 from experiments.tasks.detectors.losses import mean_over_images, offset_loss
 from experiments.tasks.detectors.mask_targets import mask_targets
-from experiments.tasks.detectors.options import DetectorOptions
+from experiments.tasks.detectors.options import BoxStage, DetectorOptions
 from experiments.tasks.detectors.region_networks import BOX_CELLS, MASK_CELLS, BoxNetwork, MaskNetwork
 from experiments.tasks.detectors.region_pooling import RegionPooling
 from experiments.tasks.detectors.suppression import SMALLEST, strongest
@@ -72,7 +72,7 @@ class RegionHeads(nn.Module):
         losses: dict[str, Tensor] = {}
         for k, stage in enumerate(self.stages):
             name = f"_{k + 1}" if len(self.stages) > 1 else ""
-            sampled = [self._sample(boxes, i, stage.overlap, targets) for i, boxes in enumerate(proposals)]
+            sampled = [self._sample(boxes, i, stage, targets) for i, boxes in enumerate(proposals)]
             logits, offsets = self.boxes[k](self.pool(maps, [each.boxes for each in sampled]))
             counts = [len(each.boxes) for each in sampled]
             logits, offsets = logits.split(counts), offsets.split(counts)
@@ -106,11 +106,13 @@ class RegionHeads(nn.Module):
         found = [self._select(*image) for image in zip(proposals, scores, offsets.split(counts), sizes)]
         return self._with_masks(maps, found) if len(self.masks) else found
 
-    def _sample(self, proposals: Tensor, image: int, overlap: float, targets: Targets) -> Sampled:
+    def _sample(self, proposals: Tensor, image: int, stage: BoxStage, targets: Targets) -> Sampled:
         objects, classes = targets.boxes[image], targets.classes[image]
         boxes = torch.cat([proposals, objects])
         truths = torch.arange(len(boxes), device=boxes.device) >= len(proposals)
-        matches = match(objects, boxes, overlap, overlap)
+        own = torch.arange(len(objects), device=boxes.device)
+        # matched before the objects' own boxes are added, which would be every object's best region
+        matches = torch.cat([match(objects, proposals, stage.overlap, stage.overlap, stage.best), own])
         chosen = torch.cat(sample(matches, self.options.rois_per_image, POSITIVE_SHARE, targets.generators[image]))
         chosen = chosen.sort().values
         matches = matches[chosen]

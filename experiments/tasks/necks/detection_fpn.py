@@ -16,12 +16,20 @@ class DetectionFPN(FPN):
     channels: of the maps, finest first; width: channels of every output. subsampled: whether a level follows the
     coarsest, every second row and column of it. convolved: number of levels that follow, each by a 3x3 convolution of
     stride 2 with bias, the first on the last map of the backbone, the others on the level before, without activation.
+    offsets: as in ``FPN``; the extra levels are convolutions in ATMFPN, too, as a token mixer has no stride.
     Source: mmdet's ``FPN``, without and with ``add_extra_convs="on_input"``. torchvision puts a ReLU before P7.
     Initialisation: Xavier uniform, biases 0.
     """
 
-    def __init__(self, channels: Sequence[int], width: int = 256, subsampled: bool = False, convolved: int = 0):
-        super().__init__(channels, width)
+    def __init__(
+        self,
+        channels: Sequence[int],
+        width: int = 256,
+        subsampled: bool = False,
+        convolved: int = 0,
+        offsets: str | None = None,
+    ):
+        super().__init__(channels, width, offsets)
         self.subsampled = subsampled
         self.extra = nn.ModuleList(
             nn.Conv2d(width if i else channels[-1], width, 3, stride=2, padding=1) for i in range(convolved)
