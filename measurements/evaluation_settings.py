@@ -16,7 +16,8 @@ from measurements.offsets.source import of_this_machine
 
 KINDS = ("ema", "raw")  # averaged weights, and those that the optimizer moved
 
-# Settings by the beginning of their keys. Those that decide how a model is judged, or where:
+# Settings by their keys, or by the beginning of several keys, which ends in a dot or "_".
+# Those that decide how a model is judged, or where:
 ANYWHERE = (
     *("data.root", "data.reader", "data.workers", "data.eval_split", "data.eval_images"),
     *("train.precision", "train.deterministic"),
@@ -30,9 +31,10 @@ OF_TASKS = {
 PHOTOGRAPHS_OF_ANY_SIZE = ("segmentation", "detection")  # tasks that fit a photograph within their own ``resize``
 # and those that say what the model is and what it was to learn, which a run has and a file has not
 OF_MODELS = (
-    *("model", "seed", "data.dataset", "data.num_classes", "data.max_distance", "data.shuffled"),
-    *(f"segment.{name}" for name in ("head", "width", "neck", "auxiliary")),
-    *(f"detect.{name}" for name in ("head", "width", "neck", "fc_width", "anchor_scale", "sampling_ratio")),
+    *("model.", "seed", "data.dataset", "data.num_classes", "data.max_distance", "data.shuffled"),
+    *(f"segment.{name}" for name in ("head", "width", "neck", "neck_width", "neck_offsets", "auxiliary")),
+    *(f"detect.{name}" for name in ("head", "width", "neck", "neck_offsets", "fc_width", "anchor_scale")),
+    "detect.sampling_ratio",
 )
 
 
@@ -50,7 +52,7 @@ def of_run(run: str, frozen: Config, settings: Mapping[str, Any], site: Mapping[
     taken = _of_evaluation(frozen.task, frozen.data.dataset)
     for key in settings:
         long = SHORT.get(key, key)
-        if long.startswith(OF_MODELS):
+        if _is_among(OF_MODELS, long):
             raise ConfigError(
                 f"evaluate={run}: {long} is settled by the run (for its weights under a recipe: "
                 f"evaluate=PATH experiment={frozen.experiment} {long}=…)"
@@ -72,6 +74,8 @@ def of_file(name: str, settings: Mapping[str, Any], site: Mapping[str, Any]) -> 
 
     Raises ConfigError, DataError.
     """
+    if not expanded("evaluate", name).is_file():
+        raise ConfigError(f"evaluate={name}: no such file")
     given = dict(settings)
     experiment = given.pop("experiment", None)
     if experiment is None:
@@ -90,7 +94,7 @@ def of_file(name: str, settings: Mapping[str, Any], site: Mapping[str, Any]) -> 
 def deciding(config: Config) -> dict[str, Any]:
     """The settings that decide what an evaluation of given weights finds, and where the images are."""
     taken = (*OF_MODELS, *_of_evaluation(config.task, config.data.dataset))
-    settings = {key: value for key, value in scientific(config).items() if key.startswith(taken)}
+    settings = {key: value for key, value in scientific(config).items() if _is_among(taken, key)}
     root = config.data.root and str(Path(config.data.root).resolve())
     return {"task": config.task, "root": root, **settings}
 
@@ -106,8 +110,12 @@ def _of_evaluation(task: str, dataset: str) -> tuple[str, ...]:
     return (*ANYWHERE, *(["data.image_size"] if sized else []), *OF_TASKS.get(task, ()))
 
 
+def _is_among(settings: tuple[str, ...], key: str) -> bool:
+    return any(key.startswith(each) if each.endswith((".", "_")) else key == each for each in settings)
+
+
 def _refuse_idle(name: str, key: str, taken: tuple[str, ...]) -> None:
     """Raises ConfigError for a setting that no evaluation reads."""
-    if not key.startswith(taken):
-        valid = ", ".join(f"{each}…" if each.endswith("_") else each for each in taken if "." in each)
+    if not _is_among(taken, key):
+        valid = ", ".join(f"{each}…" if each.endswith((".", "_")) else each for each in taken)
         raise ConfigError(f"evaluate={name}: {key} changes nothing about an evaluation (valid: weights, {valid})")

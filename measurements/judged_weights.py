@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -81,8 +82,6 @@ def of_file(name: str, kind: str | None) -> JudgedWeights:
     Raises ConfigError.
     """
     file = Path(name).expanduser()
-    if not file.is_file():
-        raise ConfigError(f"evaluate={name}: no such file")
     state, kind = _state(_content(file), kind, f"evaluate={name}")
     return JudgedWeights(file.resolve(), kind, state)
 
@@ -122,6 +121,8 @@ def _content(file: Path) -> Mapping[str, Any]:
         # training checkpoints of timm hold their command line, which is no tensor
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(file, map_location="cpu", weights_only=True)
+    except UnpicklingError:  # torch's message advises to load it all the same
+        raise ConfigError(f"{file}: not a checkpoint that can be read safely: it holds more than weights") from None
     except Exception as error:  # unpickling a file that is no checkpoint can raise anything
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"{file}: not a checkpoint that can be read safely: {said}") from None
