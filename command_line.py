@@ -65,7 +65,7 @@ def dispatch(words: list[str], commands: Mapping[str, Command], options: Mapping
         raise ConfigError(f"{word}=NAME: which one? `python run.py list` shows them")
     for other in parsed.words[1:]:
         key, equals, _ = other.partition("=")
-        if equals and key in commands and key != "experiment":  # doctor and offsets take experiment=NAME as a setting
+        if equals and key in commands and key != "experiment":  # doctor, offsets, evaluate take it as a setting
             raise ConfigError(f"{word} and {key} are two commands: give one of them")
     for option, row in options.items():
         if getattr(parsed, option.removeprefix("--").replace("-", "_")) and word not in row.commands:

@@ -49,6 +49,10 @@ COMMANDS = {
         "offsets=… interventions=true": "judges models whose offsets are shuffled, averaged, zeroed or rounded",
     }, needs=("sweeps.plan:sweep_names", "sweeps.commands:planned", "reports.offsets.page", "reports.offsets.terminal",
               "reports.offsets.interventions", "reports.formats.terminal:print_section")),
+    "evaluate": Command("measurements.commands:evaluate", {
+        "evaluate=RUN [key=value …]": "judges a finished run again, as it was or with other images, sizes, views",
+        "evaluate=FILE experiment=NAME model=…": "judges a weights file: of this suite, of timm or of the authors",
+    }),
     "predict": Command("measurements.commands:predict", {
         "predict=RUN images=PATH": "draws what a run of segmentation or detection sees in one or more images",
     }, needs=("reports.figures.segments", "reports.figures.boxes")),
@@ -75,7 +79,7 @@ OPTIONS = {
     "--new-code": Option(("sweep",), "start runs that have not begun with the present code, in a sweep that has"),
     "--yes": Option(("prune",), "remove; without it, only print what would be removed"),
     "--fresh": Option(
-        ("sweep", "price", "offsets", "report"), "measure again what was measured before; show the new runs"
+        ("sweep", "price", "offsets", "evaluate", "report"), "measure again what was measured before; show the new runs"
     ),
     "--undo": Option(("exclude",), "take an exclusion back"),
     "--watch": Option(("status", "sweep", "logs"), "follow until nothing runs any more"),
@@ -92,7 +96,9 @@ keys:
   devices=N                  processes per run: one per GPU, or sharing the cores of the CPU
   data.root=PATH             folder of the images  runs_dir=PATH           folder of the run folders
   measured=LABEL             report from results/measured/LABEL instead of run folders; measured=all for report=paper
-  experiment=NAME            doctor: also check the data of this run; offsets=FILE: the recipe that names its data
+  experiment=NAME            doctor: also check the data of this run; offsets=FILE, evaluate=FILE: the recipe
+                             that names its task and data
+  weights=ema|raw            evaluate: averaged weights, or those that the optimizer moved
   images=N layer=layer_3_1 query=[0.5,0.5]         offsets: number of images, and the reads to draw over some of them
   interventions=true         offsets: all of shuffled_tokens, shuffled_images, mean, zero, rounded, or name some;
                              with images=N on so many, with layer=layer_3_1 in this layer alone

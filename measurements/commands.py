@@ -1,4 +1,4 @@
-"""The commands ``offsets=``, ``complexity`` and ``collect=complexity``.
+"""The commands ``offsets=``, ``complexity``, ``collect=complexity``, ``evaluate=`` and ``predict=``.
 
 Pages and tables belong to ``reports`` and plans to ``sweeps``, rooms above this one; run.py passes their functions.
 """
@@ -15,6 +15,7 @@ from typing import Any
 
 from errors import ConfigError
 from experiments.backbones import TIMM, check_name, is_timm
+from run_format import PROVENANCE
 
 
 def offsets(
@@ -127,6 +128,38 @@ def collect_complexity(options: argparse.Namespace, table: ModuleType) -> int:
             counted |= {(row.label, stage, metric): number for metric, number in entry.items()}
     written = [str(counts.write(counted)), str(recipes.write(dict(settings())))]
     print(json.dumps({"files": written}) if options.json else "\n".join(written))
+    return 0
+
+
+def evaluate(name: str, settings: dict[str, Any], options: argparse.Namespace) -> int:
+    """Judges the weights of a finished run or of a file without training, and says what they are worth."""
+    from experiments.commands import run_named, runs_folder
+    from experiments.config import read_site
+    from experiments.paths import is_file
+    from measurements import evaluation_settings
+    from measurements.finished_run import finished
+
+    site = read_site()
+    runs_dir = runs_folder(settings, site)
+    kind = evaluation_settings.kind_taken_from(settings)
+    if is_file(name):
+        config = evaluation_settings.of_file(name, settings, site)
+    else:
+        folder = run_named(runs_dir, name)
+        finished(folder, "evaluate")
+        config = evaluation_settings.of_run(folder.id, folder.config(), settings, site)
+    from measurements import judged_weights  # loads torch, which takes seconds
+    from measurements.evaluate import JudgedRun, describe
+    from measurements.evaluate import evaluate as judge
+
+    if is_file(name):
+        weights = judged_weights.of_file(name, kind)
+        result, summary = judge(Path(name).stem, config, weights, runs_dir, fresh=options.fresh)
+    else:
+        weights = judged_weights.of_run(folder, config, kind)
+        result, summary = judge(folder.id, config, weights, runs_dir, JudgedRun.of(folder), options.fresh)
+    found = {**summary, "provenance": result.read_json(PROVENANCE), "folder": str(result.path)}
+    print(json.dumps(found) if options.json else "\n".join(describe(found)))
     return 0
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from errors import ConfigError, DataError, RunFolderError
 from experiments.config import SHORT, get, merge
 from experiments.data.listing import SUFFIXES, in_order, printable
-from experiments.folder.parent import why_unfinished
 from experiments.folder.run_folder import RunFolder
 from experiments.schema import FIELDS, Config
+from measurements.finished_run import finished
 from run_format import WEIGHTS
 
 if TYPE_CHECKING:
@@ -151,11 +151,7 @@ def finished_run(folder: RunFolder, settings: dict[str, Any]) -> tuple[Config, d
     if config.task not in TEST_SETTINGS:
         drawn = " and ".join(TEST_SETTINGS)
         raise RunFolderError(f"predict={folder.id}: a run of task={config.task}; predictions are drawn of {drawn}")
-    summary = folder.finished()
-    if not summary:
-        raise RunFolderError(f"predict={folder.id}: {why_unfinished(folder)}")
-    if not (folder.path / WEIGHTS).is_file():
-        raise RunFolderError(f"predict={folder.id}: the run is done, but its {WEIGHTS} is missing")
+    summary = finished(folder, "predict")
     merge(settings)  # refuses unknown keys
     for key in settings:
         if FIELDS[(SHORT.get(key, key))].metadata["scientific"] and not key.startswith(TEST_SETTINGS[config.task]):

@@ -107,6 +107,12 @@ def newest_valid(folder: Path) -> NewestCheckpoint:
     return NewestCheckpoint(newest, notes)
 
 
+def valid_of_step(folder: Path, step: int) -> Path | None:
+    """The newest checkpoint of a step whose checksum holds. Changes nothing."""
+    of_step = (path for path in _newest_first(folder) if path.name.startswith(f"step-{step:09d}-"))
+    return next((path for path in of_step if _read_sidecar(path).get("sha256") == sha256(path)), None)
+
+
 def older_valid(path: Path) -> Path | None:
     """The newest checkpoint before ``path`` whose checksum holds. Changes nothing."""
     older = (candidate for candidate in _newest_first(path.parent) if candidate.name < path.name)

@@ -5,7 +5,6 @@ The results are one JSON file beside the other measurements of the run's offsets
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -21,25 +20,23 @@ from torch.utils.data import IterableDataset
 import atomic_file
 from errors import ConfigError, RunFailed, unknown
 from experiments.data.batch import Batch, Samples
-from experiments.data.ledger import Ledger
-from experiments.data.loading import Batches
 from experiments.data.order import SampleKey, stream
 from experiments.folder.fingerprint import run_fingerprint
 from experiments.folder.provenance import checkout
-from experiments.interrupts import Interrupts
 from experiments.schema import Config
 from experiments.tasks import Evaluation, Judge, Task
 from experiments.tasks.registry import build_task, task_entry
-from experiments.training.devices import Group, autocast, prepare
-from experiments.training.evaluation import Evaluator, refuse_other_records
+from experiments.training.devices import Group, prepare
+from experiments.training.evaluation import refuse_other_records
 from experiments.training.progress import image_bar
+from measurements.judging import batch_size, evaluator
 from measurements.offsets.interventions import INTERVENTIONS, Impossible, averaged, replaced
 from measurements.offsets.measure import limited
 from measurements.offsets.model import build_whole, offset_layers
 from measurements.offsets.source import NO_OFFSETS, OffsetRequest, OffsetSource
 from results.run_folders.interventions import FILE, VERSION, read, text
 from results.run_folders.measurement_file import MeasuredError
-from results.statistics.estimates import LEVEL, t_quantile
+from results.statistics.images import half_width
 
 
 @dataclass(frozen=True)
@@ -169,8 +166,7 @@ class Judging:
     def __init__(self, config: Config, task: Task, model: nn.Module, device: torch.device) -> None:
         self.config, self.task, self.model, self.device = config, task, model, device
         self.advance: Any = lambda images: None
-        at_once = config.machine.batch_per_device
-        self.batch_size = min(config.train.batch_size, at_once or config.train.batch_size)
+        self.batch_size = batch_size(config)
 
     def evaluate(self, random_order: bool = False) -> Evaluation:
         """Judges all images; records are in the order of the evaluation set, also where ``random_order`` is not.
@@ -181,22 +177,12 @@ class Judging:
         if random_order and not isinstance(samples, IterableDataset):
             order = stream(config.seed, purpose="order of images").permutation(len(samples))
             samples = Reordered(samples, order)
-        batches = Batches(
-            samples, self.batch_size, config.seed, shuffle=False, workers=config.data.workers, device=self.device,
-            memory_format=torch.channels_last if config.machine.channels_last else torch.contiguous_format,
-        )  # fmt: skip
-        evaluator = Evaluator(
-            self.task, batches, Group(), Interrupts(), Ledger(samples, 0.0),
-            lambda: autocast(config.train.precision, self.device), on_signal=lambda number: None,
-        )  # fmt: skip
         judges: dict[str, Judge] = {}
         judged = 0
-        try:
-            for images in evaluator.judge({"eval": self.model}, judges):
+        with evaluator(config, self.task, self.device, samples) as judging:
+            for images in judging.judge({"eval": self.model}, judges):
                 self.advance(images)
                 judged += images
-        finally:
-            batches.close()
         if judged != len(samples):
             raise RunFailed(f"{judged} images were judged, the evaluation set has {len(samples)}")
         evaluation = judges["eval"].evaluation()
@@ -242,8 +228,7 @@ def _effect(disturbed: Evaluation, undisturbed: Evaluation) -> dict[str, Any]:
     intervals: dict[str, list[float]] = {}
     for name in differences.keys() & disturbed.records.keys() & undisturbed.records.keys():
         by_image = disturbed.records[name].contributions() - undisturbed.records[name].contributions()
-        if len(by_image) > 1 and np.ptp(by_image) > 0:
-            half = t_quantile(len(by_image) - 1, LEVEL) * float(by_image.std(ddof=1)) / math.sqrt(len(by_image))
+        if half := half_width(by_image):
             intervals[name] = [differences[name] - half, differences[name] + half]
     return {"metrics": disturbed.metrics, "differences": differences, "intervals": intervals}
 

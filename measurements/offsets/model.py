@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import timm
 from torch import Tensor, nn
@@ -46,25 +47,7 @@ def offset_layers(model: nn.Module) -> dict[str, OffsetLayer]:
     return found
 
 
-def _load(model: nn.Module, source: OffsetSource) -> weights.Loaded:
-    """Raises ConfigError as ``build`` does."""
-    config, state = source.config, weights.read(source.weights)
-    try:
-        return weights.load_backbone(model, state, source.name)
-    except ConfigError as error:
-        variant = _variant(state)
-        if variant is None:
-            raise ConfigError(
-                f"{source.name} holds no ATMNet: no stem and stages among its {len(state)} weights"
-            ) from None
-        if variant != config.model.name:
-            raise ConfigError(
-                f"{source.name} holds atmnet_{variant}, not atmnet_{config.model.name}: set model={variant}"
-            ) from None
-        raise ConfigError(f"{error} (built for model={config.model.name} offsets={config.model.offsets})") from None
-
-
-def _variant(state: dict[str, Tensor]) -> str | None:
+def variant_of(state: Mapping[str, Tensor]) -> str | None:
     """The variant whose widths and depths the weights have."""
     blocks: dict[int, set[int]] = {}
     widths: dict[int, int] = {}
@@ -77,3 +60,21 @@ def _variant(state: dict[str, Tensor]) -> str | None:
         if sizes == (variant["dims"], variant["depths"]):
             return name
     return None
+
+
+def _load(model: nn.Module, source: OffsetSource) -> weights.Loaded:
+    """Raises ConfigError as ``build`` does."""
+    config, state = source.config, weights.read(source.weights)
+    try:
+        return weights.load_backbone(model, state, source.name)
+    except ConfigError as error:
+        variant = variant_of(state)
+        if variant is None:
+            raise ConfigError(
+                f"{source.name} holds no ATMNet: no stem and stages among its {len(state)} weights"
+            ) from None
+        if variant != config.model.name:
+            raise ConfigError(
+                f"{source.name} holds atmnet_{variant}, not atmnet_{config.model.name}: set model={variant}"
+            ) from None
+        raise ConfigError(f"{error} (built for model={config.model.name} offsets={config.model.offsets})") from None

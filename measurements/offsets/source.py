@@ -110,10 +110,15 @@ def of_run(folder: RunFolder, settings: Mapping[str, Any], site: Mapping[str, An
                 f"offsets={folder.id} measures the run as it is, and {key} would change it; for other settings give "
                 f"its weights file: offsets={folder.path / WEIGHTS} experiment={frozen.experiment} {long}=…"
             )
+    return of_planned(folder, merge({key: get(frozen, key) for key in FIELDS}, of_this_machine(frozen, site), settings))
+
+
+def of_this_machine(frozen: Config, site: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a site for a run: how to execute, and where the data are if not where the run had them."""
     local = site_settings(site, frozen.data.dataset)
     if frozen.data.root and Path(frozen.data.root).exists():
         local = {key: value for key, value in local.items() if key not in LOCATION}
-    return of_planned(folder, merge({key: get(frozen, key) for key in FIELDS}, local, settings))
+    return local
 
 
 def of_sweep(runs: Mapping[str, Config], runs_dir: Path) -> dict[str, OffsetSource | str]:

@@ -72,6 +72,13 @@ def new_images(differences: np.ndarray, level: float = LEVEL) -> NewImages | Non
     return NewImages(mean, mean - half, mean + half, se, freedom, seeds, images)
 
 
+def half_width(by_image: np.ndarray, level: float = LEVEL) -> float | None:
+    """Half of the t-interval of the mean of numbers of images [N], for one model; None where they do not vary."""
+    if len(by_image) < 2 or by_image.min() == by_image.max():
+        return None
+    return t_quantile(len(by_image) - 1, level) * float(by_image.std(ddof=1)) / math.sqrt(len(by_image))
+
+
 def mcnemar(first: Sequence[bool] | np.ndarray, second: Sequence[bool] | np.ndarray) -> float:
     """Two-sided p of McNemar's test that two models are right on equally many images (exact, or with continuity
     correction where more than EXACT images are discordant). first, second: whether each image was right.
