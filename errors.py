@@ -54,9 +54,13 @@ def refuse_control_characters(key: str, value: object) -> None:
 
 
 def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
-    """The message ``unknown arm 'axail'; did you mean 'axial'? (valid: …)``, without the list if it would be long."""
+    """The message ``unknown arm 'axail'; did you mean 'axial'? (valid: …)``.
+
+    A list of more than 12 is left out if there are near ones, and cut after 40.
+    """
     names = sorted(map(str, valid))
     near = get_close_matches(str(name), names, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-    listing = f" (valid: {', '.join(names)})" if names and (len(names) <= 12 or not near) else ""
+    more = f" and {len(names) - 40} more" if len(names) > 40 else ""
+    listing = f" (valid: {', '.join(names[:40])}{more})" if names and (len(names) <= 12 or not near) else ""
     return f"unknown {kind} {str(name)!r}{hint}{listing}"

@@ -114,9 +114,9 @@ def _sweep(
     page = compose.page(spec, [results], mixed=options.mixed)
     written = files.write(page, out)
     if options.json:
-        first, *others = page.sections
-        further = {each.name.removeprefix(f"{results.name}-"): each.records for each in others if not each.runs_in}
-        if any(each.runs_in for each in others):  # the tables of its tasks, whose rows are the document's own
+        first, *after = page.sections
+        further = {each.name.removeprefix(f"{results.name}-"): each.records for each in after if not each.runs_in}
+        if any(each.runs_in for each in after):  # the tables of its tasks, whose rows are the document's own
             further["all_tasks"] = first.records
         print(terminal.to_json(results.ablation(options.mixed), further))
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,9 +50,11 @@ def _has_several_tasks(rows: Sequence[RunStatus]) -> bool:
 
 
 def summary(plan: Plan, rows: Sequence[RunStatus], runs_dir: Path) -> str:
-    states = [row.state for row in rows]
-    counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    return f"{plan.sweep} ({plan.protocol}, {plan.experiment}): {len(rows)} runs: {counted}; in {runs_dir}"
+    """``necks (smoke, scenes): 27 runs in 36 rows: 2 done, 25 not run; in runs``: a run that arms share counts once."""
+    runs = {row.run: row.state for row in rows}
+    counted = ", ".join(f"{number} {state}" for state, number in Counter(runs.values()).items())
+    shared = f" in {len(rows)} rows" if len(rows) > len(runs) else ""
+    return f"{plan.sweep} ({plan.protocol}, {plan.experiment}): {len(runs)} runs{shared}: {counted}; in {runs_dir}"
 
 
 def watch(

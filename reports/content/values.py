@@ -280,7 +280,8 @@ class Setting(Value):
 
     @property
     def tone(self) -> str:
-        return (Verdict.AGREES if self.equal else Verdict.EXCLUDED).value
+        verdict = Verdict.AGREES if self.equal else Verdict.EXCLUDED
+        return verdict.value
 
     def lines(self) -> tuple[Line, ...]:
         return ((self.words, ", equal" if self.equal else ", different"),)

@@ -65,7 +65,8 @@ def test_the_page_of_both_papers_has_running_and_committed_results(planned, tmp_
     macros = MACRO.findall((folder / "macros.tex").read_text())
     assert len(macros) == len(set(macros))
     assert (
-        "protocol paper of ablation_peg, ablation_v1, resolution_384, variants is left out: paper needs images" in err
+        "protocol paper of ablation_peg, ablation_v1, necks, resolution_384, variants is left out: paper needs images"
+        in err
     )
     assert "report.html" in out
 

@@ -54,7 +54,7 @@ def test_every_table_of_the_papers_has_a_report():
     tables = {(spec.source, spec.table) for spec in map(specification_files.load, TABLES)}
     printed = papers.load()
     assert tables == {place for place in zip(printed["source"], printed["table"]) if "Table" in place[1]}
-    assert len(tables) == 16
+    assert len(tables) == 17  # AAAI Tables 1 to 10, v1 Tables 1 to 7
 
 
 @pytest.mark.parametrize("name", TABLES)

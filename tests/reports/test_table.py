@@ -42,7 +42,7 @@ def verdicts(made, arm):
 
 def text(made, arm):
     """The texts of an arm's cells in the table of one task."""
-    cells = ablation.grid(made, {}).rows[[r.arm for r in made.first.rows].index(arm)]
+    cells = ablation.grid(made.first, {}).rows[[r.arm for r in made.first.rows].index(arm)]
     to_control = ("to_control",) if made.first.control else ()
     names = ("arm", "m", "g", "result", *to_control, "gap", "papers", "papers_gap", "verdict")
     return dict(zip(names, (text_of(cell.value) for cell in cells), strict=True))
@@ -143,7 +143,7 @@ def test_another_protocol_compares_signs_and_says_so(finished):
     made = build_table.build(specification_files.of_sweep("ablation_offsets"), collected, plan)
     legend = " ".join(words.legend(made))
     assert "another protocol" in legend and "by sign alone" in legend
-    assert ablation.grid(made, {}).header[5] == "Papers (ImageNet-1K, 300 epochs)"
+    assert ablation.grid(made.first, {}).header[5] == "Papers (ImageNet-1K, 300 epochs)"
 
 
 @pytest.mark.parametrize(
@@ -388,8 +388,8 @@ def test_differences_over_seeds_and_images_stand_beside_those_over_seeds(with_re
     gaps = [a.contributions() - b.contributions() for a, b in zip(of["axial"], of["zero"])]
     assert axial.new_images == new_images(np.stack(gaps))
     assert axial.new_images.images == 500 and row(made, "zero").new_images is None
-    header, cells = ablation.grid(made, {}).header, ablation.grid(made, {}).rows[list(OFFSETS).index("axial")]
-    shown = dict(zip(header, (text_of(cell.value) for cell in cells)))
+    grid = ablation.grid(made.first, {})
+    shown = dict(zip(grid.header, (text_of(cell.value) for cell in grid.rows[list(OFFSETS).index("axial")])))
     interval = f"[{signed(axial.new_images.low, 2)}, {signed(axial.new_images.high, 2)}]"
     assert shown["Δ [95 % over seeds and images]"] == interval
     (record,) = ablation.records(made.first, axial)
@@ -438,5 +438,5 @@ def test_repeated_runs_give_the_noise_floor(finished):
     expected = math.sqrt((0.6**2 + 0.2**2) / 2 / 2)
     assert made.first.repeats.sd == pytest.approx(expected) and made.first.repeats.freedom == 2
     assert f"differs with a deviation of {expected:.2f} points (2 repeats)" in " ".join(words.legend(made))
-    assert any(f"repeats of one run ± {expected:.2f}" in name for name in ablation.grid(made, {}).header)
-    assert not any("repeats" in name for name in ablation.grid(build(plan, Path("none")), {}).header)
+    assert any(f"repeats of one run ± {expected:.2f}" in name for name in ablation.grid(made.first, {}).header)
+    assert not any("repeats" in name for name in ablation.grid(build(plan, Path("none")).first, {}).header)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+import run
 from sweeps.plan import Plan, load
 
 CLASSES = {"data.num_classes": 1000}  # stands for those of the folders of ImageNet
@@ -12,9 +13,9 @@ CLASSES = {"data.num_classes": 1000}  # stands for those of the folders of Image
 def backbones(plan: Plan) -> dict[str, set[tuple[str, str]]]:
     """First-task run → (arm, downstream task) of all runs that start from it."""
     children: dict[str, set[tuple[str, str]]] = defaultdict(set)
-    for run in plan.runs:
-        if run.parent:
-            children[run.parent].add((run.arm, run.task))
+    for each in plan.runs:
+        if each.parent:
+            children[each.parent].add((each.arm, each.task))
     return children
 
 
@@ -46,3 +47,9 @@ def test_the_published_backbones_have_every_neck_and_those_of_variants_are_its_r
     shared = {run.id for run in plan.runs} & variants
     assert {run.arm for run in plan.runs if run.id in shared and run.parent} == {"fpn", "l_fpn"}
     assert {names[run] for run in names if run in shared} == {"t", "l"}
+
+
+def test_a_run_that_arms_share_counts_once_in_the_summary(capsys, tmp_path):
+    assert run.main(["sweep=necks", "protocol=smoke", "--dry-run", f"runs_dir={tmp_path}"]) == 0
+    shown = capsys.readouterr().out
+    assert f"{len(load('necks', 'smoke').distinct())} runs in {shown.count(' seed ')} rows: " in shown
