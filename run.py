@@ -51,7 +51,7 @@ COMMANDS = {
               "reports.offsets.interventions", "reports.formats.terminal:print_section")),
     "evaluate": Command("measurements.commands:evaluate", {
         "evaluate=RUN [key=value …]": "judges a finished run again, as it was or with other images, sizes, views",
-        "evaluate=FILE experiment=NAME model=…": "judges a weights file: of this suite, of timm or of the authors",
+        "evaluate=FILE experiment=NAME model=…": "judges a weights file: ours, timm's or the authors'",
     }),
     "predict": Command("measurements.commands:predict", {
         "predict=RUN images=PATH": "draws what a run of segmentation or detection sees in one or more images",

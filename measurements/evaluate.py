@@ -74,7 +74,7 @@ def evaluate(
     device = prepare(config, Group())
     task = build_task(config)
     model = task.build_model()
-    judged_weights.load(model, weights, f"evaluate={name}", config)
+    judged_weights.load(model, weights, config)
     key = {
         "weights_sha256": weights.sha256,
         "weights": weights.kind,

@@ -86,9 +86,9 @@ def of_file(name: str, kind: str | None) -> JudgedWeights:
     return JudgedWeights(file.resolve(), kind, state)
 
 
-def load(model: nn.Module, weights: JudgedWeights, where: str, config: Config) -> None:
+def load(model: nn.Module, weights: JudgedWeights, config: Config) -> None:
     """Loads weights into the task's model. Raises ConfigError where some are missing, left over or of another shape."""
-    own, state = model.state_dict(), weights.state
+    own, state, where = model.state_dict(), weights.state, weights.file
     missing, left = [name for name in own if name not in state], [name for name in state if name not in own]
     misshapen = [name for name in own if name in state and own[name].shape != state[name].shape]
     if not (missing or left or misshapen):
