@@ -73,8 +73,10 @@ def status(name: str, given: dict[str, Any], options: argparse.Namespace) -> int
     collection = CollectionState.of(plan, runs_dir, rows) if isinstance(plan, CollectionPlan) else None
     if options.json:
         described = [{**vars(holder), "log": str(launch.log), "jobs": launch.jobs} for launch, holder in working]
-        more = {"launchers": described, "runs_dir": str(runs_dir)}
-        print(collection.document(devices, **more) if collection else as_document(plan, runs_dir, rows, **more))
+        if collection:
+            print(collection.document(devices, launchers=described, runs_dir=str(runs_dir)))
+        else:
+            print(as_document(plan, runs_dir, rows, launchers=described))
         return 0
     lines = [*collection.status_lines(), *collection.time_lines(devices)] if collection else show.lines(rows)
     print(*lines, show.summary(plan, rows, runs_dir), *found.sentences(to_do), sep="\n")

@@ -289,8 +289,12 @@ def test_a_sweep_without_a_specification_has_a_report(by_hand, capsys):
     assert document["papers_protocol"] is None and {row["verdict"] for row in document["rows"]} == {"–"}
 
 
-def test_a_protocol_that_a_specification_does_not_name_takes_the_metric_of_the_plan(by_hand, capsys):
-    folder = by_hand("resolution_384", "resolution_384", {"224": "l", "384": "l"})
+def test_a_protocol_that_a_specification_does_not_name_takes_the_metric_of_the_plan(by_hand, tmp_path):
+    committed = (specification_files.SPECS / "resolution_384.yaml").read_text().splitlines(keepends=True)
+    kept = [line for line in committed if not line.startswith(("  smoke:", "own_data:"))]
+    assert len(kept) == len(committed) - 2
+    (tmp_path / "fewer_protocols.yaml").write_text("".join(kept))
+    folder = by_hand(str(tmp_path / "fewer_protocols.yaml"), "resolution_384", {"224": "l", "384": "l"})
     page = (folder / "report.md").read_text()
     assert page.startswith("# Fine-tuning at a larger image size\n") and "| at 224 px |" in page
     assert "Top-1: `eval_ema/top1`" in page and "another protocol than this table's (`smoke`)" in page

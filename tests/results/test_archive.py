@@ -75,12 +75,24 @@ def test_results_that_were_written_before_sweeps_had_several_tasks(sweep, tmp_pa
     pd.testing.assert_frame_equal(again.runs, back.runs)
 
 
+DOWNSTREAM = {
+    "detection-smoke": ["boxes"],
+    "paper-smoke-ablation_peg": ["retinanet_1x", "semantic_fpn"],
+    "paper-smoke-ablation_v1": ["mask_rcnn_1x_ms"],
+    "paper-smoke-necks": ["masks", "boxes"],
+    "paper-smoke-variants": [
+        "semantic_fpn", "upernet", "retinanet_1x", "retinanet_3x", "mask_rcnn_1x", "mask_rcnn_3x", "cascade_1x",
+        "cascade_3x",
+    ],
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("label", archive.labels())
 def test_committed_results_name_their_task(label):
     collected = archive.read(archive.folder(label))
     own, *downstream = [task["name"] for task in collected.tasks]
     assert own in ("token_labelling", "classification", "segmentation")
-    assert downstream == (["boxes"] if label == "detection-smoke" else [])
+    assert downstream == DOWNSTREAM.get(label, [])
     assert set(collected.runs["task"]) == set(collected.metrics["task"]) == {own, *downstream}
 
 
