@@ -295,7 +295,7 @@ def test_a_protocol_that_a_specification_does_not_name_takes_the_metric_of_the_p
     assert len(kept) == len(committed) - 2
     (tmp_path / "fewer_protocols.yaml").write_text("".join(kept))
     folder = by_hand(str(tmp_path / "fewer_protocols.yaml"), "resolution_384", {"224": "l", "384": "l"})
-    page = (folder / "report.md").read_text()
+    page = (folder.parent / "fewer_protocols-smoke" / "report.md").read_text()
     assert page.startswith("# Fine-tuning at a larger image size\n") and "| at 224 px |" in page
     assert "Top-1: `eval_ema/top1`" in page and "another protocol than this table's (`smoke`)" in page
 
