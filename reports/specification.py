@@ -122,13 +122,15 @@ class Contrast:
     """The arms of ``plus`` minus those of ``minus``, by seed: a difference that the report is to state and test.
 
     label: what it is, where that is more than ``first − second``. Two arms on either side are an interaction.
-    tested: whether it is one of the family of tests; otherwise its interval alone is stated.
+    tested: whether it is one of the family of tests; otherwise its interval alone is stated. task: the downstream task
+    that it is of; without it, the sweep's own.
     """
 
     plus: tuple[str, ...]
     minus: tuple[str, ...]
     label: str = ""
     tested: bool = True
+    task: str | None = None
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -171,7 +173,7 @@ class Specification:
     """A report of one sweep: its arms against its baseline and, in a column of its own, against its control.
 
     protocols, papers and columns (further metrics) are those of the sweep's own task; ``tasks`` has those of its
-    downstream tasks, by name. contrasts: a table of differences in the own task.
+    downstream tasks, by name. contrasts: a table of differences for every task that has some.
     together: the arms that differences in the table of all tasks are to; without it, the baseline and the control.
     own_data: arms change the data, so that only those of the same data are compared.
     """

@@ -39,12 +39,12 @@ def sweep_report(content: dict[str, Any]) -> Specification:
         )
         for key, value in _section(content, "tasks", where)
     }
-    for key, arm in arms.items():
-        for place in arm.published:
-            if place.task is not None and place.task not in tasks:
-                raise SpecificationError(f"{where}, arm {key}: {unknown('task', place.task, tasks)}")
-    control = make(Control, content["control"], f"{where}, control") if content.get("control") else None
     contrasts = tuple(_contrast(value, f"{where}, contrasts") for value in entries(content, "contrasts", where))
+    named = [(f"arm {key}", place.task) for key, arm in arms.items() for place in arm.published]
+    for part, task in (*named, *(("contrasts", each.task) for each in contrasts)):
+        if task is not None and task not in tasks:
+            raise SpecificationError(f"{where}, {part}: {unknown('task', task, tasks)}")
+    control = make(Control, content["control"], f"{where}, control") if content.get("control") else None
     parts = {
         **_task_parts(content, where), "control": control, "arms": arms, "figures": figures, "tasks": tasks,
         "contrasts": contrasts,

@@ -154,7 +154,7 @@ class _TaskBuilder:
         return TaskTable(
             self.spec, name, self.downstream, protocol, self.metric, printed, self.plan["baseline"], self.control, rows,
             self.collected, tuple(missing), tuple(mixture), changed, repeat_spread(self.collected, self.metric.metric),
-            self.contrasts(finals), self.column is None or self.column.tested,
+            self.contrasts(finals, rows), self.column is None or self.column.tested,
             tuple(replace(self, column=column).table(mixed) for column in self.further),
         )  # fmt: skip
 
@@ -215,17 +215,20 @@ class _TaskBuilder:
         first, second = ([finals.get(arm, {}) for arm in arms] for arms in (plus, minus))
         return contrast(first, second)
 
-    def contrasts(self, finals: Finals) -> tuple[ContrastRow, ...]:
-        """The specification's contrasts whose arms are all planned, corrected among themselves."""
-        planned = (
-            [] if self.downstream or self.column else [c for c in self.spec.contrasts if set(c.arms) <= set(self.arms)]
-        )
+    def contrasts(self, finals: Finals, rows: Sequence[ArmRow]) -> tuple[ContrastRow, ...]:
+        """The specification's contrasts of this task whose arms are all planned, corrected among themselves."""
+        task = self.task["name"] if self.downstream else None
+        of_task = [] if self.column else [each for each in self.spec.contrasts if each.task == task]
+        planned = [each for each in of_task if set(each.arms) <= set(self.arms)]
         differences = [self.difference(each.plus, each.minus, finals) for each in planned]
         p_values = holm([d.p_against(0.0, TOLERANCE) if d and c.tested else None for c, d in zip(planned, differences)])
         return tuple(
-            ContrastRow(self.label(each), each, difference, self.images.contrast(each.plus, each.minus), p)
+            ContrastRow(
+                self.label(each), each, difference, self.images.contrast(each.plus, each.minus), p,
+                _printed_pair([row for arm in each.arms for row in rows if row.arm == arm]),
+            )
             for each, difference, p in zip(planned, differences, p_values)
-        )
+        )  # fmt: skip
 
     def label(self, each: Contrast) -> str:
         plus, minus = ([self.arms[arm].label for arm in arms] for arms in (each.plus, each.minus))
@@ -291,6 +294,15 @@ def _judged(row: ArmRow, judgements: Iterator[Judgement]) -> ArmRow:
         for reference in row.references
     )
     return replace(row, judgement=own, control_judgement=control, together=together, references=tuple(references))
+
+
+def _printed_pair(rows: Sequence[ArmRow]) -> tuple[papers.Number, papers.Number] | None:
+    """The numbers of two arms in the first of the papers' tables that prints both; None for an interaction."""
+    if len(rows) != 2:
+        return None
+    plus, minus = ([reference.number for reference in row.references] for row in rows)
+    pairs = ((a, b) for a in plus for b in minus if (a.source, a.table) == (b.source, b.table))
+    return next(pairs, None)
 
 
 def _finals(collected: Collected, metric: str) -> tuple[dict[str, dict[int, float]], list[str]]:

@@ -157,7 +157,7 @@ def _of_results(each: Results, results: Ablation, shown: _Shown) -> Iterator[Sec
     )  # fmt: skip
     further = (
         *(all_tasks.sections(results, section) if results.several else (section,)),
-        contrasts.section(results.first, each.name),
+        *(contrasts.section(table, each.name) for table in results.tables),
         interventions.of_results(each.name, each.collected, each.plan, mixed=shown.mixed),
     )
     yield from (section for section in further if section is not None)

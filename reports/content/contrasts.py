@@ -7,7 +7,7 @@ from typing import Any
 
 from reports.content.page import Cell, Grid, Section
 from reports.content.table import ContrastRow, TaskTable
-from reports.content.values import NOTHING, OnNewImages, PairedDifference, PValue, Text, Value
+from reports.content.values import NOTHING, OnNewImages, PairedDifference, PrintedDifference, PValue, Text, Value
 from reports.content.verdict_words import percent
 from results.statistics.estimates import LEVEL
 from results.statistics.verdicts import EQUIVALENCE, equivalent
@@ -16,22 +16,23 @@ DIFFERENT, EQUIVALENT, NOT_RESOLVED = "different", "equivalent", "not resolved"
 
 
 def section(table: TaskTable, name: str) -> Section | None:
-    """The contrasts of the results called ``name``; None where the specification has none, or none is planned."""
+    """A task's contrasts of the results called ``name``; None where the specification has none, or none is planned."""
     if not table.contrasts:
         return None
-    level = percent(LEVEL)
+    level, printed = percent(LEVEL), _printed(table)
     header = (
         "Contrast",
         f"{table.metric.label}, points [{level} over seeds, these images]",
         f"[{level} over seeds and images]",
         "p (Holm)",
         "Resolved",
+        *(["Papers' Δ"] if printed else []),
     )
     rows = [tuple(Cell(value) for value in _cells(table, row)) for row in table.contrasts]
     return Section(
-        name=f"{name}-contrasts",
-        title=f"Contrasts: {name}",
-        grid=Grid(header, "lrrrl", tuple((row,) for row in rows)),
+        name=f"{name}-{table.task}-contrasts" if table.downstream else f"{name}-contrasts",
+        title=f"Contrasts: {name}, {table.task}" if table.downstream else f"Contrasts: {name}",
+        grid=Grid(header, "lrrrl" + "r" * printed, tuple((row,) for row in rows)),
         legend=tuple(_legend(table)),
         records=tuple(_record(table, row) for row in table.contrasts),
     )
@@ -47,6 +48,11 @@ def judged(table: TaskTable, row: ContrastRow) -> str:
     return ", ".join(words) or NOT_RESOLVED
 
 
+def _printed(table: TaskTable) -> bool:
+    """Whether the papers print any of a table's differences."""
+    return any(row.papers_difference is not None for row in table.contrasts)
+
+
 def _cells(table: TaskTable, row: ContrastRow) -> Iterator[Value]:
     decimals = table.metric.decimals
     yield Text(row.label)
@@ -54,6 +60,9 @@ def _cells(table: TaskTable, row: ContrastRow) -> Iterator[Value]:
     yield NOTHING if row.new_images is None else OnNewImages(row.new_images, decimals)
     yield NOTHING if row.p_holm is None else PValue(row.p_holm)
     yield Text(judged(table, row) or NOTHING.words)
+    if _printed(table):
+        value = row.papers_difference
+        yield NOTHING if value is None else PrintedDifference(value, row.papers_decimals)
 
 
 def _legend(table: TaskTable) -> Iterator[str]:
@@ -69,6 +78,8 @@ def _legend(table: TaskTable) -> Iterator[str]:
             "one-sided tests, not corrected); a difference can be both, real and too small to matter."
         )
     yield f"{words} *{NOT_RESOLVED}*: all else, which does not show that the arms are equal."
+    if _printed(table):
+        yield "*Papers' Δ*: between the numbers that one of their tables prints for both arms, without a test."
 
 
 def _record(table: TaskTable, row: ContrastRow) -> dict[str, Any]:
@@ -86,4 +97,5 @@ def _record(table: TaskTable, row: ContrastRow) -> dict[str, Any]:
         "new_images_high": images.high if images else None,
         "p_holm": row.p_holm,
         "verdict": judged(table, row),
+        **({"papers_difference": row.papers_difference} if _printed(table) else {}),
     }

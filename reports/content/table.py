@@ -151,13 +151,25 @@ class ArmRow:
 
 @dataclass(frozen=True)
 class ContrastRow:
-    """A contrast of arms. new_images: over seeds and images; p_holm: of its being 0, corrected over its table."""
+    """A contrast of arms. new_images: over seeds and images; p_holm: of its being 0, corrected over its table; papers:
+    the numbers that one of the papers' tables prints for two arms."""
 
     label: str
     contrast: Contrast
     difference: Difference | None
     new_images: NewImages | None
     p_holm: float | None
+    papers: tuple[papers.Number, papers.Number] | None = None
+
+    @property
+    def papers_decimals(self) -> int:
+        return max(number.decimals for number in self.papers or ())
+
+    @property
+    def papers_difference(self) -> float | None:
+        if self.papers is None or self.papers[0].value is None or self.papers[1].value is None:
+            return None
+        return round(self.papers[0].value - self.papers[1].value, self.papers_decimals)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from reports.content.text import signed, text
 from reports.content.values import NOTHING, PairedDifference, Printed, SeedMean
 from reports.formats import files, macros, terminal
 from reports.specification import SpecificationError
-from results.statistics.verdicts import Verdict
+from results.statistics.estimates import TOLERANCE
+from results.statistics.verdicts import Verdict, holm
 from tests.reports.made_up import TASKS, collected_by_hand, plan_of_tasks
 from tests.reports.test_render import tables, unescaped_bars
 
@@ -187,6 +188,32 @@ def test_verdicts_of_all_tasks_are_one_family(table8):
     for single, several in zip(alone.rows, together.rows):
         if not single.is_baseline:
             assert several.judgement.p_holm > single.judgement.p_holm
+
+
+def test_a_contrast_is_of_the_task_that_it_names(table8):
+    given = [("detection", "axial", "zero"), ("detection", "axial_peg", "axial"), (None, "axial_peg", "axial")]
+    spec = table8(contrasts=[{"task": task, "plus": [plus], "minus": [minus]} for task, plus, minus in given])
+    ours = results(spec)
+    own, detection, segmentation = ours.ablation().tables
+    assert [len(table.contrasts) for table in (own, detection, segmentation)] == [1, 2, 0]
+    tests = [each.difference.p_against(0.0, TOLERANCE) for table in (own, detection) for each in table.contrasts]
+    assert own.contrasts[0].p_holm == tests[0]  # a family by itself
+    assert [each.p_holm for each in detection.contrasts] == holm(tests[1:])
+    assert detection.contrasts[0].difference.mean == pytest.approx(43.4 - 36.0)
+    page = compose.page("table8", [ours], figures=False)
+    sections = {section.name: section for section in page.sections}
+    assert [name for name in sections if name.endswith("contrasts")] == [
+        "table8-paper-contrasts", "table8-paper-detection-contrasts"
+    ]  # fmt: skip
+    section = sections["table8-paper-detection-contrasts"]
+    assert section.grid.header[-1] == "Papers' Δ"
+    assert [text(row[-1].value) for row in section.grid.rows] == ["+7.4", "+0.2"]
+    assert [record["papers_difference"] for record in section.records] == [7.4, 0.2]
+
+
+def test_a_contrast_of_an_unknown_task_is_refused(table8):
+    with pytest.raises(SpecificationError, match="contrasts: unknown task 'detecton'; did you mean 'detection'"):
+        table8(contrasts=[{"task": "detecton", "plus": ["axial"], "minus": ["zero"]}])
 
 
 def only_first(of_tasks):
