@@ -18,7 +18,10 @@ class ATMLayer(nn.Module):
     offsets: "axial" predicts one offset for every channel and direction (S = 1) by LN and Linear, "static" learns
     constants, "zero" has none; PEG stays in all of them. There is neither an MLP nor a residual connection.
     The papers do not print this construction: it is the one whose FLOPs are those of AAAI Table 7 (inferred).
-    Initialisation: the backbone's. Raises ValueError for another offset mode.
+    Initialisation: the backbone's, but for the layers that its maps pass through, which are Xavier uniform as the
+    convolutions of an FPN are: nothing leads around them, and with the backbone's small weights a map would leave a
+    pyramid of 256 channels with a thirtieth of the size that it has after convolutions, one of 32 with a two-hundredth.
+    Raises ValueError for another offset mode.
     """
 
     def __init__(self, dim: int, out_dim: int, offsets: str = "axial") -> None:
@@ -30,6 +33,9 @@ class ATMLayer(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.mixer = ActiveTokenMixer(dim, out_dim, offsets=offsets)
         self.apply(init_weights)
+        mixer = self.mixer
+        for layer in (mixer.fc_w, mixer.fc_h, mixer.fc_c, mixer.proj):
+            nn.init.xavier_uniform_(layer.weight)
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
