@@ -4,3 +4,4 @@ from atm import variants  # noqa: F401  (registers the models)
 from atm.backbone import ATMNet
 
 __all__ = ["ATMNet"]
+__version__ = "0.1.0"

@@ -63,6 +63,7 @@ def _cfg(**kwargs: Any) -> dict[str, Any]:
         "classifier": "head",
         "paper_ids": "arXiv:2203.06108",
         "paper_name": "Active Token Mixer",
+        "license": "mit",
         **kwargs,
     }
 

@@ -67,6 +67,7 @@ def test_default_cfg_describes_the_model(variant: str) -> None:
     assert model.get_submodule(cfg["first_conv"]).in_channels == 3
     assert model.get_submodule(cfg["classifier"]) is model.get_classifier()
     assert cfg["interpolation"] == "bicubic" and cfg["crop_pct"] == 0.875
+    assert cfg["license"] == "mit"
 
 
 @pytest.mark.parametrize("arm", ARMS, ids=str)

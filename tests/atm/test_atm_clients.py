@@ -226,6 +226,17 @@ def test_dynamic_quantisation_runs() -> None:
     assert isinstance(quantised.stages[0].blocks[0].offsets.proj, torch.ao.nn.quantized.dynamic.Linear)
 
 
+def test_weight_only_quantisation_keeps_the_logits() -> None:
+    torchao = pytest.importorskip("torchao.quantization")
+    model = nano()
+    expected, plain = model(image()), type(model.head.weight)
+    torchao.quantize_(model, torchao.Int8WeightOnlyConfig())
+    block = model.stages[0].blocks[0]
+    for layer in (block.mixer.fc_w, block.mixer.fc_h, block.mixer.fc_c, block.mixer.proj, block.offsets.proj):
+        assert type(layer.weight) is not plain
+    assert 0 < (model(image()) - expected).abs().max() < 0.1 * expected.abs().max()
+
+
 class OwnTensor(torch.Tensor):
     """Stands for the weights of a library: supports linear layers only."""
 
