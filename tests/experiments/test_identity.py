@@ -102,6 +102,10 @@ def test_neutral_values_are_pinned():
         "train.warmup_ratio": None,
         "train.no_decay": "vectors",
         "train.head_lr_scale": 1.0,
+        "segment.neck": "fpn",
+        "segment.neck_offsets": None,
+        "detect.neck": "fpn",
+        "detect.neck_offsets": None,
     }
 
 

@@ -211,13 +211,13 @@ def test_launchers_pass_the_choice_on(tmp_path):
 def test_a_sweep_replays_its_runs(tmp_path):
     overrides = {"data.train_images": 32, "data.eval_images": 4,
                  "data.image_size": [64, 64], "train.epochs": 12}  # fmt: skip
-    (planned,) = load("ablation_peg", "smoke", overrides, [0], ["stage_nopeg"]).runs
+    (planned,) = load("ablation_peg", "smoke", overrides, [0], ["stage_nopeg"], tasks=["token_labelling"]).runs
     run = RunFolder(tmp_path / "runs" / planned.id)
     run.freeze(planned.config)
     killed(run, 8)
     launch = (
         "import sys, json; from pathlib import Path; from sweeps.local import launch; from sweeps.plan import load\n"
-        "plan = load('ablation_peg', 'smoke', json.loads(sys.argv[2]), [0], ['stage_nopeg'])\n"
+        "plan = load('ablation_peg', 'smoke', json.loads(sys.argv[2]), [0], ['stage_nopeg'], tasks=['token_labelling'])\n"
         "print(launch(plan, Path(sys.argv[1]), 1, other_code='replay').exit_code)"
     )
     words = [sys.executable, "-c", launch, str(tmp_path / "runs"), json.dumps(overrides)]

@@ -149,8 +149,8 @@ def test_words_that_do_not_go_together():
         commands.report("paper", {"seeds": [0]}, options(), None)
     with pytest.raises(specification.SpecificationError, match="complexity is a command of its own"):
         commands.report("complexity", {}, options(), None)
-    with pytest.raises(ConfigError, match="report resolution_384 has no committed page"):
-        commands.report("resolution_384", {}, options(), None)
+    with pytest.raises(ConfigError, match="report campaign_camvid has no committed page"):
+        commands.report("campaign_camvid", {}, options(), None)
     with pytest.raises(ConfigError, match="measured=ablation_offsets-smoke is of sweep ablation_offsets"):
         commands.report("ablation_peg", {"measured": "ablation_offsets-smoke"}, options(check=False), None)
     with pytest.raises(specification.SpecificationError, match="did you mean 'paper'"):
