@@ -69,7 +69,7 @@ class Plan:
     experiment: str
     baseline: str
     labels: dict[str, str]  # arm -> its name in tables
-    left_out: list[str]  # arms of the sweep that were not chosen
+    left_out: list[str]  # arms that the sweep has under the protocol and that were not chosen
     tasks: list[PlannedTask]  # the sweep's own task first, then the downstream tasks, which start from its runs
     runs: list[PlannedRun]  # seed by seed, so that a part of a sweep already compares all arms; parents first
     changed: dict[str, Any] = field(default_factory=dict)  # settings of the protocol that the command line changed
