@@ -20,7 +20,8 @@ class ATMLayer(nn.Module):
     The papers do not print this construction: it is the one whose FLOPs are those of AAAI Table 7 (inferred).
     Initialisation: the backbone's, but for the layers that its maps pass through, which are Xavier uniform as the
     convolutions of an FPN are: nothing leads around them, and with the backbone's small weights a map would leave a
-    pyramid of 256 channels with a thirtieth of the size that it has after convolutions, one of 32 with a two-hundredth.
+    pyramid of 256 channels with a thirtieth of the size that it has after convolutions, one of 32 with less than a
+    hundredth (standard deviations before training).
     Raises ValueError for another offset mode.
     """
 

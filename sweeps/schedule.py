@@ -17,29 +17,29 @@ class LeftRun:
     parent: str | None = None
 
 
-def wall_hours(tasks: Mapping[str, LeftRun], devices: int) -> float:
+def wall_hours(runs: Mapping[str, LeftRun], devices: int) -> float:
     """Hours from the first start to the last end, where each run starts as soon as its parent is done and devices are
-    free, and of the runs that could start the one first that has the longest chain of runs before it.
+    free, and of the runs that could start the one first on which the longest chain of runs waits.
 
-    tasks: by run id, each parent before its children; a run of more devices than there are takes all of them.
+    runs: by run id, each parent before its children; a run of more devices than there are takes all of them.
     """
     chains: dict[str, float] = {}
-    for run, task in reversed(list(tasks.items())):
-        chains[run] = chains.get(run, 0.0) + task.hours
-        if task.parent:
-            chains[task.parent] = max(chains.get(task.parent, 0.0), chains[run])
-    waiting = sorted(tasks, key=lambda run: -chains[run])
+    for run, left in reversed(list(runs.items())):
+        chains[run] = chains.get(run, 0.0) + left.hours
+        if left.parent:
+            chains[left.parent] = max(chains.get(left.parent, 0.0), chains[run])
+    waiting = sorted(runs, key=lambda run: -chains[run])
     running: list[tuple[float, int, str]] = []
     done: set[str] = set()
     now, free = 0.0, devices
     while waiting or running:
         for run in list(waiting):
-            task = tasks[run]
-            needed = min(task.devices, devices)
-            if needed <= free and (task.parent is None or task.parent in done):
+            left = runs[run]
+            needed = min(left.devices, devices)
+            if needed <= free and (left.parent is None or left.parent in done):
                 waiting.remove(run)
                 free -= needed
-                heapq.heappush(running, (now + task.hours, needed, run))
+                heapq.heappush(running, (now + left.hours, needed, run))
         now, needed, run = heapq.heappop(running)
         free += needed
         done.add(run)
