@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import Dataset
@@ -22,7 +23,7 @@ from experiments.data.modes import to_rgb
 from experiments.data.order import SampleKey, stream
 from experiments.data.outlines import RunLengths, areas_of, decoded
 from experiments.data.palette import palette
-from experiments.data.replacement import ReplacesUnreadable, decode
+from experiments.data.replacement import ReplacesUnreadable, naming
 from experiments.schema import Config
 
 
@@ -88,7 +89,8 @@ class Boxes(ReplacesUnreadable[Tensor], Dataset[BoxSample]):
     def read(self, index: int) -> Tensor:
         """The image, uint8 [3, h, w]. Raises DataError naming the file that cannot be read or has another size."""
         images, number = self.listing.images, self.indices[index]
-        pixels = decode(lambda: images.open(number), lambda opened: np.array(to_rgb(opened)), self.name(index))
+        with naming(self.name(index)), images.open(number) as source, Image.open(source) as opened:
+            pixels = np.array(to_rgb(opened))
         height, width = self.size(index)
         if pixels.shape[:2] != (height, width):
             raise DataError(

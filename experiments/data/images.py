@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from experiments.data.layout import listings
 from experiments.data.listing import Listing, find_split, list_split, spread
 from experiments.data.modes import to_rgb
 from experiments.data.order import SampleKey, seed_generators, stream
-from experiments.data.replacement import ReplacesUnreadable, decode
+from experiments.data.replacement import ReplacesUnreadable, naming
 from experiments.folder.provenance import listing_fingerprint
 from experiments.schema import Config
 
@@ -68,14 +68,10 @@ class Images(ReplacesUnreadable[tuple[Image.Image, int]], Dataset[tuple[Tensor, 
 
     def read(self, index: int) -> tuple[Image.Image, int]:
         """The decoded RGB image and its class. Raises DataError naming the file and what is wrong with it."""
-        targets = []
-
-        def opening() -> BinaryIO:
+        with naming(self.name(index)):
             source, target, *_ = self.reader[self.indices[index]]
-            targets.append(int(target))
-            return source  # type: ignore[no-any-return]
-
-        return decode(opening, to_rgb, self.name(index)), targets[0]
+            with source, Image.open(source) as opened:
+                return to_rgb(opened), int(target)
 
     def name(self, index: int) -> str:
         return str(self.reader.filename(self.indices[index], absolute=False))

@@ -22,7 +22,7 @@ from experiments.data.mask_transforms import MaskAugment
 from experiments.data.modes import SIXTEEN_BITS, to_rgb
 from experiments.data.order import SampleKey, stream
 from experiments.data.palette import palette
-from experiments.data.replacement import ReplacesUnreadable, decode
+from experiments.data.replacement import ReplacesUnreadable, naming
 from experiments.schema import Config
 
 MASK_MODES = ("L", "P", "I", *SIXTEEN_BITS)  # whose values are labels: grey levels, places in a palette, integers
@@ -128,9 +128,10 @@ def labels(image: Image.Image, classes: int) -> NDArray[np.uint8]:
 
 
 def _read(
-    listing: Listing, number: int, kind: str, decoding: Callable[[Image.Image], NDArray[np.uint8]]
+    listing: Listing, number: int, kind: str, decode: Callable[[Image.Image], NDArray[np.uint8]]
 ) -> NDArray[np.uint8]:
-    return decode(lambda: listing.open(number), decoding, _name(listing, number), kind)
+    with naming(_name(listing, number), kind), listing.open(number) as source, Image.open(source) as opened:
+        return decode(opened)
 
 
 def _name(listing: Listing, number: int) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import BinaryIO, Generic, TypeVar
-
-from PIL import Image
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
 
 from errors import DataError
 from experiments.data.batch import READABLE
@@ -58,16 +56,11 @@ class ReplacesUnreadable(Generic[Read]):
         return f"{printable(self.name(index))}: unreadable once, readable now"
 
 
-def decode(
-    opening: Callable[[], AbstractContextManager[BinaryIO]],
-    decoding: Callable[[Image.Image], Read],
-    name: str,
-    kind: str = "image",
-) -> Read:
-    """What ``decoding`` makes of a file. Raises DataError with name, kind and cause, whatever is wrong with it."""
+@contextmanager
+def naming(name: str, kind: str = "image") -> Iterator[None]:
+    """Turns whatever goes wrong inside into a DataError with the name of the file, its kind and the cause."""
     try:
-        with opening() as source, Image.open(source) as opened:
-            return decoding(opened)
+        yield
     # whatever a file system and decoders raise, for every format and every place of the damage
     except Exception as error:
         raise DataError(f"{printable(name)}: unreadable {kind} ({cause_of(error)})") from None
