@@ -174,7 +174,7 @@ def test_a_snapshot_is_the_sources_and_their_commit(tmp_path):
     assert first == again and [path.name for path in (tmp_path / "code").iterdir()] == [first.name]
     assert code_fingerprint("token_labelling", first) == code_fingerprint("token_labelling")
     assert checkout(first) == checkout(ROOT)
-    sources = [p.relative_to(ROOT) for p in (ROOT / "atm").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    sources = [path.relative_to(ROOT) for path in (ROOT / "atm").rglob("*.py")]
     assert sources and all((first / path).read_bytes() == (ROOT / path).read_bytes() for path in sources)
     other = tmp_path / "other"
     shutil.copytree(first, other)
