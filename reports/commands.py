@@ -15,6 +15,7 @@ from reports import specification, specification_files
 from reports.content import compose
 from reports.content.compose import Results
 from reports.content.page import Page
+from reports.content.reproduction import RunPrices
 from reports.formats import files, terminal
 from reports.formats.comparison import differences
 from reports.specification import SWEEP, Collection, PublishedTable, Specification
@@ -32,7 +33,10 @@ COMMITTED = "all"  # measured=all: every committed result and no run folder
 OF_MANY_SWEEPS, ELSEWHERE = ("measured", "runs_dir", "seed", "seeds"), ("data.root", "machine.", "slurm.")
 States = Mapping[str, tuple[str, str]]  # run id → (state, cause), as the scheduler or the launcher sees them
 Labels = Mapping[str, Sequence[str]]  # measured results → their runs that count
-Planned = Callable[[str, dict[str, Any]], tuple[Plan, Path, Callable[[], States], Callable[[], Labels]]]
+Hours = tuple[Mapping[str, float], str]  # device-hours by run id, as far as they are known; their unit and hardware
+Planned = Callable[
+    [str, dict[str, Any]], tuple[Plan, Path, Callable[[], States], Callable[[], Labels], Callable[[], Hours]]
+]
 
 
 def report(
@@ -47,8 +51,8 @@ def report(
     Runs that were measured before fill gaps of the run folders, and count in place of a repeat; with ``--fresh`` the
     run folders count alone, and the page says how they compare with what was measured before.
 
-    planned: a sweep's name and the words of the command line → its plan, the folder of its runs, their states, and
-    those that were collected into measured results earlier.
+    planned: a sweep's name and the words of the command line → its plan, the folder of its runs, their states, those
+    that were collected into measured results earlier, and what they cost.
     is_present: whether a recorded code fingerprint is that of the present code; without it, pages do not say so.
     A sweep that no specification describes has a report, too.
     """
@@ -103,7 +107,7 @@ def _sweep(
         results, out = _labelled(label, is_present, spec), PAGES / label
     else:
         try:
-            plan, runs_dir, states, measured = planned(spec.sweep, given)
+            plan, runs_dir, states, measured, _ = planned(spec.sweep, given)
         except ConfigError as error:  # the sweeps alone would be named as what there is
             missing = specification_files.unknown_report(spec.name) if spec.sweep == spec.name else None
             raise missing or error from None
@@ -159,7 +163,7 @@ def _all_sweeps(
         of_papers = [spec.papers.protocol] if spec.papers else []
         for protocol in of_papers if only_papers else spec.protocols:
             try:
-                plan, runs_dir, states, measured = planned(spec.sweep, {**given, "protocol": protocol})
+                plan, runs_dir, states, measured, hours = planned(spec.sweep, {**given, "protocol": protocol})
             except DataError as error:
                 skipped.setdefault((protocol, str(error)), []).append(name)
                 continue
@@ -167,7 +171,8 @@ def _all_sweeps(
             begun = bool((collected.runs["state"] != NOT_RUN).any())
             if protocol in of_papers or begun:  # one that has not begun has its committed results for itself
                 collected = filled(collected, plan, measured()) if begun else collected
-                results.append(Results(spec, collected, plan, runs_dir, is_present=is_present))
+                prices = RunPrices(*hours()) if protocol in of_papers else None
+                results.append(Results(spec, collected, plan, runs_dir, is_present=is_present, prices=prices))
     lines = [f"protocol {protocol} of {', '.join(of)} is left out: {why}" for (protocol, why), of in skipped.items()]
     return results, lines, runs_dir
 

@@ -12,7 +12,6 @@ from typing import Any
 from run_format import DONE, EXCLUDED, MEASURED
 from sweeps.collection import CollectionPlan, TableCell
 from sweeps.price import hours_by_run, in_hours
-from sweeps.rates import ON_SLURM
 from sweeps.schedule import LeftRun, wall_hours
 from sweeps.status import RunStatus
 
@@ -60,10 +59,9 @@ class CollectionState:
 
     @classmethod
     def of(cls, plan: CollectionPlan, runs_dir: Path, rows: Sequence[RunStatus]) -> CollectionState:
-        """rows: of all runs; prices are those of Slurm's nodes or of this machine, whichever has more of them."""
-        prices = [hours_by_run(plan, runs_dir, hardware) for hardware in (ON_SLURM, None)]
-        hours, unit = max(prices, key=lambda price: len(price[0]))
-        return cls(plan, {row.run: row for row in reversed(rows)}, hours, unit)
+        """rows: of all runs."""
+        price = hours_by_run(plan, runs_dir)
+        return cls(plan, {row.run: row for row in reversed(rows)}, price.hours, price.unit)
 
     def left(self) -> list[str]:
         """Ids of the runs that a launch would start or wait for, parents first."""

@@ -22,7 +22,7 @@ from sweeps.collection_file import is_collection
 from sweeps.collection_state import CollectionState
 from sweeps.measured import MeasuredRuns
 from sweeps.plan import SWEEPS, Plan, headline, load
-from sweeps.price import Price, estimate, known
+from sweeps.price import Price, estimate, hours_by_run, known
 from sweeps.rates import ON_SLURM
 from sweeps.slurm import submissions
 from sweeps.slurm.cluster import Cluster
@@ -227,20 +227,27 @@ def _names(given: dict[str, Any], key: str, example: str) -> list[str] | None:
 class PlannedSweep(NamedTuple):
     """A plan as reports take it.
 
-    states: (state, cause) of every run; measured: measured results and the runs in them that count.
+    states: (state, cause) of every run; measured: measured results and the runs in them that count; hours: device-hours
+    of the runs whose set-ups have been timed, and their unit with the hardware.
     """
 
     plan: dict[str, Any]
     runs_dir: Path
     states: Callable[[], dict[str, tuple[str, str]]]
     measured: Callable[[], dict[str, list[str]]]
+    hours: Callable[[], tuple[dict[str, float], str]]
 
 
 def planned_for_reports(name: str, given: dict[str, Any]) -> PlannedSweep:
     """``planned`` in plain values, and functions that look at its runs."""
     plan, runs_dir = planned(name, dict(given))
     found = partial(measured.find, plan, runs_dir)
-    return PlannedSweep(plan.as_dict(), runs_dir, lambda: states(plan, runs_dir), lambda: found().labels())
+
+    def hours() -> tuple[dict[str, float], str]:
+        price = hours_by_run(plan, runs_dir)
+        return price.hours, f"{price.unit} on {' or '.join(price.hardware)}"
+
+    return PlannedSweep(plan.as_dict(), runs_dir, lambda: states(plan, runs_dir), lambda: found().labels(), hours)
 
 
 def look(plan: Plan, runs_dir: Path, found: MeasuredRuns) -> tuple[list[RunStatus], str | None]:

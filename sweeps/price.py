@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from errors import UnreadableError
 from experiments.data.registry import check_root
@@ -135,13 +135,28 @@ def sentence(plan: Plan, runs_dir: Path, hardware: str | None = None, collected:
     return price.line() if price else f"price={plan.given}{where} with the same settings measures what it will cost"
 
 
-def hours_by_run(plan: Plan, runs_dir: Path, hardware: str | None = None) -> tuple[dict[str, float], str]:
-    """Device-hours of the runs of a plan whose set-ups have been measured, by run id, and their unit."""
+class RunHours(NamedTuple):
+    """Device-hours by run id, of those runs of a plan whose set-ups have been measured, and where."""
+
+    hours: dict[str, float]
+    hardware: tuple[str, ...]
+
+    @property
+    def unit(self) -> str:
+        return unit_of(self.hardware)
+
+
+def hours_by_run(plan: Plan, runs_dir: Path) -> RunHours:
+    """On Slurm's nodes or on this machine, whichever more runs have a price for. Measures nothing."""
     rates, runs = Rates(runs_dir / PRICES), plan.distinct()
-    measured = {run_id: _rate_of(run, rates, hardware) for run_id, run in runs.items()}
-    known_rates = {run_id: rate for run_id, rate in measured.items() if rate}
-    hours = {run_id: device_hours(runs[run_id].config, rate) for run_id, rate in known_rates.items()}
-    return hours, unit_of(rate.hardware for rate in known_rates.values())
+
+    def on(hardware: str | None) -> RunHours:
+        measured = {run_id: _rate_of(run, rates, hardware) for run_id, run in runs.items()}
+        known_rates = {run_id: rate for run_id, rate in measured.items() if rate}
+        hours = {run_id: device_hours(runs[run_id].config, rate) for run_id, rate in known_rates.items()}
+        return RunHours(hours, tuple(dict.fromkeys(rate.hardware for rate in known_rates.values())))
+
+    return max((on(ON_SLURM), on(None)), key=lambda each: len(each.hours))
 
 
 def unit_of(hardware: Iterable[str]) -> str:

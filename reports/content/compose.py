@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from errors import SuiteError
 from reports.content import ablation, all_tasks, contrasts, published, remarks
 from reports.content.build_table import build, is_papers
 from reports.content.page import Page, Section
-from reports.content.reproduction import PrintedPlace, Reproduction
+from reports.content.reproduction import OtherProtocol, OurResults, PrintedPlace, Reproduction, RunPrices
 from reports.content.table import Ablation
 from reports.figures import draw_differences
 from reports.offsets import gathered, interventions
@@ -33,7 +33,8 @@ class Results:
     """The collected results of one sweep and protocol.
 
     folder: run folders or a measured folder; label: name of measured results; alias: the name of these results on a
-    page where others have theirs; is_present: says whether runs are of the present code, where a page is to say so.
+    page where others have theirs; is_present: says whether runs are of the present code, where a page is to say so;
+    prices: what its runs cost, where that is known.
     """
 
     spec: Specification
@@ -43,6 +44,7 @@ class Results:
     label: str | None = None
     alias: str | None = None
     is_present: IsPresent | None = None
+    prices: RunPrices | None = None
 
     @property
     def name(self) -> str:
@@ -76,7 +78,8 @@ def page(
             left_out[each.name] = (each, f"{each.name} is left out: {error}.")
     specs = [load(name) for name in spec.reports] if isinstance(spec, Collection) else [spec]
     reports = tuple(each.name for each in specs)
-    shown = _Shown(ablations, _places(each for each, _ in left_out.values()), mixed, date, figures, reports)
+    ours = _ours(ablations, [each for each, _ in left_out.values()])
+    shown = _Shown(ablations, ours, mixed, date, figures, reports)
     sections = [section for each in specs for section in _sections(each, shown)]
     sentences = tuple(sentence for _, sentence in left_out.values())
     if isinstance(spec, Collection):
@@ -95,28 +98,83 @@ def page(
 
 @dataclass(frozen=True)
 class _Shown:
-    """What the sections of a page are made from. reports: names of all reports on the page."""
+    """What the sections of a page are made from. ours: what stands beside the papers' numbers; reports: names of all
+    reports on the page."""
 
     ablations: Sequence[tuple[Results, Ablation]]
-    left_out: Mapping[PrintedPlace, str]
+    ours: OurResults
     mixed: bool
     date: str
     figures: bool
     reports: tuple[str, ...]
 
 
-def _places(left_out: Iterable[Results]) -> dict[PrintedPlace, str]:
+def _ours(ablations: Sequence[tuple[Results, Ablation]], left_out: Iterable[Results]) -> OurResults:
+    """What stands beside the papers' numbers. left_out: results that cannot be shown."""
+    reproductions = [
+        Reproduction(
+            table, each.folder, each.label, ablation.configs(results, each.plan), each.prices,
+            dict(zip(results.runs["run"], results.runs["state"])),
+            {entry["run"]: entry["parent"] for entry in each.plan["runs"] if entry.get("parent")},
+        )
+        for each, results in ablations
+        for main in results.tables
+        for table in (main, *main.further)
+        if table.is_papers_protocol
+    ]  # fmt: skip
+    return OurResults(reproductions, _left_out(left_out), _elsewhere(ablations))
+
+
+def _places(spec: Specification) -> Iterator[tuple[str, str, TaskReport, PrintedPlace]]:
+    """Arm, task (empty: the sweep's own) and place of every number that is printed for a sweep's very models."""
+    own = TaskReport(spec.protocols, spec.papers, spec.columns)
+    for name, task in {"": own, **spec.tasks}.items():
+        further = [column.published for column in task.columns if column.published]
+        for metric in [task.papers.metric, *further] if task.papers else []:
+            for arm, described in spec.arms.items():
+                for place in described.published:
+                    if place.same_model and (place.task or name) == name:
+                        yield arm, name, task, (place.source, place.table, place.row, metric)
+
+
+def _left_out(left_out: Iterable[Results]) -> dict[PrintedPlace, str]:
     """The published numbers that results would have stood beside, had they not been left out."""
     return {
-        (place.source, place.table, place.row, metric): each.name
+        place: each.name
         for each in left_out
-        for task in (TaskReport(papers=each.spec.papers, columns=each.spec.columns), *each.spec.tasks.values())
-        if task.papers is not None and is_papers(task.papers, each.plan)
-        for metric in (task.papers.metric, *(column.published for column in task.columns if column.published))
-        for arm in each.spec.arms.values()
-        for place in arm.published
-        if place.same_model
+        for _, _, task, place in _places(each.spec)
+        if is_papers(task.papers, each.plan)
     }
+
+
+def _elsewhere(
+    ablations: Iterable[tuple[Results, Ablation]],
+) -> dict[PrintedPlace, tuple[OtherProtocol, ...]]:
+    """The published numbers whose arms have results under another protocol than the papers', and those results.
+
+    Where a protocol has none of the papers' arms, the arms that it has stand in their place. A downstream task is
+    taken to be that of another protocol which is judged by the same metric.
+    """
+    found: dict[PrintedPlace, list[OtherProtocol]] = {}
+    for each, ablation_of in ablations:
+        arms = {row.arm for row in ablation_of.first.rows}
+        protocol = each.plan["protocol"] + ", changed" * bool(each.plan.get("changed"))
+        for arm, task_name, task, place in _places(each.spec):
+            papers = task.papers
+            if papers is None or is_papers(papers, each.plan):
+                continue
+            tables = [ablation_of.first]
+            if task_name:
+                metric = task.protocols[papers.protocol].metric
+                tables = [table for table in ablation_of.tables[1:] if table.metric.metric == metric]
+            rows = [row for table in tables for row in table.rows if row.values]
+            instead = () if arms & each.spec.arms.keys() else tuple(dict.fromkeys(row.label for row in rows))
+            if instead or any(row.arm == arm for row in rows):
+                other = OtherProtocol(protocol, each.name, instead)
+                of_place = found.setdefault(place, [])
+                if other not in of_place:
+                    of_place.append(other)
+    return {place: tuple(sorted(others, key=astuple)) for place, others in found.items()}
 
 
 def _differences(spec: Collection, ablations: Sequence[tuple[Results, Ablation]]) -> list[Section]:
@@ -130,14 +188,7 @@ def _sections(spec: Report, shown: _Shown) -> list[Section]:
     if isinstance(spec, Collection):
         raise SpecificationError(f"report {spec.name} is a collection itself, and cannot be part of another")
     if isinstance(spec, PublishedTable):
-        reproductions = [
-            Reproduction(table, each.folder, each.label, ablation.configs(results, each.plan))
-            for each, results in shown.ablations
-            for main in results.tables
-            for table in (main, *main.further)
-            if table.is_papers_protocol
-        ]
-        return [published.section(spec, reproductions, shown.left_out, figures=shown.figures)]
+        return [published.section(spec, shown.ours, figures=shown.figures)]
     if isinstance(spec, LearnedOffsets):
         of_folders = [each for each, _ in shown.ablations if each.spec.sweep in spec.sweeps and not each.label]
         sweeps = {each.name: (each.plan, each.folder) for each in of_folders}

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from reports.content import ablation, complexity, remarks, reproduction, verdict_words, words
 from reports.content.page import Cell, Grid, MacroName, RunLine, Section
 from reports.content.reproduction import (
     Counterpart,
-    PrintedPlace,
+    OtherProtocol,
+    OurResults,
     Reproduction,
     count,
     counterpart,
@@ -24,7 +24,7 @@ from reports.specification import Column, PublishedTable, SpecificationError
 from results import fingerprints, papers
 from results.papers import Contradiction, Number
 from results.statistics.estimates import LEVEL
-from run_format import DONE
+from run_format import DONE, NOT_RUN
 
 OURS, EMPTY = Text("ours", tone="ours"), Text("")
 DIFFERENCE = "_difference"  # behind the name of a metric that a table prints as a gain over another row
@@ -41,26 +41,19 @@ class PrintedLine:
     repeatable: bool
 
 
-def section(
-    spec: PublishedTable,
-    reproductions: Sequence[Reproduction],
-    left_out: Mapping[PrintedPlace, str] = MappingProxyType({}),
-    *,
-    figures: bool = True,
-) -> Section:
-    """Sets a published table; ``reproductions`` are searched for the arms that stand for its rows.
+def section(spec: PublishedTable, results: OurResults, *, figures: bool = True) -> Section:
+    """Sets a published table; ``results`` are searched for the arms that stand for its rows.
 
-    left_out: places whose results exist and cannot be shown → the name of those results.
     Raises SpecificationError for a column that the table does not have.
     """
     lines = _lines(spec)
     letters = remarks.lettered(n for line in lines for n in (*line.numbers, *line.gains) if n is not None)
     repeatable = [number for line in lines if line.repeatable for number in line.numbers if number]
     settings = reproduction.settings(repeatable, spec.recipes) if spec.recipes else None
-    ours = settings or counterparts(repeatable, reproductions, left_out)
+    ours = settings or counterparts(repeatable, results)
     heads = len({line.head for line in lines}) > 1
     sources = _sources(ours)
-    drawings, problems = _drawings(spec, reproductions) if figures else ((), ())
+    drawings, problems = _drawings(spec, results) if figures else ((), ())
     return Section(
         name=spec.name,
         title=spec.title,
@@ -80,12 +73,12 @@ def section(
     )
 
 
-def _drawings(spec: PublishedTable, reproductions: Sequence[Reproduction]) -> tuple[Sequence[Drawing], Sequence[str]]:
+def _drawings(spec: PublishedTable, results: OurResults) -> tuple[Sequence[Drawing], Sequence[str]]:
     numbers = papers.numbers(spec.source, spec.table)
     means = {
         number: interval
         for number in numbers
-        if number.model in spec.models and (interval := counterpart(number, reproductions, {}).interval) is not None
+        if number.model in spec.models and (interval := counterpart(number, results).interval) is not None
     }
     return draw_published(spec, numbers, means)
 
@@ -135,7 +128,7 @@ def _grid(
         printed = [_printed(number, gain, letters) for number, gain in zip(line.numbers, line.gains)]
         group = [(Cell(Text(line.label)), *head, *printed)]
         if line.repeatable:
-            beneath = [Cell(ours[n].value(), ours[n].runs) if n else Cell(EMPTY) for n in line.numbers]
+            beneath = [Cell(ours[n].value(), ours[n].runs) if n else Cell(NOTHING) for n in line.numbers]
             group.append((Cell(OURS), *(Cell(EMPTY) for _ in head), *beneath))
         groups.append(tuple(group))
     header = ("Model", *(["Head"] if heads else []), *(column.label for column in spec.columns))
@@ -169,11 +162,44 @@ def _legend(spec: PublishedTable, ours: Mapping[Number, Counterpart]) -> Iterato
         "One seed, or seeds that are all equal, are *not judged*. Without a result, the state of the "
         "runs stands there; heads that no recipe trains yet are *not run* and *not counted*."
     )
+    yield from _prices(ours)
+    yield from _elsewhere(ours)
     if any(each.counted is not None for each in ours.values()):
         yield (
             "Parameters, FLOPs and architecture are counted on our models: *agrees* where the count rounds to the "
             "printed number, else *differs*."
         )
+
+
+def _prices(ours: Mapping[Number, Counterpart]) -> Iterator[str]:
+    """What the hours of runs that have not begun are, and how those are found that are not known."""
+    waiting = [each for each in ours.values() if each.interval is None and each.state == NOT_RUN]
+    units = dict.fromkeys(
+        each.source.prices.unit for each in waiting if each.hours is not None and each.source and each.source.prices
+    )
+    if units:
+        yield (
+            f"Hours (h) of runs that have not begun: {' and '.join(units)} for all their seeds and for the runs that "
+            "they start from, as far as those are not done; a run that several cells need counts in each."
+        )
+    trained = [number for number, each in ours.items() if each in waiting and number.metric not in complexity.METRICS]
+    if any(ours[number].hours is None for number in trained):
+        yield (
+            "What a run costs that is *not run* depends on the machine: `price=paper` measures it, and `report=paper` "
+            "without `measured` shows it in these cells."
+        )
+
+
+def _elsewhere(ours: Mapping[Number, Counterpart]) -> Iterator[str]:
+    """Where the arms of cells that are not run have been run under another protocol."""
+    rows: dict[OtherProtocol, dict[str, None]] = {}
+    for number, each in ours.items():
+        if each.interval is None and each.state == NOT_RUN:
+            for other in each.elsewhere:
+                rows.setdefault(other, {}).setdefault(number.row)
+    for other, of_rows in sorted(rows.items(), key=lambda row: astuple(row[0])):
+        arms = f"{words.listed(other.instead)} in the place of " if other.instead else ""
+        yield f"Run with protocol `{other.protocol}`, in results {other.name}: {arms}{words.listed(of_rows)}."
 
 
 def _notes(spec: PublishedTable, lines: Sequence[PrintedLine]) -> Iterator[str]:
@@ -275,6 +301,8 @@ def _records(
                 "high": None if interval is None or interval.high is None else round(interval.high, 4),
                 "n": interval.n if interval else 0,
                 "state": "" if each.counted is not None or each.setting is not None else each.state,
+                "hours": None if each.hours is None else round(each.hours, 2),
+                "elsewhere": "; ".join(f"{other.protocol}: {other.name}" for other in each.elsewhere),
                 "verdict": each.judgement if line.repeatable else "",
                 "runs": " ".join(each.runs),
             }

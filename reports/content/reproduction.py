@@ -4,39 +4,87 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
 
 from reports.content import complexity
 from reports.content.table import ArmRow, TaskTable
-from reports.content.values import WAITING, Count, Reproduced, SeedMean, Setting, State, Value
+from reports.content.values import WAITING, Count, NotRun, Numeral, Reproduced, SeedMean, Setting, State, Value
 from reports.specification import SpecificationError
 from results import papers, recipes
 from results.papers import Number
 from results.statistics.estimates import Interval
 from results.statistics.verdicts import Comparison, Verdict, judge
-from run_format import NOT_RUN
+from run_format import DONE, NOT_RUN
 
 PrintedPlace = tuple[str, str, str, str]  # source, table, row, metric
 NOT_COUNTED = "not counted"
 
 
 @dataclass(frozen=True)
+class RunPrices:
+    """What the runs of a sweep cost: device-hours by run id, as far as they are known, and their unit."""
+
+    hours: Mapping[str, float]
+    unit: str  # with the hardware: ``GPU-hours on NVIDIA H200``
+
+
+@dataclass(frozen=True)
+class OtherProtocol:
+    """Results of an arm under another protocol than the papers'. name: of the results, under which a page has them;
+    instead: the arms that stand there in the place of all arms of the papers' protocol."""
+
+    protocol: str
+    name: str
+    instead: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Reproduction:
-    """A sweep's table of one task on the papers' protocol, and where its runs lie (see ``ablation.section``)."""
+    """A sweep's table of one task on the papers' protocol, and where its runs lie (see ``ablation.section``).
+
+    states: run id → its state, and parents: run id → the run it starts from, of all tasks of the sweep.
+    """
 
     table: TaskTable
     folder: Path
     label: str | None = None
     configs: Mapping[str, str] = field(default_factory=dict)  # label of an arm → its settings
+    prices: RunPrices | None = None
+    states: Mapping[str, str] = field(default_factory=dict)
+    parents: Mapping[str, str] = field(default_factory=dict)
 
     def runs(self, arm: str) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self.table.runs[self.table.runs["arm"] == arm]["run"]))
+
+    def hours(self, arm: str) -> float | None:
+        """Of an arm's runs that are not done, with those that they start from; None where one has no price."""
+        left: dict[str, None] = {}
+        for run in self.runs(arm):
+            while run and self.states.get(run) != DONE:
+                left.setdefault(run)
+                run = self.parents.get(run, "")
+        known = self.prices.hours if self.prices else {}
+        return sum(known[run] for run in left) if left and left.keys() <= known.keys() else None
+
+
+@dataclass(frozen=True)
+class OurResults:
+    """What is looked through for the counterparts of printed numbers.
+
+    left_out: places whose results exist and cannot be shown → the name of those results; elsewhere: places whose arm
+    has results under other protocols → which.
+    """
+
+    reproductions: Sequence[Reproduction] = ()
+    left_out: Mapping[PrintedPlace, str] = field(default_factory=dict)
+    elsewhere: Mapping[PrintedPlace, tuple[OtherProtocol, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Counterpart:
     """What we set beneath one printed number. setting: of a recipe; left_out: name of results that exist but cannot be
-    shown."""
+    shown; elsewhere: results of the same arm under other protocols."""
 
     number: Number
     counted: float | None = None
@@ -44,6 +92,7 @@ class Counterpart:
     source: Reproduction | None = None
     row: ArmRow | None = None
     left_out: str = ""
+    elsewhere: tuple[OtherProtocol, ...] = ()
     verdict: Verdict = Verdict.NO_NUMBER
 
     @property
@@ -85,6 +134,13 @@ class Counterpart:
         return NOT_COUNTED if self.number.metric in complexity.METRICS else NOT_RUN
 
     @property
+    def hours(self) -> float | None:
+        """What the runs cost, where none has begun and their price is known."""
+        if self.state != NOT_RUN or self.source is None or self.row is None:
+            return None
+        return self.source.hours(self.row.arm)
+
+    @property
     def judgement(self) -> str:
         """The verdict in a word."""
         if self.setting is not None:
@@ -95,20 +151,20 @@ class Counterpart:
 
     def value(self) -> Value:
         if self.setting is not None:
-            return Setting(self.setting, self.equal)
+            return Setting(self.setting if self.number.value is None else _numeral(self.setting), self.equal)
         if self.counted is not None:
             return replace(count(self.counted), agrees=self.agrees)
         if self.interval is None or self.row is None:
-            return State(self.state)
+            if self.state != NOT_RUN:
+                return State(self.state)
+            return NotRun(self.hours, tuple(dict.fromkeys(each.protocol for each in self.elsewhere)))
         to_printed = None if self.number.value is None else self.interval.mean - self.number.value
         return Reproduced(SeedMean(self.interval, self.row.planned, self.decimals), to_printed, self.verdict)
 
 
-def counterparts(
-    numbers: Iterable[Number], reproductions: Sequence[Reproduction], left_out: Mapping[PrintedPlace, str]
-) -> dict[Number, Counterpart]:
+def counterparts(numbers: Iterable[Number], ours: OurResults) -> dict[Number, Counterpart]:
     """The counterparts of a table's numbers, with verdicts on the means, corrected over the whole table."""
-    unjudged = [counterpart(number, reproductions, left_out) for number in numbers]
+    unjudged = [counterpart(number, ours) for number in numbers]
     judgements = judge([
         Comparison(
             each.interval, each.number.value, True, 0.5 * 10.0**-each.number.decimals, papers.margin(each.number.metric)
@@ -133,9 +189,7 @@ def settings(numbers: Iterable[Number], of_protocol: Mapping[str, str]) -> dict[
     return ours
 
 
-def counterpart(
-    number: Number, reproductions: Sequence[Reproduction], left_out: Mapping[PrintedPlace, str]
-) -> Counterpart:
+def counterpart(number: Number, ours: OurResults) -> Counterpart:
     """What was counted for a number, or the runs of an arm that names its place and is of its model, not judged yet.
 
     Of several arms, the one with most finished seeds.
@@ -145,13 +199,24 @@ def counterpart(
     if counted is not None:
         return Counterpart(number, counted)
     candidates = [
-        Counterpart(number, source=source, row=row)
-        for source in reproductions
+        Counterpart(number, source=source, row=row, elsewhere=ours.elsewhere.get(printed_place(number), ()))
+        for source in ours.reproductions
         for row in source.table.rows
         if any(reference.number == number and reference.same_model for reference in row.references)
     ]
-    missing = Counterpart(number, left_out=left_out.get((number.source, number.table, number.row, number.metric), ""))
+    left_out = ours.left_out.get(printed_place(number), "")
+    missing = Counterpart(number, left_out=left_out, elsewhere=ours.elsewhere.get(printed_place(number), ()))
     return max(candidates, key=lambda each: each.interval.n if each.interval else 0, default=missing)
+
+
+def printed_place(number: Number) -> PrintedPlace:
+    return number.source, number.table, number.row, number.metric
+
+
+def _numeral(setting: str) -> Numeral:
+    """A setting as a number with all its decimals: 5e-06 is 0.000005."""
+    exponent = Decimal(setting).normalize().as_tuple().exponent
+    return Numeral(float(setting), max(0, -int(exponent)))
 
 
 def count(value: float) -> Count:

@@ -12,6 +12,7 @@ from results.papers import Number
 from results.statistics.estimates import Difference, Interval
 from results.statistics.images import NewImages
 from results.statistics.verdicts import Verdict
+from run_format import NOT_RUN
 
 LONGEST_STATE = 72  # characters of a state in a cell; the runs table has it in full
 P_DECIMALS = 3
@@ -84,6 +85,22 @@ class State(Value):
         if len(shown) > LONGEST_STATE:
             shown = shown[: LONGEST_STATE - 1].rstrip() + "…"
         return ((shown,),)
+
+
+@dataclass(frozen=True)
+class NotRun(Value):
+    """``not run, 1240 h; run with smoke``: what the runs cost, where that is known, and the protocols under which
+    their arm has been run."""
+
+    hours: float | None = None
+    protocols: tuple[str, ...] = ()
+    tone = WAITING
+
+    def lines(self) -> tuple[Line, ...]:
+        price: Line = () if self.hours is None else (", ", Numeral(self.hours, 0 if self.hours >= 10 else 1), " h")
+        if not self.protocols:
+            return ((NOT_RUN, *price),)
+        return ((NOT_RUN, *price, ";"), (f"run with {', '.join(self.protocols)}",))
 
 
 @dataclass(frozen=True)
@@ -275,7 +292,7 @@ class PrintedVerdict:
 class Setting(Value):
     """A setting of a recipe beneath a printed one: ``0.05, equal``."""
 
-    words: str
+    words: str | Numeral
     equal: bool
 
     @property

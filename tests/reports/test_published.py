@@ -11,13 +11,13 @@ from statistics import fmean
 import pytest
 from scipy import stats
 
-from reports import specification_files
+from reports import commands, specification_files
 from reports.content import compose, published, remarks
 from reports.content.build_table import build
 from reports.content.page import Page, Section
-from reports.content.reproduction import Reproduction
+from reports.content.reproduction import OurResults, Reproduction, RunPrices
 from reports.content.text import text
-from reports.content.values import State
+from reports.content.values import NotRun, State
 from reports.formats import macros, terminal
 from reports.specification import PUBLISHED, Column, PublishedTable, SpecificationError
 from results import archive, papers, recipes
@@ -109,7 +109,7 @@ def with_zero(folder, values):
 
 def beneath_zero(*reproductions):
     """The cell beneath the 79.3 that is printed without offsets."""
-    section = published.section(specification_files.load("v1_table7"), reproductions, figures=False)
+    section = published.section(specification_files.load("v1_table7"), OurResults(reproductions), figures=False)
     return ours(section, "①", "ImageNet, Top-1 (%)")
 
 
@@ -238,13 +238,13 @@ def test_macros_are_names_that_latex_takes(sections):
 def test_a_missing_or_ambiguous_column_is_refused():
     table = PublishedTable("x", "x", "x", "AAAI", "Table 4", (Column("AP", "ap_box"),))
     with pytest.raises(SpecificationError, match=r"column 'AP': .* prints ap_box several times; which protocol\?"):
-        published.section(table, [])
+        published.section(table, OurResults())
     table = PublishedTable("x", "x", "x", "AAAI", "Table 4", (Column("Top-1", "top1"),))
     with pytest.raises(SpecificationError, match="AAAI Table 4 has nothing in 'Top-1'"):
-        published.section(table, [])
+        published.section(table, OurResults())
     table = PublishedTable("x", "x", "x", "AAAI", "Table 44", (Column("Top-1", "top1"),))
     with pytest.raises(papers.PublishedError, match="unknown table 'AAAI Table 44'; did you mean 'AAAI Table 4'"):
-        published.section(table, [])
+        published.section(table, OurResults())
 
 
 def rebuilt(both_papers, name, **changes):
@@ -255,10 +255,45 @@ def rebuilt(both_papers, name, **changes):
 def test_runs_that_changed_the_protocol_are_not_the_papers(both_papers):
     changed = rebuilt(both_papers, "variants", changed={"train.epochs": 1})
     section = compose.page("aaai_table1", changed, figures=False).sections[0]
-    assert ours(section, "ATMNet-xT", "Top-1 (%)").value == State("not run")
+    assert ours(section, "ATMNet-xT", "Top-1 (%)").value == NotRun(None, ("paper, changed",))
     page = compose.page("variants", changed, figures=False).sections[0]
     assert "Protocol `paper`, changed by `train.epochs=1`" in page.about
     assert any("another protocol than this table's (`paper`, changed)" in line for line in page.legend)
+
+
+def test_what_is_not_run_has_its_price_with_the_runs_that_it_starts_from(both_papers):
+    (of_384,) = [each for each in both_papers if each.spec.name == "resolution_384"]
+    hours = {entry["run"]: {"224": 500.0, "384": 40.25}[entry["arm"]] for entry in of_384.plan["runs"]}
+    priced = [replace(each, prices=RunPrices(hours, "GPU-hours on a GPU")) for each in both_papers]
+    section = compose.page("aaai_table1", priced, figures=False).sections[0]
+    assert text(ours(section, "ATMNet-L†", "Top-1 (%)").value) == "not run, 1621 h"
+    (legend,) = [line for line in section.legend if "GPU-hours on a GPU" in line]
+    assert "that they start from" in legend
+    records = {(record["row"], record["metric"]): record for record in section.records}
+    assert records["ATMNet-L†", "top1"]["hours"] == 3 * 540.25 and records["ATMNet-xT", "top1"]["hours"] is None
+    assert text(ours(section, "ATMNet-S", "Top-1 (%)").value).startswith("83.10"), "2 of 3 are a result"
+
+    del hours[next(entry["run"] for entry in of_384.plan["runs"] if entry["arm"] == "224")]
+    section = compose.page("aaai_table1", priced, figures=False).sections[0]
+    assert text(ours(section, "ATMNet-L†", "Top-1 (%)").value) == "not run", "a part of a price is none"
+    assert any("`price=paper` measures it" in line for line in section.legend)
+
+
+def test_what_is_not_run_says_under_which_protocols_its_arm_was_run():
+    committed = [commands._labelled(label, None) for label in archive.labels()]
+    table8 = compose.page("aaai_table8", committed, figures=False).sections[0]
+    assert text(ours(table8, "②", "ImageNet, Top-1 (%)").value) == "not run; run with smoke, tiny"
+    assert text(ours(table8, "②", "RetinaNet, AP box (%)").value) == "not run; run with smoke"
+    assert "Run with protocol `smoke`, in results paper-smoke-ablation_peg: ①, ② and ③." in table8.legend
+    table7 = compose.page("aaai_table7", committed, figures=False).sections[0]
+    assert text(ours(table7, "ATMNet-T, ATMFPN", "Mask R-CNN, AP box (%)").value) == "not run; run with smoke"
+    assert text(ours(table7, "ATMNet-L, ATMFPN", "Mask R-CNN, AP box (%)").value) == "not run"
+    table4 = compose.page("aaai_table4", committed, figures=False).sections[0]
+    (sentence,) = [line for line in table4.legend if "paper-smoke-variants" in line]
+    assert "nano in the place of ATMNet-xT" in sentence
+    assert {record["elsewhere"] for record in table4.records if record["verdict"] == "waiting"} == {
+        "smoke: paper-smoke-variants"
+    }
 
 
 def test_an_arm_of_a_similar_model_stands_for_no_row(both_papers, sections):

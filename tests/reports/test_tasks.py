@@ -15,7 +15,7 @@ from errors import ConfigError
 from reports import commands, specification_files
 from reports.content import compose, published
 from reports.content.build_table import build
-from reports.content.reproduction import Reproduction
+from reports.content.reproduction import OurResults, Reproduction
 from reports.content.table import variant
 from reports.content.text import signed, text
 from reports.content.values import NOTHING, PairedDifference, Printed, SeedMean
@@ -235,7 +235,7 @@ def test_downstream_runs_stand_beneath_the_printed_numbers_of_their_head(table8)
     of_tasks = results(table8())
     ablation = of_tasks.ablation()
     reproductions = [Reproduction(table, of_tasks.folder, "by hand") for table in ablation.tables]
-    section = published.section(specification_files.load("aaai_table8"), reproductions, figures=False)
+    section = published.section(specification_files.load("aaai_table8"), OurResults(reproductions), figures=False)
     group = next(group for group in section.grid.groups if text(group[0][0].value) == "②")
     shown = {name: text(cell.value) for name, cell in zip(section.grid.header, group[1])}
     assert shown["RetinaNet, AP box (%)"].startswith("43.40 ± ") and shown["ADE20K, mIoU (%)"].startswith("45.60 ± ")

@@ -221,8 +221,9 @@ def test_prices_are_summed_by_table_and_the_cheapest_cell_is_named(tmp_path, cap
         rate = {"hardware": "CPU (slow)", "train_images_per_s": images_per_s, "eval_images_per_s": 1.0}
         config = runs[task].config
         rates.add(setup_of(config, hardware_here(config)), {**rate, "steps_per_epoch": 2, "eval_images": 4})
-    hours, unit = price.hours_by_run(plan, tmp_path)
-    assert unit == "device-hours" and set(hours) == {runs[name].id for name in ("token_labelling", "tuned", "boxes")}
+    known = price.hours_by_run(plan, tmp_path)
+    hours = known.hours
+    assert known.unit == "device-hours" and known.hardware == ("CPU (slow)",) and set(hours) == {runs[name].id for name in ("token_labelling", "tuned", "boxes")}
     assert hours[runs["boxes"].id] == pytest.approx((16 / 1 + 4 / 1) / 3600)
     state = CollectionState.of(plan, tmp_path, describe(plan, tmp_path))
     cheapest = state.next_cell()
@@ -238,6 +239,28 @@ def test_prices_are_summed_by_table_and_the_cheapest_cell_is_named(tmp_path, cap
     assert "cheapest next cell: family/parent, token_labelling of first" in text
     assert "third" in text and "0 of 1 seeds; seed 0 not run" in text and "without 1 runs that have no price" in text
     assert f"price={path}" in text
+
+
+def test_tables_of_the_papers_say_what_a_run_costs_that_is_not_run(tmp_path, capsys):
+    plan = load_collection("paper", tables=["table8"], seeds=[0])
+    rates = Rates(tmp_path / PRICES)
+    rate = {"hardware": "CPU (slow)", "train_images_per_s": 100.0, "eval_images_per_s": 100.0}
+    for _, run in rates.missing(list(plan.distinct().values()), None, fresh=False):
+        setup = setup_of(run.config, hardware_here(run.config))
+        rates.add(setup, {**rate, "steps_per_epoch": 1000, "eval_images": 5000})
+    assert price.estimate(plan, tmp_path).left == len(plan.distinct()), "all set-ups are known"
+    state = CollectionState.of(plan, tmp_path, describe(plan, tmp_path))
+    words = ["report=aaai_table8", f"runs_dir={tmp_path}", "seeds=[0]"]
+    assert "not run, " in (text := spoken(capsys, *words)) and "device-hours on CPU (slow)" in " ".join(text.split())
+    (section,) = json.loads(spoken(capsys, *words, "--json"))["sections"]
+    hours = {(each["row"], each["metric"]): each["hours"] for each in section["rows"] if each["hours"]}
+    for row, arm in (("①", "zero"), ("②", "stage_nopeg"), ("③", "k2_peg")):
+        own, boxes = (
+            next(run.id for run in plan.runs if (run.arm, run.task) == (f"ablation_peg/{arm}", task))
+            for task in ("classification", "retinanet_1x")
+        )
+        assert hours[row, "top1"] == pytest.approx(state.hours[own], abs=0.01)
+        assert hours[row, "ap_box"] == pytest.approx(state.hours[own] + state.hours[boxes], abs=0.01), "with its parent"
 
 
 def wait(until, seconds: float = 240.0) -> None:
