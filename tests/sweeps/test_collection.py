@@ -223,7 +223,11 @@ def test_prices_are_summed_by_table_and_the_cheapest_cell_is_named(tmp_path, cap
         rates.add(setup_of(config, hardware_here(config)), {**rate, "steps_per_epoch": 2, "eval_images": 4})
     known = price.hours_by_run(plan, tmp_path)
     hours = known.hours
-    assert known.unit == "device-hours" and known.hardware == ("CPU (slow)",) and set(hours) == {runs[name].id for name in ("token_labelling", "tuned", "boxes")}
+    assert (
+        known.unit == "device-hours"
+        and known.hardware == ("CPU (slow)",)
+        and set(hours) == {runs[name].id for name in ("token_labelling", "tuned", "boxes")}
+    )
     assert hours[runs["boxes"].id] == pytest.approx((16 / 1 + 4 / 1) / 3600)
     state = CollectionState.of(plan, tmp_path, describe(plan, tmp_path))
     cheapest = state.next_cell()
@@ -316,6 +320,54 @@ def test_a_launcher_that_is_killed_in_the_middle_leaves_a_graph_that_the_next_on
         spoken(capsys, f"report={tmp_path / sweep}.yaml", f"measured={label}")
         assert (tmp_path / "pages" / label / "report.md").is_file()
     assert "holds all of this already" in spoken(capsys, f"collect={path}", *settings, "into=mine")
+
+
+@pytest.mark.parametrize(
+    ("tables", "kills"),
+    [
+        pytest.param(["table1"], 1, marks=pytest.mark.timeout(900)),
+        pytest.param(None, 5, marks=[pytest.mark.chaos, pytest.mark.timeout(7200)]),  # all 31 runs
+    ],
+)
+def test_the_papers_at_smoke_scale_outlive_kills_of_their_launcher_with_the_same_bits(tmp_path, tables, kills):
+    words = tiny_words("sweep=paper", "protocol=smoke", "--jobs", "2", "train.epochs=4")
+    words += [f"tables={json.dumps(tables)}"] * bool(tables)
+    runs = load_collection("paper", "smoke", TINY | {"train.epochs": 4}, tables=tables).distinct()
+    folders = {run: RunFolder(tmp_path / "runs" / run) for run in runs}
+    starts = dict.fromkeys(runs, 1)
+
+    def launch(runs_dir: Path, *more: str) -> str:
+        command = [sys.executable, "run.py", *words, f"runs_dir={runs_dir}", *more]
+        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=3600).stdout
+
+    def ended() -> dict[str, int]:
+        return {
+            run: (each.path / "summary.json").stat().st_mtime_ns for run, each in folders.items() if each.finished()
+        }
+
+    for number in range(kills):
+        launch(tmp_path / "runs", "--background")
+        moment = (number + 1) * len(runs) // (kills + 1)  # runs that are done by then
+        wait(
+            lambda moment=moment: len(ended()) >= moment and any(each.holder() for each in folders.values()),
+            1200,
+        )
+        ((record, launcher),) = launches.alive(tmp_path / "runs", list(runs))
+        os.kill(launcher.pid, signal.SIGKILL)
+        wait(lambda record=record: not record.launcher)
+        held = [(run, each.holder()) for run, each in folders.items() if each.holder()]
+        for run, holder in held[: number % 2]:  # by turns, a run dies with it or all go on
+            os.kill(holder.pid, signal.SIGKILL)
+            wait(lambda run=run: not folders[run].holder())
+            starts[run] += not folders[run].finished()
+    before = ended()
+    assert len(before) < len(runs)
+    assert f"{len(runs)} of {len(runs)} runs done" in launch(tmp_path / "runs")
+    assert ended().items() >= before.items(), "nothing is trained twice"
+    assert {run: each.log.read_text().count("from step") for run, each in folders.items()} == starts
+    launch(tmp_path / "reference")
+    for run, folder in folders.items():
+        assert_equal_runs(folder, RunFolder(tmp_path / "reference" / run))
 
 
 def test_table_lines_have_equal_columns(tmp_path):
