@@ -100,6 +100,8 @@ def _own(path: Path) -> Report:
     content = _keys_and_values(path)
     if "recipes" in content:
         return default(str(path))
+    if content.get("kind") == COLLECTION and "tables" in content:  # of sweeps
+        raise SpecificationError(f"report={path} is a collection of sweeps: each of them has a report, report=SWEEP")
     if content.get("kind", SWEEP) != SWEEP:
         raise SpecificationError(f"report={path}: one's own specifications are about one sweep, of no other kind")
     if str(content.get("sweep")).endswith(".yaml"):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import ConfigError
+from run_format import NOT_RUN
 from sweeps.collection import CollectionPlan
 from sweeps.collection_file import is_collection
 from sweeps.commands import planned, states
@@ -56,7 +57,8 @@ def collect(name: str, given: dict[str, Any], options: argparse.Namespace) -> in
 def _of_runs(name: str, given: dict[str, Any], label: str) -> dict[str, tuple[dict[str, Any], Any]]:
     """Plan and results by the label that they go to: of a collection, one label for each of its sweeps, named after it.
 
-    So each sweep has the report and the differences to its baseline that it has elsewhere.
+    So each sweep has the report and the differences to its baseline that it has elsewhere. Sweeps of which no run has
+    begun are left out. Raises ConfigError where none has.
     """
     from results.collect import collect as collect_runs
 
@@ -64,10 +66,16 @@ def _of_runs(name: str, given: dict[str, Any], label: str) -> dict[str, tuple[di
     of_sweeps = (
         {f"{label}-{each.sweep}": each for each in plan.sweeps} if isinstance(plan, CollectionPlan) else {label: plan}
     )
-    return {
+    collected = {
         into: (each.as_dict(), collect_runs(each.as_dict(), runs_dir, states(each, runs_dir)))
         for into, each in of_sweeps.items()
     }
+    begun = {into: each for into, each in collected.items() if (each[1].runs["state"] != NOT_RUN).any()}
+    if not begun:
+        raise ConfigError(
+            f"collect={name}: none of its runs has begun in {runs_dir}; give its settings and runs_dir=PATH"
+        )
+    return begun
 
 
 def _of_measured(

@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from run_format import DONE, EXCLUDED, MEASURED
+from run_format import DEAD_ENDS, DONE, EXCLUDED, MEASURED, UNKNOWN
 from sweeps.collection import CollectionPlan, TableCell
 from sweeps.price import hours_by_run, in_hours
 from sweeps.schedule import LeftRun, wall_hours
 from sweeps.status import RunStatus
 
 HAS_RESULT = (DONE, MEASURED)
+ENDED = (*DEAD_ENDS, UNKNOWN)  # states whose causes a person has to look at
 LEFT_ALONE = (*HAS_RESULT, EXCLUDED)  # states of runs that a launch does not start
 
 
@@ -160,11 +161,14 @@ class CollectionState:
             yield f"price={self.plan.given} with the same settings measures what it will cost"
 
     def status_lines(self) -> Iterator[str]:
-        """By table: what is missing of each cell; then the cheapest cell to go on with."""
+        """By table: what is missing of each cell; why runs ended without a result; then the cheapest next cell."""
         for table, cells in self.plan.tables.items():
             for cell in cells:
                 if missing := self.missing(cell):
                     yield f"{table:<10} {cell.name:<44} {missing}"
+        for run in self.plan.distinct():
+            if self.rows[run].state in ENDED:
+                yield f"{run}: {self.rows[run].state}: {self.rows[run].detail}"
         yield from self.table_lines()
         if cheapest := self.next_cell():
             yield (

@@ -193,6 +193,8 @@ def planned(name: str, given: dict[str, Any]) -> tuple[Plan, Path]:
         seeds = [given.pop("seed")]
     arms, tasks = _names(given, "arms", "zero,axial"), _names(given, "tasks", "classification")
     tables, protocol = _names(given, "tables", "table1,table8"), given.pop("protocol", "paper")
+    if "gpus" in given:
+        raise ConfigError("gpus= asks how long a collection takes, of status= and of sweep= with --dry-run")
     if is_collection(name):
         if arms or tasks:
             raise ConfigError(f"{name} is a collection, whose parts are tables: choose some with tables=[…]")

@@ -225,7 +225,10 @@ def report_outcome(outcome: Outcome, launch: Launch) -> None:
     mention_skipped(outcome.skipped_failed, outcome.excluded, outcome.unreadable)
     before = f" and {len(outcome.measured)} measured before" if outcome.measured else ""
     done = f"{len(outcome.done)} of {launch.total} runs done{before}"
-    print(f"{done}; `report={launch.sweep}` with the same settings makes the table", flush=True)
+    further = f"`report={launch.sweep}` with the same settings makes the table"
+    if launch.of_tables:
+        further = f"`status={launch.sweep}` with the same settings shows its tables, `collect=` keeps their results"
+    print(f"{done}; {further}", flush=True)
 
 
 def mention_skipped(failed: list[str], excluded: list[str], unreadable: Mapping[str, str]) -> None:

@@ -48,6 +48,7 @@ class Launch:
     other_code: str | None
     runs: list[LaunchedRun]  # to be started, parents first
     total: int = 0  # runs of the plan
+    of_tables: bool = False  # of a collection, whose results are shown table by table
     gpus: str | None = field(default_factory=lambda: os.environ.get(GPUS))
     done: list[str] = field(default_factory=list)  # run ids by their state when the launch was planned
     skipped_failed: list[str] = field(default_factory=list)

@@ -16,6 +16,7 @@ from experiments.folder.claim import Holder, holder_of
 from experiments.folder.run_folder import RunFolder
 from run_format import DONE, EXCLUDED, FAILED, MEASURED, QUEUED, RUNNING, UNREADABLE
 from sweeps import launches, measured, repeat, run_code
+from sweeps.collection import CollectionPlan
 from sweeps.launcher import POLL_SECONDS, Outcome, stop_process, work_off
 from sweeps.launches import Launch, LaunchedRun
 from sweeps.measured import MeasuredRuns
@@ -83,7 +84,7 @@ def _planned(
     runs, again = _choose_runs(plan, runs_dir, retry_failed, found, launch, say)
     for run in runs:
         check_root(run.config)
-    launch.total = len(plan.distinct())
+    launch.total, launch.of_tables = len(plan.distinct()), isinstance(plan, CollectionPlan)
     say(f"{len(runs)} of {launch.total} runs to do, {launch.jobs} at a time")
     if not runs:
         return launch

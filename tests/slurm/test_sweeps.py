@@ -254,6 +254,36 @@ def test_a_collection_of_one_parent_and_three_children_outlives_kills(cluster, t
         assert_equal_runs(folder, RunFolder(tmp_path / "reference" / run))
 
 
+def test_a_collection_is_cancelled_as_a_whole_and_its_failed_run_tried_again(cluster, tmp_path) -> None:
+    path, runs_dir = str(write_family(tmp_path)), tmp_path / "runs"
+    plan = load_collection(path, "smoke", SHORT | {"train.epochs": 20, "slurm.cpus_per_task": 2})
+    runs = {run.id: run for run in plan.distinct().values()}
+    parent = RunFolder(runs_dir / next(iter(runs)))
+    broken = next(run for run in runs.values() if run.task == "boxes")
+
+    def states() -> dict[str, str]:
+        submitted, _ = known(runs_dir, plan.distinct())
+        return {row.run: row.state for row in describe(plan, runs_dir, submitted)}
+
+    assert set(launch(plan, runs_dir, our_cluster.Cluster()).submitted) == set(runs)
+    wait_for_checkpoint(parent)
+    assert set(cancel(plan, runs_dir, our_cluster.Cluster())) == set(runs), "children that wait are cancelled, too"
+    wait(lambda: not cluster.run("squeue", "--noheader"), lambda: "jobs are left in the queue")
+    wait(lambda: states()[parent.id] == INTERRUPTED, lambda: str(states()))
+    assert {state for run, state in states().items() if run != parent.id} == {CANCELLED}
+
+    (runs_dir / broken.id / "metrics.jsonl").mkdir()  # a run that cannot write its log
+    assert set(launch(plan, runs_dir, our_cluster.Cluster()).submitted) == set(runs)
+    others = {run for run in runs if run != broken.id}
+    wait(lambda: {states()[run] for run in others} == {DONE} and states()[broken.id] == FAILED, lambda: str(states()))
+    again = launch(plan, runs_dir, our_cluster.Cluster())
+    assert not again.submitted and again.skipped_failed == [broken.id]
+    (runs_dir / broken.id / "metrics.jsonl").rmdir()
+    assert list(launch(plan, runs_dir, our_cluster.Cluster(), retry_failed=True).submitted) == [broken.id]
+    wait(lambda: set(states().values()) == {DONE}, lambda: str(states()))
+    assert parent.log.read_text().count("from step 0 ") == 1, "the parent went on from where it was cancelled"
+
+
 def test_two_tasks_on_two_nodes_outlive_a_preemption_and_the_death_of_the_first(cluster, tmp_path, undisturbed) -> None:
     spread = {"machine.devices": 2, "machine.device": "cpu", "slurm.nodes": 2, "train.epochs": 40}
     plan, folder = one_run(spread, tmp_path)

@@ -345,6 +345,9 @@ def test_the_papers_at_smoke_scale_outlive_kills_of_their_launcher_with_the_same
             run: (each.path / "summary.json").stat().st_mtime_ns for run, each in folders.items() if each.finished()
         }
 
+    def begun(run: str) -> int:
+        return folders[run].log.read_text().count("from step")
+
     for number in range(kills):
         launch(tmp_path / "runs", "--background")
         moment = (number + 1) * len(runs) // (kills + 1)  # runs that are done by then
@@ -359,12 +362,12 @@ def test_the_papers_at_smoke_scale_outlive_kills_of_their_launcher_with_the_same
         for run, holder in held[: number % 2]:  # by turns, a run dies with it or all go on
             os.kill(holder.pid, signal.SIGKILL)
             wait(lambda run=run: not folders[run].holder())
-            starts[run] += not folders[run].finished()
+            starts[run] = begun(run) + (not folders[run].finished())
     before = ended()
     assert len(before) < len(runs)
     assert f"{len(runs)} of {len(runs)} runs done" in launch(tmp_path / "runs")
     assert ended().items() >= before.items(), "nothing is trained twice"
-    assert {run: each.log.read_text().count("from step") for run, each in folders.items()} == starts
+    assert {run: begun(run) for run in runs} == starts
     launch(tmp_path / "reference")
     for run, folder in folders.items():
         assert_equal_runs(folder, RunFolder(tmp_path / "reference" / run))
