@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -46,6 +47,25 @@ def writing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def making(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes ``folder`` when the block ends without an error; otherwise nothing is left.
+
+    Raises WriteError, also where ``folder`` is there already and is not empty.
+    """
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        _sync_folder(temporary)
+        temporary.rename(folder)
+        _sync_folder(folder.parent)
+    except OSError as error:
+        raise WriteError(f"cannot write {folder}: {reason(error)}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager

@@ -53,6 +53,9 @@ COMMANDS = {
         "evaluate=RUN [key=value …]": "judges a finished run again, as it was or with other images, sizes, views",
         "evaluate=FILE experiment=NAME model=…": "judges a weights file: ours, timm's or the authors'",
     }),
+    "export": Command("measurements.commands:export", {
+        "export=RUN to=hub into=FOLDER": "writes a finished run as a folder that timm loads, with a model card",
+    }),
     "predict": Command("measurements.commands:predict", {
         "predict=RUN images=PATH": "draws what a run of segmentation or detection sees in one or more images",
     }, needs=("reports.figures.segments", "reports.figures.boxes")),
@@ -98,7 +101,7 @@ keys:
   measured=LABEL             report from results/measured/LABEL instead of run folders; measured=all for report=paper
   experiment=NAME            doctor: also check the data of this run; offsets=FILE, evaluate=FILE: the recipe
                              that names its task and data
-  weights=ema|raw            evaluate: averaged weights, or those that the optimizer moved
+  weights=ema|raw            evaluate, export: averaged weights, or those that the optimizer moved
   images=N layer=layer_3_1 query=[0.5,0.5]         offsets: number of images, and the reads to draw over some of them
   interventions=true         offsets: all of shuffled_tokens, shuffled_images, mean, zero, rounded, or name some;
                              with images=N on so many, with layer=layer_3_1 in this layer alone

@@ -1,4 +1,4 @@
-"""The commands ``offsets=``, ``complexity``, ``collect=complexity``, ``evaluate=`` and ``predict=``.
+"""The commands ``offsets=``, ``complexity``, ``collect=complexity``, ``evaluate=``, ``export=`` and ``predict=``.
 
 Pages and tables belong to ``reports`` and plans to ``sweeps``, rooms above this one; run.py passes their functions.
 """
@@ -160,6 +160,24 @@ def evaluate(name: str, settings: dict[str, Any], options: argparse.Namespace) -
         result, summary = judge(folder.id, config, weights, runs_dir, JudgedRun.of(folder), options.fresh)
     found = {**summary, "provenance": result.read_json(PROVENANCE), "folder": str(result.path)}
     print(json.dumps(found) if options.json else "\n".join(describe(found)))
+    return 0
+
+
+def export(name: str, settings: dict[str, Any], options: argparse.Namespace) -> int:
+    """Writes what ``to=`` names of finished runs into the folder ``into``."""
+    from experiments.commands import runs_folder
+    from experiments.config import read_site
+    from experiments.paths import expanded
+    from measurements.export import TARGETS, target
+
+    to, into = settings.pop("to", None), settings.pop("into", None)
+    if to is None or into is None:
+        raise ConfigError(f"export={name}: give to=NAME ({', '.join(TARGETS)}) and into=FOLDER")
+    write, folder = target(str(to)), expanded("into", str(into))
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise ConfigError(f"into={into}: it is there already (valid: a new folder, or an empty one)")
+    document = write(name, runs_folder(settings, read_site()), settings, folder)
+    print(json.dumps(document) if options.json else "\n".join(document["written"]))
     return 0
 
 

@@ -51,12 +51,13 @@ class JudgedWeights:
         return {"file": str(self.file), "kind": self.kind, "sha256": self.sha256}
 
 
-def of_run(folder: RunFolder, config: Config, kind: str | None) -> JudgedWeights:
+def of_run(folder: RunFolder, config: Config, kind: str | None, command: str = "evaluate") -> JudgedWeights:
     """The final weights of a finished run; without a ``kind`` the averaged ones if it averages.
 
-    Raw weights beside averaged ones are in its last checkpoint only. Raises ConfigError, RunFolderError.
+    Raw weights beside averaged ones are in its last checkpoint only. Raises ConfigError, RunFolderError, which name the
+    ``command``.
     """
-    summary, where = finished(folder, "evaluate"), f"evaluate={folder.id}"
+    summary, where = finished(folder, command), f"{command}={folder.id}"
     averages = config.train.ema_decay is not None
     if kind == "ema" and not averages:
         raise ConfigError(f"{where}: the run has no averaged weights (train.ema_decay=null); valid: weights=raw")

@@ -103,6 +103,7 @@ WITH_TORCH = (
     "experiments.tasks.views",
     "measurements.complexity",
     "measurements.evaluate",
+    "measurements.export.hub",
     "measurements.judged_weights",
     "measurements.judging",
     "measurements.offsets.effects",
