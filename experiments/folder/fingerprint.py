@@ -122,6 +122,7 @@ FOLDER = "keeps files of a run; a checkpoint is read back bit by bit or not at a
 EXEMPT = {
     "atm/__init__.py": "imports",
     "atm/complexity.py": "counts parameters and FLOPs",
+    "atm/reads.py": "shows where a model reads",
     "atm/released.py": "reads released checkpoints; a run's identity has the weights it starts from",
     "atm/sampling/backends.py": BACKEND,
     "atm/sampling/composed.py": BACKEND,

@@ -1,8 +1,8 @@
 """What ``export=`` can make of finished runs, each target in a module of its own. No torch.
 
 A target is a function of the name that was given, the folder of the run folders, the further settings of the command
-line and the folder ``into``, which it writes. It returns the document of ``--json``, with ``written``, the files. None of
-them is ever there without the others: the folder of ``atomic_file.making`` appears when everything is in it.
+line and the folder ``into``, which it writes. It returns the document of ``--json``, with ``written``, the files. They
+are all there or none is: the folder of ``atomic_file.making`` appears when everything is in it.
 """
 
 from __future__ import annotations
