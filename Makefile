@@ -1,6 +1,6 @@
 # `make demo` trains and reports on data that it generates; `make test` runs the tests. Both set up .venv first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slurm slurm readers lint lock clean
+.PHONY: help demo test test-slurm slurm readers clients lint lock clean
 PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
@@ -36,14 +36,20 @@ readers:
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 	    chromium chromium-driver texlive-latex-recommended poppler-utils; }
 
+# the programs that models are put into, for tests/atm; without them these tests are skipped
+clients: .venv/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-clients.lock
+
 lint: .venv/ready  ## formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-lock:  ## renew requirements.lock (needs uv)
-	uv pip compile pyproject.toml --extra suite --extra dev --universal --python-version 3.10 \
-	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links -o requirements.lock
+COMPILE := uv pip compile pyproject.toml --extra suite --extra dev --universal --python-version 3.10 \
+	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
+lock:  ## renew requirements.lock and requirements-clients.lock (needs uv)
+	$(COMPILE) -o requirements.lock
+	$(COMPILE) --extra clients --constraints requirements.lock -o requirements-clients.lock
 
 clean:  ## remove the virtual environment; run folders stay
 	rm -rf .venv

@@ -16,6 +16,8 @@ CODE = "code.json"  # the frozen copy of the code that a sweep starts the run fr
 ATTEMPTS = "attempts.jsonl"  # the Slurm jobs that worked on the run
 EXCLUSION = "excluded.json"  # why the run, or an earlier measurement of it, is left out of reports
 
+EVALUATIONS = "evaluations"  # in the folder of run folders: what evaluate= found, a folder each
+
 RUN_ID = r".+-s\d+-[0-9a-f]{8}"  # the form of a run's id: experiment, model, seed, hash; it names its folder
 
 SHA256 = "sha256"  # in the summary: name → hash of files as they were when the run ended

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -30,16 +30,15 @@ from experiments.training.devices import Group, prepare
 from experiments.training.outcome import one_line
 from experiments.training.progress import image_bar
 from measurements import judged_weights
-from measurements.evaluation_settings import changed, deciding
+from measurements.evaluation_settings import changed, deciding, several_views
 from measurements.judged_weights import JudgedWeights
 from measurements.judging import batch_size, evaluator
 from results.records import pack
 from results.run_folders.numbers import not_finite
 from results.run_folders.summary_file import notes
 from results.statistics.images import half_width
-from run_format import CONFIG, EXAMPLES, PROVENANCE, RECORDS, SUMMARY
+from run_format import CONFIG, EVALUATIONS, EXAMPLES, PROVENANCE, RECORDS, SUMMARY
 
-FOLDER = "evaluations"  # in the folder of run folders
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def evaluate(
         **deciding(config),
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:8]
-    folder = RunFolder(runs_dir / FOLDER / f"{name}-{digest}")
+    folder = RunFolder(runs_dir / EVALUATIONS / f"{name}-{digest}")
     if not fresh and (earlier := _earlier(folder, key, code)):
         return folder, earlier
     model.to(device)
@@ -97,6 +96,8 @@ def evaluate(
             evaluation = judging.evaluate({weights.prefix: model})
     except Exception as error:
         raise one_line(error, folder, Group()) from error
+    if several_views(config) and not (run and several_views(run.frozen)):
+        evaluation = _named_by_views(evaluation)
     if broken := not_finite(evaluation.metrics):
         raise RunFailed(f"evaluate={name}: {broken}, not a finite number")
     summary = {
@@ -160,6 +161,15 @@ def _intervals(evaluation: Evaluation) -> dict[str, list[float]]:
         if half := half_width(record.contributions()):
             intervals[name] = [evaluation.metrics[name] - half, evaluation.metrics[name] + half]
     return intervals
+
+
+def _named_by_views(evaluation: Evaluation) -> Evaluation:
+    """The evaluation with the papers' names for metrics of several sizes, ``miou_ms``."""
+    return replace(
+        evaluation,
+        metrics={f"{name}_ms": value for name, value in evaluation.metrics.items()},
+        records={f"{name}_ms": record for name, record in evaluation.records.items()},
+    )
 
 
 def _beside_run(run: JudgedRun | None, config: Config, data: str, evaluation: Evaluation) -> dict[str, Any]:

@@ -99,6 +99,11 @@ def deciding(config: Config) -> dict[str, Any]:
     return {"task": config.task, "root": root, **settings}
 
 
+def several_views(config: Config) -> bool:
+    """Whether each image of a segmentation is judged at several sizes, or mirrored, too."""
+    return config.task == "segmentation" and (len(config.segment.test_scales) > 1 or config.segment.test_flip)
+
+
 def changed(config: Config, frozen: Config) -> list[str]:
     """Keys of the settings that decide an evaluation and are not those of the run."""
     ours, theirs = deciding(config), deciding(frozen)

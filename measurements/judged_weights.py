@@ -32,11 +32,13 @@ PREFIXES = {"ema": "eval_ema", "raw": "eval", None: "eval"}  # of metrics, as in
 
 @dataclass(frozen=True)
 class JudgedWeights:
-    """kind: "ema" or "raw"; None where the file holds one set and does not say which."""
+    """kind: "ema" or "raw"; None where the file holds one set and does not say which; released: whether the file has the
+    authors' names of weights."""
 
     file: Path
     kind: str | None
     state: Mapping[str, Tensor]
+    released: bool = False
 
     @cached_property
     def sha256(self) -> str:
@@ -48,7 +50,7 @@ class JudgedWeights:
         return PREFIXES[self.kind]
 
     def as_dict(self) -> dict[str, Any]:
-        return {"file": str(self.file), "kind": self.kind, "sha256": self.sha256}
+        return {"file": str(self.file), "kind": self.kind, "sha256": self.sha256, "released": self.released}
 
 
 def of_run(folder: RunFolder, config: Config, kind: str | None, command: str = "evaluate") -> JudgedWeights:
@@ -83,8 +85,10 @@ def of_file(name: str, kind: str | None) -> JudgedWeights:
     Raises ConfigError.
     """
     file = Path(name).expanduser()
-    state, kind = _state(_content(file), kind, f"evaluate={name}")
-    return JudgedWeights(file.resolve(), kind, state)
+    content = _content(file)
+    state, kind = _state(content, kind, f"evaluate={name}")
+    parts = [content, *(each for each in content.values() if isinstance(each, Mapping))]
+    return JudgedWeights(file.resolve(), kind, state, any(map(is_released, parts)))
 
 
 def load(model: nn.Module, weights: JudgedWeights, config: Config) -> None:

@@ -16,6 +16,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from atm.mixer import ActiveTokenMixer
 from atm.sampling import recompose, use
+from tests.atm.clients import client
 
 ARMS = [
     {},
@@ -144,9 +145,7 @@ def test_exports_with_dynamic_height_and_width(arm: dict) -> None:
 @pytest.mark.parametrize("dynamo", [False, True])
 @pytest.mark.parametrize("arm", [{}, {"offsets": "joint"}, {"offsets": "random"}], ids=str)
 def test_onnxruntime_equals_pytorch_at_other_sizes(arm: dict, dynamo: bool, tmp_path: Path) -> None:
-    for name in ("onnx", "onnxscript"):
-        pytest.importorskip(name)
-    runtime = pytest.importorskip("onnxruntime")
+    _, _, runtime = (client(name) for name in ("onnx", "onnxscript", "onnxruntime"))
     model, path = nano(depths=[1, 1, 1, 1], **arm), str(tmp_path / "model.onnx")
     dim = torch.export.Dim
     shapes = (
@@ -227,7 +226,7 @@ def test_dynamic_quantisation_runs() -> None:
 
 
 def test_weight_only_quantisation_keeps_the_logits() -> None:
-    torchao = pytest.importorskip("torchao.quantization")
+    torchao = client("torchao.quantization")
     model = nano()
     expected, plain = model(image()), type(model.head.weight)
     torchao.quantize_(model, torchao.Int8WeightOnlyConfig())

@@ -1,8 +1,6 @@
 """ATMNet as the backbone of other libraries' models. Those that the suite does not need are the extra ``clients``."""
 
-import os
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,15 +13,9 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
 import atm  # noqa: F401  (registers the models)
+from tests.atm.clients import client
 
 ARMS: list[dict[str, Any]] = [{}, {"offsets": "joint"}]
-
-
-def client(name: str) -> ModuleType:
-    """A package of the extra; without it the test is skipped, but in CI it fails."""
-    if os.environ.get("CI") == "true":
-        return __import__(name, fromlist=["_"])
-    return pytest.importorskip(name)
 
 
 def images(batch: int = 2) -> Tensor:
