@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from atm.block import Stage
 from atm.mixer import check_modes
-from atm.mixers import MixerOptions, find_mixer, refuse_offset_switches, takes_offsets
+from atm.mixers import MixerOptions, find_mixer, needs_peg, refuse_offset_switches, takes_offsets
 from atm.offsets import INIT_STD, RANDOM_SPREAD, SHIFT_WIDTH, check_switches, offset_layer
 
 
@@ -28,8 +28,10 @@ class ATMNet(nn.Module):
     offset_interval: K, a stage has new offsets at every K-th block except its last; "stage" for one set per stage.
     shift_width, random_spread: in tokens, of modes "shift" (None means 1) and "random" (None means 4).
     peg: whether each stage's PEG precedes the blocks that have new offsets; None means True, except without offsets, as
-    in the papers' baseline. True without offsets puts it before the same blocks. "predictor" shows its output to the
-    offset predictors only; the blocks see their input without it.
+    in the papers' baseline, unless the mixer needs it. True without offsets puts it before the same blocks. "predictor"
+    shows its output to the offset predictors only; the blocks see their input without it.
+    img_size: side, or height and width, of the images in pixels, for mixers that are built for maps of one size; all
+    others take any size. window_size: side of the windows of "window" and "halo", in tokens.
     drop_path_rate: grows linearly from 0 at the first block to this value at the last.
     drop_rate: dropout before the head. global_pool: "avg", or "" to classify every token.
     stage_norms: for dense prediction, a LayerNorm on every stage's output in place of the final norm and the head.
@@ -52,6 +54,8 @@ class ATMNet(nn.Module):
         mixer: str = "atm",
         shift_width: int | None = None,
         random_spread: float | None = None,
+        img_size: int | Sequence[int] = 224,
+        window_size: int = 7,
         num_classes: int = 1000,
         in_chans: int = 3,
         global_pool: str = "avg",
@@ -70,7 +74,9 @@ class ATMNet(nn.Module):
             options = {"offsets": offsets, "samples": samples, "fusion": fusion}
             refuse_offset_switches(mixer, **options, offset_sharing=offset_sharing, **controls)
             offsets = "zero"
-        peg = offsets != "zero" if peg is None else peg
+        peg = offsets != "zero" or needs_peg(mixer) if peg is None else peg
+        if needs_peg(mixer) and peg is not True:
+            raise ValueError(f"mixer={mixer!r} has no positions without a PEG, so peg={peg!r} is not valid for it")
         check_switches(offsets, peg, **controls)
         groups = _groups_per_stage(offsets, offset_sharing, dims)
         intervals = _interval_per_stage(offset_interval, depths)
@@ -81,6 +87,7 @@ class ATMNet(nn.Module):
             shift_width=SHIFT_WIDTH if shift_width is None else shift_width,
             random_spread=RANDOM_SPREAD if random_spread is None else random_spread,
         )
+        sizes = _map_sizes(img_size, len(dims))
         last = max(1, sum(depths) - 1)
         drop_paths = [drop_path_rate * j / last for j in range(sum(depths))]
 
@@ -104,7 +111,7 @@ class ATMNet(nn.Module):
                     offsets=partial(new_offsets, groups=groups[i]) if offsets != "zero" else None,
                     peg=peg,
                     mixer=find_mixer(mixer),
-                    options=MixerOptions(offsets, samples, fusion, stage=i),
+                    options=MixerOptions(offsets, samples, fusion, stage=i, size=sizes[i], window=window_size),
                 )
                 for i in range(len(dims))
             )
@@ -116,12 +123,25 @@ class ATMNet(nn.Module):
         self.head: nn.Module = nn.Identity()
         self.global_pool = ""
         self.apply(init_weights)
+        for mixer_of_block in self._mixers():
+            if hasattr(mixer_of_block, "init_weights"):
+                mixer_of_block.init_weights()
         self.reset_classifier(0 if stage_norms else num_classes, "" if stage_norms else global_pool)
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
-        """The PEGs' parameters. Optimizers exempt one-dimensional ones (biases, norms, static offsets) themselves."""
-        return {name for name, _ in self.named_parameters() if ".peg." in name}
+        """The PEGs' parameters, and those that a mixer names. Optimizers exempt one-dimensional ones (biases, norms,
+        static offsets) themselves."""
+        of_pegs = {name for name, _ in self.named_parameters() if ".peg." in name}
+        return of_pegs.union(*(
+            {f"{path}.{name}" for name in module.no_weight_decay()}
+            for path, module in self.named_modules()
+            if path.endswith(".mixer") and hasattr(module, "no_weight_decay")
+        ))  # fmt: skip
+
+    @torch.jit.ignore
+    def _mixers(self) -> list[nn.Module]:
+        return [block.mixer for stage in self.stages for block in stage.blocks]
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -270,6 +290,15 @@ def _groups_per_stage(offsets: str, sharing: int | Sequence[int] | None, dims: S
     if len(per_stage) != len(dims) or any(s < 1 or dim % s for s, dim in zip(per_stage, dims)):
         raise ValueError(f"offset_sharing {sharing} must be a divisor of {list(dims)}, or one divisor per stage")
     return [dim // s for s, dim in zip(per_stage, dims)]
+
+
+def _map_sizes(img_size: int | Sequence[int], stages: int) -> list[tuple[int, int]]:
+    """Height and width of every stage's map in tokens, for images of ``img_size`` pixels."""
+    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+    sizes = [((height - 3) // 4 + 1, (width - 3) // 4 + 1)]  # the stem: 7 x 7, stride 4, padding 2
+    for _ in range(stages - 1):
+        sizes.append(tuple((side + 1) // 2 for side in sizes[-1]))
+    return sizes
 
 
 def _interval_per_stage(interval: int | str, depths: Sequence[int]) -> list[int]:

@@ -1,14 +1,22 @@
-"""The token mixers that a block can use, by name: the entries built in here, and those of other packages."""
+"""The token mixers that a block can use, by name: the entries built in here, those of other packages, and files."""
 
+import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from importlib import metadata
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
 from atm.mixer import ActiveTokenMixer
+from atm.token_mixers.attention import GlobalMixer, HaloMixer, WindowMixer
+from atm.token_mixers.axial_mlp import AxialMlpMixer
+from atm.token_mixers.convolution import DepthwiseMixer, PoolMixer
+from atm.token_mixers.deformable import DeformMixer
 
 ENTRY_POINTS = "atm.mixers"
 """The entry point group through which another package adds mixers: name -> callable, as in ``MIXERS``."""
@@ -24,6 +32,8 @@ class MixerOptions:
 
     offsets, samples, fusion: arguments of ``ATMNet``; offsets is "zero" where the mixer takes no offsets.
     stage, block: where the mixer stands, both counted from 0, blocks within their stage.
+    size: height and width of the stage's map in tokens, for images of the network's ``img_size``.
+    window: side of a window or block of attention, in tokens.
     """
 
     offsets: str = "axial"
@@ -31,6 +41,8 @@ class MixerOptions:
     fusion: str = "pooled"
     stage: int = 0
     block: int = 0
+    size: tuple[int, int] = (56, 56)
+    window: int = 7
 
 
 class IdentityMixer(nn.Module):
@@ -50,18 +62,39 @@ def _active_token_mixer(dim: int, options: MixerOptions) -> ActiveTokenMixer:
 
 _active_token_mixer.takes_offsets = True
 
-MIXERS: dict[str, Callable[[int, MixerOptions], TokenMixer]] = {"atm": _active_token_mixer, "identity": IdentityMixer}
+MIXERS: dict[str, Callable[[int, MixerOptions], TokenMixer]] = {
+    "atm": _active_token_mixer,
+    "identity": IdentityMixer,
+    "pool": PoolMixer,
+    "dwconv3": partial(DepthwiseMixer, kernel=3),
+    "dwconv7": partial(DepthwiseMixer, kernel=7),
+    "window": WindowMixer,
+    "halo": HaloMixer,
+    "global": GlobalMixer,
+    "deform": DeformMixer,
+    "mlp": AxialMlpMixer,
+}
 """Name -> callable that builds the mixer of one block from its width. ``MIXERS["my_mixer"] = MyMixer`` adds an entry.
 
-A callable whose attribute ``takes_offsets`` is True gets blocks that have offsets; without it there are none.
-``ATMNet`` initialises Linear and Conv2d layers of any mixer as its own; other parameters keep their initialisation.
+A callable whose attribute ``takes_offsets`` is True gets blocks that have offsets; without it there are none. With
+``needs_peg`` the network must have a PEG. ``ATMNet`` initialises Linear and Conv2d layers of any mixer as its own; other
+parameters keep their initialisation, and a method ``init_weights`` of the mixer, called afterwards, may replace both. A
+method ``no_weight_decay`` names its parameters that have none.
 """
+
+FILE = ".py:"
+"""In the name of a mixer of one's own, between the path of its file and the name within the file."""
 
 
 def find_mixer(name: str) -> Callable[[int, MixerOptions], TokenMixer]:
-    """The entry of ``MIXERS``, else of an installed package. Raises ValueError for an unknown name."""
+    """The entry of ``MIXERS``, else of an installed package, or what PATH.py:NAME names.
+
+    Raises ValueError for an unknown name.
+    """
     if name in MIXERS:
         return MIXERS[name]
+    if FILE in str(name):
+        return _of_file(name)
     installed = {entry.name: entry for entry in metadata.entry_points(group=ENTRY_POINTS)}
     if name not in installed:
         valid = [*MIXERS, *(n for n in sorted(installed) if n not in MIXERS)]
@@ -74,9 +107,33 @@ def find_mixer(name: str) -> Callable[[int, MixerOptions], TokenMixer]:
         raise ValueError(f"the mixer {name!r} ({installed[name].value}) cannot be imported: {error}") from error
 
 
+def _of_file(name: str) -> Callable[[int, MixerOptions], TokenMixer]:
+    path, _, attribute = str(name).rpartition(":")
+    file = Path(path).expanduser().resolve()
+    module_name = f"atm_mixer_of_{file}"  # one module for each file, so that a class has one identity
+    if module_name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(module_name, file)
+        if spec is None or spec.loader is None or not file.is_file():
+            raise ValueError(f"the mixer {name!r}: there is no file {file}")
+        sys.modules[module_name] = module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[module_name]
+            raise ValueError(f"the mixer {name!r} cannot be imported: {error}") from error
+    if not hasattr(sys.modules[module_name], attribute):
+        raise ValueError(f"the mixer {name!r}: {file.name} has no {attribute!r}")
+    return getattr(sys.modules[module_name], attribute)
+
+
 def takes_offsets(name: str) -> bool:
     """Whether the mixer of that name reads at offsets. Raises ValueError for an unknown name."""
     return bool(getattr(find_mixer(name), "takes_offsets", False))
+
+
+def needs_peg(name: str) -> bool:
+    """Whether the mixer of that name has no positions without a PEG. Raises ValueError for an unknown name."""
+    return bool(getattr(find_mixer(name), "needs_peg", False))
 
 
 def refuse_offset_switches(mixer: str, **switches: Any) -> None:

@@ -40,18 +40,19 @@ def sample_axis(x: Tensor, offsets: Tensor, dim: int) -> Tensor:
         return read(x, offsets, "row" if dim == 2 else "column", 1, False)[0]
 
 
-def sample_joint(x: Tensor, dy: Tensor, dx: Tensor) -> Tensor:
-    """Reads each channel of ``x`` at its own two-dimensional offset (AAAI Fig. 2, joint).
+def sample_joint(x: Tensor, dy: Tensor, dx: Tensor, samples: int = 1) -> Tensor:
+    """Reads each channel of ``x`` at its own two-dimensional offsets (AAAI Fig. 2, joint).
 
-    x: [B, H, W, C] channels-last; dy, dx: [B, H, W, G] in tokens (down, right), G divides C.
-    Bilinear interpolation between the four nearest tokens, zero outside the map. Returns [B, H, W, C] in ``x``'s dtype.
-    Offsets may have any size, as in ``sample_axis``. Raises ValueError if a shape does not fit.
+    x: [B, H, W, C] channels-last; dy, dx: [B, H, W, samples * G] in tokens (down, right), G divides C, the offsets of
+    the first sample first.
+    Bilinear interpolation between the four nearest tokens, zero outside the map. Returns [B, H, W, samples * C] in
+    ``x``'s dtype. Offsets may have any size, as in ``sample_axis``. Raises ValueError if a shape does not fit.
     """
-    reference.check_joint(x, dy, dx)
+    reference.check_joint(x, dy, dx, samples)
     if torch.jit.is_scripting() or by_formula():
-        return reference.sample_joint(x, dy, dx)
+        return reference.sample_joint(x, dy, dx, samples)
     else:
-        return read(x, torch.cat([dx, dy], dim=-1), "joint", 1, False)[0]
+        return read(x, torch.cat([dx, dy], dim=-1), "joint", samples, False)[0]
 
 
 def recompose(x: Tensor, offsets: Tensor, joint: bool, samples: int) -> tuple[Tensor, Tensor]:

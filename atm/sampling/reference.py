@@ -24,8 +24,15 @@ def sample_axis(x: Tensor, offsets: Tensor, dim: int) -> Tensor:
     return _lerp(low, high, fraction.unsqueeze(-1)).reshape(batch, height, width, channels).to(x.dtype)
 
 
-def sample_joint(x: Tensor, dy: Tensor, dx: Tensor) -> Tensor:
-    """``atm.sampling.sample_joint``: four neighbours per channel, interpolated."""
+def sample_joint(x: Tensor, dy: Tensor, dx: Tensor, samples: int = 1) -> Tensor:
+    """``atm.sampling.sample_joint``: four neighbours per channel, interpolated, one sample after the other."""
+    tokens: list[Tensor] = []
+    for i in range(samples):
+        tokens.append(_sample_joint(x, dy.chunk(samples, dim=-1)[i], dx.chunk(samples, dim=-1)[i]))
+    return tokens[0] if samples == 1 else torch.cat(tokens, dim=-1)
+
+
+def _sample_joint(x: Tensor, dy: Tensor, dx: Tensor) -> Tensor:
     batch, height, width, channels = x.shape
     groups = dy.shape[-1]
 
@@ -48,13 +55,11 @@ def recompose(x: Tensor, offsets: Tensor, joint: bool, samples: int) -> tuple[Te
     """``atm.sampling.recompose``: one read after the other, concatenated."""
     dx, dy = offsets.chunk(2, dim=-1)
     tokens: list[Tensor] = []
-    for i in range(samples):
-        right = dx.chunk(samples, dim=-1)[i]
-        if joint:
-            tokens.append(sample_joint(x, dy.chunk(samples, dim=-1)[i], right))
-        else:
-            tokens.append(sample_axis(x, right, 2))
-    if not joint:
+    if joint:
+        tokens.append(sample_joint(x, dy, dx, samples))
+    else:
+        for i in range(samples):
+            tokens.append(sample_axis(x, dx.chunk(samples, dim=-1)[i], 2))
         for i in range(samples):
             tokens.append(sample_axis(x, dy.chunk(samples, dim=-1)[i], 1))
     tokens.append(x)
@@ -105,10 +110,12 @@ def check_axis(x: Tensor, offsets: Tensor, dim: int) -> None:
     _check_shapes(x, offsets)
 
 
-def check_joint(x: Tensor, dy: Tensor, dx: Tensor) -> None:
+def check_joint(x: Tensor, dy: Tensor, dx: Tensor, samples: int) -> None:
     """Raises ValueError unless these are valid arguments of ``sample_joint``."""
-    _check_shapes(x, dy)
-    _check_shapes(x, dx)
+    if dy.shape[-1] % samples != 0:
+        raise ValueError(f"{dy.shape[-1]} offsets per token are not {samples} samples")
+    _check_shapes(x, dy[..., : dy.shape[-1] // samples])
+    _check_shapes(x, dx[..., : dx.shape[-1] // samples])
     if dx.shape[-1] != dy.shape[-1]:
         raise ValueError(f"dy has {dy.shape[-1]} offsets per token, dx has {dx.shape[-1]}")
 
