@@ -31,7 +31,7 @@ def complete(config: Config, given: Collection[str] = ()) -> Config:
     _check_sections(config, given)
     _check_labels(config)
     check_optimizer(config.train.optimizer)
-    complete_model(config.model, given, config.task)
+    complete_model(config, given)
     if config.task in SECTIONS_OF_TASKS:
         SECTIONS_OF_TASKS[config.task](config, given)
     if config.init == "required":

@@ -24,6 +24,7 @@ from experiments import ROOT
 from experiments.backbones import plugin_names, read_variants
 from experiments.completion import complete, get
 from experiments.data.registry import DATASETS
+from experiments.own_mixer import is_own, name_of
 from experiments.paths import expanded, is_file, with_absolute_paths
 from experiments.schema import FIELDS, SECTIONS, Basics, Config, Data
 from experiments.tasks.registry import sections_of_other_tasks
@@ -74,6 +75,8 @@ def resolve(experiment: str, *overrides: Mapping[str, Any], site: Mapping[str, A
     layers = [recipe, *overrides]
     dataset = next((str(o["data.dataset"]) for o in reversed(layers) if "data.dataset" in o), Data.dataset)
     settings = _overlay(recipe, site_settings(site or {}, dataset), *overrides, {"experiment": called(experiment)})
+    if is_own(mixer := settings.get("model.mixer")):  # runs have another working directory
+        settings["model.mixer"] = str(Path.cwd() / expanded("model.mixer", mixer))
     config = complete(_config_of(settings), settings)
     if config.init and is_file(config.init):  # runs have another working directory
         config.init = str(Path.cwd() / expanded("init", config.init))
@@ -121,7 +124,8 @@ def _typed(key: str, value: Any) -> Any:
 def _typed_once(key: str, text: str) -> Any:
     value = json.loads(text)
     choices, plugins = FIELDS[key].metadata["choices"], FIELDS[key].metadata["plugins"]
-    if choices and value is not None and value not in choices:
+    own = key == "model.mixer" and isinstance(value, str) and is_own(value)
+    if choices and value is not None and value not in choices and not own:
         choices = (*choices, *plugin_names(plugins)) if plugins else choices
         if value not in choices:
             raise ConfigError(unknown(f"value for {key}", value, choices))
@@ -162,13 +166,16 @@ def scientific(config: Config) -> dict[str, Any]:
     the run, and a run that was started before they existed has the same identity as one that is started now.
     """
     foreign = sections_of_other_tasks(config.task)
-    return {
+    identity = {
         key: value
         for key, f in FIELDS.items()
         if f.metadata["scientific"]
         and key.partition(".")[0] not in foreign
         and ((value := get(config, key)) != f.metadata["neutral"] or f.metadata["neutral"] is MISSING)
     }
+    if is_own(config.model.mixer):  # wherever its file lies; its source is a setting, too
+        identity["model.mixer"] = name_of(str(config.model.mixer))
+    return identity
 
 
 def from_dict(frozen: Mapping[str, Any]) -> Config:

@@ -9,22 +9,31 @@ from typing import Any
 
 from errors import ConfigError
 from experiments.backbones import check_name, is_timm, read_variants
-from experiments.schema import MIXERS, OFFSET_MODES, PREDICTED, RANDOM_SPREAD, SHIFT_WIDTH, Model
+from experiments.equal_cost import matched_widths
+from experiments.model_costs import WINDOW, map_sizes
+from experiments.own_mixer import complete_own_mixer, is_own
+from experiments.schema import MIXERS, OFFSET_MODES, PREDICTED, RANDOM_SPREAD, SHIFT_WIDTH, Config, Model
 
 # Only networks of ``atm`` have these switches. Those of offsets are not for every mixer.
 OFFSET_SWITCHES = ("offsets", "samples", "offset_sharing", "fusion", "shift_width", "random_spread")
-SWITCHES = ("mixer", "peg", "offset_interval", "mlp_ratios", *OFFSET_SWITCHES)
+FRAME_SWITCHES = ("mixer", "mixer_source", "window_size", "dims", "match", "peg", "offset_interval", "mlp_ratios")
+SWITCHES = (*FRAME_SWITCHES, *OFFSET_SWITCHES)
 UNSHARED = ("zero", "token", "shift")  # modes without offsets that channels could share in different ways
 ONE_READ = ("zero", "shift")  # modes in which three samples would be one
+NEED_PEG = ("global",)  # mixers that have no positions of their own
+WINDOWED = ("window", "halo")
+OF_ONE_SIZE = ("mlp",)  # mixers for maps of one size
+OF_ANY_SIZE = ("segmentation", "detection")  # tasks whose images differ in size
 PEG: dict[Any, bool | str] = {True: True, False: False, "on": True, "off": False, "predictor": "predictor"}
 
 
-def complete_model(model: Model, given: Collection[str], task: str) -> None:
+def complete_model(config: Config, given: Collection[str]) -> None:
     """Replaces every null of the section ``model`` that stands for a default; ``given`` as in ``complete``.
 
-    task: the published drop path depends on it.
+    The published drop path depends on the task, and what is chosen by cost or by padding on the images.
     Raises ConfigError in one line where settings contradict each other.
     """
+    model, task = config.model, config.task
     check_name(model.name)
     if is_timm(model.name):
         _complete_timm(model, given)
@@ -32,11 +41,18 @@ def complete_model(model: Model, given: Collection[str], task: str) -> None:
     variant = read_variants()[model.name]
     if model.drop_path is None:
         model.drop_path = float(variant["drop_path"].get(task, variant["drop_path"]["classification"]))
+    if model.match is not None and model.dims is not None:
+        raise ConfigError(f"model.match={model.match} chooses model.dims: set one of them")
+    model.dims = _dims(model, variant)
     model.mlp_ratios = _mlp_ratios(model, variant)
     if model.mixer not in (None, "atm"):
         _complete_other_mixer(model, given, variant)
     else:
         _complete_atm(model, variant)
+    _complete_mixer(config)
+    if model.match is not None:
+        model.dims, model.match = matched_widths(config, variant), None
+        model.dims = _dims(model, variant)
 
 
 def _complete_timm(model: Model, given: Collection[str]) -> None:
@@ -55,7 +71,9 @@ def _complete_other_mixer(model: Model, given: Collection[str], variant: Mapping
             setattr(model, switch, None)
         elif model.mixer in MIXERS and getattr(model, switch) is not None:
             raise ConfigError(f"model.{switch}={getattr(model, switch)}: model.mixer={model.mixer} has no such switch")
-    model.peg = _peg(model.peg) if model.peg is not None else False
+    model.peg = _peg(model.peg) if model.peg is not None else model.mixer in NEED_PEG
+    if model.mixer in NEED_PEG and model.peg is not True:
+        raise ConfigError(f"model.peg={model.peg}: model.mixer={model.mixer} has no positions without PEG; set it true")
     if model.peg == "predictor" and model.offsets is None:
         raise ConfigError(f"model.peg=predictor: model.mixer={model.mixer} has no offsets that could be predicted")
     if model.peg or model.offsets is not None:
@@ -66,6 +84,36 @@ def _complete_other_mixer(model: Model, given: Collection[str], variant: Mapping
         )
     else:
         model.offset_interval = None
+
+
+def _complete_mixer(config: Config) -> None:
+    """The settings that only some mixers have."""
+    model = config.model
+    if is_own(model.mixer):
+        complete_own_mixer(model)
+    elif model.mixer_source is not None:
+        raise ConfigError(f"model.mixer_source={model.mixer_source}: model.mixer={model.mixer} is not in a file")
+    if model.mixer in WINDOWED:
+        if model.window_size is None:
+            model.window_size = _window_of(config)
+    elif model.mixer in MIXERS and model.window_size is not None:
+        raise ConfigError(
+            f"model.window_size={model.window_size}: model.mixer={model.mixer} has no windows (valid with: "
+            f"{', '.join(WINDOWED)})"
+        )
+    if model.mixer in OF_ONE_SIZE and config.task in OF_ANY_SIZE:
+        raise ConfigError(f"model.mixer={model.mixer} is for images of one size, and those of task={config.task} differ")
+
+
+def _window_of(config: Config) -> int:
+    """The published side of a window, or the next one where that pads the maps of the images less."""
+    sizes = map_sizes(tuple(config.data.image_size), stages=4)
+
+    def tokens(window: int) -> int:
+        sides = [[-(-side // min(window, side)) * min(window, side) for side in size] for size in sizes]
+        return sum(height * width for height, width in sides)
+
+    return min(WINDOW, WINDOW + 1, key=tokens)
 
 
 def _complete_atm(model: Model, variant: Mapping[str, Any]) -> None:
@@ -86,7 +134,7 @@ def _complete_atm(model: Model, variant: Mapping[str, Any]) -> None:
             f"model.peg=predictor: model.offsets={model.offsets} predicts nothing (valid with: {', '.join(PREDICTED)})"
         )
     model.shift_width = _of_mode(model, "shift_width", "shift", SHIFT_WIDTH)
-    widest = (min(variant["dims"]) - 1) // 2
+    widest = (min(model.dims or variant["dims"]) - 1) // 2
     if model.shift_width is not None and not 0 < model.shift_width <= widest:
         raise ConfigError(
             f"model.shift_width={model.shift_width}: model={model.name} has channels for steps of 1 to {widest} tokens"
@@ -112,6 +160,20 @@ def _of_mode(model: Model, switch: str, mode: str, default: Any) -> Any:
     return None
 
 
+def _dims(model: Model, variant: Mapping[str, Any]) -> list[int] | None:
+    """One width per stage, or None for those of the variant."""
+    dims, own = model.dims, variant["dims"]
+    if dims is None or dims == own:
+        return None
+    if (
+        not isinstance(dims, list)
+        or len(dims) != len(own)
+        or any(isinstance(dim, bool) or not isinstance(dim, int) or dim < 1 for dim in dims)
+    ):
+        raise ConfigError(f"model.dims={dims}: give a whole number of channels per stage, e.g. {own}")
+    return list(dims)
+
+
 def _mlp_ratios(model: Model, variant: Mapping[str, Any]) -> list[float] | None:
     """One ratio per stage, or None for those of the variant, however they were given."""
     asked, own = model.mlp_ratios, variant["mlp_ratios"]
@@ -120,7 +182,7 @@ def _mlp_ratios(model: Model, variant: Mapping[str, Any]) -> list[float] | None:
     ratios = asked if isinstance(asked, list) else [asked] * len(own)
     if len(ratios) != len(own) or any(
         isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 1 <= dim * ratio <= sys.float_info.max
-        for dim, ratio in zip(variant["dims"], ratios)
+        for dim, ratio in zip(model.dims or variant["dims"], ratios)
     ):
         raise ConfigError(f"model.mlp_ratios={asked}: give one positive number, or one per stage")
     ratios = [float(ratio) for ratio in ratios]
@@ -128,7 +190,7 @@ def _mlp_ratios(model: Model, variant: Mapping[str, Any]) -> list[float] | None:
 
 
 def _sharing(model: Model, variant: Mapping[str, Any]) -> list[int] | None:
-    asked, dims = model.offset_sharing, variant["dims"]
+    asked, dims = model.offset_sharing, model.dims or variant["dims"]
     if model.offsets in UNSHARED:
         if asked is not None:
             raise ConfigError(f"model.offset_sharing={asked}: model.offsets={model.offsets} has nothing to share")

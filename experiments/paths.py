@@ -8,7 +8,7 @@ from typing import Any
 
 from errors import ConfigError, refuse_control_characters
 
-PATHS = ("runs_dir", "root", "data.root")  # keys of files that hold a path; init may be one, too
+PATHS = ("runs_dir", "root", "data.root")  # keys of files that hold a path; init and model.mixer may be one, too
 
 
 def with_absolute_paths(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -19,7 +19,9 @@ def with_absolute_paths(settings: Mapping[str, Any], folder: Path) -> dict[str, 
 
 
 def _is_path(key: str, value: Any) -> bool:
-    return isinstance(value, str) and value != "" and (key in PATHS or (key == "init" and is_file(value)))
+    if not isinstance(value, str) or value == "":
+        return False
+    return key in PATHS or (key == "init" and is_file(value)) or (key == "model.mixer" and ".py:" in value)
 
 
 def expanded(key: str, path: str) -> Path:

@@ -18,7 +18,7 @@ from experiments.setting import setting
 OFFSET_MODES = ("zero", "token", "joint", "axial", "static", "shift", "random", "frozen")
 PREDICTED = ("token", "joint", "axial", "frozen")  # modes whose offsets depend on the tokens
 SHIFT_WIDTH, RANDOM_SPREAD = 1, 4.0
-MIXERS = ("atm", "identity")
+MIXERS = ("atm", "identity", "pool", "dwconv3", "dwconv7", "window", "halo", "global", "deform", "mlp")
 FUSIONS = ("pooled", "token", "mean")
 SCHEDULES = ("cosine", "polynomial", "multistep")
 # of timm.data.auto_augment, which would import torch: RandAugment, AugMix and AutoAugment with their sections
@@ -37,7 +37,27 @@ class Model:
 
     name: str = setting("xt", "variant of ATMNet: nano, xt, t, s, b, l; or timm/NAME for a model of timm's")
     mixer: str | None = setting(
-        "atm", "token mixer of every block", choices=MIXERS, plugins="atm.mixers", neutral="atm"
+        "atm",
+        "token mixer of every block; PATH.py:NAME is one of your own in a file",
+        choices=MIXERS,
+        plugins="atm.mixers",
+        neutral="atm",
+    )
+    mixer_source: str | None = setting(
+        None, "hash of the file of your own mixer; null = as the file is now", pattern=r"[0-9a-f]{16}", neutral=None
+    )
+    window_size: int | None = setting(
+        None,
+        "side of the windows of mixer=window and halo in tokens; null = 7 or 8, whichever pads the maps less",
+        within="[2, inf)",
+        neutral=None,
+    )
+    dims: Any = setting(None, "channels, one number per stage; null = the variant's", neutral=None)
+    match: str | None = setting(
+        None,
+        "what dims are chosen for, so that the network costs what it would with axial offsets",
+        choices=("flops", "params"),
+        neutral=None,
     )
     offsets: str | None = setting("axial", "offset mode", choices=OFFSET_MODES)
     samples: int | None = setting(1, "tokens read per channel and direction: 1 or 3", within="[1, 3]")

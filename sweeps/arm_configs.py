@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from errors import ConfigError
-from experiments.config import SHORT, read_recipe, resolve
+from experiments.config import SHORT, get, read_recipe, resolve
 from experiments.data.registry import check_root
 from experiments.schema import Config, Data
 from experiments.tasks.registry import takes
 from sweeps.sweep_file import ARM_PARTS
 
+OF_THE_IMAGES = ("model.dims", "model.window_size")  # what their size decides, where nothing is given
 OF_A_DATA_SET = ("data.root", "data.reader")  # a word of the command line that says where one data set is
 
 
@@ -42,6 +43,9 @@ class ArmConfigs:
         body = self.sweep["arms"][arm]
         recipe = self._recipe(f"task {task!r}", self.sweep["downstream"][task])
         model = _model_settings(self._common()) | _model_settings(body)
+        model = {key: value for key, value in model.items() if key != "model.match"} | {
+            key: value for key in OF_THE_IMAGES if (value := get(start, key)) is not None
+        }
         words = dict(self._words(recipe))
         if read_recipe(recipe).get("data.dataset", Data.dataset) != start.data.dataset:
             words = {key: value for key, value in words.items() if key not in OF_A_DATA_SET}

@@ -3,7 +3,8 @@
 It covers the modules of ``atm/`` and ``experiments/`` that compute, each in a normal form without comments, docstrings
 and formatting that is the same for every Python from 3.10 on. Of ``experiments/tasks`` and ``experiments/data`` it
 covers the modules that the run's own task imports, directly or through others, so that another task or data set can be
-added. Modules of other packages that register a task, mixer or data set are covered, too, where a run uses them.
+added. Modules of other packages that register a task, mixer or data set are covered, too, where a run uses them, and so
+is the file of a mixer of one's own.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING
 from errors import ConfigError
 from experiments import ROOT
 from experiments.folder.normal_form import normal_form
+from experiments.own_mixer import file_of, is_own, name_of, source_hash
 from experiments.tasks.registry import task_entry
 from yaml_files import read_yaml
 
@@ -45,6 +47,10 @@ COMPUTES = (
     "atm/shortcuts.py",
     "atm/sampling/__init__.py",
     "atm/sampling/reference.py",
+    "atm/token_mixers/attention.py",
+    "atm/token_mixers/axial_mlp.py",
+    "atm/token_mixers/convolution.py",
+    "atm/token_mixers/deformable.py",
     "atm/variants.py",
     "atm/variants.yaml",
     "experiments/data/batch.py",
@@ -133,6 +139,7 @@ EXEMPT = {
     "atm/sampling/patterns.py": BACKEND,
     "atm/sampling/triton_backend.py": BACKEND,
     "atm/sampling/triton_kernels.py": BACKEND,
+    "atm/token_mixers/__init__.py": "empty",
     "experiments/__init__.py": "says where the checkout is",
     "experiments/__main__.py": "starts processes",
     "experiments/backbones.py": SETTINGS,
@@ -141,12 +148,15 @@ EXEMPT = {
     "experiments/config.py": SETTINGS,
     "experiments/dense_schema.py": SETTINGS,
     "experiments/detect_completion.py": SETTINGS,
+    "experiments/equal_cost.py": SETTINGS,
     "experiments/identity.py": SETTINGS,
     "experiments/interrupts.py": "handles signals",
     "experiments/launch.py": "starts processes",
     "experiments/model_completion.py": SETTINGS,
+    "experiments/model_costs.py": SETTINGS,
     "experiments/neck_completion.py": SETTINGS,
     "experiments/origin.py": "compares what a run rests on with what it began with",
+    "experiments/own_mixer.py": SETTINGS,
     "experiments/paths.py": SETTINGS,
     "experiments/schema.py": SETTINGS,
     "experiments/segment_completion.py": SETTINGS,
@@ -207,7 +217,10 @@ def run_modules(config: Config, root: Path = ROOT) -> dict[str, str]:
 @cache  # the runs of a sweep share it
 def _run_modules(task: str, mixer: str | None, dataset: str, root: Path) -> dict[str, str]:
     plugins = [plugin_module("atm.mixers", mixer), plugin_module("atm.datasets", dataset)]
-    return _modules(task, root, [module for module in plugins if module])
+    modules = _modules(task, root, [module for module in plugins if module])
+    if mixer is not None and is_own(mixer):
+        modules |= {name_of(mixer): source_hash(file_of(mixer))}
+    return modules
 
 
 def code_fingerprint(task: str, root: Path = ROOT, plugins: Iterable[str] = ()) -> str:

@@ -58,7 +58,7 @@ class Classification(Task):
         return 0 if self.mixup is None else self.config.augment.mix_draws
 
     def build_model(self) -> nn.Module:
-        name, arguments = backbone(self.config.model)
+        name, arguments = backbone(self.config.model, self.config.data.image_size)
         return timm.create_model(name, num_classes=self.config.data.num_classes, **arguments)  # type: ignore[no-any-return]
 
     def prepare(self, batch: LabelledImages, seed: int, places: NDArray[np.int64]) -> LabelledImages:

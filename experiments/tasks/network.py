@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import atm  # noqa: F401  (registers the models with timm)
 from errors import ConfigError
 from experiments.backbones import TIMM, is_timm
+from experiments.own_mixer import complete_own_mixer, is_own
 from experiments.schema import Model
 
 SWIN = "swin_"  # before timm's names of Swin
@@ -21,10 +22,16 @@ SWIN = "swin_"  # before timm's names of Swin
 OF_DENSE_SWIN = {"strict_img_size": False, "always_partition": True}
 
 
-def backbone(model: Model) -> tuple[str, dict[str, Any]]:
-    """timm's name of the network and the arguments that make it the arm."""
+def backbone(model: Model, image_size: Sequence[int] | None = None) -> tuple[str, dict[str, Any]]:
+    """timm's name of the network and the arguments that make it the arm.
+
+    image_size: height and width in pixels where all images have one size, for mixers that need it.
+    Raises ConfigError where the file of one's own mixer is not the one that the run was planned with.
+    """
     if is_timm(model.name):  # some of timm's networks know no drop path, not even one of 0
         return model.name.removeprefix(TIMM), {"drop_path_rate": model.drop_path} if model.drop_path else {}
+    if is_own(model.mixer):
+        complete_own_mixer(model)
     return f"atmnet_{model.name}", {
         "mixer": model.mixer,
         "offsets": model.offsets,
@@ -35,18 +42,21 @@ def backbone(model: Model) -> tuple[str, dict[str, Any]]:
         "fusion": model.fusion,
         "shift_width": model.shift_width,
         "random_spread": model.random_spread,
+        "dims": model.dims,
         "mlp_ratios": model.mlp_ratios,
+        "img_size": None if image_size is None else tuple(image_size),
+        "window_size": model.window_size,
         "drop_path_rate": model.drop_path,
     }
 
 
-def dense_backbone(model: Model, strides: Sequence[int]) -> nn.Module:
+def dense_backbone(model: Model, strides: Sequence[int], image_size: Sequence[int] | None = None) -> nn.Module:
     """The network without its head; calling it gives its maps [B, C, H/stride, W/stride] at these strides.
 
     Its parameters are called ``model.<name in the classifier>``. Swin has a norm on each map, as ATMNet has.
-    Raises ConfigError for a network that lacks a stride.
+    image_size: as in ``backbone``. Raises ConfigError for a network that lacks a stride.
     """
-    name, arguments = backbone(model)
+    name, arguments = backbone(model, image_size)
     arguments |= {"features_only": True, "feature_cls": "getter"}
     if name.startswith(SWIN):
         arguments |= OF_DENSE_SWIN

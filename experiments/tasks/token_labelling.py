@@ -36,7 +36,7 @@ class TokenLabelling(Task):
 
     def build_model(self) -> nn.Module:
         labelling = self.labelling
-        backbone = dense_backbone(self.config.model, labelling.strides)
+        backbone = dense_backbone(self.config.model, labelling.strides, self.config.data.image_size)
         return TokenLabeller(backbone, len(labelling.class_names), labelling.strides, labelling.token)
 
     def weight(self, batch: LabelledTokens) -> float:
