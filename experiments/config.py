@@ -124,7 +124,7 @@ def _typed(key: str, value: Any) -> Any:
 def _typed_once(key: str, text: str) -> Any:
     value = json.loads(text)
     choices, plugins = FIELDS[key].metadata["choices"], FIELDS[key].metadata["plugins"]
-    own = key == "model.mixer" and isinstance(value, str) and is_own(value)
+    own = key == "model.mixer" and is_own(value)
     if choices and value is not None and value not in choices and not own:
         choices = (*choices, *plugin_names(plugins)) if plugins else choices
         if value not in choices:

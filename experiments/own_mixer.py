@@ -19,9 +19,9 @@ from experiments.schema import Model
 MARK = ".py:"  # atm.mixers.FILE, which would import torch
 
 
-def is_own(mixer: str | None) -> bool:
+def is_own(mixer: object) -> bool:
     """Whether a value of ``model.mixer`` names a file."""
-    return mixer is not None and MARK in mixer
+    return isinstance(mixer, str) and MARK in mixer
 
 
 def file_of(mixer: str) -> Path:

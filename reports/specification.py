@@ -176,6 +176,7 @@ class Specification:
     downstream tasks, by name. contrasts: a table of differences for every task that has some.
     together: the arms that differences in the table of all tasks are to; without it, the baseline and the control.
     own_data: arms change the data, so that only those of the same data are compared.
+    times: whether the time per training image stands beside parameters and FLOPs.
     """
 
     name: str
@@ -192,6 +193,7 @@ class Specification:
     contrasts: tuple[Contrast, ...] = ()
     together: tuple[str, ...] = ()
     own_data: bool = False
+    times: bool = False
 
     def metric(self, protocol: str, task: Mapping[str, Any], *, downstream: bool = False) -> Metric:
         """The metric of one of a plan's tasks; the plan's own where this specification names none.

@@ -1,5 +1,8 @@
 """The papers' printed numbers: ``published/*.csv``, one tidy row per number, exactly as printed.
 
+Beside the two papers on ATM, that is STM-Evaluation, which compares mixers in a frame of its own; its numbers are those of
+its released models.
+
 ``published/contradictions.yaml`` says which of them cannot all be right.
 """
 
@@ -21,6 +24,7 @@ COLUMNS = ("source", "table", "row", "model", "head", "protocol", "metric", "val
 SOURCES = {
     "AAAI": "Active Token Mixer, AAAI 2023 (arXiv 2203.06108)",
     "v1": "ActiveMLP, arXiv 2203.06108v1",
+    "STM": "Demystify Transformers & Convolutions in Modern Image Deep Networks, TPAMI 2025 (arXiv 2211.05781)",
 }
 
 

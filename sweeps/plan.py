@@ -11,6 +11,7 @@ from typing import Any
 from errors import ConfigError, unknown
 from experiments.config import SHORT
 from experiments.identity import run_id
+from experiments.own_mixer import is_own, name_of
 from experiments.schema import FIELDS, Config
 from experiments.tasks.registry import task_entry
 from sweeps.arm_configs import ArmConfigs, first_task_of, words_by_task
@@ -94,7 +95,7 @@ class Plan:
             "changed": self.changed,
             "tasks": [asdict(task) for task in self.tasks],
             "arms": [
-                {"name": arm, "label": label, "model": first[arm].model.name, "config": first[arm].as_dict()["model"]}
+                {"name": arm, "label": label, "model": first[arm].model.name, "config": _model_of(first[arm])}
                 for arm, label in self.labels.items()
             ],
             "runs": [
@@ -167,6 +168,14 @@ def load(
         called(name), protocol, called(recipe), sweep["baseline"][protocol], labels, left_out,
         list(planned_tasks.values()), runs, changed, name,
     )  # fmt: skip
+
+
+def _model_of(config: Config) -> dict[str, Any]:
+    """The settings of an arm's model as results keep them: without the place of a file on this machine."""
+    settings = asdict(config.model)
+    if is_own(config.model.mixer):
+        settings["mixer"] = name_of(str(config.model.mixer))
+    return settings
 
 
 def _changed(overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,9 +15,6 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from atm.mixers import MixerOptions
 
-MASKED = -100.0  # added to the logits of tokens that are not neighbours (Swin)
-
-
 def heads_of(dim: int, head_dim: int) -> int:
     """The number of heads: of the divisors of ``dim`` the one nearest to ``dim / head_dim``, of two the smaller."""
     divisors = [heads for heads in range(1, dim + 1) if dim % heads == 0]
@@ -66,11 +63,11 @@ class WindowMixer(nn.Module):
         windows = x.reshape(batch, high, rows, wide, columns, channels).permute(0, 1, 3, 2, 4, 5)
         qkv = self.qkv(windows.reshape(batch, high * wide, rows * columns, channels))
         qkv = qkv.reshape(batch, high * wide, rows * columns, 3, self.heads, channels // self.heads)
-        q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).unbind(0)  # [B, windows, heads, tokens, C / heads]
-        logits = (q * self.scale) @ k.transpose(-2, -1) + self._bias(rows, columns)
+        qkv = qkv.permute(3, 0, 1, 4, 2, 5)  # [3, B, windows, heads, tokens, C / heads]
+        logits = (qkv[0] * self.scale) @ qkv[1].transpose(-2, -1) + self._bias(rows, columns)
         if down > 0 or right > 0:
             logits = logits + self._mask(x, rows, columns, down, right)
-        read = (logits.softmax(dim=-1) @ v).transpose(2, 3)
+        read = (logits.softmax(dim=-1) @ qkv[2]).transpose(2, 3)
         read = read.reshape(batch, high, wide, rows, columns, channels).permute(0, 1, 3, 2, 4, 5)
         read = read.reshape(batch, high * rows, wide * columns, channels)
         if down > 0 or right > 0:
@@ -92,7 +89,7 @@ class WindowMixer(nn.Module):
         part = part.reshape(x.shape[1] // rows, rows, x.shape[2] // columns, columns).permute(0, 2, 1, 3)
         part = part.reshape(-1, rows * columns)
         apart = part.unsqueeze(1) != part.unsqueeze(2)
-        return torch.zeros_like(apart, dtype=x.dtype).masked_fill(apart, MASKED).unsqueeze(1)
+        return torch.zeros_like(apart, dtype=x.dtype).masked_fill(apart, -100.0).unsqueeze(1)  # Swin's number
 
 
 def _parts(x: Tensor, dim: int, window: int, shift: int) -> Tensor:
@@ -112,17 +109,17 @@ class HaloMixer(nn.Module):
     """
 
     HEAD_DIM = 32
-    HALO = 3
 
     def __init__(self, dim: int, options: "MixerOptions") -> None:
         super().__init__()
         self.block = options.window
+        self.halo = 3  # tokens
         self.heads = heads_of(dim, self.HEAD_DIM)
         self.scale = (dim // self.heads) ** -0.5
         self.q = nn.Linear(dim, dim, bias=False)
         self.kv = nn.Linear(dim, 2 * dim, bias=False)
         self.proj = nn.Linear(dim, dim)
-        side = 2 * (self.block + 2 * self.HALO) - 1
+        side = 2 * (self.block + 2 * self.halo) - 1
         self.height_rel = nn.Parameter(torch.empty(side, dim // self.heads))
         self.width_rel = nn.Parameter(torch.empty(side, dim // self.heads))
         self.init_weights()
@@ -139,20 +136,19 @@ class HaloMixer(nn.Module):
         batch, height, width, channels = x.shape
         rows, columns = min(self.block, height), min(self.block, width)
         below, beside = padding(height, rows), padding(width, columns)
-        around = [0, 0, self.HALO, self.HALO + beside, self.HALO, self.HALO + below]
+        around = [0, 0, self.halo, self.halo + beside, self.halo, self.halo + below]
         high, wide = (height + below) // rows, (width + beside) // columns
 
         q = functional.pad(self.q(x), [0, 0, 0, beside, 0, below])
         q = q.reshape(batch, high, rows, wide, columns, self.heads, -1).permute(0, 1, 3, 5, 2, 4, 6)
         q = q.reshape(batch * high * wide * self.heads, rows, columns, channels // self.heads)
         kv = functional.pad(self.kv(x), around)
-        kv = kv.unfold(1, rows + 2 * self.HALO, rows).unfold(2, columns + 2 * self.HALO, columns)
+        kv = kv.unfold(1, rows + 2 * self.halo, rows).unfold(2, columns + 2 * self.halo, columns)
         kv = kv.reshape(q.shape[0], 2 * channels // self.heads, -1)  # rows and columns of keys are one axis
-        k, v = kv.chunk(2, dim=1)
 
-        logits = (q.flatten(1, 2) @ k) * self.scale
+        logits = (q.flatten(1, 2) @ kv[:, : q.shape[3]]) * self.scale
         logits = logits + self._relative(q).reshape(logits.shape)
-        read = logits.softmax(dim=-1) @ v.transpose(1, 2)
+        read = logits.softmax(dim=-1) @ kv[:, q.shape[3] :].transpose(1, 2)
         read = read.reshape(batch, high, wide, self.heads, rows, columns, -1).permute(0, 1, 4, 2, 5, 3, 6)
         read = read.reshape(batch, high * rows, wide * columns, channels)
         return self.proj(read[:, :height, :width])
@@ -160,17 +156,17 @@ class HaloMixer(nn.Module):
     def _relative(self, q: Tensor) -> Tensor:
         """The part of the logits that depends on query and relative position.
 
-        q: [N, rows, columns, C / heads]. Returns [N, rows, columns, rows + 2 * HALO, columns + 2 * HALO].
+        q: [N, rows, columns, C / heads]. Returns [N, rows, columns, rows + 2 * halo, columns + 2 * halo].
         """
         vertical = torch.einsum("nyxc,ykc->nyxk", q, self._at(self.height_rel, q.shape[1]))
         horizontal = torch.einsum("nyxc,xkc->nyxk", q, self._at(self.width_rel, q.shape[2]))
         return vertical.unsqueeze(4) + horizontal.unsqueeze(3)
 
     def _at(self, table: Tensor, block: int) -> Tensor:
-        """The table's rows by the positions of query and key on one axis, [block, block + 2 * HALO, C / heads]."""
+        """The table's rows by the positions of query and key on one axis, [block, block + 2 * halo, C / heads]."""
         query = torch.arange(block, device=table.device)
-        key = torch.arange(block + 2 * self.HALO, device=table.device)
-        return table[key.unsqueeze(0) - query.unsqueeze(1) + self.block + 2 * self.HALO - 1]
+        key = torch.arange(block + 2 * self.halo, device=table.device)
+        return table[key.unsqueeze(0) - query.unsqueeze(1) + self.block + 2 * self.halo - 1]
 
 
 class GlobalMixer(nn.Module):

@@ -21,17 +21,17 @@ class DeformMixer(nn.Module):
     """
 
     GROUP_DIM = 16
-    POINTS = 9
 
     def __init__(self, dim: int, options: "MixerOptions") -> None:
         super().__init__()
         self.groups = heads_of(dim, self.GROUP_DIM)
+        self.reads = 9
         self.fc_in = nn.Linear(dim, dim)
         self.depthwise = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.act = nn.GELU()
-        self.points = nn.Linear(dim, 2 * self.POINTS * self.groups)
-        self.weights = nn.Linear(dim, self.POINTS * self.groups)
+        self.points = nn.Linear(dim, 2 * self.reads * self.groups)
+        self.weights = nn.Linear(dim, self.reads * self.groups)
         self.fc_out = nn.Linear(dim, dim)
         # by rows; not a parameter, and no part of a checkpoint
         y, x = torch.meshgrid(torch.arange(-1.0, 2.0), torch.arange(-1.0, 2.0), indexing="ij")
@@ -49,11 +49,11 @@ class DeformMixer(nn.Module):
         """x: [B, H, W, C]; offsets: ignored. Returns [B, H, W, C]."""
         batch, height, width, channels = x.shape
         guide = self.act(self.norm(self.depthwise(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)))
-        weights = self.weights(guide).reshape(batch, height, width, self.POINTS, self.groups).softmax(dim=3)
-        moves = self._moves(guide).reshape(batch, height, width, 2, self.POINTS, self.groups) + self.grid
-        dx, dy = moves.flatten(4).unbind(3)
-        read = sample_joint(self.fc_in(x), dy, dx, samples=self.POINTS)
-        read = read.reshape(batch, height, width, self.POINTS, self.groups, channels // self.groups)
+        weights = self.weights(guide).reshape(batch, height, width, self.reads, self.groups).softmax(dim=3)
+        moves = self._moves(guide).reshape(batch, height, width, 2, self.reads, self.groups) + self.grid
+        moves = moves.flatten(4)
+        read = sample_joint(self.fc_in(x), moves[:, :, :, 1], moves[:, :, :, 0], samples=self.reads)
+        read = read.reshape(batch, height, width, self.reads, self.groups, channels // self.groups)
         if x.is_meta:  # so that the weighted sum is counted, as that of attention is
             mixed = weights.permute(0, 1, 2, 4, 3).unsqueeze(4) @ read.permute(0, 1, 2, 4, 3, 5)
         else:
@@ -61,7 +61,7 @@ class DeformMixer(nn.Module):
         return self.fc_out(mixed.reshape(batch, height, width, channels))
 
     def _moves(self, guide: Tensor) -> Tensor:
-        """The predicted offsets [B, H, W, 2 * POINTS * groups] in tokens, the horizontal half first."""
+        """The predicted offsets [B, H, W, 2 * reads * groups] in tokens, the horizontal half first."""
         if torch.jit.is_scripting() or guide.is_meta:
             return self.points(guide)
         else:

@@ -218,7 +218,7 @@ def run_modules(config: Config, root: Path = ROOT) -> dict[str, str]:
 def _run_modules(task: str, mixer: str | None, dataset: str, root: Path) -> dict[str, str]:
     plugins = [plugin_module("atm.mixers", mixer), plugin_module("atm.datasets", dataset)]
     modules = _modules(task, root, [module for module in plugins if module])
-    if mixer is not None and is_own(mixer):
+    if mixer and is_own(mixer):
         modules |= {name_of(mixer): source_hash(file_of(mixer))}
     return modules
 

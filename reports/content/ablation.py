@@ -35,6 +35,7 @@ from results.statistics.verdicts import Verdict
 from run_format import CONFIG, LOG, METRICS, PROVENANCE, SUMMARY
 
 SIZES = ("Params (M)", "FLOPs (G)")
+TIME = "ms / image"
 
 
 def section(
@@ -92,6 +93,7 @@ def records(table: TaskTable, row: ArmRow) -> Iterator[dict[str, Any]]:
         "protocol": table.protocol,
         "params_m": row.params_m,
         "flops_g": row.flops_g,
+        **({"ms_per_image": _round(row.ms_per_image)} if table.spec.times else {}),
         "metric": table.metric.metric,
         "mean": _round(row.mean),
         "sd": _round(row.sd),
@@ -231,10 +233,19 @@ def _sources(run: Mapping[Any, Any], metric: str, folder: Path, label: str | Non
 
 def grid(table: TaskTable, letters: Mapping[str, Contradiction]) -> Grid:
     """The table of one task, a row per arm."""
-    header = ("Arm", *SIZES, *_header(table))
-    ours = 2 + len(table.further) + (table.control is not None) + on_new_images(table)
+    times = table.spec.times
+    header = ("Arm", *SIZES, *((TIME,) if times else ()), *_header(table))
+    ours = times + 2 + len(table.further) + (table.control is not None) + on_new_images(table)
     sides = "lrr" + "r" * ours + ("rrl" if table.papers else "")
-    rows = [(Cell(Text(row.label)), *sizes(row), *_cells(table, row, letters)) for row in table.rows]
+    rows = [
+        (
+            Cell(Text(row.label)),
+            *sizes(row),
+            *((Cell(_number(row.ms_per_image, 2) or NOTHING),) if times else ()),
+            *_cells(table, row, letters),
+        )
+        for row in table.rows
+    ]
     return Grid(header, sides, tuple((row,) for row in rows))
 
 

@@ -181,6 +181,7 @@ class _TaskBuilder:
             state=_states(runs, values),
             params_m=_first_known(runs, "params_m"),
             flops_g=_first_known(runs, "flops_g"),
+            ms_per_image=_ms_per_image(runs),
             values=values,
             interval=mean_interval(values) if values else None,
             against=against,
@@ -329,6 +330,12 @@ def _states(runs: pd.DataFrame, values: Iterable[int]) -> str:
 def _first_known(runs: pd.DataFrame, column: str) -> float | None:
     known = runs[column].dropna()
     return float(known.iloc[0]) if len(known) else None
+
+
+def _ms_per_image(runs: pd.DataFrame) -> float | None:
+    rates = runs.loc[runs["state"] == DONE, "images_per_s"]
+    rates = rates[rates > 0]
+    return float((1000 / rates).mean()) if len(rates) else None
 
 
 def _model(runs: pd.DataFrame, arm: str, planned: str) -> str:

@@ -103,6 +103,7 @@ class Delta:
 class ArmRow:
     """One arm in one task. values (seed → value) and interval are of finished runs; ``state`` is that of all others.
 
+    ms_per_image: of training, the mean of the finished runs.
     against: the arm that ``difference`` and, over seeds and images, ``new_images`` are to; mcnemar: p of that test for
     a single pair of runs; judgement: of the difference being 0; control, control_images, control_judgement: the same of
     the difference to the table's control; together: differences in the table of all tasks, where there is one.
@@ -115,6 +116,7 @@ class ArmRow:
     state: str
     params_m: float | None
     flops_g: float | None
+    ms_per_image: float | None
     values: Mapping[int, float]
     interval: Interval | None
     against: str

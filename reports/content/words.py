@@ -79,7 +79,14 @@ def legend(ablation: Ablation) -> list[str]:
     sizes = "Parameters and FLOPs are counted on our models at the resolution of this protocol"
     if labels := dict.fromkeys(each.papers.label for each in ablation.tables if each.papers):
         sizes += f"; the papers' columns are of {'; '.join(labels)}, with their model in brackets"
-    return [*lines, f"{sizes}."]
+    lines.append(f"{sizes}.")
+    if ablation.spec.times:
+        devices = listed(dict.fromkeys(str(each) for each in ablation.runs["device"].dropna() if each)) or "none yet"
+        lines.append(
+            f"ms / image: of training, data included, as the runs logged it near their end (devices: {devices}). It "
+            "compares arms only where they ran on the same kind of machine with nothing else on it."
+        )
+    return lines
 
 
 def _control_lines(ablation: Ablation) -> Iterator[str]:
@@ -113,7 +120,8 @@ def places(ablation: Ablation, tables: Iterable[TaskTable] | None = None) -> lis
                 label = f"{row.label}, {table.metric.label}" if ablation.several else row.label
                 lines.append(f"{label}: {'; '.join(_place(table, reference) for reference in row.references)}.")
     if lines:
-        lines.append("; ".join(f"{key}: {title}" for key, title in SOURCES.items()) + ".")
+        used = {reference.number.source for table in ablation.tables for row in table.rows for reference in row.references}
+        lines.append("; ".join(f"{key}: {title}" for key, title in SOURCES.items() if key in used) + ".")
     return lines
 
 

@@ -158,7 +158,7 @@ def test_the_mixer_of_the_documentation_trains_a_step(monkeypatch: pytest.Monkey
 def test_an_own_mixer_may_use_predicted_offsets(own_mixers: None) -> None:
     model = nano(mixer="mean_offset", offsets="joint", samples=3, offset_sharing=4)
     options = model.stages[2].blocks[1].mixer.options
-    assert options == MixerOptions("joint", 3, "pooled", stage=2, block=1)
+    assert options == MixerOptions("joint", 3, "pooled", stage=2, block=1, size=(14, 14))
     assert [stage.blocks[0].offsets.proj.out_features for stage in model.stages] == [24, 48, 96, 144]
     assert_trains_a_step(model)
 

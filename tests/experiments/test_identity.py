@@ -85,6 +85,10 @@ def test_neutral_values_are_pinned():
     neutral = {key: f.metadata["neutral"] for key, f in FIELDS.items() if f.metadata["neutral"] is not MISSING}
     assert neutral == {
         "model.mixer": "atm",
+        "model.mixer_source": None,
+        "model.window_size": None,
+        "model.dims": None,
+        "model.match": None,
         "model.shift_width": None,
         "model.random_spread": None,
         "model.mlp_ratios": None,
@@ -197,7 +201,7 @@ def test_a_checkpoint_of_the_old_schema_holds_the_same_settings(name):
 
 OTHER = {"train.steps": 9, "train.warmup_steps": 3, "train.eval_every_steps": 3, "train.schedule": "polynomial",
          "train.milestones": [1.0], "model.mixer": "identity", "init": "parent-run", "model.name": "xt", "model.peg": False, "model.offset_sharing": 1, "model.offset_interval": 1,
-         "model.shift_width": 2, "model.random_spread": 2.0, "model.mlp_ratios": 7,
+         "model.shift_width": 2, "model.random_spread": 2.0, "model.mlp_ratios": 7, "model.window_size": 8,
          "augment.auto_augment": "rand-m5", "train.clip_grad": 1.0, "train.ema_decay": 0.9, "train.lr_batch": 512,
          "data.train_images": 77, "data.eval_images": 77, "data.num_classes": 9, "data.image_size": [96, 96],
          "augment.scale": [0.5, 1.0], "model.samples": 3, "protocol": "tiny", "task": "classification",

@@ -42,6 +42,7 @@ def test_every_row_is_complete_and_there_once():
         *((source, f"Table {number}") for source, number in TABLES),
         ("AAAI", "Fig. 2"),
         ("AAAI", "Table 9"),
+        ("STM", "Released models"),
     }
     for column in (*KEY, "model", "unit"):
         assert (table[column].str.strip() == table[column]).all() and (table[column] != "").all(), column
@@ -66,6 +67,17 @@ def test_values_are_printed_as_numbers_or_explained():
     assert table["printed"].str.fullmatch(r"(\d+(\.\d+)?(e-\d+)?)?").all()
     assert (table[table["printed"] == ""]["note"] != "").all()
     assert (table[table["value"].notna()]["value"] > 0).all()
+
+
+def test_released_models_of_stm_evaluation_are_its_five_mixers_in_four_sizes():
+    """Numbers of the released models' list, by size."""
+    listed = {
+        "U-HaloNet": (75.8, 83.0, 84.0, 84.6), "U-PVT": (72.8, 82.1, 83.2, 83.4), "U-Swin": (74.4, 82.3, 83.3, 83.7),
+        "U-ConvNeXt": (75.1, 82.2, 83.1, 83.7), "U-InternImage": (75.3, 83.3, 84.1, 84.5),
+    }  # fmt: skip
+    rows = {f"{name}, {size}": value for name, values in listed.items()
+            for size, value in zip(("micro", "tiny", "small", "base"), values)}  # fmt: skip
+    assert {number.row: number.value for number in papers.numbers("STM", "Released models")} == rows
 
 
 def test_printed_differences_are_those_of_the_printed_values():

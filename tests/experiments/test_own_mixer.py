@@ -1,0 +1,120 @@
+"""A mixer of one's own in a file outside the checkout: an arm of a sweep, whose source is a part of its runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import timm
+
+from errors import ConfigError
+from experiments.config import ROOT, from_dict, resolve
+from experiments.folder.fingerprint import _run_modules, run_fingerprint
+from experiments.folder.run_folder import RunFolder
+from experiments.identity import run_id
+from experiments.tasks.network import backbone
+from run import main
+from run_format import PROVENANCE
+from sweeps.plan import load
+
+DOCUMENTED = (ROOT / "docs" / "mixers.md").read_text("utf-8")
+(SOURCE,) = [block for block in re.findall(r"```python\n(.*?)```", DOCUMENTED, re.DOTALL) if "class" in block]
+(SWEEP,) = [block for block in re.findall(r"```yaml\n(.*?)```", DOCUMENTED, re.DOTALL) if "arms" in block]
+SHORT_RUN = ("train.steps=2", "data.train_images=8", "data.eval_images=4", "train.batch_size=4", "train.warmup_steps=0")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the documentation's mixer and sweep, as a user writes them down."""
+    (tmp_path / "roll.py").write_text(SOURCE)
+    (tmp_path / "my_sweep.yaml").write_text(SWEEP)
+    return tmp_path
+
+
+def roll(folder: Path) -> dict[str, str]:
+    return {"model.mixer": f"{folder / 'roll.py'}:Roll"}
+
+
+def test_the_mixer_of_the_documentation_has_ten_lines():
+    assert len([line for line in SOURCE.splitlines() if line.strip()]) <= 10
+
+
+def test_it_is_an_arm_of_a_sweep_and_trains(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    words = ["sweep=my_sweep.yaml", "protocol=smoke", f"runs_dir={folder / 'runs'}", "seeds=[0]", *SHORT_RUN]
+    assert main([*words, "--dry-run"]) == 0
+    assert "roll" in capsys.readouterr().out
+    plan = load(str(folder / "my_sweep.yaml"), "smoke", seeds=[0])
+    assert {run.config.model.mixer for run in plan.runs} == {"atm", f"{folder / 'roll.py'}:Roll"}
+    assert str(folder) not in json.dumps(plan.as_dict()["arms"]), "results keep no place on this machine"
+    assert main(["experiment=scenes", "model.mixer=roll.py:Roll", f"runs_dir={folder / 'runs'}", *SHORT_RUN]) == 0
+    (run,) = RunFolder.all_in(folder / "runs")
+    config = run.config()
+    assert config.model.mixer == f"{folder / 'roll.py'}:Roll" and config.model.mixer_source
+    recorded = json.loads((run.path / PROVENANCE).read_text())["code_fingerprint"]
+    (folder / "roll.py").write_text(SOURCE.replace("roll(1", "roll(2"))
+    _run_modules.cache_clear()
+    assert run_fingerprint(config) != recorded, "the source is covered"
+    _run_modules.cache_clear()
+
+
+def test_another_version_of_the_file_is_another_run(folder):
+    def current() -> str:
+        return run_id(resolve("scenes", roll(folder)))
+
+    first = current()
+    (folder / "roll.py").write_text(f'"""A comment."""\n# more\n{SOURCE}')
+    assert current() == first, "comments and docstrings are no other version"
+    (folder / "elsewhere").mkdir()
+    moved = (folder / "roll.py").rename(folder / "elsewhere" / "roll.py")
+    assert run_id(resolve("scenes", {"model.mixer": f"{moved}:Roll"})) == first, "nor is another place"
+    moved.write_text(SOURCE.replace("roll(1", "roll(2"))
+    assert run_id(resolve("scenes", {"model.mixer": f"{moved}:Roll"})) != first
+
+
+def test_a_planned_run_is_not_trained_with_another_version(folder):
+    config = from_dict(resolve("scenes", roll(folder)).as_dict())
+    assert timm.create_model(backbone(config.model)[0], **backbone(config.model)[1]) is not None
+    (folder / "roll.py").write_text(SOURCE.replace("roll(1", "roll(2"))
+    with pytest.raises(ConfigError, match=r"roll.py was edited: it is \w{16} now, and the run was planned with \w{16}"):
+        backbone(config.model)
+
+
+def test_paths_in_a_file_are_relative_to_it(folder):
+    (folder / "recipe.yaml").write_text(
+        (ROOT / "experiments" / "recipes" / "scenes.yaml").read_text().replace("{name: nano", "{name: nano, mixer: roll.py:Roll")
+    )  # fmt: skip
+    assert resolve(str(folder / "recipe.yaml")).model.mixer == f"{folder / 'roll.py'}:Roll"
+
+
+def test_its_widths_can_be_matched(folder):
+    dims = resolve("scenes", {**roll(folder), "model.match": "flops"}).model.dims
+    assert dims and all(dim > own for dim, own in zip(dims, [16, 32, 64, 96]))
+
+
+@pytest.mark.parametrize(
+    ("source", "mixer", "says"),
+    [
+        (None, "rol.py:Roll", "rol.py:Roll: cannot read the file: No such file or directory"),
+        (None, "roll.py:Rol", "unknown name in roll.py 'Rol'; did you mean 'Roll'"),
+        ("class Roll(\n", "roll.py:Roll", "not valid Python"),
+    ],
+)
+def test_what_is_not_there_is_refused_at_planning(folder, source, mixer, says, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    if source:
+        (folder / "roll.py").write_text(source)
+    assert main(["experiment=scenes", f"model.mixer={mixer}", "--dry-run"]) == 2
+    err = capsys.readouterr().err
+    assert says in err and len(err.splitlines()) == 1
+
+
+def test_timm_makes_a_network_with_it(folder):
+    network = timm.create_model("atmnet_nano", mixer=f"{folder / 'roll.py'}:Roll")
+    assert type(network.stages[0].blocks[0].mixer).__name__ == "Roll"
+    with pytest.raises(ValueError, match="there is no file"):
+        timm.create_model("atmnet_nano", mixer=f"{folder / 'none.py'}:Roll")
+    with pytest.raises(ValueError, match="has no 'Rol'"):
+        timm.create_model("atmnet_nano", mixer=f"{folder / 'roll.py'}:Rol")
