@@ -240,6 +240,7 @@ def test_every_specification_loads_and_its_numbers_were_published(tmp_path):
         "detection",
         "diagonal",
         "match",
+        "mixers",
         "necks",
         "pair",
         "probe_attacks",
