@@ -123,25 +123,20 @@ class ATMNet(nn.Module):
         self.head: nn.Module = nn.Identity()
         self.global_pool = ""
         self.apply(init_weights)
-        for mixer_of_block in self._mixers():
-            if hasattr(mixer_of_block, "init_weights"):
-                mixer_of_block.init_weights()
+        for block in (block for stage in self.stages for block in stage.blocks):
+            if hasattr(block.mixer, "init_weights"):
+                block.mixer.init_weights()
         self.reset_classifier(0 if stage_norms else num_classes, "" if stage_norms else global_pool)
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         """The PEGs' parameters, and those that a mixer names. Optimizers exempt one-dimensional ones (biases, norms,
         static offsets) themselves."""
-        of_pegs = {name for name, _ in self.named_parameters() if ".peg." in name}
-        return of_pegs.union(*(
-            {f"{path}.{name}" for name in module.no_weight_decay()}
-            for path, module in self.named_modules()
-            if path.endswith(".mixer") and hasattr(module, "no_weight_decay")
-        ))  # fmt: skip
-
-    @torch.jit.ignore
-    def _mixers(self) -> list[nn.Module]:
-        return [block.mixer for stage in self.stages for block in stage.blocks]
+        exempt = {name for name, _ in self.named_parameters() if ".peg." in name}
+        for path, module in self.named_modules():
+            if path.endswith(".mixer") and hasattr(module, "no_weight_decay"):
+                exempt |= {f"{path}.{name}" for name in module.no_weight_decay()}
+        return exempt
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:

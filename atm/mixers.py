@@ -77,9 +77,9 @@ MIXERS: dict[str, Callable[[int, MixerOptions], TokenMixer]] = {
 """Name -> callable that builds the mixer of one block from its width. ``MIXERS["my_mixer"] = MyMixer`` adds an entry.
 
 A callable whose attribute ``takes_offsets`` is True gets blocks that have offsets; without it there are none. With
-``needs_peg`` the network must have a PEG. ``ATMNet`` initialises Linear and Conv2d layers of any mixer as its own; other
-parameters keep their initialisation, and a method ``init_weights`` of the mixer, called afterwards, may replace both. A
-method ``no_weight_decay`` names its parameters that have none.
+``needs_peg`` the network must have a PEG. ``ATMNet`` initialises Linear and Conv2d layers of any mixer as its own;
+other parameters keep their initialisation, and a method ``init_weights`` of the mixer, called afterwards, may replace
+both. A method ``no_weight_decay`` names its parameters that have none.
 """
 
 FILE = ".py:"

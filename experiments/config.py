@@ -76,7 +76,7 @@ def resolve(experiment: str, *overrides: Mapping[str, Any], site: Mapping[str, A
     dataset = next((str(o["data.dataset"]) for o in reversed(layers) if "data.dataset" in o), Data.dataset)
     settings = _overlay(recipe, site_settings(site or {}, dataset), *overrides, {"experiment": called(experiment)})
     if is_own(mixer := settings.get("model.mixer")):  # runs have another working directory
-        settings["model.mixer"] = str(Path.cwd() / expanded("model.mixer", mixer))
+        settings["model.mixer"] = str(Path.cwd() / expanded("model.mixer", str(mixer)))
     config = complete(_config_of(settings), settings)
     if config.init and is_file(config.init):  # runs have another working directory
         config.init = str(Path.cwd() / expanded("init", config.init))

@@ -102,12 +102,15 @@ def _complete_mixer(config: Config) -> None:
             f"{', '.join(WINDOWED)})"
         )
     if model.mixer in OF_ONE_SIZE and config.task in OF_ANY_SIZE:
-        raise ConfigError(f"model.mixer={model.mixer} is for images of one size, and those of task={config.task} differ")
+        raise ConfigError(
+            f"model.mixer={model.mixer} is for images of one size, and those of task={config.task} differ"
+        )
 
 
 def _window_of(config: Config) -> int:
     """The published side of a window, or the next one where that pads the maps of the images less."""
-    sizes = map_sizes(tuple(config.data.image_size), stages=4)
+    height, width = config.data.image_size
+    sizes = map_sizes((height, width), stages=4)
 
     def tokens(window: int) -> int:
         sides = [[-(-side // min(window, side)) * min(window, side) for side in size] for size in sizes]

@@ -1,7 +1,7 @@
 """Parameters and FLOPs of ATMNet with any mixer and any widths, by formulas: planning has no torch to count with.
 
-The convention is that of ``atm.complexity``: a multiply-accumulate is one FLOP, LayerNorm costs 5 per element; sampling,
-pooling, activations, softmax, sums and biases are free. Tests hold every formula to the count on the model.
+The convention is that of ``atm.complexity``: a multiply-accumulate is one FLOP, LayerNorm costs 5 per element;
+sampling, pooling, activations, softmax, sums and biases are free. Tests hold each formula to the count on the model.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The papers' printed numbers: ``published/*.csv``, one tidy row per number, exactly as printed.
 
-Beside the two papers on ATM, that is STM-Evaluation, which compares mixers in a frame of its own; its numbers are those of
-its released models.
+Beside the two papers on ATM, that is STM-Evaluation, which compares mixers in a frame of its own; its numbers are those
+of its released models.
 
 ``published/contradictions.yaml`` says which of them cannot all be right.
 """

@@ -15,6 +15,7 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from atm.mixers import MixerOptions
 
+
 def heads_of(dim: int, head_dim: int) -> int:
     """The number of heads: of the divisors of ``dim`` the one nearest to ``dim / head_dim``, of two the smaller."""
     divisors = [heads for heads in range(1, dim + 1) if dim % heads == 0]

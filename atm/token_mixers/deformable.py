@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 class DeformMixer(nn.Module):
     """``fc_out`` of a weighted sum of nine reads of ``fc_in(x)`` (DCNv3 of InternImage, arXiv 2211.05778).
 
-    Every group of about 16 channels has its own points, a 3 x 3 grid plus predicted two-dimensional offsets, and its own
-    weights, a softmax over the points. Both are linear in a 3 x 3 depth-wise convolution of the input, which LayerNorm
-    and GELU follow. Before training all offsets are zero and all weights 1/9.
+    Every group of about 16 channels has its own points, a 3 x 3 grid plus predicted two-dimensional offsets, and its
+    own weights, a softmax over the points. Both are linear in a 3 x 3 depth-wise convolution of the input, which
+    LayerNorm and GELU follow. Before training all offsets are zero and all weights 1/9.
     """
 
     GROUP_DIM = 16

@@ -120,7 +120,8 @@ def places(ablation: Ablation, tables: Iterable[TaskTable] | None = None) -> lis
                 label = f"{row.label}, {table.metric.label}" if ablation.several else row.label
                 lines.append(f"{label}: {'; '.join(_place(table, reference) for reference in row.references)}.")
     if lines:
-        used = {reference.number.source for table in ablation.tables for row in table.rows for reference in row.references}
+        rows = [row for table in ablation.tables for row in table.rows]
+        used = {reference.number.source for row in rows for reference in row.references}
         lines.append("; ".join(f"{key}: {title}" for key, title in SOURCES.items() if key in used) + ".")
     return lines
 

@@ -60,7 +60,10 @@ def swin_block(mixer: WindowMixer, height: int, width: int) -> SwinTransformerBl
         dim, (height, width), num_heads=mixer.heads, window_size=mixer.window, shift_size=mixer.shift
     ).double()
     rows, columns = block.window_size
-    middle = slice(mixer.window - rows, mixer.window + rows - 1), slice(mixer.window - columns, mixer.window + columns - 1)
+    middle = (
+        slice(mixer.window - rows, mixer.window + rows - 1),
+        slice(mixer.window - columns, mixer.window + columns - 1),
+    )
     with torch.no_grad():
         block.attn.relative_position_bias_table.copy_(mixer.relative_position_bias_table[middle].flatten(0, 1))
         for ours, theirs in ((mixer.qkv, block.attn.qkv), (mixer.proj, block.attn.proj)):
@@ -284,7 +287,8 @@ def test_weights_begin_as_published() -> None:
     assert std(window.qkv.weight) == pytest.approx(0.02, rel=0.1)
     assert std(window.relative_position_bias_table) == pytest.approx(0.02, rel=0.2)
     halo = nano(mixer="halo").stages[3].blocks[1].mixer
-    assert std(halo.q.weight) == pytest.approx(96**-0.5, rel=0.1) and std(halo.kv.weight) == pytest.approx(96**-0.5, rel=0.1)
+    for layer in (halo.q, halo.kv):
+        assert std(layer.weight) == pytest.approx(96**-0.5, rel=0.1)
     assert std(halo.height_rel) == pytest.approx(32**-0.5, rel=0.2)
     assert std(nano(mixer="dwconv7").stages[3].blocks[1].mixer.depthwise.weight) == pytest.approx(0.02, rel=0.1)
     reduced = nano(mixer="global").stages[2].blocks[1].mixer.attention
