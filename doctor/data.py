@@ -83,11 +83,12 @@ def _data_of_run(name: str, recipe: str, overrides: Mapping[str, Any], site: Map
 
 def _count_images(name: str, message: str, data: Data) -> Finding:
     """Counts the images in the class folders of both splits, and names class folders without any."""
-    from experiments.data.listing import SUFFIXES, find_split
+    from experiments.data.label_list import labelled_split
+    from experiments.data.listing import SUFFIXES
 
     empty_folders = []
     for split in (data.train_split, data.eval_split):
-        images, empty, complete = _count(find_split(Path(str(data.root)), split))
+        images, empty, complete = _count(labelled_split(Path(str(data.root)), split))
         message += f", {'' if complete else 'more than '}{images:,} {split} images"
         empty_folders += [f"{split}/{folder}" for folder in empty]
     if not empty_folders:
@@ -100,7 +101,7 @@ def _count(split: Split) -> tuple[int, list[str], bool]:
     """Images of a split, its classes without any, and whether all were counted in time."""
     from experiments.data.listing import class_names, files, list_split
 
-    if split.is_archive:
+    if split.is_archive or split.labels:
         return len(list_split(split)), [], True
     deadline = time.monotonic() + COUNT_SECONDS
     counted: dict[str, int] = {}

@@ -9,7 +9,7 @@ from typing import Any
 from errors import ConfigError, unknown
 from experiments.completion import complete
 from experiments.config import SHORT, get, merge, resolve, scientific
-from experiments.data.registry import check_root, is_drawn
+from experiments.data.registry import check_judged, is_drawn
 from experiments.paths import expanded
 from experiments.schema import FIELDS, Config
 from measurements.offsets.source import of_this_machine
@@ -65,7 +65,7 @@ def of_run(run: str, frozen: Config, settings: Mapping[str, Any], site: Mapping[
     if config.data.root is not None:
         config.data.root = str(expanded("data.root", config.data.root))
     complete(config, {SHORT.get(key, key) for key in given})
-    check_root(config)
+    check_judged(config)
     return config
 
 
@@ -87,7 +87,7 @@ def of_file(name: str, settings: Mapping[str, Any], site: Mapping[str, Any]) -> 
     for key in given:
         _refuse_idle(name, SHORT.get(key, key), taken)
     config = resolve(str(experiment), {"init": None}, given, site=site)
-    check_root(config)
+    check_judged(config)
     return config
 
 

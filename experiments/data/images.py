@@ -18,8 +18,9 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from errors import DataError
 from experiments.data.batch import READABLE, ImageBatch, unreadable
+from experiments.data.label_list import labelled_split
 from experiments.data.layout import listings
-from experiments.data.listing import Listing, find_split, list_split, spread
+from experiments.data.listing import Listing, list_split, spread
 from experiments.data.modes import to_rgb
 from experiments.data.order import SampleKey, seed_generators, stream
 from experiments.data.replacement import ReplacesUnreadable, naming
@@ -163,7 +164,7 @@ def _listed(config: Config, training: bool) -> Listing | None:
         return None
     if training and (both := listings(config)):
         return both[0]
-    return list_split(find_split(Path(data.root), data.eval_split))
+    return list_split(labelled_split(Path(data.root), data.eval_split))
 
 
 def train_transform(config: Config) -> Transform:

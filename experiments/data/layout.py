@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 
 from errors import DataError
+from experiments.data.label_list import labelled_split
 from experiments.data.listing import (
     Listing,
     Split,
     class_names,
-    find_split,
     in_order,
     list_split,
     refuse_shared,
@@ -46,6 +46,15 @@ def check_class_folders(config: Config) -> None:
         raise DataError("data.num_classes can only be counted in class folders: set it")
     if data.root is not None and data.reader.lower().startswith("wds/"):
         refuse_shared_shards(Path(data.root), data.train_split, data.eval_split)
+
+
+def check_judged_folders(config: Config) -> None:
+    """``check_class_folders`` for an evaluation, which needs the split that is judged and no other."""
+    data = config.data
+    if data.reader:
+        check_class_folders(config)
+    else:
+        set_classes(config, len(_classes(resolve_root(config), data.eval_split)[1]))
 
 
 def resolve_root(config: Config) -> Path:
@@ -86,7 +95,7 @@ def listings(config: Config) -> tuple[Listing, Listing] | None:
     if data.root is None or data.reader:
         return None
     root = Path(data.root)
-    train, judged = (list_split(find_split(root, split)) for split in (data.train_split, data.eval_split))
+    train, judged = (list_split(labelled_split(root, split)) for split in (data.train_split, data.eval_split))
     refuse_shared(train, judged)
     # of a million images they take hundreds of megabytes, in every loader process
     return replace(train, identities=frozenset()), replace(judged, identities=frozenset())
@@ -111,7 +120,7 @@ def data_fingerprint(config: Config) -> str | None:
 @cache
 def _classes(root: Path, split: str) -> tuple[Split, frozenset[str]]:
     """Where a split lies, and its classes. Looked up once: the runs of a sweep have one root."""
-    found = find_split(root, split)
+    found = labelled_split(root, split)
     return found, frozenset(class_names(found))
 
 

@@ -13,9 +13,9 @@ import os
 import re
 import stat
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -24,6 +24,7 @@ from errors import DataError
 
 # what a split's folder or archive may be called, in this order; as timm finds them
 SPLITS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "eval", "test")}
+OFFICIAL = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}  # ImageNet's own archives
 ONE_OF = ("validation", "valid", "val")  # of these, a data set has one; test and eval may stand beside it
 SUFFIXES = (".png", ".jpg", ".jpeg")
 OTHER_IMAGES = (".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif", ".heic", ".jxl", ".jfif")
@@ -34,10 +35,14 @@ OF_SYSTEMS = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "Syste
 
 @dataclass(frozen=True)
 class Split:
-    """Where the images of a split lie: in a folder, or in a tar archive below the folders ``inside`` it."""
+    """Where the images of a split lie: in a folder, or in a tar archive below the folders ``inside`` it.
+
+    labels: of images that lie in one folder, their classes by their names; empty where they lie in class folders.
+    """
 
     path: Path
     inside: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
 
     @property
     def is_archive(self) -> bool:
@@ -48,6 +53,7 @@ class Split:
 class Listing:
     """The images of a split: their names below it, their classes as numbers, and where each is read.
 
+    Names begin with the class, also where images lie in one folder (``flat``), whose files are called by the rest.
     classes: names in the order of their numbers. places: of an archive, (offset, size) in bytes of each image.
     identities: of a folder, (device, inode) of each image, by which two splits that share one are found.
     """
@@ -58,6 +64,7 @@ class Listing:
     targets: tuple[int, ...]
     places: tuple[tuple[int, int], ...] = ()
     identities: frozenset[tuple[int, int]] = field(default=frozenset(), repr=False)
+    flat: bool = False
 
     # what timm's data sets ask of a reader
     def __len__(self) -> int:
@@ -76,7 +83,8 @@ class Listing:
             with self.split.path.open("rb") as archive:
                 archive.seek(offset)
                 return io.BytesIO(archive.read(size))
-        path = self.split.path / self.names[index]
+        name = self.names[index]
+        path = self.split.path / (name.partition("/")[2] if self.flat else name)
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise OSError("not a regular file")
@@ -121,9 +129,16 @@ def find_split(root: Path, split: str) -> Split:
     _refuse_two(root, split, [each.path.name.removesuffix(".tar") for each in found])
     if found:
         return min(found, key=lambda each: names.index(each.path.name.removesuffix(".tar")))
-    inside = _folders(root)
+    for name, archive in OFFICIAL.items():
+        if name in names and (root / archive).is_file():
+            return Split(root / archive)
+    inside = folders(root)
     holds = f"it holds {', '.join(inside[:5])}" if inside else "it is empty"
-    raise DataError(f"data.root={root}: no folder for the {split} split; {holds}")
+    if not inside and (packed := in_order([entry.name for entry in _entries(root) if not _is_hidden(entry.name)])):
+        holds = f"it holds no folders, only {', '.join(map(printable, packed[:5]))}; unpack archives"
+    below = [name for name in inside if any((root / name / each).is_dir() for each in names)]
+    near = f"; did you mean data.root={root / below[0]}?" if len(below) == 1 else ""
+    raise DataError(f"data.root={root}: no folder for the {split} split; {holds}{near}")
 
 
 def _refuse_two(root: Path, split: str, found: Sequence[str]) -> None:
@@ -143,9 +158,11 @@ def _refuse_two(root: Path, split: str, found: Sequence[str]) -> None:
 
 def class_names(split: Split) -> tuple[str, ...]:
     """The classes of a split; of a folder, without looking for images. Raises DataError where there are none."""
+    if split.labels:
+        return tuple(in_order(list(set(split.labels.values()))))
     if split.is_archive:
         return list_split(split).classes
-    found = tuple(_folders(split.path))
+    found = tuple(folders(split.path))
     if not found:
         raise DataError(f"{split.path}: no class folders (expected {split.path.name}/<class>/<image>)")
     return found
@@ -155,7 +172,9 @@ def list_split(split: Split) -> Listing:
     """Lists every image of a split. Raises DataError where it holds none, holds one twice or cannot be listed."""
     found: dict[str, tuple[int, int]] = {}
     at: dict[tuple[int, int], str] = {}
-    for name, place in _archived(split) if split.is_archive else files(split.path):
+    flat = bool(split.labels)
+    for file, place in archived(split, flat) if split.is_archive else files(split.path, flat):
+        name = f"{split.labels[file]}/{file}" if flat else file
         if not split.is_archive and (other := at.setdefault(place, name)) != name:
             raise DataError(
                 f"{split.path}: {printable(other)} and {printable(name)} are one image and would count twice"
@@ -164,13 +183,15 @@ def list_split(split: Split) -> Listing:
     names = in_order(list(found))
     if not names:
         raise DataError(f"{split.path}: no images ({', '.join(SUFFIXES)}) in class folders")
-    classes = tuple(in_order(list({_class(name) for name in names}))) if split.is_archive else class_names(split)
+    by_names = split.is_archive and not flat
+    classes = tuple(in_order(list({_class(name) for name in names}))) if by_names else class_names(split)
     numbers = {name: number for number, name in enumerate(classes)}
     targets = tuple(numbers[_class(name)] for name in names)
     facts = tuple(found[name] for name in names)
+    where = replace(split, labels={})  # the names have them
     if split.is_archive:
-        return Listing(split, classes, tuple(names), targets, places=facts)
-    return Listing(split, classes, tuple(names), targets, identities=frozenset(facts))
+        return Listing(where, classes, tuple(names), targets, places=facts)
+    return Listing(where, classes, tuple(names), targets, identities=frozenset(facts), flat=flat)
 
 
 def refuse_shared(train: Listing, judged: Listing) -> None:
@@ -221,7 +242,8 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
 
 
-def _folders(folder: Path) -> list[str]:
+def folders(folder: Path) -> list[str]:
+    """The folders in a folder, in order, without those of systems. Raises DataError."""
     return in_order([entry.name for entry in _entries(folder) if _is_folder(entry) and not _is_hidden(entry.name)])
 
 
@@ -291,10 +313,14 @@ def _inside(archive: Path, split: str, names: Sequence[str]) -> Split:
     )
 
 
-def _archived(split: Split) -> Iterator[tuple[str, tuple[int, int]]]:
+def archived(split: Split, flat: bool = False) -> Iterator[tuple[str, tuple[int, int]]]:
+    """The images below the class folders of a split in an archive: name → (offset, size) in bytes.
+
+    flat: images also lie beside these folders.
+    """
     for name, offset, size in _members(split.path):
         parts = PurePosixPath(name).parts
-        if parts[: len(split.inside)] == split.inside and len(below := parts[len(split.inside) :]) > 1:
+        if parts[: len(split.inside)] == split.inside and len(below := parts[len(split.inside) :]) > (not flat):
             yield "/".join(below), (offset, size)
 
 
@@ -310,7 +336,9 @@ def _read_members(archive: Path, *_: int) -> tuple[tuple[str, int, int], ...]:
         with tarfile.open(archive, "r:") as opened:
             return tuple(_members_of(archive, opened, "", 0))
     except (OSError, tarfile.TarError) as error:
-        raise DataError(f"{archive}: not a tar archive that can be read ({error})") from None
+        raise DataError(
+            f"{archive}: not a tar archive that can be read ({error}); unpack it and give the folder that it holds"
+        ) from None
 
 
 def _members_of(where: Path, opened: tarfile.TarFile, above: str, start: int) -> Iterator[tuple[str, int, int]]:

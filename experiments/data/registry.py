@@ -29,12 +29,14 @@ class DatasetEntry:
     pixels: ``package.module:function`` from normalised images [B, 3, H, W] back to uint8 [B, H, W, 3].
     fingerprint: ``package.module:function`` from a checked config to the data fingerprint that a run of it records,
     from a listing alone and without torch, or to None where the data must be opened; None for data drawn by code.
+    check_judged: ``check`` of the split that is judged alone, for evaluations; None where ``check`` is as good.
     tasks: those of the suite that it has labels for; empty: all, as tasks of other packages may read any data set.
     """
 
     check: str | None
     pixels: str
     fingerprint: str | None = None
+    check_judged: str | None = None
     tasks: tuple[str, ...] = ()
 
 
@@ -42,6 +44,7 @@ LABELLED_IMAGES = DatasetEntry(
     "experiments.data.layout:check_class_folders",
     "experiments.data.images:pixels",
     "experiments.data.layout:data_fingerprint",
+    "experiments.data.layout:check_judged_folders",
     tasks=("classification",),
 )
 LABELLED_PIXELS = DatasetEntry(
@@ -101,6 +104,13 @@ def check_root(config: Config) -> None:
     Raises DataError. Lists folders at most; reads no image.
     """
     if check := dataset_entry(config.data.dataset).check:
+        _load(check, f"data set {config.data.dataset!r}")(config)
+
+
+def check_judged(config: Config) -> None:
+    """``check_root`` for an evaluation, of the split that is judged alone where the data set can tell."""
+    entry = dataset_entry(config.data.dataset)
+    if check := entry.check_judged or entry.check:
         _load(check, f"data set {config.data.dataset!r}")(config)
 
 

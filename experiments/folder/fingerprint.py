@@ -61,6 +61,7 @@ COMPUTES = (
     "experiments/data/colour_distortion.py",
     "experiments/data/drawn.py",
     "experiments/data/images.py",
+    "experiments/data/label_list.py",
     "experiments/data/labelled_boxes.py",
     "experiments/data/listing.py",
     "experiments/data/loading.py",

@@ -11,7 +11,7 @@ from typing import Any
 
 from errors import ConfigError, RunFolderError, unknown
 from experiments.config import SHORT, get, merge, resolve, scientific, site_settings
-from experiments.data.registry import check_root
+from experiments.data.registry import check_judged
 from experiments.folder.parent import why_unfinished
 from experiments.folder.run_folder import RunFolder
 from experiments.schema import FIELDS, Config
@@ -137,7 +137,7 @@ def of_planned(folder: RunFolder, config: Config) -> OffsetSource:
     """
     if reason := _why_nothing(folder, config):
         raise RunFolderError(f"offsets={folder.id}: {reason}")
-    check_root(config)
+    check_judged(config)
     prefix = "eval/" if config.train.ema_decay is None else "eval_ema/"  # of the weights that a run leaves behind
     metrics = (folder.finished() or {}).get("metrics", {})
     return OffsetSource(
@@ -161,7 +161,7 @@ def of_file(name: str, runs_dir: Path, settings: Mapping[str, Any], site: Mappin
     config = resolve(experiment, {"init": None}, overrides, site=site)
     if reason := _why_no_offsets(config):
         raise ConfigError(f"offsets={name}: {reason}")
-    check_root(config)
+    check_judged(config)
     source = OffsetSource(weights.name, config, weights.resolve(), runs_dir)
     return replace(source, out=runs_dir / FOLDER / f"{weights.stem}-{source.sha256[:8]}")
 
