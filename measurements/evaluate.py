@@ -40,7 +40,6 @@ from results.statistics.images import half_width
 from run_format import CONFIG, EVALUATIONS, EXAMPLES, PROVENANCE, RECORDS, SUMMARY
 
 
-
 @dataclass(frozen=True)
 class JudgedRun:
     """What a run recorded of itself. metrics: of its last evaluation; notes: on its result."""

@@ -32,8 +32,10 @@ PREFIXES = {"ema": "eval_ema", "raw": "eval", None: "eval"}  # of metrics, as in
 
 @dataclass(frozen=True)
 class JudgedWeights:
-    """kind: "ema" or "raw"; None where the file holds one set and does not say which; released: whether the file has the
-    authors' names of weights."""
+    """kind: "ema" or "raw"; None where the file holds one set and does not say which.
+
+    released: whether the file has the authors' names of weights.
+    """
 
     file: Path
     kind: str | None

@@ -22,7 +22,7 @@ class JudgedFile:
 
     of: the run, or the name of the file; released: whether the authors' names of weights are in the file; size: height
     and width of the images; images: how many were judged; metrics: without the kind of weights, ``top1``; halves: of
-    their 95 % intervals over images, where there are some.
+    their 95 % intervals over images, where there are some; changed: settings that are not those of the run.
     """
 
     folder: Path
@@ -36,6 +36,7 @@ class JudgedFile:
     images: int
     metrics: Mapping[str, float]
     halves: Mapping[str, float]
+    changed: tuple[str, ...] = ()
 
 
 def read_evaluations(runs_dir: Path) -> list[JudgedFile]:
@@ -67,6 +68,7 @@ def _judged(folder: Path, summary: Mapping[str, Any]) -> JudgedFile:
         int(summary["images"]),
         {_bare(name): value for name, value in metrics.items()},
         {_bare(name): (high - low) / 2 for name, (low, high) in intervals.items()},
+        tuple(map(str, summary.get("changed") or ())),
     )
 
 

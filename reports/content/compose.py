@@ -25,6 +25,7 @@ from reports.specification import (
 )
 from reports.specification_files import load
 from results.collect import Collected, Plan
+from results.evaluations import read_evaluations
 from results.fingerprints import IsPresent, with_present_code
 
 
@@ -122,7 +123,9 @@ def _ours(ablations: Sequence[tuple[Results, Ablation]], left_out: Iterable[Resu
         for table in (main, *main.further)
         if table.is_papers_protocol
     ]  # fmt: skip
-    return OurResults(reproductions, _left_out(left_out), _elsewhere(ablations))
+    folders = dict.fromkeys(each.folder for each, _ in ablations if not each.label)
+    evaluations = [evaluation for folder in folders for evaluation in read_evaluations(folder)]
+    return OurResults(reproductions, _left_out(left_out), _elsewhere(ablations), evaluations)
 
 
 def _places(spec: Specification) -> Iterator[tuple[str, str, TaskReport, PrintedPlace]]:

@@ -16,17 +16,19 @@ from reports.content.reproduction import (
     count,
     counterpart,
     counterparts,
+    released,
 )
 from reports.content.table import ArmRow
-from reports.content.values import NOTHING, Count, Printed, Text, Value
+from reports.content.values import NOTHING, Count, JudgedOnce, Printed, Text, Value
 from reports.figures import Drawing, draw_published
 from reports.specification import Column, PublishedTable, SpecificationError
 from results import fingerprints, papers
+from results.evaluations import JudgedFile
 from results.papers import Contradiction, Number
 from results.statistics.estimates import LEVEL
 from run_format import DONE, NOT_RUN
 
-OURS, EMPTY = Text("ours", tone="ours"), Text("")
+OURS, RELEASED, EMPTY = Text("ours", tone="ours"), Text("released weights", tone="ours"), Text("")
 DIFFERENCE = "_difference"  # behind the name of a metric that a table prints as a gain over another row
 
 
@@ -51,6 +53,7 @@ def section(spec: PublishedTable, results: OurResults, *, figures: bool = True) 
     repeatable = [number for line in lines if line.repeatable for number in line.numbers if number]
     settings = reproduction.settings(repeatable, spec.recipes) if spec.recipes else None
     ours = settings or counterparts(repeatable, results)
+    judged = released(repeatable, results.evaluations)
     heads = len({line.head for line in lines}) > 1
     sources = _sources(ours)
     drawings, problems = _drawings(spec, results) if figures else ((), ())
@@ -60,8 +63,8 @@ def section(spec: PublishedTable, results: OurResults, *, figures: bool = True) 
         question=spec.question,
         about=" ".join(_about(sources)),
         cautions=tuple(_cautions(sources)),
-        grid=_grid(spec, lines, ours, letters, heads) if spec.columns else None,
-        legend=tuple(_legend(spec, ours)) if spec.columns else (),
+        grid=_grid(spec, lines, ours, judged, letters, heads) if spec.columns else None,
+        legend=(*_legend(spec, ours), *_legend_of_released(judged)) if spec.columns else (),
         places=tuple(_notes(spec, lines)),
         remarks=remarks.sentences(letters),
         drawings=tuple(drawings),
@@ -118,6 +121,7 @@ def _grid(
     spec: PublishedTable,
     lines: Sequence[PrintedLine],
     ours: Mapping[Number, Counterpart],
+    judged: Mapping[Number, JudgedFile],
     letters: Mapping[str, Contradiction],
     heads: bool,
 ) -> Grid:
@@ -130,9 +134,18 @@ def _grid(
         if line.repeatable:
             beneath = [Cell(ours[n].value(), ours[n].runs) if n else Cell(NOTHING) for n in line.numbers]
             group.append((Cell(OURS), *(Cell(EMPTY) for _ in head), *beneath))
+            if any(number in judged for number in line.numbers):
+                worth = [Cell(_worth(n, judged[n]) if n and n in judged else EMPTY) for n in line.numbers]
+                group.append((Cell(RELEASED), *(Cell(EMPTY) for _ in head), *worth))
         groups.append(tuple(group))
     header = ("Model", *(["Head"] if heads else []), *(column.label for column in spec.columns))
     return Grid(header, "l" + "l" * heads + "r" * len(spec.columns), tuple(groups))
+
+
+def _worth(number: Number, judged: JudgedFile) -> JudgedOnce:
+    value, printed = judged.metrics[number.metric], number.value
+    half, decimals = judged.halves.get(number.metric), max(2, number.decimals)
+    return JudgedOnce(value, half, judged.images, judged.size, None if printed is None else value - printed, decimals)
 
 
 def _printed(number: Number | None, gain: Number | None, letters: Mapping[str, Contradiction]) -> Cell:
@@ -200,6 +213,15 @@ def _elsewhere(ours: Mapping[Number, Counterpart]) -> Iterator[str]:
     for other, of_rows in sorted(rows.items(), key=lambda row: astuple(row[0])):
         arms = f"{words.listed(other.instead)} in the place of " if other.instead else ""
         yield f"Run with protocol `{other.protocol}`, in results {other.name}: {arms}{words.listed(of_rows)}."
+
+
+def _legend_of_released(judged: Mapping[Number, JudgedFile]) -> Iterator[str]:
+    if judged:
+        folders = words.listed(sorted({f"`{each.folder.name}`" for each in judged.values()}))
+        yield (
+            f"*{RELEASED.words}*: the authors' own weights, judged here without training, ± half of the "
+            f"{100 * LEVEL:.0f} % interval over these images, and Δ to the printed number; evaluations {folders}."
+        )
 
 
 def _notes(spec: PublishedTable, lines: Sequence[PrintedLine]) -> Iterator[str]:

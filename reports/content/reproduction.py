@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -12,11 +13,15 @@ from reports.content.table import ArmRow, TaskTable
 from reports.content.values import WAITING, Count, NotRun, Numeral, Reproduced, SeedMean, Setting, State, Value
 from reports.specification import SpecificationError
 from results import papers, recipes
+from results.evaluations import JudgedFile
 from results.papers import Number
-from results.statistics.estimates import Interval
+from results.statistics.estimates import Interval, mean_interval
 from results.statistics.verdicts import Comparison, Verdict, judge
 from run_format import DONE, NOT_RUN
 
+RELEASED_WITH, RELEASED_MODELS = "AAAI", "ATMNet-"  # the paper of the authors' checkpoints, and its names of them
+OF_VIEWS = "_ms"  # at the end of metrics that are measured in several views
+VIEWS = {"segment.test_scales", "segment.test_flip"}  # settings that say which
 PrintedPlace = tuple[str, str, str, str]  # source, table, row, metric
 NOT_COUNTED = "not counted"
 
@@ -73,12 +78,13 @@ class OurResults:
     """What is looked through for the counterparts of printed numbers.
 
     left_out: places whose results exist and cannot be shown → the name of those results; elsewhere: places whose arm
-    has results under other protocols → which.
+    has results under other protocols → which; evaluations: what ``evaluate=`` found.
     """
 
     reproductions: Sequence[Reproduction] = ()
     left_out: Mapping[PrintedPlace, str] = field(default_factory=dict)
     elsewhere: Mapping[PrintedPlace, tuple[OtherProtocol, ...]] = field(default_factory=dict)
+    evaluations: Sequence[JudgedFile] = ()
 
 
 @dataclass(frozen=True)
@@ -192,7 +198,8 @@ def settings(numbers: Iterable[Number], of_protocol: Mapping[str, str]) -> dict[
 def counterpart(number: Number, ours: OurResults) -> Counterpart:
     """What was counted for a number, or the runs of an arm that names its place and is of its model, not judged yet.
 
-    Of several arms, the one with most finished seeds.
+    Of several arms, the one with most finished seeds. A number of several views is found in the evaluations of the runs
+    that stand for the number of one view beside it.
     """
     place = (number.source, number.table, number.row, number.head)
     counted = complexity.counted_at().get((place, number.metric))
@@ -204,6 +211,14 @@ def counterpart(number: Number, ours: OurResults) -> Counterpart:
         for row in source.table.rows
         if any(reference.number == number and reference.same_model for reference in row.references)
     ]
+    if not candidates and number.metric.endswith(OF_VIEWS):
+        candidates = [
+            found
+            for each in papers.numbers(number.source, number.table)
+            if (each.row, each.head, each.protocol) == (number.row, number.head, number.protocol)
+            and each.metric == number.metric.removesuffix(OF_VIEWS)
+            for found in _of_views(number, counterpart(each, ours), ours.evaluations)
+        ]
     left_out = ours.left_out.get(printed_place(number), "")
     missing = Counterpart(number, left_out=left_out, elsewhere=ours.elsewhere.get(printed_place(number), ()))
     return max(candidates, key=lambda each: each.interval.n if each.interval else 0, default=missing)
@@ -217,6 +232,57 @@ def _numeral(setting: str) -> Numeral:
     """A setting as a number with all its decimals: 5e-06 is 0.000005."""
     exponent = Decimal(setting).normalize().as_tuple().exponent
     return Numeral(float(setting), max(0, -int(exponent)))
+
+
+def released(numbers: Iterable[Number], evaluations: Sequence[JudgedFile]) -> dict[Number, JudgedFile]:
+    """Printed top-1 accuracies of the authors' own models, and what their released weights were judged to be worth.
+
+    Of several evaluations of a model at the row's image size, that of most images, or else the latest.
+    """
+    judged = {}
+    for number in numbers:
+        if number.metric != "top1" or number.source != RELEASED_WITH or not number.row.startswith(RELEASED_MODELS):
+            continue
+        fitting = [
+            each
+            for each in evaluations
+            if each.released
+            and (each.dataset, each.protocol) == ("imagenet", "paper")
+            and each.model == number.model.lower()
+            and each.size == _size_of_row(number)
+            and "top1" in each.metrics
+        ]
+        if fitting:
+            judged[number] = max(reversed(fitting), key=lambda each: each.images)
+    return judged
+
+
+def _size_of_row(number: Number) -> tuple[int, int] | None:
+    """The image size that the number's row prints FLOPs for."""
+    sizes = (
+        re.fullmatch(r"(\d+)x(\d+)", each.protocol)
+        for each in papers.numbers(number.source, number.table)
+        if each.row == number.row and each.metric == "flops_g"
+    )
+    found = next((match for match in sizes if match), None)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _of_views(number: Number, single: Counterpart, evaluations: Sequence[JudgedFile]) -> list[Counterpart]:
+    """The runs that stand for a number of one view, with what ``evaluate=`` found of them in several views."""
+    if single.source is None or single.row is None:
+        return []
+    of_runs = {
+        each.of: each.metrics[number.metric]
+        for each in evaluations
+        if number.metric in each.metrics and set(each.changed) <= VIEWS
+    }
+    runs = single.source.table.runs
+    runs = runs[runs["arm"] == single.row.arm]
+    values = {int(seed): of_runs[run] for run, seed in zip(runs["run"], runs["seed"]) if run in of_runs}
+    if not values:
+        return []
+    return [replace(single, number=number, row=replace(single.row, values=values, interval=mean_interval(values)))]
 
 
 def count(value: float) -> Count:

@@ -370,6 +370,28 @@ class Reproduced(Value):
         return (first, (*seeds, f"{last},"), ("Δ ", difference, end))
 
 
+@dataclass(frozen=True)
+class JudgedOnce(Value):
+    """What given weights are worth: the value ± half of its interval over images, how many images of which size, and
+    the difference to the printed number."""
+
+    value: float
+    half: float | None
+    images: int
+    size: tuple[int, int]
+    to_printed: float | None
+    decimals: int
+
+    def lines(self) -> tuple[Line, ...]:
+        spread: Line = () if self.half is None else (" ± ", Numeral(self.half, self.decimals))
+        height, width = self.size
+        about: Line = ("(n = ", Numeral(self.images), f" images, {height} × {width} px)")
+        first: Line = (Numeral(self.value, self.decimals), *spread)
+        if self.to_printed is None:
+            return (first, about)
+        return (first, about, ("Δ ", Numeral(self.to_printed, self.decimals, signed=True)))
+
+
 def _ends(low: float, high: float, decimals: int) -> Line:
     """``[+1.20, +3.40]``"""
     return ("[", Numeral(low, decimals, signed=True), ", ", Numeral(high, decimals, signed=True), "]")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from timm.models import save_for_hf
 from timm.models._features_fx import create_feature_extractor as timm_feature_extractor
+from timm.models._hub import save_for_hf
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torchvision.models.feature_extraction import create_feature_extractor

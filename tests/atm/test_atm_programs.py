@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from timm.models import save_for_hf
+from timm.models._hub import save_for_hf
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator

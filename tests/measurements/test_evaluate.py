@@ -21,6 +21,7 @@ from experiments.identity import run_id
 from experiments.training import loop
 from experiments.training.evaluation import Evaluator
 from measurements.evaluation_settings import KINDS
+from results.evaluations import read_evaluations
 from results.records import read_records
 from results.run_folders.numbers import not_finite
 from run_format import CONFIG, PROVENANCE, RECORDS, SUMMARY, WEIGHTS
@@ -104,6 +105,7 @@ def test_an_evaluation_says_what_it_rests_on(runs, capsys):
         "file": str(folder.path / WEIGHTS),
         "kind": "ema",
         "sha256": folder.finished()["sha256"][WEIGHTS],
+        "released": False,
     }
     assert found["provenance"]["code_fingerprint"] == own["code_fingerprint"] == found["trained"]["code_fingerprint"]
     assert own["data_fingerprint"].endswith(f"-{found['provenance']['data_fingerprint']}")
@@ -147,7 +149,14 @@ def test_views_of_a_segmentation_are_another_evaluation(runs, capsys):
     with_views = train(folder.path.parent / "other", "segmentation", None,
                        **{"segment.test_scales": [0.5, 1.0, 1.5], "segment.test_flip": True})  # fmt: skip
     own = with_views.finished()["metrics"]
-    assert found["metrics"] == {name: own[name] for name in found["metrics"]}
+    assert found["metrics"] == {f"{name}_ms": own[name] for name in own if name.startswith("eval_ema/")}
+    assert "eval_ema/miou_ms" in found["intervals"] and "eval_ema/miou_ms" in read_records(
+        Path(found["folder"]) / RECORDS
+    )
+    again = evaluate(capsys, with_views.path.parent, with_views.id)
+    assert again["metrics"] == again["own"] and "eval_ema/miou" in again["metrics"], (
+        "the run's own views, its own names"
+    )
 
 
 def test_a_classifier_is_judged_at_another_size_and_on_images_elsewhere(runs, roots, tmp_path, capsys):
@@ -196,11 +205,15 @@ def test_a_released_checkpoint_is_judged_with_its_averaged_weights(checkpoint, r
              "data.image_size=[64,64]", "train.precision=float32", "data.workers=0", "machine.threads=1"]  # fmt: skip
     found = evaluate(capsys, tmp_path, checkpoint, *words)
     assert found["weights"]["kind"] == "ema" and found["of"] == "xt" and not not_finite(found["metrics"])
+    assert found["weights"]["released"] is True
+    (judged,) = read_evaluations(tmp_path)
+    assert judged.released and (judged.model, judged.size, judged.images) == ("xt", (64, 64), 12)
+    assert judged.metrics["top1"] == found["metrics"]["eval_ema/top1"] and judged.dataset == "imagenet"
     converted = tmp_path / "converted.safetensors"
     safetensors.torch.save_file(released.load(checkpoint).state_dict(), converted)
     ours = evaluate(capsys, tmp_path, converted, *words)
     assert set(found["metrics"]) == {f"eval_ema/{name}" for name in ("top1", "top5", "loss")}
-    assert list(ours["metrics"].values()) == list(found["metrics"].values())
+    assert list(ours["metrics"].values()) == list(found["metrics"].values()) and not ours["weights"]["released"]
     raw = evaluate(capsys, tmp_path, checkpoint, *words, "weights=raw")
     assert raw["metrics"]["eval/loss"] == pytest.approx(np.log(3)), "weights of zero say nothing"
 
