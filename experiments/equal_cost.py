@@ -1,9 +1,9 @@
 """The widths at which an arm costs what the axial arm costs (``model.match``). Must not import torch.
 
 All stages are widened by one factor, each rounded to whole units of channels; depths, MLP ratios and everything else
-stay as they are, so that MLPs widen with their stage. Of the roundings within half a percent of the cost, the one is taken
-whose widths are nearest to the same multiple of the variant's. Widths that would divide into heads of another size than
-the published one are left out.
+stay as they are, so that MLPs widen with their stage. Of the roundings within half a percent of the cost, the one is
+taken whose widths are nearest to the same multiple of the variant's. Widths that would divide into heads of another
+size than the published one are left out.
 """
 
 from __future__ import annotations

@@ -24,6 +24,8 @@ COLUMNS = ("source", "table", "row", "model", "head", "protocol", "metric", "val
 SOURCES = {
     "AAAI": "Active Token Mixer, AAAI 2023 (arXiv 2203.06108)",
     "v1": "ActiveMLP, arXiv 2203.06108v1",
+}
+OTHERS = {  # whose numbers stand beside ours where a report names them
     "STM": "Demystify Transformers & Convolutions in Modern Image Deep Networks, TPAMI 2025 (arXiv 2211.05781)",
 }
 

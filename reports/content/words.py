@@ -10,7 +10,7 @@ from reports.content.table import Ablation, PrintedReference, TaskTable
 from reports.content.text import signed, text
 from reports.content.values import NOTHING, PairedDifference
 from results import fingerprints
-from results.papers import SOURCES
+from results.papers import OTHERS, SOURCES
 from results.statistics.estimates import LEVEL
 from run_format import DONE
 
@@ -121,8 +121,9 @@ def places(ablation: Ablation, tables: Iterable[TaskTable] | None = None) -> lis
                 lines.append(f"{label}: {'; '.join(_place(table, reference) for reference in row.references)}.")
     if lines:
         rows = [row for table in ablation.tables for row in table.rows]
-        used = {reference.number.source for row in rows for reference in row.references}
-        lines.append("; ".join(f"{key}: {title}" for key, title in SOURCES.items() if key in used) + ".")
+        named = {reference.number.source for row in rows for reference in row.references}
+        sources = SOURCES | {key: title for key, title in OTHERS.items() if key in named}
+        lines.append("; ".join(f"{key}: {title}" for key, title in sources.items()) + ".")
     return lines
 
 

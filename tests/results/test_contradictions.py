@@ -267,7 +267,7 @@ def test_tables_print_the_same_for_one_thing_or_the_difference_is_known():
     assert compared > 500
     for entry in papers.contradictions():
         if entry.kind in ("tables", "editions"):
-            wanted = {entry.source} if entry.kind == "tables" else set(TEXTS) - {entry.source}
+            wanted = {entry.source} if entry.kind == "tables" else set(papers.SOURCES) - {entry.source}
             for number in numbers_of(entry):
                 assert wanted <= others[tuple(getattr(number, column) for column in place)], number
 
