@@ -3,8 +3,8 @@
 It covers the modules of ``atm/`` and ``experiments/`` that compute, each in a normal form without comments, docstrings
 and formatting that is the same for every Python from 3.10 on. Of ``experiments/tasks`` and ``experiments/data`` it
 covers the modules that the run's own task imports, directly or through others, so that another task or data set can be
-added. Modules of other packages that register a task, mixer or data set are covered, too, where a run uses them, and so
-is the file of a mixer of one's own.
+added. Modules of other packages that register a task, mixer or data set are covered, too, where a run uses them. The
+file of a mixer of one's own is a part of the run's id instead (``experiments.own_mixer``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING
 from errors import ConfigError
 from experiments import ROOT
 from experiments.folder.normal_form import normal_form
-from experiments.own_mixer import file_of, is_own, name_of, source_hash
 from experiments.tasks.registry import task_entry
 from yaml_files import read_yaml
 
@@ -218,10 +217,7 @@ def run_modules(config: Config, root: Path = ROOT) -> dict[str, str]:
 @cache  # the runs of a sweep share it
 def _run_modules(task: str, mixer: str | None, dataset: str, root: Path) -> dict[str, str]:
     plugins = [plugin_module("atm.mixers", mixer), plugin_module("atm.datasets", dataset)]
-    modules = _modules(task, root, [module for module in plugins if module])
-    if mixer and is_own(mixer):
-        modules |= {name_of(mixer): source_hash(file_of(mixer))}
-    return modules
+    return _modules(task, root, [module for module in plugins if module])
 
 
 def code_fingerprint(task: str, root: Path = ROOT, plugins: Iterable[str] = ()) -> str:
