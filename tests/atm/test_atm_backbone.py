@@ -1,5 +1,6 @@
 """ATMNet follows timm's conventions: the checks of timm's own model tests, on the smallest variant."""
 
+import copy
 import warnings
 from pathlib import Path
 
@@ -204,6 +205,27 @@ def test_prune_intermediate_layers() -> None:
     assert len(model.stages) == 2 and model.num_features == 32
     torch.testing.assert_close(model.forward_intermediates(image(), [0, 1], intermediates_only=True), expected)
     assert model(image()).shape == (2, 8, 8, 32)
+
+
+@pytest.mark.parametrize("arm", [{}, {"offsets": "joint"}, {"offsets": "joint", "samples": 3}], ids=str)
+@pytest.mark.parametrize("last", [0, 1, 2, 3])
+def test_a_stage_that_is_taken_early_or_pruned_to_is_the_whole_models(arm: dict, last: int) -> None:
+    """The contract of timm's own tests (``test_prune_intermediate_layers_contract``)."""
+    model = nano(**arm).eval()
+    expected, taps = model(image()), model.forward_intermediates(image(), intermediates_only=True)
+    early = model.forward_intermediates(image(), indices=[last], stop_early=True, intermediates_only=True)
+    torch.testing.assert_close(early, [taps[last]])
+    with_head = copy.deepcopy(model)
+    with_head.prune_intermediate_layers([3], prune_head=False)
+    torch.testing.assert_close(with_head(image()), expected)
+    pruned = copy.deepcopy(model)
+    take = pruned.prune_intermediate_layers([last], prune_norm=True)
+    torch.testing.assert_close(pruned.forward_intermediates(image(), take, intermediates_only=True), [taps[last]])
+    torch.testing.assert_close(pruned.forward_features(image()).permute(0, 3, 1, 2), taps[last])
+    pruned.train().forward_features(image()).sin().sum().backward()
+    assert not [name for name, p in pruned.named_parameters() if p.requires_grad and p.grad is None]
+    features = timm.create_model("atmnet_nano", features_only=True, out_indices=(last,), **arm)
+    assert [m.shape[1] for m in features(image())] == features.feature_info.channels() == [taps[last].shape[1]]
 
 
 @pytest.mark.parametrize("arm", [{}, {"offsets": "zero"}, {"offsets": "joint"}], ids=str)

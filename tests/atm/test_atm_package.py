@@ -22,8 +22,9 @@ def test_the_wheel_has_every_file_of_atm_and_nothing_else(tmp_path: Path) -> Non
     ignored = shutil.ignore_patterns("__pycache__", ".*")
     for room in ("atm", "experiments"):
         shutil.copytree(ROOT / room, source / room, ignore=ignored)
-    for name in ("pyproject.toml", "README.md", "LICENSE", "run.py"):
-        shutil.copy(ROOT / name, source)
+    (source / "docs").mkdir()
+    for name in ("pyproject.toml", "docs/package.md", "LICENSE", "run.py"):
+        shutil.copy(ROOT / name, source / name)
     subprocess.run([sys.executable, "-c", BUILD, str(target)], cwd=source, check=True, capture_output=True)
     with zipfile.ZipFile(next(target.glob("*.whl"))) as wheel:
         names = wheel.namelist()
