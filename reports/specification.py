@@ -69,7 +69,8 @@ class Published:
     """A row of the papers' tables; ``baseline`` is the row of the same table that their difference is to.
 
     against: the arm of ours that stands for that baseline, where it is not the sweep's own; same_model: whether the arm
-    is the row's very model, so that sizes can be compared, or a model that shows the same effect.
+    is the row's very model, so that sizes can be compared, or a model that shows the same effect; model: what a plan
+    calls the row's model, where the papers call it otherwise.
     side: ``above`` or ``below`` the baseline, where that is all the papers say; reading: how the papers have to be
     read for this row to be the arm's, where they can be read otherwise; because: why the row has no verdict.
     flops_table, flops_row: where the FLOPs of its model are printed, if its own row prints only an increase.
@@ -88,6 +89,7 @@ class Published:
     flops_table: str | None = None
     flops_row: str | None = None
     task: str | None = None
+    model: str | None = None
 
 
 @dataclass(frozen=True)

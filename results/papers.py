@@ -116,10 +116,12 @@ def load() -> pd.DataFrame:
     return _load().copy()
 
 
-def metrics(source: str, table: str, row: str, head: str = "classification") -> list[str]:
-    """The metrics that a row prints for a head."""
+def metrics(source: str, table: str, row: str, head: str = "classification", protocol: str | None = None) -> list[str]:
+    """The metrics that a row prints for a head, or those that it prints for the head under one protocol."""
     frame = _load()
     chosen = (frame["source"] == source) & (frame["table"] == table) & (frame["row"] == row) & (frame["head"] == head)
+    if protocol is not None:
+        chosen &= frame["protocol"] == protocol
     return list(frame[chosen]["metric"])
 
 

@@ -241,7 +241,7 @@ class _TaskBuilder:
             return False
         if self.column is None and (place.task is not None or not self.downstream):
             return True
-        return printed.metric in papers.metrics(place.source, place.table, place.row, printed.head)
+        return printed.metric in papers.metrics(place.source, place.table, place.row, printed.head, printed.training)
 
     def reference(self, arm: str, place: Published, printed: Papers, finals: Finals) -> PrintedReference:
         kind = (printed.metric, printed.head, printed.training)
@@ -252,7 +252,10 @@ class _TaskBuilder:
             base = papers.number(place.source, place.table, place.baseline, *kind)
             if number.value is not None and base.value is not None:
                 difference = round(number.value - base.value, max(number.decimals, base.decimals))
-        same_model = place.same_model and variant(self.models[arm]) == variant(number.model)
+        is_model = (
+            self.models[arm] == place.model if place.model else variant(self.models[arm]) == variant(number.model)
+        )
+        same_model = place.same_model and is_model
         same_base = variant(self.models[against]) == variant((base or number).model)
         same_protocol = is_papers(printed, self.plan) and same_model and same_base
         ours = self.difference([arm], [against], finals)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,59 @@ def _write_run(sweep: str, plan: dict[str, Any], entry: dict[str, Any]) -> None:
         (folder / "summary.json").write_text(text[: len(text) // 2])
 
 
+DENSE = ("ablation_peg", "ablation_v1", "necks", "variants")  # sweeps whose tasks have numbers in the papers
+
+
+def dense_results(folder: Path) -> list[Results]:
+    """Results of every task of sweeps with dense tasks, near what the papers print; of one arm of each, no dense run is
+    finished. They have no run folders."""
+    results = []
+    for sweep in DENSE:
+        spec = specification_files.of_sweep(sweep)
+        entries = {"classification": {"metric": "eval_ema/top1", "label": "Top-1"}}
+        entries |= {
+            name: {"metric": task.protocols["paper"].metric, "label": task.protocols["paper"].label}
+            for name, task in spec.tasks.items()
+            if task.papers
+        }
+        models = {arm: _model(described) for arm, described in spec.arms.items()}
+        plan = plan_of_tasks(sweep, list(models), tasks=entries, models=models)
+        unfinished = list(models)[-1]
+        means = {
+            (task, arm): None if arm == unfinished and task != "classification" else _printed(spec, arm, task)
+            for arm in models
+            for task in entries
+        }
+        further = {name: [column.metric for column in task.columns] for name, task in spec.tasks.items()}
+        collected = collected_by_hand(plan, means, further)
+        results.append(Results(spec, collected, plan, folder, alias=f"{sweep}-dense"))
+    return results
+
+
+def _model(arm: specification.Arm) -> str:
+    """What a plan calls the model whose numbers stand beside an arm; T for other arms."""
+    for place in arm.published:
+        (model,) = {number.model for number in papers.numbers(place.source, place.table) if number.row == place.row}
+        return place.model or variant(model)
+    return "t"
+
+
+def _printed(spec: specification.Specification, arm: str, task: str) -> float:
+    """The main metric that the papers print for an arm and task, or some number."""
+    report = spec.tasks.get(task) or specification.TaskReport(papers=spec.papers)
+    for place in spec.arms[arm].published if arm in spec.arms and report.papers else ():
+        if place.task in (None, task):
+            for number in papers.numbers(place.source, place.table):
+                found = (number.row, number.metric, number.head) == (
+                    place.row,
+                    report.papers.metric,
+                    report.papers.head,
+                )
+                if found and number.value is not None:
+                    return number.value
+    return 40.0
+
+
 TASKS = {  # name in the plan → its entry there
     "classification": {"metric": "eval_ema/top1", "label": "Top-1"},
     "detection": {"metric": "eval/ap_box", "label": "Box AP"},
@@ -119,12 +173,16 @@ def plan_of_tasks(
     sweep: str,
     arms: Sequence[str],
     *,
-    tasks: Sequence[str] = tuple(TASKS),
+    tasks: Collection[str] | Mapping[str, Mapping[str, str]] = TASKS,
     models: Mapping[str, str] | None = None,
     lacking: Sequence[tuple[str, str]] = (),
     protocol: str = "paper",
 ) -> dict[str, Any]:
-    """Three seeds of every arm in every task; ``lacking`` are (arm, task) without runs; models are T unless named."""
+    """Three seeds of every arm in every task; ``lacking`` are (arm, task) without runs; models are T unless named.
+
+    tasks: names in TASKS, or the entries of others by name.
+    """
+    entries = tasks if isinstance(tasks, Mapping) else {task: TASKS[task] for task in tasks}
     models = models or dict.fromkeys(arms, "t")
     entry = {"experiment": "imagenet", "unit": "%", "decimals": 2, "chance": None}
     return {
@@ -132,20 +190,25 @@ def plan_of_tasks(
         "protocol": protocol,
         "experiment": "imagenet",
         "baseline": arms[0],
-        "tasks": [{"name": task, **entry, **TASKS[task]} for task in tasks],
+        "tasks": [{"name": task, **entry, **entries[task]} for task in entries],
         "arms": [{"name": arm, "label": f"Arm {arm}", "model": models[arm], "config": {}} for arm in arms],
         "runs": [
             {"run": f"{task}-{arm}-s{seed}-0000000{seed}", "arm": arm, "seed": seed, "task": task, "parent": None}
             for arm in arms
-            for task in tasks
+            for task in entries
             for seed in range(3)
             if (arm, task) not in lacking
         ],
     }
 
 
-def collected_by_hand(plan: Mapping[str, Any], means: Mapping[tuple[str, str], float | None]) -> Collected:
-    """What ``collect`` gives for a plan of several tasks. means: (task, arm) → mean of its seeds, or None: not run.
+def collected_by_hand(
+    plan: Mapping[str, Any],
+    means: Mapping[tuple[str, str], float | None],
+    further: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Collected:
+    """What ``collect`` gives for a plan of several tasks. means: (task, arm) → mean of its seeds, or None: not run;
+    further: metrics of tasks beside the main one, with nine tenths of its value.
 
     Each task has code and data of its own, as its fingerprints cover the task's module and data set.
     """
@@ -165,7 +228,8 @@ def collected_by_hand(plan: Mapping[str, Any], means: Mapping[tuple[str, str], f
             value = mean + float(noise[entry["seed"]] - noise.mean())
             points = [(150, value - 5.0, False), (300, value, False), (300, value, True)]
             metrics += [
-                {**own, "protocol": plan["protocol"], "step": step, "metric": metric_of[task], "value": v, "final": f}
+                {**own, "protocol": plan["protocol"], "step": step, "metric": metric, "value": share * v, "final": f}
+                for metric, share in [(metric_of[task], 1.0), *((each, 0.9) for each in further.get(task, ()))]
                 for step, v, f in points
             ]
         runs.append(row)

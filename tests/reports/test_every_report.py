@@ -12,25 +12,49 @@ import yaml
 from reports import specification_files
 from reports.content import compose
 from reports.formats import files
+from tests.reports import made_up
 from tests.reports.browser import broken_links, column, every, header
 from tests.reports.latex import typeset
 from tests.reports.test_render import balanced, tables, unescaped_bars
 
 LISTED = yaml.safe_load((specification_files.SPECS / "paper.yaml").read_text())["reports"]
 OF_OTHERS = ("mixers",)  # beside numbers of another paper
-OF_TASKS = ("necks",)  # its tasks have no made-up run folders; test_tasks.py makes pages of several tasks
-REPORTS = sorted([*(name for name in LISTED if name not in OF_TASKS), "paper"])
+OF_TASKS = ("necks",)  # whose own task has no number in the papers
+REPORTS = sorted([*LISTED, "paper"])
 TEXT_ONLY = ("v1_figure1", "learned_offsets")  # no table, or none before anything was measured
 WITH_TABLE = [name for name in REPORTS if name not in ("paper", *TEXT_ONLY)]
 
 
 @pytest.fixture(scope="session")
-def written(both_papers, tmp_path_factory):
-    """Report's name → folder. Figures are drawn once, for the page of both papers, on which all reports are."""
+def every_result(both_papers, tmp_path_factory):
+    """Results from run folders, then those of dense tasks. ``necks`` has no run folders."""
+    dense = made_up.dense_results(tmp_path_factory.mktemp("dense"))
+    return [*(each for each in both_papers if each.spec.name not in OF_TASKS), *dense]
+
+
+@pytest.fixture(scope="session")
+def written(every_result, tmp_path_factory):
+    """Report's name → folder. Figures are drawn once, for the page of both papers, on which all reports are.
+
+    A sweep that has results from run folders has its own report of these alone: one table per page.
+    """
     folder = tmp_path_factory.mktemp("every")
+    sweeps = {each.spec.name for each in every_result}
     for name in REPORTS:
-        files.write(compose.page(name, both_papers, figures=name == "paper"), folder / name)
+        alone = [each for each in every_result if each.alias is None or name in OF_TASKS]
+        results = alone if name in sweeps else every_result
+        files.write(compose.page(name, results, figures=name == "paper"), folder / name)
     return folder
+
+
+def test_the_papers_tables_have_dense_results_beneath_every_kind_of_number(written):
+    for number in range(2, 8):
+        table = pd.read_csv(written / f"aaai_table{number}" / "table.csv")
+        ours = table[table["verdict"].notna() & ~table["metric"].isin(["params_m", "flops_g"])]
+        done = ours[ours["n"] > 0]
+        assert {"miou", "ap_box"} & set(done["metric"]) and (done["runs"] != "").all(), number
+        missing = set(ours["metric"]) - set(done["metric"])
+        assert missing <= {"miou_ms"}, f"{number}: {missing}"
 
 
 def test_the_committed_folders_hold_every_state(both_papers):

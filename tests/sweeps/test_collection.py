@@ -17,7 +17,10 @@ from errors import ConfigError
 from experiments.config import ROOT
 from experiments.folder.run_folder import RunFolder
 from reports import specification_files
+from reports.content import compose
+from reports.content.compose import Results
 from results import archive, papers
+from results.collect import collect
 from run_format import DONE, NOT_RUN
 from sweeps import launches, price, run_code
 from sweeps.collection import load_collection
@@ -108,6 +111,21 @@ def test_every_trained_number_of_the_papers_is_one_planned_run_per_seed_and_noth
     planned = {(table, *cell) for table, of_table in cells.items() for cell in of_table}
     assert shown == {cell for cell in planned if not cell[1].endswith("/zero_peg")}, "but for PEG's controls"
     assert {cell[0] for cell in planned - shown} == {"table8", "v1_table7"}
+
+
+def test_every_trained_number_of_the_papers_has_the_runs_that_are_planned_for_it_in_its_table(tmp_path):
+    results = []
+    for name in sorted({each.sweep for each in load_collection("paper").sweeps}):
+        plan = load(name).as_dict()
+        results.append(Results(specification_files.of_sweep(name), collect(plan, tmp_path), plan, tmp_path))
+    for table in specification_files.names(specification_files.PUBLISHED):
+        if not specification_files.load(table).columns:
+            continue
+        page = compose.page(table, results, figures=False)
+        assert page.left_out == ()
+        without = [each for each in page.sections[0].records if each["state"] == NOT_RUN and each["verdict"]]
+        without = [each for each in without if not each["runs"]]
+        assert {each["metric"] for each in without} <= {"miou_ms"}, "evaluate= judges at several scales"
 
 
 @pytest.mark.parametrize("protocol", ["paper", "smoke"])
