@@ -1,6 +1,6 @@
 # `make demo` trains and reports on data that it generates; `make test` runs the tests. Both set up .venv first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slurm slurm readers clients lint lock clean
+.PHONY: help setup demo test test-slurm slurm readers clients lint lock clean
 PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
@@ -8,9 +8,12 @@ SHELL := /bin/bash
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
+setup: .venv/ready  ## the environment alone: source .venv/bin/activate
+
 REACH := reach protocol=smoke "arms=[zero,zero_peg,random,axial]"
 SEARCH := search protocol=smoke "arms=[zero,random,axial]"
-demo: .venv/ready  ## two probes of what a mixer can read, about a quarter of an hour on two cores
+demo: .venv/ready  ## two probes of what a mixer can read; README.md says how long it takes
+	@echo "two sweeps, 21 small runs; each says how to follow it, and how far it is"
 	$(BIN)/python run.py sweep=$(REACH) --fresh
 	$(BIN)/python run.py sweep=$(SEARCH) --fresh
 	$(BIN)/python run.py report=$(REACH) --fresh
@@ -60,6 +63,8 @@ clean:  ## remove the virtual environment; run folders stay
 	  { echo "Python 3.10 or newer is needed: make PYTHON=python3.12 ..." >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo "Python's venv module is missing: apt-get install python3-venv" >&2; exit 2; }
+	@echo "setting up .venv: downloads PyTorch and what else requirements.lock names, some minutes"
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --disable-pip-version-check --progress-bar off -r requirements.lock | \
+	  sed -un 's/^Collecting \([^ ]*\).*/  \1/p; s/^Installing .*/installing/p; /ERROR/p'; exit $${PIPESTATUS[0]}
 	@touch $@

@@ -1,36 +1,51 @@
 #!/usr/bin/env python3
+# PYTHON_ARGCOMPLETE_OK
 """The table of commands and options. Each command lives in the ``commands.py`` of its room."""
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
-from command_line import Command, Option, dispatch, positive
+from command_line import Command, Option, Tables, complete, dispatch, positive
 from errors import SuiteError
 
+RECIPE, SWEEP = "sweeps.description:of_recipe", "sweeps.description:of_sweep"  # what --help says about a NAME
+SWEEPS, RUNS = "sweeps.plan:sweep_names", "experiments.commands:run_names"  # what a NAME is completed from
 COMMANDS = {
     "experiment": Command("experiments.commands:experiment", {
         "experiment=NAME [key=value …]": "runs one experiment in the foreground",
+    }, needs=("sweeps.slurm.submissions:known",), about=RECIPE, names="experiments.config:recipe_names"),
+    "config": Command("experiments.commands:rerun", {
+        "config=FILE [key=value …]": "runs a saved config again, e.g. the config.yaml of a run folder",
     }, needs=("sweeps.slurm.submissions:known",)),
     "sweep": Command("sweeps.sweep_command:sweep", {
         "sweep=NAME [key=value …] [--jobs N]": "executes the missing runs of a sweep on this machine",
         "sweep=NAME [key=value …] --background": "does so in the background, from a frozen copy of the code",
         "sweep=NAME [key=value …] --slurm": "submits the missing runs to Slurm and exits",
-    }),
+    }, about=SWEEP, names=SWEEPS),
     "price": Command("sweeps.commands:price", {
         "price=NAME [--fresh]": "estimates the device-hours of a sweep from a short probe of each set-up",
-    }),
-    "status": Command("sweeps.commands:status", {"status=NAME": "shows the state of each run of a sweep"},
-                      only_shows=True),
-    "cancel": Command("sweeps.commands:cancel", {"cancel=NAME": "stops the runs of a sweep, here and on Slurm"}),
+    }, about=SWEEP, names=SWEEPS),
+    "status": Command("sweeps.commands:status", {
+        "status=NAME": "shows the state of each run of a sweep",
+        "status=RUN": "shows the state, progress and metrics of one run, and where its files are",
+    }, only_shows=True, about=SWEEP, names=SWEEPS),
+    "cancel": Command("sweeps.commands:cancel", {"cancel=NAME": "stops the runs of a sweep, here and on Slurm"},
+                      about=SWEEP, names=SWEEPS),
     "prune": Command("sweeps.commands:prune", {
         "prune=NAME [--yes]": "removes checkpoints of finished runs, superseded folders and unused code",
-    }),
-    "logs": Command("sweeps.commands:logs", {"logs=RUN": "prints the end of the logs of a run"}, only_shows=True),
+    }, about=SWEEP, names=SWEEPS),
+    "logs": Command("sweeps.commands:logs", {"logs=RUN": "prints the end of the logs of a run"}, only_shows=True,
+                    names=RUNS),
     "report": Command("reports.commands:report", {
         "report=NAME": "writes the table and figures of a sweep from the results that exist so far",
         "report=paper": "writes both papers on one page from the results that exist so far",
-    }, needs=("sweeps.commands:planned_for_reports", "experiments.folder.present_code:is_present")),
+        "report=RUN": "writes a page about one run: learning curves, settings, data, files",
+    }, needs=("sweeps.commands:planned_for_reports", "experiments.folder.present_code:is_present",
+              "sweeps.commands:run_for_reports"),
+        about=SWEEP, names="reports.specification_files:names"),
     "collect": Command("sweeps.collect_command:collect", {
         "collect=NAME into=LABEL": "merges the results of a sweep into tidy files under results/measured/",
         "collect=NAME into=LABEL measured=OTHER": "the same with measured results, by name or path, not run folders",
@@ -91,6 +106,19 @@ OPTIONS = {
     "--note": Option(("collect",), "what a reader should know about the results", "TEXT"),
 }
 
+HABITS = {
+    **dict.fromkeys(("-m", "--multirun"), "several runs are a sweep: sweep=NAME, seeds=0,1,2, arms=zero,axial"),
+    **dict.fromkeys(("--cfg", "--info", "-c"), "--dry-run prints the whole config and executes nothing"),
+    **dict.fromkeys(("--config-name", "--config-path", "--config-dir", "--config"),
+                    "experiment=PATH.yaml takes a recipe of your own, config=FILE a saved config"),
+    **dict.fromkeys(("--resume", "--auto-resume", "--continue"), "the same command goes on where a run stopped"),
+    **dict.fromkeys(("-j", "-n", "--n-jobs"), "--jobs N runs so many runs at a time, data.workers=N loads images"),
+    **dict.fromkeys(("--array", "--sbatch", "--submit"), "--slurm submits a sweep as job arrays"),
+    **dict.fromkeys(("-v", "--verbose", "-q", "--quiet"), "logs=RUN prints a run's log, --json one document alone"),
+    **dict.fromkeys(("--eval", "--evaluate"), "evaluate=RUN or evaluate=FILE judges weights"),
+    **dict.fromkeys(("--dryrun", "--dry_run"), "it is written --dry-run"),
+}  # fmt: skip
+
 KEYS = """\
 keys:
   model=nano|xt|t|s|b|l      or any timm/NAME      seed=N, seeds=[0,1,2]   the seeds
@@ -106,14 +134,21 @@ keys:
   interventions=true         offsets: all of shuffled_tokens, shuffled_images, mean, zero, rounded, or name some;
                              with images=N on so many, with layer=layer_3_1 in this layer alone
   PATH.yaml                  in place of a NAME: an experiment, sweep or report of your own
+  command=NAME --help        says what NAME is, e.g. the arms and protocols of a sweep
   any other setting of experiments/schema.py, e.g. train.epochs=5 model.offsets=token
 
 start here: python run.py sweep=reach protocol=smoke   (needs no data, takes minutes on a laptop)"""
 
 
+TABLES = Tables(COMMANDS, OPTIONS, KEYS, HABITS)
+
+
 def main(words: list[str]) -> int:
     try:
-        return dispatch(words, COMMANDS, OPTIONS, KEYS)
+        return dispatch(words, TABLES)
+    except ModuleNotFoundError as error:
+        print(f"run.py: {_without(error)}", file=sys.stderr)
+        return 2
     except SuiteError as error:
         print(f"run.py: {error}", file=sys.stderr)
         return error.exit_code
@@ -127,5 +162,20 @@ def main(words: list[str]) -> int:
         return 0
 
 
+def _without(error: ModuleNotFoundError) -> str:
+    """Says how to go on where a package is missing: with the environment, or after it was set up."""
+    root = Path(__file__).resolve().parent
+    package = (error.name or "").partition(".")[0]
+    if (root / f"{package}.py").exists() or (root / package).is_dir():
+        raise error  # one of our own modules
+    missing = f"{sys.executable} has no package {package}"
+    if Path(sys.prefix).resolve() == (root / ".venv").resolve():
+        return f"{missing}: `make setup` installs what is missing in .venv"
+    ready = "" if (root / ".venv" / "bin" / "python").exists() else "make setup && "
+    return f"{missing}; use the environment: {ready}source .venv/bin/activate"
+
+
 if __name__ == "__main__":
+    if "_ARGCOMPLETE" in os.environ:  # set by a shell that completes a line
+        complete(TABLES)
     sys.exit(main(sys.argv[1:]))

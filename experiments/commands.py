@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from errors import ConfigError, RunFolderError, unknown
+from errors import ConfigError, RunFolderError
 from experiments import ROOT
 from experiments.paths import expanded
 
+NEAREST = 3  # names in a message about one that there is not
+
 if TYPE_CHECKING:
     from experiments.folder.run_folder import RunFolder
+    from experiments.schema import Config
 
 
 def experiment(
@@ -23,7 +27,45 @@ def experiment(
 
     submitted: the run folders' parent and run ids → the newest Slurm jobs by run id, and Slurm's complaint.
     """
-    from experiments.config import read_site, resolve, write_yaml
+    from experiments.config import read_site, resolve
+
+    site = read_site()
+    runs_dir = runs_folder(settings, site)
+    return _execute(resolve(name, settings, site=site), runs_dir, options, submitted)
+
+
+def rerun(
+    name: str, settings: dict[str, Any], options: argparse.Namespace, submitted: Callable[[Path, list[str]], Any]
+) -> int:
+    """Executes the run of a saved config: the ``config.yaml`` of a run folder, or what ``--dry-run`` printed.
+
+    submitted: as for ``experiment``.
+    """
+    from experiments.completion import complete
+    from experiments.config import SHORT, from_dict, get, merge, read_site, read_yaml, site_settings
+    from experiments.schema import FIELDS
+
+    runs_dir = runs_folder(settings, site := read_site())
+    path = expanded("config", name)
+    saved = read_yaml(path)
+    if set(saved) == {"run", "folder", "config"}:
+        saved = saved["config"]
+    if not isinstance(saved, dict) or not saved.get("experiment"):
+        raise ConfigError(
+            f"config={name}: names no experiment, as a saved config does; for a recipe: experiment={name}"
+        )
+    frozen = from_dict(saved)
+    local = site_settings(site, frozen.data.dataset)
+    if frozen.data.root and Path(frozen.data.root).exists():
+        local = {key: value for key, value in local.items() if key not in ("data.root", "data.reader")}
+    config = merge({key: get(frozen, key) for key in FIELDS}, local, settings)
+    return _execute(complete(config, {SHORT.get(key, key) for key in settings}), runs_dir, options, submitted)
+
+
+def _execute(
+    config: Config, runs_dir: Path, options: argparse.Namespace, submitted: Callable[[Path, list[str]], Any]
+) -> int:
+    from experiments.config import write_yaml
     from experiments.data.registry import check_root
     from experiments.folder.parent import weights_of
     from experiments.folder.run_folder import RunFolder
@@ -32,9 +74,6 @@ def experiment(
     from experiments.origin import PresentData, refuse_other_origin
     from results.run_folders.summary_file import notes
 
-    site = read_site()
-    runs_dir = runs_folder(settings, site)
-    config = resolve(name, settings, site=site)
     if not options.dry_run or config.data.num_classes is None:
         check_root(config)
     folder = RunFolder(runs_dir / run_id(config))
@@ -81,10 +120,10 @@ def runs_folder(settings: dict[str, Any], site: dict[str, Any]) -> Path:
     return expanded("runs_dir", str(chosen)).resolve()
 
 
-def run_named(runs_dir: Path, name: str, alternatives: Sequence[str] = ()) -> RunFolder:
+def run_named(runs_dir: Path, name: str, alternatives: Sequence[str] = (), kind: str = "run") -> RunFolder:
     """The folder of a run by its id, or by a part of it that only one id contains.
 
-    alternatives: other names that could have been meant. Raises RunFolderError.
+    alternatives: other names that could have been meant; kind: what they and runs are. Raises RunFolderError.
     """
     from experiments.folder.run_folder import RunFolder
 
@@ -94,4 +133,18 @@ def run_named(runs_dir: Path, name: str, alternatives: Sequence[str] = ()) -> Ru
         return RunFolder(runs_dir / (name if name in ids else matches[0]))
     if matches:
         raise RunFolderError(f"{name!r} is a part of {len(matches)} run ids, e.g. {', '.join(sorted(matches)[:3])}")
-    raise RunFolderError(f"{unknown('run', name, [*ids, *alternatives])}; looked in {runs_dir}")
+    if not ids and not alternatives:
+        raise RunFolderError(f"unknown {kind} {name!r}: there is none in {runs_dir} yet")
+    alike = sorted([*ids, *alternatives], key=lambda each: -SequenceMatcher(None, name, each).ratio())[:NEAREST]
+    raise RunFolderError(
+        f"unknown {kind} {name!r}; the nearest of {len(ids) + len(alternatives)}: {', '.join(map(repr, alike))}; "
+        f"looked in {runs_dir}"
+    )
+
+
+def run_names() -> list[str]:
+    """The ids of the runs in this machine's folder of run folders."""
+    from experiments.config import read_site
+    from experiments.folder.run_folder import RunFolder
+
+    return [folder.id for folder in RunFolder.all_in(runs_folder({}, read_site()))]

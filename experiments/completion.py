@@ -71,7 +71,8 @@ def _check_ranges(config: Config) -> None:
                 if number not in within:
                     raise ConfigError(f"{key}={value}: must be {within} ({f.metadata['says']})")
         if pattern is not None and value is not None and not re.fullmatch(pattern, value):
-            raise ConfigError(f"{key}={value}: not a valid value ({f.metadata['says']})")
+            hint = f"; did you mean {meant}?" if (meant := f.metadata["others"].get(value)) else ""
+            raise ConfigError(f"{key}={value}: not a valid value ({f.metadata['says']}){hint}")
 
 
 def _check_labels(config: Config) -> None:

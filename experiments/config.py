@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import MISSING
 from difflib import get_close_matches
@@ -27,6 +28,7 @@ from experiments.data.registry import DATASETS
 from experiments.own_mixer import is_own, name_of
 from experiments.paths import expanded, is_file, with_absolute_paths
 from experiments.schema import FIELDS, SECTIONS, Basics, Config, Data
+from experiments.setting import read_time
 from experiments.tasks.registry import sections_of_other_tasks
 from yaml_files import called, load, own_file, read_yaml, texts, write_yaml
 
@@ -34,9 +36,12 @@ __all__ = [
     "RECIPES",
     "ROOT",
     "SHORT",
+    "choices_of",
     "complete",
+    "every_key",
     "from_dict",
     "get",
+    "meant_by",
     "merge",
     "parse_overrides",
     "read_recipe",
@@ -47,11 +52,28 @@ __all__ = [
     "resolve",
     "scientific",
     "site_settings",
+    "unknown_key",
     "write_yaml",
 ]
 
 RECIPES = ROOT / "experiments" / "recipes"
 SHORT = {"model": "model.name", "devices": "machine.devices"}  # keys that may be written without their section
+# what timm, Hydra and Slurm call a setting that has another name here → its key, for messages
+ELSEWHERE = {
+    "opt": "train.optimizer", "wd": "train.weight_decay", "b": "train.batch_size", "bs": "train.batch_size",
+    "sched": "train.schedule", "clip_norm": "train.clip_grad", "amp": "train.precision", "amp_dtype": "train.precision",
+    "model_ema": "train.ema_decay", "model_ema_decay": "train.ema_decay", "aa": "augment.auto_augment",
+    "reprob": "augment.erase", "cooldown_epochs": "train.schedule", "img_size": "data.image_size",
+    "input_size": "data.image_size", "data_dir": "data.root", "data_path": "data.root", "data": "data.root",
+    "num_workers": "data.workers", "j": "data.workers", "val_split": "data.eval_split", "gpu": "machine.device",
+    "torchcompile": "machine.compile", "nproc_per_node": "devices", "gpus": "devices", "ngpus": "devices",
+    "pretrained": "init", "resume": "init", "checkpoint": "init", "initial_checkpoint": "init", "finetune": "init",
+    "output": "runs_dir", "output_dir": "runs_dir", "out": "runs_dir", "outdir": "runs_dir",
+    "hydra.run.dir": "runs_dir", "hydra.sweep.dir": "runs_dir", "random_seed": "seed",
+    "time": "slurm.time_minutes", "t": "slurm.time_minutes", "walltime": "slurm.time_minutes",
+    "timeout_min": "slurm.time_minutes", "mem": "slurm.mem_gb", "gres": "slurm.gpus_per_node",
+    "p": "slurm.partition", "a": "slurm.account", "exclude": "slurm.options",
+}  # fmt: skip
 # lengths that are set in epochs or in steps; of two layers the later one decides, in its own unit
 UNITS = {
     "train.epochs": "train.steps",
@@ -62,7 +84,7 @@ NUMBERS = ("model.offset_sharing", "model.offset_interval")  # a number, or one 
 SITE = ("runs_dir", "data", "machine", "slurm")  # what site.yaml may hold
 # words of the command line that are no settings, and text as they stand; and those that are lists of names
 TEXTS = ("runs_dir", "into", "protocol", "measured", "because", "layer", "images")
-LISTS_OF_NAMES = ("arms", "tasks")
+LISTS_OF_NAMES = ("arms", "tasks", "tables")
 
 
 def resolve(experiment: str, *overrides: Mapping[str, Any], site: Mapping[str, Any] | None = None) -> Config:
@@ -123,13 +145,25 @@ def _typed(key: str, value: Any) -> Any:
 @cache  # the runs of a sweep share most of their settings, and a structured config takes its time
 def _typed_once(key: str, text: str) -> Any:
     value = json.loads(text)
-    choices, plugins = FIELDS[key].metadata["choices"], FIELDS[key].metadata["plugins"]
+    metadata, kind = FIELDS[key].metadata, str(FIELDS[key].type)
+    if isinstance(value, list) and not kind.startswith(("list", "Any")):
+        given = ",".join(map(str, value))
+        raise ConfigError(f"{key}={given}: a run has one value; several are arms or seeds of a sweep (docs/sweeps.md)")
+    if kind.startswith("list") and not isinstance(value, list) and value is not None:
+        example = f", e.g. {key}={','.join(map(str, default))}" if (default := get(Config(), key)) else ""
+        raise ConfigError(f"{key}={value}: a list is needed ({metadata['says']}){example}")
+    if metadata["unit"] and isinstance(value, str) and (time := read_time(value, metadata["unit"])) is not None:
+        return math.ceil(time) if kind.startswith("int") else time
+    if kind.startswith("int") and isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1e4
+    if isinstance(value, str) and (meant := metadata["others"].get(value)):
+        raise ConfigError(f"{key}={value}: did you mean {key}={meant}?")
+    choices, plugins = metadata["choices"], metadata["plugins"]
     own = key == "model.mixer" and is_own(value)
     if choices and value is not None and value not in choices and not own:
         choices = (*choices, *plugin_names(plugins)) if plugins else choices
         if value not in choices:
             raise ConfigError(unknown(f"value for {key}", value, choices))
-    kind = str(FIELDS[key].type)
     if (kind.startswith("str") and isinstance(value, str)) or (kind == "list[str]" and _are_texts(value)):
         return value  # OmegaConf would put the value of ${…} in place of it
     if isinstance(value, list) and any(isinstance(each, (list, dict)) for each in value):
@@ -138,14 +172,15 @@ def _typed_once(key: str, text: str) -> Any:
     if of_numbers and any(isinstance(each, bool) for each in (value if isinstance(value, list) else [value])):
         raise ConfigError(f"{key}={text}: a number is needed")
     if "${" in text:
-        raise ConfigError(f"{key}={value}: nothing is put in place of ${{…}} here")
+        raise ConfigError(f"{key}={value}: nothing is put in place of ${{…}} here; write the value itself")
     section, _, name = key.rpartition(".")
     try:
         config = OmegaConf.structured(SECTIONS.get(section, Basics))
         OmegaConf.update(config, name, value)
         return getattr(OmegaConf.to_object(config), name)
     except (OmegaConfBaseException, OverflowError) as error:  # whole numbers that no float can hold
-        raise ConfigError(f"{key}={value}: {str(error).splitlines()[0]}") from None
+        forms = "; a time is a number, or 30:00, 24:00:00 or 2-12 as Slurm writes it" if metadata["unit"] else ""
+        raise ConfigError(f"{key}={value}: {str(error).splitlines()[0]}{forms}") from None
 
 
 def _unquoted(text: str) -> str:
@@ -195,11 +230,18 @@ def parse_overrides(words: list[str]) -> dict[str, Any]:
     """``key=value`` words of a command line; each value is read by the type of its key.
 
     Text is taken as it stands, or as what it quotes if it is a JSON string; names in lists are text, too; all else is
-    YAML (``[0,1]``, ``true``, ``1e-3``).
+    YAML (``[0,1]``, ``true``, ``1e-3``). Values that commas divide are a list, also without brackets.
     """
     parsed: dict[str, Any] = {}
     for word in words:
         key, equals, text = word.partition("=")
+        if key.startswith("+"):
+            raise ConfigError(f"{word}: every setting has a value already; write {word.lstrip('+')}")
+        if key.startswith("~"):
+            name = key.lstrip("~")
+            raise ConfigError(
+                f"{word}: no setting can be removed; give it another value, {name}=null where it may be off"
+            )
         if not equals or not key:
             raise ConfigError(f"{word!r} is not of the form key=value")
         long = SHORT.get(key, key)
@@ -213,8 +255,12 @@ def _value(key: str, text: str, word: str) -> Any:
     kind = str(FIELDS[key].type) if key in FIELDS else "str" if key in TEXTS else ""
     if kind in ("str", "str | None"):
         return None if kind == "str | None" and text in ("", "null", "~") else _unquoted(text)
+    if kind == "list[str]" and not text.startswith("["):
+        return [_unquoted(text)]  # a line of the shell may have commas
     if kind == "list[str]" or key in LISTS_OF_NAMES:
-        return texts(text, word)
+        return text.split(",") if "," in text and not text.startswith("[") else texts(text, word)
+    if "," in text and not text.startswith(("[", "{", '"', "'")):
+        return [load(part, word) for part in text.split(",")]
     return load(text, word)
 
 
@@ -289,5 +335,37 @@ def _flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _checked_key(key: str) -> str:
     key = SHORT.get(key, key)
     if key not in FIELDS:
-        raise ConfigError(unknown("key", key, [*FIELDS, *SHORT]))
+        raise ConfigError(unknown_key(key))
     return key
+
+
+def unknown_key(key: str, others: Collection[str] = ()) -> str:
+    """The message for a key that is no setting, with the keys that end as it does or are meant by it elsewhere.
+
+    others: further keys that are valid in its place.
+    """
+    return unknown("key", key, [*others, *FIELDS, *SHORT], meant_by(key))
+
+
+def every_key() -> list[str]:
+    """Every key that a command line can set."""
+    return [*FIELDS, *SHORT, *TEXTS, *LISTS_OF_NAMES, "seeds"]
+
+
+def choices_of(key: str) -> list[str]:
+    """The values of a setting, where they are names."""
+    long = SHORT.get(key, key)
+    if long == "model.name":
+        return list(read_variants())
+    if long == "experiment":
+        return recipe_names()
+    return list(FIELDS[long].metadata["choices"]) if long in FIELDS else []
+
+
+def meant_by(name: str) -> list[str]:
+    """The keys that are called so without their section, with dashes, or by other programs: ``lr``, ``data-dir``."""
+    plain = name.lower().replace("-", "_")
+    leaf = plain.rpartition(".")[2]
+    meant = [key for key in (plain,) if key in every_key()]
+    meant += [key for key in FIELDS if key.rpartition(".")[2] == leaf]
+    return list(dict.fromkeys([*meant, *(ELSEWHERE[each] for each in (plain, leaf) if each in ELSEWHERE)]))

@@ -27,6 +27,8 @@ def _is_path(key: str, value: Any) -> bool:
 def expanded(key: str, path: str) -> Path:
     """The path with the folder of a user in place of ``~``. Raises ConfigError where there is no such user."""
     refuse_control_characters(key, path)
+    if "${" in path:
+        raise ConfigError(f"{key}={path}: nothing is put in place of ${{…}} here; write the path itself")
     try:
         return Path(path).expanduser()
     except RuntimeError:

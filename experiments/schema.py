@@ -194,7 +194,12 @@ class Train:
     decay_factor: float = setting(0.1, "what a multistep schedule multiplies the rate by", within="[0, 1]", neutral=0.1)
     clip_grad: float | None = setting(None, "gradient norm bound; null = off", within="(0, inf)")
     ema_decay: float | None = setting(None, "decay of the averaged weights; null = no average", within="[0, 1)")
-    precision: str = setting("float32", "autocast type", choices=("float32", "bfloat16", "float16"))
+    precision: str = setting(
+        "float32",
+        "autocast type",
+        choices=("float32", "bfloat16", "float16"),
+        others={"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"},
+    )
     eval_every: int | None = setting(
         1, "epochs between evaluations; the end of the run is always judged", within="[1, inf)"
     )
@@ -217,7 +222,9 @@ class Train:
 class Machine:
     """Where and how a run is executed. Never part of its identity."""
 
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1", pattern=r"auto|cpu|cuda(:\d+)?", scientific=False)
+    device: str = setting(
+        "auto", "auto, cpu, cuda, cuda:1", pattern=r"auto|cpu|cuda(:\d+)?", others={"gpu": "cuda"}, scientific=False
+    )
     threads: int | None = setting(None, "CPU threads; null = torch's choice", within="[1, inf)", scientific=False)
     compile: bool = setting(False, "torch.compile the model", scientific=False)
     sampler: str = setting(
@@ -234,10 +241,10 @@ class Machine:
         scientific=False,
     )
     timeout_minutes: float = setting(
-        10.0, "wait for a device that does not answer", within="(0, inf)", scientific=False
+        10.0, "wait for a device that does not answer", within="(0, inf)", unit="minutes", scientific=False
     )
     checkpoint_minutes: float = setting(
-        10.0, "minutes between checkpoints within an epoch", within="[0, inf)", scientific=False
+        10.0, "minutes between checkpoints within an epoch", within="[0, inf)", unit="minutes", scientific=False
     )
     keep_checkpoints: int = setting(3, "newest checkpoints kept", within="[2, inf)", scientific=False)
     keep_every_epochs: int = setting(
@@ -275,10 +282,14 @@ class Slurm:
         None, "memory per node, 0 = all of it; null = what the cluster gives", within="[0, inf)", scientific=False
     )
     time_minutes: int = setting(
-        1440, "time limit of a job; a run takes as many jobs as it needs", within="[1, inf)", scientific=False
+        1440,
+        "time limit of a job, also as 24:00:00 or 1-12; a run takes as many jobs as it needs",
+        within="[1, inf)",
+        unit="minutes",
+        scientific=False,
     )
     signal_seconds: int = setting(
-        120, "Slurm says so long before the limit that it nears", within="[1, inf)", scientific=False
+        120, "Slurm says so long before the limit that it nears", within="[1, inf)", unit="seconds", scientific=False
     )
     max_timeouts: int = setting(
         20, "times a job may reach its time limit and be queued again", within="[0, inf)", scientific=False

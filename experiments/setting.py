@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
 from typing import Any
 
@@ -32,6 +34,25 @@ class Range:
         return f"in {self.text}"
 
 
+UNITS = {"seconds": 1, "minutes": 60}  # of settings that are a length of time, in seconds
+CLOCK = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?")
+
+
+def read_time(text: str, unit: str) -> float | None:
+    """A length of time as Slurm writes it, in ``unit``: ``30:00`` (minutes:seconds), ``24:00:00``, ``2-12``,
+    ``2-12:30:00``; None for any other text, a bare number among them, which is in ``unit`` already.
+    """
+    match = CLOCK.fullmatch(text.strip())
+    if match is None or not any(match[part] for part in ("days", "second")):
+        return None
+    first, second, third = (int(match[part] or 0) for part in ("first", "second", "third"))
+    if match["days"] or match["third"]:  # they begin with hours
+        seconds = 86400 * int(match["days"] or 0) + 3600 * first + 60 * second + third
+    else:
+        seconds = 60 * first + second
+    return seconds / UNITS[unit]
+
+
 def setting(
     default: Any,
     says: str,
@@ -40,13 +61,16 @@ def setting(
     plugins: str | None = None,
     within: str | None = None,
     pattern: str | None = None,
+    unit: str | None = None,
+    others: Mapping[str, str] | None = None,
     scientific: bool = True,
     neutral: Any = MISSING,
 ) -> Any:
     """A dataclass field with what the config needs to know about it.
 
     choices: valid values; plugins: entry-point group whose names are valid, too; within: the interval of valid numbers,
-    of each where it is a list, e.g. ``(0, 1]``; pattern: regular expression of valid text.
+    of each where it is a list, e.g. ``(0, 1]``; pattern: regular expression of valid text;
+    unit: of a length of time, one of UNITS; others: what other programs call a value → the value here, for messages.
     neutral: the value at which the setting changes nothing about a run. While a setting has its neutral value, it is
     left out of the run's identity, so a setting that is added with one moves no run id. The neutral value is pinned
     when the setting is added and never changes, also where the default does.
@@ -57,6 +81,8 @@ def setting(
         "plugins": plugins,
         "within": Range.read(within) if within else None,
         "pattern": pattern,
+        "unit": unit,
+        "others": dict(others or {}),
         "scientific": scientific,
         "neutral": neutral,
     }

@@ -12,7 +12,7 @@ from typing import Any
 
 from errors import ConfigError, DataError, unknown
 from reports import specification, specification_files
-from reports.content import compose
+from reports.content import compose, one_run
 from reports.content.compose import Results
 from reports.content.page import Page
 from reports.content.reproduction import RunPrices
@@ -24,6 +24,7 @@ from results import archive
 from results.collect import Plan, collect
 from results.fill import beside, filled
 from results.fingerprints import IsPresent
+from results.run_folders.recorded_run import OneRun
 from run_format import NOT_RUN
 from yaml_files import called
 
@@ -38,6 +39,8 @@ Planned = Callable[
     [str, dict[str, Any]], tuple[Plan, Path, Callable[[], States], Callable[[], Labels], Callable[[], Hours]]
 ]
 
+RunNamed = Callable[[str, dict[str, Any], str, Sequence[str]], tuple[Path, OneRun]]
+
 
 def report(
     name: str,
@@ -45,6 +48,7 @@ def report(
     options: argparse.Namespace,
     planned: Planned,
     is_present: IsPresent | None = None,
+    run_named: RunNamed | None = None,
 ) -> int:
     """Table and figures from run folders, or from committed results; ``--check`` compares the committed pages.
 
@@ -54,8 +58,12 @@ def report(
     planned: a sweep's name and the words of the command line → its plan, the folder of its runs, their states, those
     that were collected into measured results earlier, and what they cost.
     is_present: whether a recorded code fingerprint is that of the present code; without it, pages do not say so.
-    A sweep that no specification describes has a report, too.
+    run_named: a run's id, or a part of it, the words of the command line, and for the message what else could be
+    named → the folder of the run and what it records.
+    A sweep that no specification describes has a report, too, and so has a run.
     """
+    if run_named and not (options.check or "measured" in given) and specification_files.is_unknown(name):
+        return _run(name, given, options, run_named)
     spec = specification_files.find(name, planned=not options.check and "measured" not in given)
     if options.check:
         if given:
@@ -91,6 +99,22 @@ def report(
     for line in (*skipped, *page.left_out):
         print(f"run.py: {line}", file=sys.stderr)
     _show(page, written, tables=not isinstance(spec, Collection))
+    return 0
+
+
+def _run(
+    name: str,
+    given: dict[str, Any],
+    options: argparse.Namespace,
+    run_named: RunNamed,
+) -> int:
+    """The page of one run, beside those of sweeps."""
+    folder, run = run_named(name, given, "report or run", specification_files.known())
+    if options.json:
+        print(json.dumps(one_run.document(run)))
+        return 0
+    page = one_run.page(run)
+    _show(page, files.write(page, folder.parent / "reports" / folder.name), tables=True)
     return 0
 
 

@@ -56,8 +56,17 @@ def find(name: str, *, planned: bool) -> Report:
 
 def unknown_report(name: str) -> SpecificationError | None:
     """What to say of a name that belongs neither to a specification nor to a sweep of the checkout."""
-    known = sorted({*names_in_folder(), *_sweeps()})
-    return None if name in known else SpecificationError(unknown("report", name, known))
+    return None if name in known() else SpecificationError(unknown("report", name, known()))
+
+
+def is_unknown(name: str) -> bool:
+    """Whether a name is none of the suite's reports and sweeps and no path of one."""
+    return not name.endswith(".yaml") and name not in (*known(), COMPLEXITY)
+
+
+def known() -> list[str]:
+    """Everything that has a report: specifications, and sweeps without one."""
+    return sorted({*names_in_folder(), *_sweeps()})
 
 
 def default(sweep: str) -> Specification:

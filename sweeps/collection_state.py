@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pasted_command import same_settings
 from run_format import DEAD_ENDS, DONE, EXCLUDED, MEASURED, UNKNOWN
 from sweeps.collection import CollectionPlan, TableCell
 from sweeps.price import hours_by_run, in_hours
@@ -158,7 +159,7 @@ class CollectionState:
             without = f", without {len(unpriced)} runs that have no price" if unpriced else ""
             yield f"what is left takes {in_hours(self.wall_hours(devices))} h on {devices} devices{without}"
         if unpriced:
-            yield f"price={self.plan.given} with the same settings measures what it will cost"
+            yield f"what it will cost: {same_settings('price', self.plan.given, self.plan.words)}"
 
     def status_lines(self) -> Iterator[str]:
         """By table: what is missing of each cell; why runs ended without a result; then the cheapest next cell."""

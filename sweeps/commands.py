@@ -6,14 +6,18 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pasted_command
 from errors import ConfigError
 from experiments.commands import run_named, runs_folder
 from experiments.config import RECIPES, ROOT, parse_overrides, read_site
+from experiments.folder.run_folder import RunFolder
 from experiments.interrupts import Interrupted
+from results.run_folders.recorded_run import OneRun, read_one
 from run_format import DEAD_ENDS, DONE, EXCLUDED, MEASURED, UNKNOWN
 from sweeps import disk, launches, measured, show
 from sweeps import logs as run_logs
@@ -21,19 +25,19 @@ from sweeps.collection import CollectionPlan, load_collection
 from sweeps.collection_file import is_collection
 from sweeps.collection_state import CollectionState
 from sweeps.measured import MeasuredRuns
-from sweeps.plan import SWEEPS, Plan, headline, load
+from sweeps.plan import SWEEPS, Plan, headline, load, sweep_names
 from sweeps.price import Price, estimate, hours_by_run, known
 from sweeps.rates import ON_SLURM
 from sweeps.slurm import submissions
 from sweeps.slurm.cluster import Cluster
-from sweeps.status import RunStatus, describe
+from sweeps.status import RunStatus, describe, state_of
 
 HERE_SECONDS, SLURM_SECONDS = 5.0, 15.0  # between two looks; others use a cluster's controller, too
 
 
 def price(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     """The device-hours of a sweep; set-ups of unknown speed are timed, here or by Slurm jobs."""
-    plan, runs_dir = planned(name, given)
+    plan, runs_dir = planned(name, given, options.words[1:])
 
     def say(line: str) -> None:
         if not options.json:
@@ -57,10 +61,12 @@ def price(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
 def status(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     """The state of each run, from the run folders and from Slurm, and the launchers that work on them.
 
-    Of a collection, table by table.
+    Of a collection, table by table. name: of a sweep, or a run's id or a part of it.
     """
+    if not is_sweep(name):
+        return _status_of_run(name, given, options)
     devices = devices_of(name, given)
-    plan, runs_dir = planned(name, given)
+    plan, runs_dir = planned(name, given, options.words[1:])
     if options.watch and not options.json:
         watch(plan, runs_dir)
         return 0
@@ -87,6 +93,47 @@ def status(name: str, given: dict[str, Any], options: argparse.Namespace) -> int
     return 0
 
 
+def is_sweep(name: str) -> bool:
+    """Whether a NAME is a sweep's, or the path of one, and none of a run."""
+    return name.endswith(".yaml") or name in sweep_names()
+
+
+def _status_of_run(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
+    """One run: its state, its latest metrics, and where more about it is."""
+    from reports.content import one_run
+
+    folder, run = run_for_reports(name, given, "sweep or run", sweep_names())
+    submitted, complaint = submissions.known(folder.parent, [folder.name])
+    state, detail, share = state_of(RunFolder(folder), submitted.get(folder.name))
+    if options.json:
+        described = one_run.document(run)
+        print(json.dumps({**described, "state": state, "detail": detail, "share": share}))
+        return 0
+    if complaint:
+        print(f"run.py: {complaint}; this is the state in the run folder", file=sys.stderr)
+    print(f"{folder.name}  {state}{f' {100 * share:.0f} %' if 0 < share < 1 else ''}  {detail}".rstrip())
+    for metric, value, best, step in one_run.latest(run.recorded.log) if run.recorded.log else []:
+        print(f"  {metric:<32} {value:<10.4g} best {best:.4g} at step {step:,}")
+    where = [f"runs_dir={folder.parent}"] if options.words[1:] else []
+    print(f"its files: {folder}")
+    print(f"its log: {pasted_command.command(f'logs={folder.name}', *where)}")
+    print(f"its page, with learning curves and settings: {pasted_command.command(f'report={folder.name}', *where)}")
+    return 0
+
+
+def run_for_reports(name: str, given: dict[str, Any], kind: str, others: Sequence[str]) -> tuple[Path, OneRun]:
+    """The folder of a run, by its id or a part of it, and what it records.
+
+    kind, others: what else could have been named, for the message. Raises ConfigError, RunFolderError.
+    """
+    given = dict(given)
+    runs_dir = runs_folder(given, read_site())
+    folder = run_named(runs_dir, name, others, kind)
+    if given:
+        raise ConfigError(f"{name} is a run, of which runs_dir=PATH alone is asked, no {next(iter(given))!r}")
+    return folder.path, read_one(folder.path)
+
+
 def states(plan: Plan, runs_dir: Path) -> dict[str, tuple[str, str]]:
     """(state, cause) of every planned run, for the cells of reports that have no result yet."""
     rows, _ = look(plan, runs_dir, MeasuredRuns())
@@ -95,7 +142,7 @@ def states(plan: Plan, runs_dir: Path) -> dict[str, tuple[str, str]]:
 
 def cancel(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     """Stops a sweep's runs: its launchers on this machine, and its Slurm jobs."""
-    plan, runs_dir = planned(name, given)
+    plan, runs_dir = planned(name, given, options.words[1:])
     from sweeps.local import stop
     from sweeps.slurm.cancel import cancel as cancel_jobs
 
@@ -145,7 +192,7 @@ def logs(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
 
 def prune(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     """Removes checkpoints of a sweep's finished runs and copies of the code that no run uses; only with --yes."""
-    plan, runs_dir = planned(name, given)
+    plan, runs_dir = planned(name, given, options.words[1:])
     removal = disk.removable(plan, runs_dir)
     if options.yes:
         removal.act()
@@ -184,13 +231,21 @@ def _list_runs(options: argparse.Namespace) -> int:
     return 0
 
 
-def planned(name: str, given: dict[str, Any]) -> tuple[Plan, Path]:
-    """The plan that a sweep's name and the settings of a command line describe, and the folder of its run folders."""
+def planned(name: str, given: dict[str, Any], words: Sequence[str] = ()) -> tuple[Plan, Path]:
+    """The plan that a sweep's name and the settings of a command line describe, and the folder of its run folders.
+
+    words: those settings as they were written, for messages that name another command about the same runs.
+    """
+    plan, runs_dir = _planned(name, given)
+    return replace(plan, words=tuple(word for word in words if not word.startswith("gpus="))), runs_dir
+
+
+def _planned(name: str, given: dict[str, Any]) -> tuple[Plan, Path]:
     site = read_site()
     runs_dir = runs_folder(given, site)
     seeds = given.pop("seeds", None)
     if "seed" in given:
-        seeds = [given.pop("seed")]
+        seeds = one if isinstance(one := given.pop("seed"), list) else [one]
     arms, tasks = _names(given, "arms", "zero,axial"), _names(given, "tasks", "classification")
     tables, protocol = _names(given, "tables", "table1,table8"), given.pop("protocol", "paper")
     if "gpus" in given:

@@ -22,9 +22,10 @@ from errors import SuiteError, UnreadableError
 from experiments.folder.run_folder import RunFolder
 from experiments.interrupts import handle, restore
 from experiments.launch import command, environment
+from pasted_command import same_settings
 from results.run_folders.summary_file import notes
 from run_format import CONFIG, DEAD_ENDS, DONE, FAILED, REFUSED, RUNNING, UNREADABLE
-from sweeps import launches
+from sweeps import launches, show
 from sweeps.launches import Launch, LaunchedRun
 from sweeps.status import state_of
 from untrusted_files import exists
@@ -225,9 +226,10 @@ def report_outcome(outcome: Outcome, launch: Launch) -> None:
     mention_skipped(outcome.skipped_failed, outcome.excluded, outcome.unreadable)
     before = f" and {len(outcome.measured)} measured before" if outcome.measured else ""
     done = f"{len(outcome.done)} of {launch.total} runs done{before}"
-    further = f"`report={launch.sweep}` with the same settings makes the table"
+    further = f"for the table: {same_settings('report', launch.sweep, launch.words)}"
     if launch.of_tables:
-        further = f"`status={launch.sweep}` with the same settings shows its tables, `collect=` keeps their results"
+        follow = same_settings("status", launch.sweep, launch.words)
+        further = f"for its tables: {follow} (`collect=` keeps their results)"
     print(f"{done}; {further}", flush=True)
 
 
@@ -276,7 +278,7 @@ def main(words: list[str]) -> int:
     output.tolerate_loss()
     try:
         launch = launches.read(Path(words[0]))
-        outcome = work_off(launch, lambda line: print(line, flush=True))
+        outcome = work_off(launch, show.print_line, show.logged_progress(launch))
     except SuiteError as error:
         print(f"run.py: {error}", file=sys.stderr)
         return error.exit_code

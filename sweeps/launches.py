@@ -26,7 +26,7 @@ LOCK = ".lock"
 LOG = "log.txt"  # output of a launcher in the background
 GPUS = "CUDA_VISIBLE_DEVICES"
 KINDS = dict.fromkeys(("sweep", "other_code", "gpus"), TEXT) | {"jobs": NUMBER, "total": NUMBER, "runs": LIST}
-KINDS |= dict.fromkeys(("done", "skipped_failed", "measured", "excluded", "adopted"), LIST)
+KINDS |= dict.fromkeys(("words", "done", "skipped_failed", "measured", "excluded", "adopted"), LIST)
 KINDS |= dict.fromkeys(("running_elsewhere", "unreadable"), MAPPING)
 
 
@@ -49,6 +49,7 @@ class Launch:
     runs: list[LaunchedRun]  # to be started, parents first
     total: int = 0  # runs of the plan
     of_tables: bool = False  # of a collection, whose results are shown table by table
+    words: list[str] = field(default_factory=list)  # the settings of the command line that planned them
     gpus: str | None = field(default_factory=lambda: os.environ.get(GPUS))
     done: list[str] = field(default_factory=list)  # run ids by their state when the launch was planned
     skipped_failed: list[str] = field(default_factory=list)

@@ -14,6 +14,7 @@ from errors import RunFolderError
 from experiments.data.registry import check_root
 from experiments.folder.claim import Holder, holder_of
 from experiments.folder.run_folder import RunFolder
+from pasted_command import same_settings
 from run_format import DONE, EXCLUDED, FAILED, MEASURED, QUEUED, RUNNING, UNREADABLE
 from sweeps import launches, measured, repeat, run_code
 from sweeps.collection import CollectionPlan
@@ -84,10 +85,12 @@ def _planned(
     runs, again = _choose_runs(plan, runs_dir, retry_failed, found, launch, say)
     for run in runs:
         check_root(run.config)
-    launch.total, launch.of_tables = len(plan.distinct()), isinstance(plan, CollectionPlan)
+    launch.total, launch.words = len(plan.distinct()), list(plan.words)
+    launch.of_tables = isinstance(plan, CollectionPlan)
     say(f"{len(runs)} of {launch.total} runs to do, {launch.jobs} at a time")
     if not runs:
         return launch
+    say(f"to follow them: {same_settings('status', launch.sweep, launch.words, '--watch')}")
     code = run_code.choose(plan, runs, runs_dir, at, new_code, other_code)
     for run_id in again:
         repeat.set_aside(RunFolder(runs_dir / run_id))
@@ -167,7 +170,10 @@ def _refuse_second_launcher(plan: Plan, runs_dir: Path, gpus: str | None, say: C
     for launch, launcher in launches.alive(runs_dir, plan.distinct()):
         notice = f"{launch.sweep} is being launched: {launches.describe(launch, launcher)}"
         if launcher.here and launch.gpus == gpus:
-            raise RunFolderError(f"{notice}; follow it with status={launch.sweep}, stop it with cancel={launch.sweep}")
+            raise RunFolderError(
+                f"{notice}; follow it with `{same_settings('status', launch.sweep, launch.words, '--watch')}`, stop it "
+                f"with `{same_settings('cancel', launch.sweep, launch.words)}`"
+            )
         say(notice)
 
 
@@ -193,7 +199,8 @@ def stop(plan: Plan, runs_dir: Path, say: Callable[[str], None] = print) -> list
     deadline = time.monotonic() + STOP_SECONDS
     while any(holder() for holder in ending):
         if time.monotonic() > deadline:
-            say(f"still saving after {STOP_SECONDS:.0f} s; `status={plan.given}` follows them")
+            follow = same_settings("status", plan.given, plan.words, "--watch")
+            say(f"still saving after {STOP_SECONDS:.0f} s; `{follow}` follows them")
             break
         time.sleep(POLL_SECONDS)
     return [run_id for run_id in running if run_id in launched | orphans]

@@ -75,6 +75,7 @@ class Plan:
     runs: list[PlannedRun]  # seed by seed, so that a part of a sweep already compares all arms; parents first
     changed: dict[str, Any] = field(default_factory=dict)  # settings of the protocol that the command line changed
     given: str = ""  # how a command line names the sweep: by its name, or the user's own by its path
+    words: tuple[str, ...] = ()  # the settings of that command line, as they were written
 
     def distinct(self) -> dict[str, PlannedRun]:
         """Runs by id: arms with the same config share a run."""

@@ -12,6 +12,7 @@ from errors import UnreadableError
 from experiments.data.registry import check_root
 from experiments.folder.run_folder import RunFolder
 from experiments.schema import Config
+from pasted_command import same_settings
 from sweeps.plan import Plan, PlannedRun
 from sweeps.rates import ON_SLURM, PRICES, Measure, Rate, Rates, hardware_here, probe_here, setup_of
 from sweeps.slurm import attempts
@@ -131,8 +132,8 @@ def known(plan: Plan, runs_dir: Path, hardware: str | None = None, collected: Co
 def sentence(plan: Plan, runs_dir: Path, hardware: str | None = None, collected: Collection[str] = ()) -> str:
     """The price in one line, or the command that measures it."""
     price = known(plan, runs_dir, hardware, collected)
-    where = " --slurm" if hardware == ON_SLURM else ""
-    return price.line() if price else f"price={plan.given}{where} with the same settings measures what it will cost"
+    where = ["--slurm"] if hardware == ON_SLURM else []
+    return price.line() if price else f"what it will cost: {same_settings('price', plan.given, plan.words, *where)}"
 
 
 class RunHours(NamedTuple):

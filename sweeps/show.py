@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import output
-from experiments.folder.run_folder import RunFolder
 from run_format import (
     CANCELLED,
     DONE,
@@ -24,8 +23,10 @@ from run_format import (
     RUNNING,
     UNKNOWN,
 )
+from sweeps.launches import Launch
 from sweeps.plan import Plan
-from sweeps.status import RunStatus, state_of
+from sweeps.progress import LOG_SECONDS, LaunchProgress
+from sweeps.status import RunStatus
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -97,20 +98,29 @@ def _follow(
 
 
 @contextmanager
-def live(runs_dir: Path) -> Iterator[tuple[Callable[[str], None], Callable[[list[str]], None]]]:
-    """How a launch speaks: lines, and on a terminal below them the progress of every running run."""
+def live() -> Iterator[tuple[Callable[[str], None], Callable[[Launch], LaunchProgress]]]:
+    """How a launch speaks: lines, and its progress, on a terminal below them, in a file once a minute among them."""
     if not sys.stdout.isatty():
-        yield lambda line: print(line, flush=True), lambda running: None
+        yield print_line, logged_progress
         return
     from rich.text import Text
 
     console = output.console()
     with console.status("starting") as display:
 
-        def watch(running: list[str]) -> None:
-            display.update(Text("\n".join(f"{run}: {state_of(RunFolder(runs_dir / run))[1]}" for run in running)))
+        def progress(launch: Launch) -> LaunchProgress:
+            return LaunchProgress(launch, lambda lines: display.update(Text("\n".join(lines))))
 
-        yield lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True), watch
+        yield lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True), progress
+
+
+def print_line(line: str) -> None:
+    print(line, flush=True)
+
+
+def logged_progress(launch: Launch) -> LaunchProgress:
+    """The progress of a launch whose output is a file or a pipe."""
+    return LaunchProgress(launch, lambda lines: print_line(lines[0]), LOG_SECONDS)
 
 
 def _busy(rows: Sequence[RunStatus]) -> bool:

@@ -24,7 +24,7 @@ from experiments.folder.provenance import CHECKOUT, CODE, checkout, git
 COPIES = "code"  # below the folder of the runs
 FOLDERS = ("atm", "experiments", "measurements", "sweeps")
 MODULES = (
-    "ask_program.py", "atomic_file.py", "errors.py", "output.py", "run_format.py",
+    "ask_program.py", "atomic_file.py", "errors.py", "output.py", "pasted_command.py", "run_format.py",
     "untrusted_files.py", "yaml_files.py",
     # what a run needs of a room that only reads
     "results/__init__.py", "results/file_hash.py", "results/plans.py", "results/records.py",

@@ -128,7 +128,7 @@ def _readable(folder: RunFolder, submitted: SubmittedRun | None) -> tuple[str, s
         return *_ended(folder, bool(record), job, submitted.log), share
     if record:
         age = max(0.0, time.time() - (record.get("updated") or 0.0))
-        return INTERRUPTED, f"its process died, last heard of {_span(age)} ago" + AGAIN, share
+        return INTERRUPTED, f"its process died, last heard of {span(age)} ago" + AGAIN, share
     return NOT_RUN, "", 0.0
 
 
@@ -172,12 +172,13 @@ def _progress(record: dict[str, Any]) -> str:
     left, problem = record.get("seconds_left"), record.get("problem")
     return (
         f"{record.get('phase', 'training')} {where}, {record.get('images_per_s') or 0:.0f} img/s"
-        + (f", {_span(left)} left" if left is not None else "")
+        + (f", {span(left)} left" if left is not None else "")
         + (f", {problem}" if problem else "")
     )
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``1.5 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

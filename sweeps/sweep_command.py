@@ -15,6 +15,7 @@ from errors import ConfigError, UnreadableError
 from experiments.commands import other_code
 from experiments.folder.run_folder import RunFolder
 from experiments.origin import PresentData, refuse_other_origin
+from pasted_command import same_settings
 from run_format import DONE, EXCLUDED, MEASURED
 from sweeps import launches, show
 from sweeps.collection import CollectionPlan
@@ -42,7 +43,7 @@ def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     devices = devices_of(name, given)
     if devices and (options.slurm or not options.dry_run):
         raise ConfigError("gpus= estimates a time, with --dry-run and without --slurm; --jobs limits runs at a time")
-    plan, runs_dir = planned(name, given)
+    plan, runs_dir = planned(name, given, options.words[1:])
     if not options.fresh:
         present = PresentData()
         for run in plan.distinct().values():
@@ -62,9 +63,9 @@ def _run_here(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
     if options.background:
         launch = prepare(plan, runs_dir, *choice, at=options.at, new_code=options.new_code, fresh=options.fresh)
         return _start_in_background(launch) if launch.runs else 0
-    with show.live(runs_dir) as (say, show_progress):
+    with show.live() as (say, progress):
         launch = prepare(plan, runs_dir, *choice, say, options.at, options.new_code, options.fresh)
-        outcome = work_off(launch, say, show_progress)
+        outcome = work_off(launch, say, progress(launch))
     report_outcome(outcome, launch)
     return outcome.exit_code
 
@@ -82,7 +83,7 @@ def _start_in_background(launch: launches.Launch) -> int:
         print(f"run.py: the launcher in the background ended at once; log: {launch.log}", file=sys.stderr)
         return process.returncode
     print(f"process {process.pid} works on {launch.sweep} in the background; log: {launch.log}")
-    print(f"`status={launch.sweep}` with the same settings follows it, `cancel={launch.sweep}` stops it")
+    print(f"to stop it: {same_settings('cancel', launch.sweep, launch.words)}")
     return 0
 
 
@@ -107,7 +108,7 @@ def _submit(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
     print(
         f"{len(outcome.submitted)} runs submitted, {len(outcome.left_alone)} queued or running before, "
         f"{len(outcome.done)} of {len(plan.distinct())} done{before}; "
-        f"`status={plan.given}` with the same settings follows them"
+        f"to follow them: {same_settings('status', plan.given, plan.words, '--watch')}"
     )
     if options.watch:
         return 0 if all(row.state in (DONE, MEASURED) for row in watch(plan, runs_dir)) else 1

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import ConfigError, unknown
-from experiments.config import ROOT, SHORT, read_yaml
+from experiments.config import ROOT, SHORT, read_yaml, unknown_key
 from experiments.paths import with_absolute_paths
 from experiments.schema import FIELDS
 from yaml_files import own_file
@@ -180,7 +180,7 @@ def check_seeds(seeds: Any, where: str = "") -> None:
     """Raises ConfigError where they are no list of different whole numbers. where: the file and arm."""
     place = f"{where}: " if where else ""
     if not isinstance(seeds, list) or not seeds or any(type(seed) is not int or seed < 0 for seed in seeds):
-        raise ConfigError(f"{place}seeds={seeds}: give a list of whole numbers, e.g. seeds=[0,1,2]")
+        raise ConfigError(f"{place}seeds={seeds}: give a list of whole numbers, e.g. seeds=[0,1,2], or one: seed=0")
     if any(seed not in (within := FIELDS["seed"].metadata["within"]) for seed in seeds):
         raise ConfigError(f"{place}seeds={seeds}: every seed must be {within}")
     if len(set(seeds)) < len(seeds):
@@ -190,7 +190,7 @@ def check_seeds(seeds: Any, where: str = "") -> None:
 def _check_settings(where: str, settings: Mapping[str, Any], parts: tuple[str, ...] = ()) -> None:
     for key in settings:
         if key not in FIELDS and key not in SHORT:
-            raise ConfigError(f"{where}: {unknown('key', key, [*parts, *FIELDS, *SHORT])}")
+            raise ConfigError(f"{where}: {unknown_key(key, parts)}")
         if key in ELSEWHERE:
             raise ConfigError(f"{where}: {key} is not set here: {ELSEWHERE[key]}")
         if key in SHORT and SHORT[key] in settings:

@@ -49,7 +49,7 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         (["sweep=ablation_peg", "status=ablation_peg"], "two commands"),
         (["experiment=../recipes/scenes"], "unknown experiment '../recipes/scenes'"),
         (["sweep=../sweeps/reach"], "unknown sweep '../sweeps/reach'"),
-        (["report=../specs/paper"], "unknown report '../specs/paper'"),
+        (["report=../specs/paper"], "unknown report or run '../specs/paper'"),
         (["report=../specs/paper", "measured=all"], "unknown report '../specs/paper'"),
         (["experiment=scenes", "slurm.account=a\nb"], "control character"),
         (["sweep=reach", "protocol=smoke", "runs_dir=x\ny"], "control character"),

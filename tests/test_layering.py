@@ -29,7 +29,7 @@ ORDER = (
     ("experiments",),
     ("results",),
     ("atm",),
-    ("ask_program", "atomic_file", "output", "run_format", "yaml_files"),
+    ("ask_program", "atomic_file", "output", "pasted_command", "run_format", "yaml_files"),
     ("untrusted_files",),
     ("errors",),
 )
@@ -123,6 +123,7 @@ LIGHT_ROOMS = (
     "ask_program",
     "atomic_file",
     "output",
+    "pasted_command",
     "run_format",
     "untrusted_files",
     "yaml_files",

@@ -19,6 +19,7 @@ import output
 from experiments.folder.run_folder import RunFolder
 from run_format import FAILED, RUNNING
 from sweeps import show
+from sweeps.launches import Launch, LaunchedRun
 from sweeps.plan import load
 from sweeps.status import describe
 from tests.test_layering import ROOT, modules
@@ -111,9 +112,12 @@ def test_a_table_that_refreshes_itself_and_the_progress_of_runs_take_words_as_te
     monkeypatch.setenv("TERM", "xterm")
     output.escape_commands()
     RunFolder(runs_dir / plan.runs[0].id).set_state(RUNNING, cause=HOSTILE)
-    with show.live(runs_dir) as (say, watch):
+    runs = [LaunchedRun(run.id, run.arm, run.seed, run.task, None, "") for run in plan.runs]
+    with show.live() as (say, progress):
         say(HOSTILE)
-        watch([run.id for run in plan.runs])
+        progress(Launch(runs_dir / "launches" / "one", "ablation_offsets", 1, None, runs))(
+            [run.id for run in plan.runs]
+        )
     output.console().print(show._table(plan, describe(plan, runs_dir, {}), runs_dir, HOSTILE))
     screen.flush()
     written = screen.buffer.getvalue().decode()

@@ -56,7 +56,7 @@ def test_a_sweep_of_ones_own_is_planned_trained_and_reported(own, capsys, tmp_pa
     sweep = ("own/comparison.yaml", "protocol=smoke", "machine.threads=1")
     code, out, err = said(capsys, f"sweep={sweep[0]}", *sweep[1:])
     assert code == 0, err
-    assert "`report=own/comparison.yaml` with the same settings" in out
+    assert "run.py report=own/comparison.yaml" in out
     code, out, _ = said(capsys, f"status={sweep[0]}", *sweep[1:], "--json")
     status = json.loads(out)
     assert status["sweep"] == "comparison" and {row["state"] for row in status["runs"]} == {"done"}

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -65,6 +66,14 @@ def accepted_codes(content: Mapping[str, Any]) -> set[str]:
     codes = str(content.get("code_fingerprint") or "").split("+")
     replays = (each.get("code") for each in content.get("replays") or [] if isinstance(each, dict))
     return {*codes, *(code for code in replays if isinstance(code, str))} - {""}
+
+
+def version() -> str:
+    """The version of the suite and, in a checkout, its commit."""
+    number = re.search(r'^__version__ = "(.+)"', (ROOT / "atm" / "__init__.py").read_text(), re.MULTILINE)
+    about = checkout(ROOT)
+    commit = f", commit {about['commit'][:8]}{' with changes' if about['dirty'] else ''}" if about["commit"] else ""
+    return f"active-token-mixer {number[1] if number else 'of unknown version'}{commit}"
 
 
 def listing_fingerprint(names: list[str]) -> str:

@@ -100,7 +100,8 @@ class Training:
         self.group.first_does(self._write_provenance)
         counters = self.state.counters
         where = f"{self.group.size} × {self.device.type}" if self.group.size > 1 else str(self.device)
-        log.info("%s: %d steps from step %d on %s", self.folder.id, self.timetable.steps, counters.step, where)
+        begin = f"goes on from step {counters.step} of" if counters.step else "trains"
+        log.info("%s: %s %d steps on %s", self.folder.id, begin, self.timetable.steps, where)
         log.info("sampler: %s", self.sampler)
         if self.group.size > 1:
             self.learner.rehearse()

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import output
@@ -23,20 +24,18 @@ class Progress:
         self._task: Any = None
         self._rate = 0.0
         if bar:
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
             from rich.progress import Progress as Bar
 
             self._bar = Bar(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("loss {task.fields[loss]:.3f}"),
-                TextColumn("{task.fields[rate]:.0f} img/s"),
-                TimeRemainingColumn(),
+                TextColumn("steps{task.fields[measured]}"),
                 console=output.console(),
                 transient=True,
             )
-            self._task = self._bar.add_task("", total=steps, loss=float("nan"), rate=0.0)
+            self._task = self._bar.add_task("starting", total=steps, measured="")
 
     def __enter__(self) -> Progress:
         self._last = time.monotonic()
@@ -55,7 +54,9 @@ class Progress:
         self._rate = rate if self._rate == 0.0 else 0.95 * self._rate + 0.05 * rate
         self._last = now
         if self._bar:
-            self._bar.update(self._task, completed=step, description=where, loss=loss, rate=self._rate)
+            left = timedelta(seconds=round(self.left(step) or 0))
+            measured = f", loss {loss:.3f}, {self._rate:.0f} img/s, {left} left"
+            self._bar.update(self._task, completed=step, description=where, measured=measured)
 
     def skip(self) -> None:
         """Excludes the time since the last step from the rate, e.g. after an evaluation or a checkpoint."""

@@ -14,7 +14,7 @@ from typing import Any
 import run_format
 from errors import UnreadableError
 from results.run_folders import interventions
-from results.run_folders.metrics_log import LoggedMetrics
+from results.run_folders.metrics_log import LoggedMetrics, read_logs
 from results.run_folders.numbers import DIGITS, rounded, whole
 from results.run_folders.summary_file import broken, other_config, problem
 from run_format import DONE, FAILED, NOT_RUN, RUNNING, UNREADABLE
@@ -97,6 +97,36 @@ class RecordedRun:
         except (AttributeError, TypeError):
             self.warnings.append(f"{self.run}: its curves are not lists of points; left out")
             return []
+
+
+@dataclass(frozen=True)
+class OneRun:
+    """A run looked at by itself. provenance: also of a run that has not finished."""
+
+    folder: Path
+    seed: int
+    recorded: RecordedRun
+    provenance: dict[str, Any]
+
+
+def read_one(folder: Path) -> OneRun:
+    """The run of a folder, by its own word on its seed and protocol."""
+    from yaml_files import load  # needs PyYAML, which collecting many runs does without
+
+    logs = read_logs({folder.name: _metrics(folder)})
+    frozen = load(_config(str(folder)) or "{}", f"{folder.name}/{run_format.CONFIG}")
+    frozen = frozen if isinstance(frozen, dict) else {}
+    seed = whole(frozen.get("seed")) or 0
+    recorded = read_run(str(folder), seed, str(frozen.get("protocol")), logs)
+    provenance = recorded.provenance or _read_json(str(folder), run_format.PROVENANCE, recorded.warnings) or {}
+    return OneRun(folder, seed, recorded, provenance)
+
+
+def _metrics(folder: Path) -> bytes:
+    try:
+        return content(folder / run_format.METRICS)
+    except FileNotFoundError:
+        return b""
 
 
 def read_run(folder: str, seed: int, protocol: str, logs: Mapping[str, tuple[LoggedMetrics, list[str]]]) -> RecordedRun:

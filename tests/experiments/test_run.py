@@ -329,7 +329,7 @@ def test_of_two_launchers_started_at_the_same_instant_one_wins_twenty_times(tmp_
         assert codes == "0 2"
         assert refusal.startswith(f"{folder.id} is being run by process {winner} on ")
         assert folder.finished()["step"] == 2
-        assert folder.log.read_text().count("from step") == 1
+        assert folder.log.read_text().count(" steps on ") == 1
 
 
 def test_a_run_folder_of_another_config_is_refused(tmp_path, small_scenes):

@@ -130,7 +130,7 @@ def test_runs_outlive_a_killed_launcher_and_the_next_one_waits_for_them(checkout
     assert all(state_of(folder)[0] in (RUNNING, DONE) for folder in folders(runs_dir))
     text = run(checkout, "sweep=ablation_offsets", *words)
     assert "2 of 2 runs done" in text and "begun by an earlier launch" in text
-    assert all(folder.log.read_text().count("from step") == 1 for folder in folders(runs_dir)), "never started again"
+    assert all(folder.log.read_text().count(" steps on ") == 1 for folder in folders(runs_dir)), "never started again"
     assert launches.recorded(runs_dir) == [] and len(list((runs_dir / "launches").glob("*/log.txt"))) == 1
 
 

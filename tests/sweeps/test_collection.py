@@ -322,7 +322,7 @@ def test_a_launcher_that_is_killed_in_the_middle_leaves_a_graph_that_the_next_on
 
     assert "4 of 4 runs done" in launch(disturbed)
     assert (parent.path / "summary.json").stat().st_mtime_ns == finished, "nothing is run twice"
-    assert parent.log.read_text().count("from step") == 1
+    assert parent.log.read_text().count(" steps on ") == 1
     assert "4 of 4 runs done" in launch(reference)
     for run in runs:
         assert state_of(folders[run])[0] == DONE
