@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.segment import Segment
+    from rich.table import Table
 
 # control characters, separators of lines, and marks that reverse the order of what follows
 COMMANDS = {*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
@@ -30,8 +31,14 @@ class _Unescaped:
         return getattr(self._stream, name)
 
 
+UNLIMITED = 10_000  # columns of output that goes to no terminal
+
+
 def console(*, stderr: bool = False, **options: Any) -> Console:
-    """rich's console on standard output or error; all consoles of the suite are made here."""
+    """rich's console on standard output or error; all consoles of the suite are made here.
+
+    It is as wide as the terminal; a file or a pipe has no width that anything would have to be cut to.
+    """
     from rich.console import Console
 
     class EscapingConsole(Console):
@@ -42,7 +49,17 @@ def console(*, stderr: bool = False, **options: Any) -> Console:
                 yield segment._replace(text=text)
 
     file: Any = _Unescaped(sys.stderr if stderr else sys.stdout)
-    return EscapingConsole(file=file, stderr=stderr, **options)
+    made = EscapingConsole(file=file, stderr=stderr, **options)
+    if not made.is_terminal and "width" not in options and "COLUMNS" not in os.environ:
+        made.width = UNLIMITED
+    return made
+
+
+def print_table(table: Table) -> None:
+    """Prints a table of rich; where a terminal is too narrow for it, cells continue on further lines, none is cut."""
+    for column in table.columns:
+        column.overflow, column.no_wrap = "fold", False
+    console().print(table)
 
 
 def escape_commands() -> None:

@@ -83,14 +83,17 @@ COMMANDS = {
     }, named=False, settings=False, only_shows=True),
 }  # fmt: skip
 
+EXECUTE = ("experiment", "config", "sweep")
 OPTIONS = {
     "--jobs": Option(("sweep",), "number of runs at a time", "N", positive),
     "--slurm": Option(("sweep", "price"), "use Slurm jobs instead of this machine"),
     "--max-parallel": Option(("sweep", "price"), "number of Slurm jobs at a time, with --slurm", "N", positive),
-    "--dry-run": Option(("experiment", "sweep"), "print what would be executed, and execute nothing"),
+    "--dry-run": Option(EXECUTE, "print what would be executed, and execute nothing"),
     "--retry-failed": Option(("sweep",), "also start runs that failed or were excluded before"),
-    "--replay": Option(("experiment", "sweep"), "resume runs if the changed code computes their last steps the same"),
-    "--force": Option(("experiment", "sweep"), "resume runs although the code has changed since, and mark them"),
+    "--replay": Option(
+        ("experiment", "config", "sweep"), "resume runs if changed code computes their last steps the same"
+    ),
+    "--force": Option(("experiment", "config", "sweep"), "resume runs although the code has changed, and mark them"),
     "--background": Option(("sweep",), "start the runs from a process of its own, and return"),
     "--nice": Option(("sweep",), "execute the runs at low priority"),
     "--at": Option(("sweep",), "start runs with the code of this commit", "COMMIT"),
@@ -112,7 +115,7 @@ HABITS = {
     **dict.fromkeys(("--config-name", "--config-path", "--config-dir", "--config"),
                     "experiment=PATH.yaml takes a recipe of your own, config=FILE a saved config"),
     **dict.fromkeys(("--resume", "--auto-resume", "--continue"), "the same command goes on where a run stopped"),
-    **dict.fromkeys(("-j", "-n", "--n-jobs"), "--jobs N runs so many runs at a time, data.workers=N loads images"),
+    **dict.fromkeys(("-j", "-n", "--n-jobs"), "--jobs N runs so many runs at a time; data.workers=N is for loading images"),
     **dict.fromkeys(("--array", "--sbatch", "--submit"), "--slurm submits a sweep as job arrays"),
     **dict.fromkeys(("-v", "--verbose", "-q", "--quiet"), "logs=RUN prints a run's log, --json one document alone"),
     **dict.fromkeys(("--eval", "--evaluate"), "evaluate=RUN or evaluate=FILE judges weights"),

@@ -9,8 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
-from rich.console import Console
-
+import output
 from benchmarks import (
     bookkeeping,
     checkpoint,
@@ -51,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     except SuiteError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return error.exit_code
-    Console().print(benchmark.table(report))
+    output.print_table(benchmark.table(report))
     if options.json:
         options.json.write_text(json.dumps(asdict(report), indent=2) + "\n")
     return 0

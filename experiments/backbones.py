@@ -34,11 +34,19 @@ def short_name(name: str) -> str:
 
 def check_name(name: str) -> None:
     """Raises ConfigError with the nearest names where neither ``atm`` nor timm has a model of that name."""
+    if "," in name:
+        raise ConfigError(f"model={name}: a run has one model; several are arms of a sweep (docs/sweeps.md)")
     if not is_timm(name):
         if name not in read_variants():
             hint = f"; did you mean {TIMM}{name}?" if name in timm_names() else ""
             raise ConfigError(unknown("model", name, [*read_variants(), f"{TIMM}NAME"]) + hint)
     elif name.removeprefix(TIMM) not in timm_names():
+        plain, dot, tag = name.partition(".")
+        if dot and plain.removeprefix(TIMM) in timm_names():
+            raise ConfigError(
+                f"model={name}: {tag} names weights, and nothing is downloaded: write model={plain}, which is trained "
+                "from scratch, or starts from a file with init=PATH"
+            )
         raise ConfigError(unknown("model", name, [f"{TIMM}{known}" for known in timm_names()]))
 
 

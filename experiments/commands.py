@@ -51,9 +51,7 @@ def rerun(
     if set(saved) == {"run", "folder", "config"}:
         saved = saved["config"]
     if not isinstance(saved, dict) or not saved.get("experiment"):
-        raise ConfigError(
-            f"config={name}: names no experiment, as a saved config does; for a recipe: experiment={name}"
-        )
+        raise ConfigError(f"config={name}: no saved config (names no experiment); for a recipe: experiment={name}")
     frozen = from_dict(saved)
     local = site_settings(site, frozen.data.dataset)
     if frozen.data.root and Path(frozen.data.root).exists():

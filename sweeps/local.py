@@ -13,6 +13,7 @@ from pathlib import Path
 from errors import RunFolderError
 from experiments.data.registry import check_root
 from experiments.folder.claim import Holder, holder_of
+from experiments.folder.parent import refuse_unknown
 from experiments.folder.run_folder import RunFolder
 from pasted_command import same_settings
 from run_format import DONE, EXCLUDED, FAILED, MEASURED, QUEUED, RUNNING, UNREADABLE
@@ -85,6 +86,8 @@ def _planned(
     runs, again = _choose_runs(plan, runs_dir, retry_failed, found, launch, say)
     for run in runs:
         check_root(run.config)
+        if not run.parent:
+            refuse_unknown(run.config.init, runs_dir)
     launch.total, launch.words = len(plan.distinct()), list(plan.words)
     launch.of_tables = isinstance(plan, CollectionPlan)
     say(f"{len(runs)} of {launch.total} runs to do, {launch.jobs} at a time")

@@ -139,7 +139,7 @@ def _table(plan: Plan, rows: Sequence[RunStatus], runs_dir: Path, complaint: str
     table = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
     tasks = ["task"] if _has_several_tasks(rows) else []
     for column in ("arm", *tasks, "seed", "run", "state", "", "detail"):
-        table.add_column(column, no_wrap=column != "detail")
+        table.add_column(column, no_wrap=column in ("seed", ""), overflow="fold")
     for row in rows:
         state = f"[{COLOURS.get(row.state, 'default')}]{escape(row.state)}[/]"
         cell = [escape(row.arm), *([escape(row.task)] if tasks else []), str(row.seed)]

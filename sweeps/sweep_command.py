@@ -13,6 +13,7 @@ from typing import Any
 
 from errors import ConfigError, UnreadableError
 from experiments.commands import other_code
+from experiments.folder.parent import refuse_unknown
 from experiments.folder.run_folder import RunFolder
 from experiments.origin import PresentData, refuse_other_origin
 from pasted_command import same_settings
@@ -120,6 +121,10 @@ def _preview(plan: Plan, runs_dir: Path, options: argparse.Namespace, devices: i
     found = _measured(plan, runs_dir, options)
     rows, _ = look(plan, runs_dir, found)
     to_do = [row.run for row in rows if row.state not in (DONE, MEASURED, EXCLUDED)]
+    runs = plan.distinct()
+    for run in to_do:
+        if not runs[run].parent:
+            refuse_unknown(runs[run].config.init, runs_dir)
     if isinstance(plan, CollectionPlan):
         collection = CollectionState.of(plan, runs_dir, rows)
         if options.json:

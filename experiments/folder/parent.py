@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from errors import ConfigError
 from experiments.folder.run_folder import RunFolder
 from experiments.paths import is_file
 from results.file_hash import sha256
-from run_format import INIT_SHA256, PROVENANCE, RUNNING, SHA256, STATE, WEIGHTS
+from run_format import INIT_SHA256, PROVENANCE, RUN_ID, RUNNING, SHA256, STATE, WEIGHTS
 from untrusted_files import listed
 
 
@@ -36,6 +37,15 @@ def weights_of(init: str, runs_dir: Path) -> Path:
     return path
 
 
+def refuse_unknown(init: str | None, runs_dir: Path) -> None:
+    """Refuses weights that a run could not start from whenever it starts: of no file, and of no run that there is.
+
+    Raises ConfigError.
+    """
+    if init is not None and (is_file(init) or not (runs_dir / init).is_dir()):
+        weights_of(init, runs_dir)
+
+
 def refuse_other_weights(folder: RunFolder, init: str, runs_dir: Path) -> None:
     """Refuses to take a run that began with other initial weights for one that begins with those of ``init`` now.
 
@@ -57,7 +67,10 @@ def why_unfinished(folder: RunFolder) -> str:
     if not folder.path.is_dir():
         runs = [path.name for path in listed(runs_dir) if path.is_dir()]
         near = get_close_matches(folder.id, runs, n=1, cutoff=0.8)
-        return f"no such run in {runs_dir}" + (f"; did you mean {near[0]!r}?" if near else "")
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        if not re.fullmatch(RUN_ID, folder.id):  # pretrained, timm/resnet50
+            hint = "; published weights are not downloaded: save them and give the file, init=PATH"
+        return f"no such run in {runs_dir}{hint}"
     if holder := folder.holder():
         return f"that run is not done yet, it is being run by {holder}"
     content = folder.read_json(STATE)

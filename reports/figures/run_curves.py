@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ def draw(run: str, log: LoggedMetrics) -> Iterator[Drawing]:
         for axes, name in zip(panels, shown):
             rows = finite[name]
             axes.plot(log.steps[rows], log.values[rows, log.names.index(name)], marker="o", markersize=2.5)
-            axes.set_ylabel(name.partition("/")[2].replace("_", " ") if name != LOSS else "training loss")
+            axes.set_ylabel(re.sub("[/_]", " ", name))
         panels[-1].set_xlabel("Training step")
         columns = {name: log.values[:, log.names.index(name)] for name in shown}
         data = pd.DataFrame({"step": log.steps, **columns}).round(5)

@@ -19,7 +19,7 @@ from reports.content.text import line_text
 if TYPE_CHECKING:
     from rich.console import Console
 
-WIDTH, HEADER_WIDTH = 140, 9  # columns of output that goes to no terminal, and of a header in a narrow one
+HEADER_WIDTH = 9  # columns of a header in a narrow terminal
 LONGEST_NUMBER = 18  # characters of a line of numbers that is kept whole, such as an interval
 
 
@@ -27,7 +27,7 @@ def print_section(section: Section, console: Console | None = None) -> None:
     """Prints a section's table with all that its reader has to know, as wide as the terminal allows."""
     from rich.markup import escape
 
-    console = console or wide_console()
+    console = console or output.console()
     console.print(f"[bold]{escape(section.title)}[/bold]")
     if section.about:
         console.print(_plain(section.about), style="dim", markup=False)
@@ -90,12 +90,6 @@ def to_json(ablation: Ablation, further: Mapping[str, Sequence[Mapping[str, Any]
     return json.dumps(document, ensure_ascii=False, indent=1)
 
 
-def wide_console() -> Console:
-    """The terminal; piped output is not held to the 80 columns that a terminal of unknown width has."""
-    console = output.console()
-    return console if console.is_terminal else output.console(width=WIDTH)
-
-
 def rich_table(header: Sequence[str], body: Sequence[Sequence[str]], sides: str, padding: int = 1) -> Any:
     """A rich table; ``sides`` holds ``l`` or ``r`` per column. Short lines of numbers are never wrapped."""
     from rich import box
@@ -117,7 +111,7 @@ def _tables(grid: Grid, console: Console) -> list[Any]:
     """The whole grid if it fits, if need be with cells of several lines; else its parts one below the other."""
     columns = range(len(grid.header))
     parts = [[*([0] if start else []), *columns[start:end]] for start, end in pairwise([0, *grid.parts, len(columns)])]
-    unlimited = console.options.update(max_width=10 * WIDTH)
+    unlimited = console.options.update(max_width=output.UNLIMITED)
     tables = []
     for chosen, separator in (([columns], " "), ([columns], "\n"), (parts, " "), (parts, "\n")):
         tables = [_table(grid, part, separator) for part in chosen]

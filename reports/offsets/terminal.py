@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import output
 from reports.content.page import Section
 from reports.content.text import text
-from reports.formats.terminal import rich_table, wide_console
+from reports.formats.terminal import rich_table
 from reports.offsets.measured import Measured
 from reports.offsets.page import COMPARED, COMPARED_SIDES, HEADER, SIDES, compared, rows, sentence
 
 
 def show(measured: Measured) -> None:
-    console = wide_console()
+    console = output.console()
     console.print(sentence(measured).replace("`", ""), style="dim", markup=False)
     console.print(rich_table(HEADER, [list(map(text, row)) for row in rows(measured)], SIDES))
 
@@ -27,7 +28,7 @@ def to_json(measured: Measured, files: list[Path]) -> str:
 
 
 def show_comparison(plan: Mapping[str, Any], summary: Any, folders: Mapping[str, Path | str]) -> None:
-    console = wide_console()
+    console = output.console()
     labels = {arm["name"]: arm["label"] for arm in plan["arms"]}
     cells = compared(summary, labels, ranges=False)
     console.print(rich_table(COMPARED, [list(map(text, row)) for row in cells], COMPARED_SIDES))
@@ -36,7 +37,7 @@ def show_comparison(plan: Mapping[str, Any], summary: Any, folders: Mapping[str,
 
 def show_missing(found: Mapping[str, Path | str]) -> None:
     """The runs that were not measured, each with the reason."""
-    console = wide_console()
+    console = output.console()
     for run, reason in found.items():
         if not isinstance(reason, Path):
             console.print(f"{run}: {reason}", style="dim", markup=False)

@@ -12,6 +12,7 @@ import atomic_file
 from errors import RunFolderError, WriteError
 from experiments.data.registry import check_root
 from experiments.folder.claim import holder_of, take
+from experiments.folder.parent import refuse_unknown
 from experiments.folder.run_folder import RunFolder
 from run_format import DONE, EXCLUDED, FAILED, MEASURED, RUNNING, UNREADABLE
 from sweeps import measured, repeat, run_code, snapshot
@@ -140,6 +141,9 @@ def scripts(
     """
     submitted = find(runs_dir, plan.distinct(), cluster) if cluster else known(runs_dir, plan.distinct())[0]
     _, missing, alive = choose(plan, runs_dir, submitted, retry_failed, found)
+    for run in missing:
+        if run.config.data.root is None:  # one that is set may be there on the cluster alone
+            check_root(run.config)
     limits = cluster.limits() if cluster else None
     if limits:
         refuse_unfit(missing, runs_dir, limits)
@@ -207,6 +211,8 @@ def refuse_unfit(runs: list[PlannedRun], runs_dir: Path, limits: Limits) -> None
         resources.check(limits)
     for run in runs:
         check_root(run.config)
+        if not run.parent:
+            refuse_unknown(run.config.init, runs_dir)
     if runs and not runs[0].config.slurm.shared:
         shared.check(runs_dir, "runs_dir", limits)
         if not Path(sys.prefix).is_relative_to("/usr"):  # nodes have the packages of the system
