@@ -115,7 +115,7 @@ HABITS = {
     **dict.fromkeys(("--config-name", "--config-path", "--config-dir", "--config"),
                     "experiment=PATH.yaml takes a recipe of your own, config=FILE a saved config"),
     **dict.fromkeys(("--resume", "--auto-resume", "--continue"), "the same command goes on where a run stopped"),
-    **dict.fromkeys(("-j", "-n", "--n-jobs"), "--jobs N runs so many runs at a time; data.workers=N is for loading images"),
+    **dict.fromkeys(("-j", "-n", "--n-jobs"), "--jobs N runs so many runs at a time; data.workers=N to load images"),
     **dict.fromkeys(("--array", "--sbatch", "--submit"), "--slurm submits a sweep as job arrays"),
     **dict.fromkeys(("-v", "--verbose", "-q", "--quiet"), "logs=RUN prints a run's log, --json one document alone"),
     **dict.fromkeys(("--eval", "--evaluate"), "evaluate=RUN or evaluate=FILE judges weights"),

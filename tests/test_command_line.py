@@ -75,7 +75,7 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         (["experiment=scenes", "devices=0"], "machine.devices=0: must be at least 1"),
         (["experiment=scenes", "devices=9"], "a batch of 8 images is enough for at most 8"),
         (["experiment=scenes", "machine.batch_per_device=0"], "must be at least 1"),
-        (["experiment=scenes", "device=2"], "did you mean 'devices'"),
+        (["experiment=scenes", "device=2"], "did you mean 'machine.device' or 'devices'"),
         (["experiment=scenes", "--forse"], "'--force'"),
     ],
 )

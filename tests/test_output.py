@@ -14,6 +14,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.table import Table
 
 import output
 from experiments.folder.run_folder import RunFolder
@@ -145,3 +146,29 @@ def test_consoles_are_made_in_one_place():
             assert called not in ("Console", "get_console"), f"{name}:{node.lineno}"
             if called in ("Live", "Bar"):
                 assert "console" in {keyword.arg for keyword in node.keywords}, f"{name}:{node.lineno}"
+
+
+def wide_table():
+    table = Table("one column", "another", "a third", title="numbers")
+    table.add_row("atmnet_xtiny_with_a_long_name" * 2, "1.0123456789" * 3, "words that may be wrapped " * 3)
+    return table
+
+
+def test_a_table_is_whole_where_there_is_no_terminal(monkeypatch, capsys):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    output.print_table(wide_table())
+    text = capsys.readouterr().out
+    assert "atmnet_xtiny_with_a_long_name" * 2 in text and "1.0123456789" * 3 in text and "…" not in text
+
+
+def test_a_table_is_wrapped_and_not_cut_in_a_narrow_terminal(monkeypatch):
+    screen = io.TextIOWrapper(io.BytesIO(), "utf-8")
+    screen.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", "40")
+    output.print_table(wide_table())
+    screen.flush()
+    text = screen.buffer.getvalue().decode()
+    assert "…" not in text and all(len(line) <= 40 for line in text.splitlines())
+    assert text.count("0123456789"[-1]) >= 3

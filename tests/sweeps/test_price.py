@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -250,7 +251,9 @@ def test_a_real_probe_prices_a_sweep_and_leaves_only_the_rate(tmp_path):
     words = ["ablation_offsets", "protocol=smoke", "seeds=[0]", "arms=zero", *WORDS, "train.ema_decay=0.9"]
     words.append(f"runs_dir={runs}")
     unknown = run("run.py", f"sweep={words[0]}", *words[1:], "--dry-run")
-    assert unknown.stdout.splitlines()[-1].startswith("price=ablation_offsets with the same settings measures")
+    assert re.match(
+        r"what it will cost: .*run\.py price=ablation_offsets protocol=smoke ", unknown.stdout.splitlines()[-1]
+    )
 
     done = run("run.py", f"price={words[0]}", *words[1:], "--json", TMPDIR=str(temporary))
     assert done.returncode == 0, done.stderr
