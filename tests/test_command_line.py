@@ -70,7 +70,6 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         (["experiment=scenes_256"], "init=RUN_ID"),
         (["experiment=scenes_256", "init=scenes-nano-s0-00000000"], "init=scenes-nano-s0-00000000: no such run in"),
         (["sweep=resolution_384", "arms=[384]"], "'384' starts from '224', so '224' must be among them"),
-        (["experiment=scenes", "data.image_size=[65,64]"], "multiple"),
         (["experiment=scenes", "runs_dir=/dev/null"], "cannot write"),
         (["experiment=scenes", "devices=0"], "machine.devices=0: must be at least 1"),
         (["experiment=scenes", "devices=9"], "a batch of 8 images is enough for at most 8"),
@@ -79,12 +78,28 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         (["experiment=scenes", "--forse"], "'--force'"),
     ],
 )
-def test_a_wrong_command_gets_one_line_and_exit_code_2(words, names):
-    done = run(*words)
-    assert done.returncode == 2, done.stderr
-    assert names in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stdout == ""
+def test_a_wrong_command_gets_one_line_and_exit_code_2(words, names, capsys):
+    assert_refused(main(words), *capsys.readouterr(), names)
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["sweep=ablation_offsets", "--dry-rum"], "'--dry-run'"),
+        (["experiment=scenes", "model=resnet50"], "timm/resnet50"),
+        (["experiment=scenes", "data.image_size=[65,64]"], "multiple"),  # noticed when training begins
+    ],
+)
+def test_a_process_of_its_own_says_no_more(words, names, tmp_path):
+    done = run(*words, f"runs_dir={tmp_path}")
+    assert_refused(done.returncode, done.stdout, done.stderr, names)
+
+
+def assert_refused(code, out, err, names):
+    assert code == 2, err
+    assert names in err
+    assert len(err.splitlines()) == 1
+    assert out == ""
 
 
 HEAVY = ("torch", "timm", "pandas", "numpy", "matplotlib", "rich", "omegaconf", "yaml")
