@@ -100,7 +100,7 @@ class Group:
         return (
             self.size > 1
             and isinstance(error, RuntimeError)
-            and (isinstance(error, dist.DistError) or "gloo" in str(error))
+            and (isinstance(error, dist.DistError) or "gloo" in str(error) or "pair closure" in str(error))
         )
 
     def reported_failure(self) -> str | None:

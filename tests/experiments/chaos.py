@@ -39,7 +39,7 @@ class Chaos:
         starved = self.fillable and self.random.random() < 0.2
         at = max(saved_steps(self.folder), default=0)
         (number,) = self.random.choices(list(SIGNALS), SIGNALS.values())
-        process = start(self.folder)
+        process = start(self.folder, fresh=True)
         try:
             if self.random.random() < 0.1:  # while it is starting
                 time.sleep(self.random.uniform(0, 4))
@@ -121,13 +121,13 @@ def assert_disturbed_run_equals_undisturbed(
     steps: of the run; fillable: whether ``root`` is a file system of its own, which may be filled up.
     """
     reference = frozen(reference_root, settings, recipe)
-    assert finish(reference) == (0, "")
+    assert finish(reference, fresh=True) == (0, "")
     folder = frozen(root / "runs", settings, recipe)
     chaos = Chaos(folder, resolve(recipe, settings), steps, SEED, fillable)
     for left in reversed(range(interruptions)):
         assert not folder.finished(), f"{chaos}: it ended too early"
         chaos.interrupt(left)
     print(chaos)
-    code, said = finish(folder)
+    code, said = finish(folder, fresh=True)
     assert code == 0, f"{chaos}: {said}"
     assert_equal_runs(folder, reference)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,9 @@ from experiments.config import ROOT, resolve
 from experiments.folder import checkpoint
 from experiments.folder.run_folder import RunFolder
 from experiments.identity import run_id
+from tests.experiments.forks import RUN, Fork
+
+Process = Fork | subprocess.Popen[str]
 
 # every random choice that training can make, on real JPEGs, at a size at which a step takes some ten milliseconds
 EVERYTHING_RANDOM = {
@@ -44,20 +46,17 @@ def frozen(runs_dir: Path, settings: dict[str, Any], experiment: str = "scenes")
     return folder
 
 
-def start(folder: RunFolder, *options: str, **environment: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "experiments", str(folder.path), *options],
-        cwd=ROOT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        **environment,
-    )
+def start(folder: RunFolder, *options: str, fresh: bool = False) -> Process:
+    """Starts the run of a folder. fresh: in a new Python, which imports torch and has a hash seed of its own."""
+    if not fresh:
+        return Fork([str(folder.path), *options])
+    command = [*RUN, str(folder.path), *options]
+    return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def finish(folder: RunFolder, *options: str) -> tuple[int, str]:
-    """Exit code and standard error of a run that is left alone."""
-    process = start(folder, *options)
+def finish(folder: RunFolder, *options: str, fresh: bool = False) -> tuple[int, str]:
+    """Exit code and standard error of a run that is left alone. fresh: as for ``start``."""
+    process = start(folder, *options, fresh=fresh)
     _, said = process.communicate(timeout=1800)
     return process.returncode, said
 
@@ -67,7 +66,7 @@ def saved_steps(folder: RunFolder) -> list[int]:
     return sorted(int(path.stem.split("-")[1]) for path in folder.checkpoints.glob("step-*.json"))
 
 
-def wait_for_step(folder: RunFolder, step: int, process: subprocess.Popen[str]) -> None:
+def wait_for_step(folder: RunFolder, step: int, process: Process) -> None:
     """Until a checkpoint of at least ``step`` is there."""
     for _ in range(5000):
         if max(saved_steps(folder), default=-1) >= step:
@@ -77,12 +76,13 @@ def wait_for_step(folder: RunFolder, step: int, process: subprocess.Popen[str]) 
     raise AssertionError("no checkpoint appeared")
 
 
-def ranks(process: subprocess.Popen[str]) -> dict[int, int]:
+def ranks(process: Process) -> dict[int, int]:
     """Process ids of a launched run's processes by rank."""
     found = {}
     with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
         for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-            words = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+            about = Path(f"/proc/{child}")
+            words = [*(about / "environ").read_bytes().split(b"\0"), (about / "comm").read_bytes()]
             found |= {int(word[5:]): int(child) for word in words if word.startswith(b"RANK=")}
     return found
 

@@ -78,7 +78,7 @@ def installed(tmp_path_factory, monkeypatch) -> None:
 @pytest.fixture
 def undisturbed(tmp_path) -> RunFolder:
     folder = frozen(tmp_path / "undisturbed", SETTINGS)
-    assert finish(folder) == (0, "")
+    assert finish(folder, fresh=True) == (0, "")
     return folder
 
 
@@ -106,22 +106,22 @@ def test_it_trains_in_steps_and_leaves_everything_that_a_run_leaves(undisturbed)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_it_is_killed_and_resumes_bit_by_bit(tmp_path, undisturbed, number):
     folder = frozen(tmp_path / "runs", {**SETTINGS, "machine.checkpoint_minutes": 0.0})
-    process = start(folder)
+    process = start(folder, fresh=True)
     wait_for_step(folder, 7, process)
     process.send_signal(number)
     process.communicate()
     assert not folder.finished() and saved_steps(folder)[-1] < 16
-    assert finish(folder)[0] == 0
+    assert finish(folder, fresh=True)[0] == 0
     assert_equal_runs(folder, undisturbed)
 
 
 def test_it_runs_on_two_devices_one_image_each_if_need_be(tmp_path, undisturbed):
     folder = frozen(tmp_path / "runs", {**SETTINGS, "machine.devices": 2, "machine.batch_per_device": 1})
-    assert finish(folder) == (0, "")
+    assert finish(folder, fresh=True) == (0, "")
     for ours, alone in zip(rows(folder), rows(undisturbed), strict=True):
         assert ours == pytest.approx(alone, rel=2e-4)
     four = frozen(tmp_path / "four", {**SETTINGS, "train.steps": 3, "machine.devices": 4})
-    assert finish(four) == (0, ""), "as many devices as images"
+    assert finish(four, fresh=True) == (0, ""), "as many devices as images"
 
 
 def test_it_is_collected_and_reported(tmp_path, undisturbed, capsys):
