@@ -1,6 +1,6 @@
 # `make demo` trains and reports on data that it generates; `make test` runs the tests. Both set up .venv first.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slurm slurm readers clients lint lock clean
+.PHONY: help setup demo test test-all test-slurm slurm readers clients lint lock clean
 PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
@@ -19,11 +19,16 @@ demo: .venv/ready  ## two probes of what a mixer can read; README.md says how lo
 	$(BIN)/python run.py report=$(REACH) --fresh
 	$(BIN)/python run.py report=$(SEARCH) --fresh
 
-test: .venv/ready  ## the test suite
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+# two processes of one thread each; a file's tests stay together, since they share what they have trained
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+test: .venv/ready  ## the tests, without the slow ones and those that need a Slurm; some minutes on two cores
+	$(PYTEST) -m 'not slow and not slurm and not chaos' $(PYTEST_ARGS)
+
+test-all: .venv/ready  ## all tests except those that need a Slurm
+	$(PYTEST) -m 'not slurm and not chaos' $(PYTEST_ARGS)
 
 test-slurm: slurm .venv/ready  ## the tests that need a Slurm, on a cluster of their own; needs root to install the packages
-	CI=true $(BIN)/python -m pytest -m 'slurm and not chaos' $(PYTEST_ARGS)
+	CI=true $(BIN)/python -m pytest tests/slurm -m 'slurm and not chaos' $(PYTEST_ARGS)
 
 # the packages of a Slurm on one machine; sacct needs MariaDB, whose package name includes its version on Ubuntu 22.04
 slurm:

@@ -1,16 +1,64 @@
-"""Small real data: JPEGs in class folders, runs that take a second, and a disk of 40 MB."""
+"""Small real data: JPEGs in class folders, runs that take a second, and a disk of 40 MB. Tests that should be slow."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.experiments import forks
+
+SLOW_SECONDS = 3.0  # of processor time
+STARTED = pytest.StashKey[float]()
+PROCESSOR_SECONDS = "processor seconds"
+
+
+def processor_seconds() -> float:
+    """Of this process and of those that it has started and waited for."""
+    return sum(os.times()[:4]) + forks.processor_seconds()
+
+
+IN_SHARED_FIXTURES: list[float] = []  # seconds of each
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object]) -> Generator[None, object, object]:
+    if fixturedef.scope == "function":
+        return (yield)
+    before = processor_seconds()
+    try:
+        return (yield)
+    finally:
+        IN_SHARED_FIXTURES.append(processor_seconds() - before)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    IN_SHARED_FIXTURES.clear()
+    item.stash[STARTED] = processor_seconds()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "teardown":
+        own = processor_seconds() - item.stash[STARTED] - sum(IN_SHARED_FIXTURES)
+        report.user_properties.append((PROCESSOR_SECONDS, own))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Names the tests that took longer than a test may that is not marked as slow."""
+    for report in terminalreporter.getreports(""):
+        seconds = dict(report.user_properties).get(PROCESSOR_SECONDS, 0.0)
+        if seconds > SLOW_SECONDS and "slow" not in report.keywords and "slurm" not in report.keywords:
+            terminalreporter.write_line(f"not marked slow: {seconds:.1f} s of processor time: {report.nodeid}")
 
 
 def write_images(root: Path, classes: int = 3, train: int = 8, val: int = 4, size: int = 40) -> Path:

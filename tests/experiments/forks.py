@@ -71,7 +71,7 @@ class Fork:
 
 
 def processor_seconds() -> float:
-    """Of all forks that have ended, and of the process that they are forks of."""
+    """Of all forks that have been waited for."""
     return float(_ask({"seconds": True})) if _server.cache_info().currsize else 0.0
 
 
@@ -157,7 +157,7 @@ def _serve(connection: socket.socket) -> None:
         elif "poll" in question:
             answer = processes[question["poll"]].poll()
         else:
-            answer = sum(os.times()[:4])
+            answer = sum(os.times()[2:4])
         for file in files:
             os.close(file)
         connection.send(json.dumps(answer).encode())

@@ -12,7 +12,6 @@ from reports.content import compose
 from reports.formats import files
 from results.collect import collect
 from tests.reports import browser, made_up, programs
-from tests.reports.programs import GET_THEM, without_browser, without_latex
 from tests.results.synthetic import edit_json, make_plan, make_runs, run_id
 
 NASTY = r"50% of $x_1$ & {A|B} <b> \cmd #3 ~^ [y] *z* `c` ① Δ ±"
@@ -59,15 +58,6 @@ def write_report():
         return files.write(compose.page(plan["sweep"], [results], **options), out_dir)
 
     return written
-
-
-def pytest_terminal_summary(terminalreporter):
-    """Reports how many tests of pages in a browser or with LaTeX were skipped."""
-    skipped = [str(report.longrepr) for report in terminalreporter.getreports("skipped")]
-    if count := sum(GET_THEM in reason for reason in skipped):
-        missing = ", ".join([*without_browser(), *without_latex()])
-        line = f"{count} tests of pages in a browser or with LaTeX were skipped: {missing} not installed; {GET_THEM}."
-        terminalreporter.write_line(line, yellow=True)
 
 
 @pytest.fixture(scope="session")

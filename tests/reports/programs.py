@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 
-GET_THEM = "as root, `make readers` gets it"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -40,7 +39,7 @@ def need(missing: list[str]) -> None:
     reason = f"{', '.join(missing)} not installed"
     if os.environ.get("CI") == "true":
         pytest.fail(f"{reason}, and CI=true requires these tests", pytrace=False)
-    pytest.skip(f"{reason}: {GET_THEM}")
+    pytest.skip(f"{reason}: as root, `make readers` gets it")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from tests.slurm.cluster import Cluster, why_not
 
 FOLDERS = Path("/tmp")  # not the temporary folder of this user: paths of sockets must be short
 PREFIX = "test-slurm-"
-NO_SLURM = "no Slurm here"
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +24,7 @@ def cluster() -> Iterator[Cluster]:
     if reason := why_not():
         if os.environ.get("CI") == "true":
             pytest.fail(f"{reason}, and CI=true says that these tests must run", pytrace=False)
-        pytest.skip(f"{NO_SLURM}: {reason}")
+        pytest.skip(f"{reason}: as root, `make test-slurm` gets it")
     remove_abandoned()
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=FOLDERS))
     before = os.environ.get("SLURM_CONF")
@@ -52,14 +51,6 @@ def no_job_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     cluster: Cluster = request.getfixturevalue("cluster")
     yield
     cluster.clear()
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Says that the tests on Slurm were skipped; the dots and letters above do not."""
-    skipped = [report for report in terminalreporter.getreports("skipped") if NO_SLURM in str(report.longrepr)]
-    if skipped:
-        text = f"{len(skipped)} tests on a real Slurm were skipped: {why_not()}. As root, `make test-slurm` gets it."
-        terminalreporter.write_line(text, yellow=True)
 
 
 def remove_abandoned() -> None:
