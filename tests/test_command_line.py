@@ -87,7 +87,7 @@ def test_a_wrong_command_gets_one_line_and_exit_code_2(words, names, capsys):
     [
         (["sweep=ablation_offsets", "--dry-rum"], "'--dry-run'"),
         (["experiment=scenes", "model=resnet50"], "timm/resnet50"),
-        (["experiment=scenes", "data.image_size=[65,64]"], "multiple"),  # noticed when training begins
+        pytest.param(["experiment=scenes", "data.image_size=[65,64]"], "multiple", marks=pytest.mark.slow),
     ],
 )
 def test_a_process_of_its_own_says_no_more(words, names, tmp_path):
@@ -157,6 +157,7 @@ def test_dry_run_starts_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_one_run_from_the_command_line(tmp_path):
     words = ["experiment=scenes", *SMALL, f"runs_dir={tmp_path}"]
     first = run(*words, "--json")
@@ -168,6 +169,7 @@ def test_one_run_from_the_command_line(tmp_path):
     assert "token_accuracy" in again.stdout
 
 
+@pytest.mark.slow
 def test_complexity_prints_every_row_and_the_committed_counts_are_those_of_the_models(tmp_path, monkeypatch, capsys):
     """Both commands count every model, which takes 50 seconds, so here the second takes the counts of the first."""
     count, known = counting.count_network, {}
@@ -192,6 +194,7 @@ def test_complexity_prints_every_row_and_the_committed_counts_are_those_of_the_m
     assert (tmp_path / "counted.csv").read_text().splitlines() == committed.read_text().splitlines()
 
 
+@pytest.mark.slow
 def test_one_run_on_two_devices_gives_one_document(tmp_path):
     done = run("experiment=scenes", *SMALL, "devices=2", f"runs_dir={tmp_path}", "--json")
     assert done.returncode == 0, done.stderr

@@ -288,6 +288,7 @@ def test_scripts(arm: dict) -> None:
     torch.testing.assert_close(scripted(image(2, 64, 48)), model(image(2, 64, 48)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arm", [{}, {"offsets": "joint"}], ids=str)
 def test_compiles_without_graph_breaks(arm: dict) -> None:
     torch._dynamo.reset()
@@ -298,6 +299,7 @@ def test_compiles_without_graph_breaks(arm: dict) -> None:
     assert all(p.grad is not None for p in model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arm", [{}, {"offsets": "zero"}, {"offsets": "joint"}], ids=str)
 def test_exports_with_a_dynamic_batch(arm: dict) -> None:
     model = far_reading(depths=[2, 1, 1, 1], **arm)

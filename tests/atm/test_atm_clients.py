@@ -132,6 +132,7 @@ def test_stopping_early_returns_the_truncated_map() -> None:
     assert torch.equal(x, maps[0]) and x.shape == (2, 16, 16, 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arm", [{}, {"offsets": "zero"}], ids=str)
 def test_exports_with_dynamic_height_and_width(arm: dict) -> None:
     model, sizes = nano(**arm), torch.export.Dim.AUTO

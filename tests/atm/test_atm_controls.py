@@ -313,6 +313,7 @@ def test_every_control_trains_scripts_counts_and_survives_a_state_dict(arm: dict
     assert count(weightless, (3, 64, 64)) == on_cpu
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arm", [{"offsets": "static"}, {"offsets": "random"}, {"peg": "predictor"}], ids=str)
 def test_controls_compile_export_and_transform(arm: dict) -> None:
     torch._dynamo.reset()
@@ -334,6 +335,7 @@ def counted(variant: str, **arguments) -> Complexity:
         return count(timm.create_model(f"atmnet_{variant}", **arguments), (3, 224, 224))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["nano", "xt"])
 def test_controls_have_the_parameters_and_flops_they_claim(variant: str) -> None:
     with torch.device("meta"):
@@ -375,6 +377,7 @@ def test_axial_with_wider_mlps_has_the_flops_and_the_parameters_of_three_samples
     assert abs(joint.flops / axial.flops - 1) < 0.02
 
 
+@pytest.mark.slow
 def test_every_variant_has_a_widening_that_matches_three_samples() -> None:
     """The rule of the docs: 2 + 2 p / d more, of a stage of d blocks of which p have offsets of their own."""
     for variant in ("t", "s", "b", "l"):
@@ -435,6 +438,7 @@ def test_the_schema_repeats_the_models_modes_and_defaults() -> None:
     assert set(model_completion.UNSHARED) == {"zero", *UNSHARED}
 
 
+@pytest.mark.slow
 def test_the_docs_state_the_counted_parameters_and_flops() -> None:
     rows = re.findall(r"^\| `([^`]+)` \|.*\| ([\d.]+) / ([\d.]+) \| ([\d.]+) / ([\d.]+) \|$", DOCS.read_text(), re.M)
     assert len(rows) >= 12

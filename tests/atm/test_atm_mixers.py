@@ -117,6 +117,7 @@ def test_identity_counts() -> None:
     assert ours.params == reference.params - params and ours.flops == reference.flops - flops
 
 
+@pytest.mark.slow
 def test_identity_scripts_compiles_and_exports() -> None:
     model = nano(mixer="identity", peg=True).eval()
     expected = model(image())

@@ -309,6 +309,7 @@ print("sampled")
 """
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_two_processes_may_compile_at_once(tmp_path: Path) -> None:
     environment = os.environ | {"ATM_CACHE_DIR": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}

@@ -290,6 +290,7 @@ def test_are_not_available_without_a_gpu() -> None:
         assert kernels().unavailable("cuda") == "there is no CUDA device"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(RUNS_HERE, reason="the kernels run in this process already")
 def test_kernels_under_the_interpreter() -> None:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"{__file__}::TestKernels"]

@@ -41,6 +41,7 @@ def test_refuses_to_time_networks_that_disagree(refused, monkeypatch) -> None:
     assert "atmnet_nano_deform and atmnet_nano disagree" in refused("model", *TWO, code=1)
 
 
+@pytest.mark.slow
 def test_memory_measures_each_network(run) -> None:
     report, printed = run("memory", *TWO)
     assert [row["network"] for row in report["rows"]] == ["atmnet_nano", "atmnet_nano_deform"]
@@ -72,6 +73,7 @@ def test_resolution_times_segmentation_networks_in_inference(run, refused) -> No
     assert "--training" in refused(*words, "--training")
 
 
+@pytest.mark.slow
 def test_segmentation_measures_backbone_and_head_apart(run) -> None:
     words = ("--model", "atmnet_nano", "--heads", "semantic_fpn", "--image", "64", "--threads", "1")
     report, printed = run("segmentation", *words)
@@ -88,6 +90,7 @@ def test_segmentation_measures_backbone_and_head_apart(run) -> None:
         assert cells[:5] == ["semantic_fpn", "64 x 64", row["part"], f"{row['median_s']:.4f}", f"{row['ratio']:.3f}"]
 
 
+@pytest.mark.slow
 def test_detection_measures_backbone_neck_and_heads_apart(run) -> None:
     words = ("--model", "atmnet_nano", "--heads", "faster_rcnn", "--image", "64", "--threads", "1")
     report, printed = run("detection", *words)

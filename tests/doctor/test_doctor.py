@@ -59,6 +59,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
     return make
 
 
+@pytest.mark.slow
 def test_a_whole_run_as_lines(tmp_path):
     done = command_line(f"runs_dir={tmp_path}", "experiment=scenes")
     *lines, summary = done.stdout.splitlines()
@@ -436,6 +437,7 @@ def test_no_slurm_and_no_latex_are_no_fault(tmp_path, program, monkeypatch):
     expect(findings_of(programs.latex, inputs_of(tmp_path))["latex"], OK, str(tmp_path / "tectonic"))
 
 
+@pytest.mark.slow
 def test_sampling_without_a_compiler_is_slower_and_says_what_to_do(tmp_path):
     checks_of_sampler = []
     for settings in ({}, {"CXX": str(tmp_path / "g++")}):

@@ -148,6 +148,7 @@ def test_a_batch_norm_of_another_kind_is_refused():
         synchronise(model)
 
 
+@pytest.mark.slow
 def test_a_network_with_batch_norm_learns_the_same_on_two_devices(tmp_path, small_scenes):
     settings = {**small_scenes, "model": "timm/resnet10t", "data.train_images": 21, "train.batch_size": 7}
     one, two = (frozen(tmp_path / str(n), {**settings, "machine.devices": n}) for n in (1, 2))

@@ -80,6 +80,7 @@ def test_every_image_is_judged_once_by_the_weights_that_are_kept(alone):
         assert record.images == IMAGES and record.value() == pytest.approx(summary["metrics"][name], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_and_started_again_ends_bit_by_bit_as_if_not(tmp_path, alone):
     undisturbed, settings = alone
     folder = frozen(tmp_path, settings | {"machine.checkpoint_minutes": 0.0}, RECIPE)
@@ -93,6 +94,7 @@ def test_a_run_that_is_killed_and_started_again_ends_bit_by_bit_as_if_not(tmp_pa
     assert_equal_runs(folder, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_run_on_two_devices_that_is_stopped_goes_on_bit_by_bit(tmp_path):
     settings = HEADS["cascade_mask_rcnn"] | {"machine.devices": 2}
     undisturbed = frozen(tmp_path / "undisturbed", settings, RECIPE)
@@ -107,6 +109,7 @@ def test_a_run_on_two_devices_that_is_stopped_goes_on_bit_by_bit(tmp_path):
     assert_equal_runs(folder, undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alone", ["retinanet"], indirect=True)
 def test_two_devices_learn_what_one_does_but_for_rounding(tmp_path, alone):
     """Of RetinaNet: detectors of regions suppress and rank proposals, which rounding turns over."""

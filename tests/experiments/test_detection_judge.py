@@ -286,6 +286,7 @@ def test_records_give_the_metric_and_come_back_from_their_file(tmp_path):
         assert record.contributions().mean() == pytest.approx(evaluation.metrics[name], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_the_error_over_images_is_that_of_a_bootstrap():
     """Average precision of images that are drawn anew spreads as the influences of the images say."""
     kept = list(judged(pairs(6, images=150, masks=False)).judged.values())

@@ -71,6 +71,7 @@ def assert_same_curves(folder: RunFolder, other: RunFolder) -> None:
         assert ours == pytest.approx(theirs, rel=2e-4)
 
 
+@pytest.mark.slow
 def test_micro_batches_change_nothing_but_the_rounding(tmp_path, images, alone):
     folder = together(tmp_path, images, batch_per_device=3)
     assert folder.id == alone.id, "how a batch is split is no part of a run's identity"
@@ -124,6 +125,7 @@ def test_hits_are_recorded_in_the_order_of_the_evaluation_set(alone, trio):
         }
 
 
+@pytest.mark.slow
 def test_several_draws_of_mixup_and_cutmix_give_the_same_curve_on_any_number_of_devices(tmp_path, images):
     settings = {**SETTINGS, "data.root": str(images), "train.batch_size": 12, "augment.mix_draws": 3}
     one = frozen(tmp_path / "one", settings, "tiny_imagenet")
@@ -139,6 +141,7 @@ def test_several_draws_of_mixup_and_cutmix_give_the_same_curve_on_any_number_of_
     assert rows(single)[0]["train/loss"] != pytest.approx(rows(one)[0]["train/loss"], rel=2e-4), "other draws"
 
 
+@pytest.mark.slow
 def test_a_task_whose_loss_counts_tokens_weighs_devices_by_them(tmp_path, small_scenes):
     one, two = (frozen(tmp_path / str(n), {**small_scenes, "machine.devices": n}) for n in (1, 2))
     loop.run(one)
@@ -155,6 +158,7 @@ def test_a_task_whose_loss_counts_tokens_weighs_devices_by_them(tmp_path, small_
         assert theirs[name].value() == pytest.approx(two.finished()["metrics"][name], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_torchrun_starts_the_same_run(tmp_path, images, alone):
     words = [f"{key}={json.dumps(value)}" for key, value in {**SETTINGS, "data.root": str(images)}.items()]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "run.py"]
@@ -165,6 +169,7 @@ def test_torchrun_starts_the_same_run(tmp_path, images, alone):
     assert_same_curves(RunFolder(tmp_path / alone.id), alone)
 
 
+@pytest.mark.slow
 def test_three_devices_stopped_and_started_again_end_bit_by_bit_as_if_not(tmp_path, images, trio):
     folder = together(tmp_path, images, devices=3, batch_per_device=2, checkpoint_minutes=0.0)
     process = start(folder)
@@ -178,6 +183,7 @@ def test_three_devices_stopped_and_started_again_end_bit_by_bit_as_if_not(tmp_pa
     assert not any(path.stat().st_size for path in folder.path.glob("log.rank-*.txt")), "nothing to warn of"
 
 
+@pytest.mark.slow
 def test_going_on_with_another_number_of_devices_is_said(tmp_path, images, alone):
     folder = together(tmp_path, images, checkpoint_minutes=0.0)
     process = start(folder)
@@ -192,6 +198,7 @@ def test_going_on_with_another_number_of_devices_is_said(tmp_path, images, alone
     assert_same_curves(folder, alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_when_one_device_is_killed_the_other_ends_and_the_restart_is_exact(tmp_path, images, pair, victim):
     folder = together(tmp_path, images, devices=2, checkpoint_minutes=0.0)
@@ -210,6 +217,7 @@ def test_when_one_device_is_killed_the_other_ends_and_the_restart_is_exact(tmp_p
     assert_equal_runs(folder, pair)
 
 
+@pytest.mark.slow
 def test_a_device_that_is_killed_before_all_have_met_ends_the_others(tmp_path, images):
     folder = together(tmp_path, images, devices=2)
     process = start(folder)
@@ -222,6 +230,7 @@ def test_a_device_that_is_killed_before_all_have_met_ends_the_others(tmp_path, i
     assert "process 1 was ended by SIGKILL" in said
 
 
+@pytest.mark.slow
 def test_a_device_that_hangs_ends_the_run_after_the_stated_time(tmp_path, images):
     folder = together(tmp_path, images, devices=2, checkpoint_minutes=0.0, timeout_minutes=0.05)
     process = start(folder)
@@ -239,6 +248,7 @@ def test_a_device_that_hangs_ends_the_run_after_the_stated_time(tmp_path, images
     assert "lost contact" in folder.read_json("state.json")["cause"]
 
 
+@pytest.mark.slow
 def test_what_one_device_stumbles_over_is_the_cause_of_the_whole_run(tmp_path):
     images = write_images(tmp_path / "images", train=12)
     (images / "val" / "class2" / "3.jpg").write_bytes(b"no image")  # judged by the second device
@@ -254,6 +264,7 @@ def test_what_one_device_stumbles_over_is_the_cause_of_the_whole_run(tmp_path):
     assert state["state"] == "failed" and "class2/3.jpg" in state["cause"]
 
 
+@pytest.mark.slow
 def test_unreadable_training_images_are_listed_for_all_devices(tmp_path):
     images = write_images(tmp_path / "images", train=12)
     for label in range(3):
@@ -273,6 +284,7 @@ def test_unreadable_training_images_are_listed_for_all_devices(tmp_path):
     assert code == 1 and "training images are unreadable, more than" in said and len(said.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_non_finite_loss_stops_all_devices(tmp_path, small_scenes):
     folder = frozen(tmp_path, {**small_scenes, "train.lr": 1e30, "train.min_lr": 1e30, "machine.devices": 2})
     code, said = finish(folder)

@@ -62,6 +62,7 @@ def test_batch_norm_over_a_part_of_a_devices_share_is_refused(tmp_path, small_sc
     assert len(message.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_an_arm_of_timms_stands_beside_ours_in_one_report(tmp_path, small_scenes, monkeypatch, capsys):
     (tmp_path / "sweeps").mkdir()
     (tmp_path / "sweeps" / "beside.yaml").write_text(SWEEP)

@@ -119,6 +119,7 @@ def test_its_weights_decay_as_those_of_the_backbone():
     assert {n.removeprefix(layer) for n in spared("norm") if n.startswith(layer)} == {"norm.weight", "norm.bias"}
 
 
+@pytest.mark.slow
 def test_a_run_with_it_that_is_killed_ends_bit_by_bit_as_if_not(tmp_path):
     settings = MASKS | {"data.train_images": 16, "train.epochs": 4, "train.ema_decay": 0.9}
     undisturbed = frozen(tmp_path / "undisturbed", settings, "scenes_masks")

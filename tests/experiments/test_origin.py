@@ -22,6 +22,7 @@ SMALL = {
 WORDS = [f"{key}={value}" for key, value in SMALL.items()]
 
 
+@pytest.mark.slow
 def test_another_root_is_not_answered_with_the_run_of_the_first(images, tmp_path, capsys):
     other = write_images(tmp_path / "other")
     (other / "train" / "class0" / "0.jpg").rename(other / "train" / "class0" / "another.jpg")

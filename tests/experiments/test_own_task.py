@@ -86,6 +86,7 @@ def rows(folder: RunFolder) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_it_trains_in_steps_and_leaves_everything_that_a_run_leaves(undisturbed):
     summary = undisturbed.finished()
     assert (summary["step"], summary["epochs"], summary["task"]) == (16, None, "box_counting")
@@ -103,6 +104,7 @@ def test_it_trains_in_steps_and_leaves_everything_that_a_run_leaves(undisturbed)
     assert (state["state"], state["step"], state["steps"]) == ("done", 16, 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_it_is_killed_and_resumes_bit_by_bit(tmp_path, undisturbed, number):
     folder = frozen(tmp_path / "runs", {**SETTINGS, "machine.checkpoint_minutes": 0.0})
@@ -115,6 +117,7 @@ def test_it_is_killed_and_resumes_bit_by_bit(tmp_path, undisturbed, number):
     assert_equal_runs(folder, undisturbed)
 
 
+@pytest.mark.slow
 def test_it_runs_on_two_devices_one_image_each_if_need_be(tmp_path, undisturbed):
     folder = frozen(tmp_path / "runs", {**SETTINGS, "machine.devices": 2, "machine.batch_per_device": 1})
     assert finish(folder, fresh=True) == (0, "")
@@ -124,6 +127,7 @@ def test_it_runs_on_two_devices_one_image_each_if_need_be(tmp_path, undisturbed)
     assert finish(four, fresh=True) == (0, ""), "as many devices as images"
 
 
+@pytest.mark.slow
 def test_it_is_collected_and_reported(tmp_path, undisturbed, capsys):
     entry = task_registry.task_entry("box_counting")
     plan = {
@@ -163,6 +167,7 @@ def test_its_records_must_give_its_metrics(records, why):
         refuse_other_records(Evaluation({"within_one": 50.0}, records=kept), 2)
 
 
+@pytest.mark.slow
 def test_it_follows_another_task_in_a_sweep(tmp_path, monkeypatch):
     """Really trained: token labelling, then box counting from its backbone, for two arms, side by side in one page."""
     monkeypatch.setattr("sweeps.sweep_file.SWEEPS", tmp_path)

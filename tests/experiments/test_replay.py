@@ -81,6 +81,7 @@ def contents(folder: RunFolder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in [*(folder.path / n for n in names), *folder.checkpoints.iterdir()]}
 
 
+@pytest.mark.slow
 def test_code_that_computes_the_same_is_accepted(run, uninterrupted, tmp_path):
     code = edited_copy(tmp_path, *EQUAL)
     older, newest = saved_steps(run)[-2:]
@@ -99,6 +100,7 @@ def test_code_that_computes_the_same_is_accepted(run, uninterrupted, tmp_path):
     assert (replay["from_step"], replay["to_step"]) == (older, newest) and replay["code"] != first_code
 
 
+@pytest.mark.slow
 def test_code_that_computes_otherwise_is_refused_and_changes_nothing(run, tmp_path):
     code = edited_copy(tmp_path, *UNEQUAL)
     before = contents(run)
@@ -113,11 +115,13 @@ def test_code_that_computes_otherwise_is_refused_and_changes_nothing(run, tmp_pa
     assert "+" in provenance["code_fingerprint"] and "replays" not in provenance
 
 
+@pytest.mark.slow
 def test_metrics_are_compared_too(run, tmp_path):
     exit_code, message = resume(run, edited_copy(tmp_path, *METRIC), "--replay")
     assert exit_code == 2 and "token_accuracy" in message and len(message.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_without_an_older_checkpoint_it_replays_from_the_beginning(run, uninterrupted, tmp_path):
     newest = saved_steps(run)[-1]
     for path in run.checkpoints.glob("step-*"):
@@ -128,6 +132,7 @@ def test_without_an_older_checkpoint_it_replays_from_the_beginning(run, uninterr
     assert f"equal over steps 0 to {newest} of this run" in run.finished()["notes"][0]
 
 
+@pytest.mark.slow
 def test_a_run_accepted_once_is_resumed_with_that_code(run, uninterrupted, tmp_path):
     code = edited_copy(tmp_path, *EQUAL)
     target = saved_steps(run)[-1] + 8
@@ -144,6 +149,7 @@ def test_a_run_accepted_once_is_resumed_with_that_code(run, uninterrupted, tmp_p
     assert provenance["code_fingerprint"] == first_code and len(provenance["replays"]) == 1
 
 
+@pytest.mark.slow
 def test_on_another_number_of_devices_nothing_can_be_compared(run, tmp_path):
     config = run.path / "config.yaml"
     config.write_text(config.read_text().replace("batch_per_device: null", "batch_per_device: 2"))
@@ -151,6 +157,7 @@ def test_on_another_number_of_devices_nothing_can_be_compared(run, tmp_path):
     assert exit_code == 2 and "1 × 1" in message and "1 × 4" in message and len(message.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_two_devices_replay_together(tmp_path, settings):
     folder = frozen(tmp_path / "runs", {**settings, "machine.devices": 2})
     process = start(folder)
@@ -208,6 +215,7 @@ def test_launchers_pass_the_choice_on(tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_sweep_replays_its_runs(tmp_path):
     overrides = {"data.train_images": 32, "data.eval_images": 4,
                  "data.image_size": [64, 64], "train.epochs": 12}  # fmt: skip

@@ -89,6 +89,7 @@ def test_a_finished_run_is_not_run_again(reference):
     assert times() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path, reference, number, code):
     undisturbed, settings = reference
@@ -102,6 +103,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path, reference, numb
     assert_equal_runs(folder, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_signal_while_an_epoch_is_judged_is_heard_at_once_and_its_row_is_not_lost(tmp_path, small_scenes):
     settings = {**small_scenes, "train.epochs": 1, "train.ema_decay": 0.9, "data.eval_images": 400}
     undisturbed, folder = (frozen(tmp_path / name, settings) for name in ("undisturbed", "runs"))
@@ -118,6 +120,7 @@ def test_a_signal_while_an_epoch_is_judged_is_heard_at_once_and_its_row_is_not_l
     assert_equal_runs(folder, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_stop_at_any_step_even_the_last_of_an_epoch_loses_nothing(tmp_path, small_scenes, monkeypatch):
     undisturbed = frozen(tmp_path / "undisturbed", small_scenes)
     loop.run(undisturbed)
@@ -165,6 +168,7 @@ def killed(folder: RunFolder, step: int) -> RunFolder:
     return folder
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path, reference):
     undisturbed, settings = reference
     folder = killed(frozen(tmp_path / "runs", settings), 24)
@@ -244,6 +248,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, small_scenes, other, s
     assert not folder.finished()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_code_is_refused_unless_forced(tmp_path, small_scenes, monkeypatch):
     folder = killed(frozen(tmp_path / "runs", {**small_scenes, "train.epochs": 20}), 4)
     before = sorted(folder.checkpoints.iterdir())
@@ -255,6 +260,7 @@ def test_a_checkpoint_of_other_code_is_refused_unless_forced(tmp_path, small_sce
     assert folder.read_json("provenance.json")["code_fingerprint"].endswith("+another")
 
 
+@pytest.mark.slow
 def test_other_packages_are_noted_when_a_run_is_resumed(tmp_path, small_scenes):
     folder = killed(frozen(tmp_path / "runs", {**small_scenes, "train.epochs": 20}), 4)
     provenance = folder.read_json("provenance.json")
@@ -316,6 +322,7 @@ for folder in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_of_two_launchers_started_at_the_same_instant_one_wins_twenty_times(tmp_path, small_scenes):
     settings = {**small_scenes, "train.epochs": 1, "data.train_images": 16, "data.eval_images": 1}
     folders = [frozen(tmp_path, {**settings, "seed": seed}) for seed in range(20)]
@@ -347,6 +354,7 @@ def test_an_unwritable_run_folder_is_refused(tmp_path, small_scenes):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(small_disk, small_scenes, tmp_path):
     settings = {**small_scenes, "train.epochs": 40, "machine.failed_saves": 1000}
     undisturbed = frozen(tmp_path / "runs", settings)
@@ -363,6 +371,7 @@ def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(smal
     assert_equal_runs(folder, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_disk_that_stays_full_fails_the_run_after_a_stated_number_of_checkpoints(small_disk, small_scenes):
     folder = frozen(small_disk / "runs", {**small_scenes, "train.epochs": 400, "machine.failed_saves": 3})
     process = start(folder)
@@ -378,6 +387,7 @@ def test_a_disk_that_stays_full_fails_the_run_after_a_stated_number_of_checkpoin
     assert checkpoint.newest_valid(folder.checkpoints).path, "what was saved before is still there"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="starting a run as another user needs root")
 def test_a_run_folder_of_another_user_is_refused(small_scenes):
     with tempfile.TemporaryDirectory() as visible:
@@ -404,6 +414,7 @@ def test_a_read_only_disk_is_refused(small_disk, small_scenes):
         frozen(small_disk / "runs", small_scenes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rubbish", ["rubbish", "[1, 2]", '{"epoch": 2}'])
 def test_a_log_with_garbage_in_its_middle_is_named_with_its_line(tmp_path, small_scenes, rubbish):
     folder = killed(frozen(tmp_path / "runs", {**small_scenes, "train.epochs": 20}), 12)

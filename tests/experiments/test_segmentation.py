@@ -74,6 +74,7 @@ def test_every_image_is_judged_once_by_the_weights_that_are_kept(alone):
         assert one.value() == summary["metrics"][name] == rows(folder)[-1][name]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_and_started_again_ends_bit_by_bit_as_if_not(tmp_path, alone):
     undisturbed, settings = alone
     folder = frozen(tmp_path, settings | {"machine.checkpoint_minutes": 0.0}, RECIPE)
@@ -87,6 +88,7 @@ def test_a_run_that_is_killed_and_started_again_ends_bit_by_bit_as_if_not(tmp_pa
     assert_equal_runs(folder, undisturbed)
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_same_curve_as_one_and_go_on_bit_by_bit(tmp_path, alone):
     single, settings = alone
     undisturbed = frozen(tmp_path / "undisturbed", settings | {"machine.devices": 2}, RECIPE)

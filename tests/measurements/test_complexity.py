@@ -60,6 +60,7 @@ def test_a_dense_model_is_printed_beside_the_papers(capsys):
     assert [(each["printed"], each["agrees"]) for each in with_mixers["published"]] == [("48.9", False)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("head", "expected"),
     [("RetinaNet", {"xt": (25.087, 196.01), "t": (36.890, 232.57), "s": (48.369, 292.58), "b": (61.893, 358.59),
@@ -81,6 +82,7 @@ def test_every_head_of_the_table_can_be_counted():
     assert set(complexity.HEADS) == {head for heads in table.TASKS.values() for head in heads}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "segmenter", "detector"),
     [("resnet50", (44.634, 54.654), (259.791, 298.931)), ("resnet50c", (45.894, 55.914), (264.715, 303.854)),

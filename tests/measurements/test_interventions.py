@@ -376,6 +376,7 @@ def test_what_cannot_be_asked_is_said_in_one_line(tmp_path: Path, capsys: pytest
         assert says in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_sweep_says_by_arm_what_is_lost(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

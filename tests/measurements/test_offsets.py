@@ -303,6 +303,7 @@ def trained_by_hand(runs_dir: Path, config: object, bias: float | None = None) -
     return folder
 
 
+@pytest.mark.slow
 def test_a_trained_run_gets_its_page_and_stays_the_run_it_was(tmp_path, small_scenes, capsys):
     config = resolve("scenes", small_scenes | {"train.epochs": 1, "train.ema_decay": 0.5})
     folder = RunFolder(tmp_path / run_id(config))
@@ -451,6 +452,7 @@ def test_the_request_is_removed_from_the_settings_of_a_command_line():
     assert OffsetRequest.taken_from(several).queries == ((0.0, 1.0), (0.5, 0.25))
 
 
+@pytest.mark.slow
 def test_a_released_checkpoint_from_end_to_end(tmp_path: Path) -> None:
     """In the released key layout, with raw and averaged weights; the averaged ones read one token to the right."""
     reference = Reference("xt")

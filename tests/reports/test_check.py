@@ -40,6 +40,7 @@ def pages(tmp_path, monkeypatch):
     return copy
 
 
+@pytest.mark.slow
 def test_the_committed_pages_are_what_the_committed_results_give(capsys):
     code, out, err = checked("paper", capsys)
     assert (code, err) == (0, "") and out.count(": as committed") == len(list(commands.PAGES.iterdir()))
@@ -68,6 +69,7 @@ def test_whether_results_are_of_the_present_code_is_on_the_page_and_nothing_else
     assert replace(said, about=silent.about, records=silent.records) == silent
 
 
+@pytest.mark.slow
 def test_differing_files_are_named_with_their_line(pages, capsys):
     label = "ablation_offsets-smoke"
     page = pages / label / "report.md"
@@ -89,6 +91,7 @@ def test_differing_files_are_named_with_their_line(pages, capsys):
     assert code == 1 and len(json.loads(out)["different"][label]) == 4
 
 
+@pytest.mark.slow
 def test_a_table_of_the_papers_is_compared_where_it_is_kept(pages, capsys):
     assert checked("aaai_table8", capsys)[:2] == (0, "paper/aaai_table8: as committed\n")
     (pages / "paper" / "aaai_table8" / "table.tex").write_text("")
@@ -96,6 +99,7 @@ def test_a_table_of_the_papers_is_compared_where_it_is_kept(pages, capsys):
     assert code == 1 and err == "run.py: reports/pages/paper/aaai_table8/table.tex:1: differs\n"
 
 
+@pytest.mark.slow
 def test_results_without_a_page_and_pages_without_results(pages, capsys):
     shutil.rmtree(pages / "ablation_offsets-smoke")
     code, _, err = checked("ablation_offsets", capsys)
@@ -105,6 +109,7 @@ def test_results_without_a_page_and_pages_without_results(pages, capsys):
         checked("paper", capsys)
 
 
+@pytest.mark.slow
 def test_pictures_of_another_drawing_library_are_not_compared_but_their_data_are(pages, capsys):
     folder = pages / "ablation_peg-tiny-50-classes"
     for path in folder.glob("*.png"):

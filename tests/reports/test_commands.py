@@ -54,6 +54,7 @@ def page_of(planned, tmp_path, capsys, **given):
     return tmp_path / "runs" / "reports" / "paper", *capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_the_page_of_both_papers_has_running_and_committed_results(planned, tmp_path, capsys):
     folder, out, err = page_of(planned, tmp_path, capsys)
     page = (folder / "report.md").read_text()
@@ -71,6 +72,7 @@ def test_the_page_of_both_papers_has_running_and_committed_results(planned, tmp_
     assert "report.html" in out
 
 
+@pytest.mark.slow
 def test_every_sweep_of_a_page_says_whether_it_was_measured_by_the_present_code(
     planned, tmp_path, capsys, without_figures
 ):
@@ -104,6 +106,7 @@ def test_a_part_of_the_runs_may_be_of_the_present_code(planned, tmp_path, capsys
     assert "13 of 14 were measured by the present code." in page
 
 
+@pytest.mark.slow
 def test_a_sweep_of_mixed_code_does_not_take_the_whole_page_with_it(planned, tmp_path, capsys, without_figures):
     edit_json(tmp_path / "runs" / run_id("zero", 0) / "provenance.json", code_fingerprint="0dd")
     folder, _, _ = page_of(planned, tmp_path, capsys)
@@ -115,12 +118,14 @@ def test_a_sweep_of_mixed_code_does_not_take_the_whole_page_with_it(planned, tmp
     assert "is left out" not in page and "**Runs of different code are averaged here" in page
 
 
+@pytest.mark.slow
 def test_json_of_many_sections(planned, tmp_path, capsys, without_figures):
     _, out, _ = page_of(planned, tmp_path, capsys, json=True)
     sections = [section["section"] for section in json.loads(out)["sections"]]
     assert len(sections) == len(set(sections)) and "ablation_offsets-paper" in sections
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["v1_table7", "paper"])
 def test_a_table_of_the_papers_takes_runs_of_their_protocol_only(planned, tmp_path, capsys, without_figures, name):
     """By itself, and on the page that has the finished runs of the other protocol as well."""

@@ -324,6 +324,7 @@ def test_examples_that_cannot_be_shown_are_named_and_the_rest_is_drawn(finished,
     assert len(problems) == 1 and problems[0].startswith("figure examples: ") and message in problems[0]
 
 
+@pytest.mark.slow
 def test_examples_of_a_probe_have_arrows_to_the_places_that_tokens_name(finished, tmp_path, monkeypatch):
     plan, runs_dir, _ = finished
     shutil.copytree(runs_dir, tmp_path / "runs")

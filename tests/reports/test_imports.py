@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted(
     path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
@@ -37,6 +39,7 @@ def test_importing_every_module_loads_nothing_heavy():
     }
 
 
+@pytest.mark.slow
 def test_collecting_and_rendering_never_loads_torch(tmp_path):
     code = f"""
 import sys; sys.path.insert(0, {str(ROOT)!r})

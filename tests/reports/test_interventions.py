@@ -256,6 +256,7 @@ def test_a_page_shows_them_once_and_json_has_their_rows(sweep: tuple[dict, Path]
     assert "interventions" not in json.loads(terminal.to_json(results.ablation()))
 
 
+@pytest.mark.slow
 def test_they_are_gathered_beside_the_offsets_of_a_sweep(sweep: tuple[dict, Path]) -> None:
     planned, runs_dir = sweep
     spec, name = specification_files.load("learned_offsets"), "ablation_offsets-smoke"

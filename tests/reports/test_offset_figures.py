@@ -140,6 +140,7 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
+@pytest.mark.slow
 def test_the_page_is_whole_made_without_torch_and_the_same_when_made_again(tmp_path):
     folder = make(tmp_path / "axial", layers=4)
     code = f"""
@@ -396,6 +397,7 @@ def test_measurements_of_another_run_are_not_shown(tmp_path):
     assert nothing.cautions[0] == "axial-1: measured of another run, axial-0" and len(nothing.cautions) == 2
 
 
+@pytest.mark.slow
 def test_measurements_of_sweeps_are_collected_and_missing_ones_are_named(tmp_path):
     spec = specification_files.load("learned_offsets")
     planned = plan(("zero", 0), ("axial", 0), ("axial", 1))

@@ -87,6 +87,7 @@ def kill_launcher(runs_dir: Path) -> launches.Launch:
     return launch
 
 
+@pytest.mark.slow
 def test_a_killed_background_sweep_goes_on_from_its_copy_of_the_code_when_the_checkout_was_edited(checkout, tmp_path):
     disturbed, reference = tmp_path / "runs", tmp_path / "reference"
     sweep = ["sweep=ablation_offsets", "--jobs", "1", *SLOW]
@@ -121,6 +122,7 @@ def test_a_killed_background_sweep_goes_on_from_its_copy_of_the_code_when_the_ch
     assert len({p["commit"] for p in provenances}) == 1
 
 
+@pytest.mark.slow
 def test_runs_outlive_a_killed_launcher_and_the_next_one_waits_for_them(checkout, tmp_path):
     runs_dir = tmp_path / "runs"
     words = [*SLOW, f"runs_dir={runs_dir}"]
@@ -134,6 +136,7 @@ def test_runs_outlive_a_killed_launcher_and_the_next_one_waits_for_them(checkout
     assert launches.recorded(runs_dir) == [] and len(list((runs_dir / "launches").glob("*/log.txt"))) == 1
 
 
+@pytest.mark.slow
 def test_cancel_stops_a_background_sweep_and_its_runs_which_the_next_launch_resumes(checkout, tmp_path):
     runs_dir = tmp_path / "runs"
     words = ["train.epochs=200", f"runs_dir={runs_dir}"]
@@ -292,6 +295,7 @@ def test_jobs_of_slurm_go_on_from_the_copy_that_their_sweep_began_with(plan, che
         submit(plan, tmp_path, Cluster())
 
 
+@pytest.mark.slow
 def test_a_replay_that_is_refused_leaves_the_run_the_copy_it_began_with(checkout, tmp_path):
     runs_dir = tmp_path / "runs"
     words = ["sweep=ablation_offsets", "arms=[zero]", "--jobs", "1", *SLOW, f"runs_dir={runs_dir}"]
@@ -309,6 +313,7 @@ def test_a_replay_that_is_refused_leaves_the_run_the_copy_it_began_with(checkout
     assert state_of(folder)[0] == DONE
 
 
+@pytest.mark.slow
 def test_a_copy_holds_every_module_that_a_run_imports(tmp_path):
     copy = snapshot.take(tmp_path)
     walk = (

@@ -94,6 +94,7 @@ def matching_cells(number: papers.Number) -> set[tuple[str, str]]:
     return cells
 
 
+@pytest.mark.slow
 def test_every_trained_number_of_the_papers_is_one_planned_run_per_seed_and_nothing_else_is():
     plan = load_collection("paper")
     cells = {table: {(c.arm, c.task): c.runs for c in of_table} for table, of_table in plan.tables.items()}
@@ -292,6 +293,7 @@ def wait(until, seconds: float = 240.0) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_launcher_that_is_killed_in_the_middle_leaves_a_graph_that_the_next_one_completes(
     tmp_path, monkeypatch, capsys

@@ -21,6 +21,7 @@ from sweeps.status import state_of
 from tests.sweeps.test_sweeps import TINY
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_removed_while_its_run_waits_fails_that_run_alone(tmp_path):
     plan = load("ablation_offsets", "smoke", TINY, [0], arms=["zero", "axial", "token"])
     first, second, third = (RunFolder(tmp_path / run.id) for run in plan.runs)
@@ -66,6 +67,7 @@ def test_a_full_disk_is_named_where_a_run_could_not_say_so(tmp_path, monkeypatch
     assert "exit code 1, the disk is full" in launcher._death(1, folder)
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_read_is_not_started_and_the_others_are(tmp_path):
     plan = load("ablation_offsets", "smoke", TINY, [0], arms=["zero", "axial"])
     bad, good = (RunFolder(tmp_path / run.id) for run in plan.runs)

@@ -60,6 +60,7 @@ def command(*words):
     assert command_line.main(list(words)) == 0
 
 
+@pytest.mark.slow
 def test_a_sweep_half_run_collected_and_lost_is_completed_with_the_numbers_of_one_piece(labels, tmp_path, capsys):
     runs_dir = tmp_path / "runs"
     words = [*WORDS, f"runs_dir={runs_dir}", "--jobs", "2"]

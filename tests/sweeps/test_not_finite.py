@@ -22,6 +22,7 @@ def plan():
     return load("ablation_offsets", "smoke", TINY, [0], arms=["zero"])
 
 
+@pytest.mark.slow
 def test_every_command_says_so_and_the_run_is_tried_again_when_asked_to(plan, tmp_path):
     folder = RunFolder(tmp_path / plan.runs[0].id)
     assert local.launch(plan, tmp_path).exit_code == 0

@@ -44,6 +44,7 @@ def the_run(tmp_path):
     return RunFolder(config.parent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sink", [closed_pipe, closed_terminal, full_disk])
 def test_a_sweep_whose_messages_cannot_be_written_trains_to_its_end(tmp_path, sink):
     written = sink()
@@ -53,6 +54,7 @@ def test_a_sweep_whose_messages_cannot_be_written_trains_to_its_end(tmp_path, si
     assert state_of(the_run(tmp_path))[0] == DONE
 
 
+@pytest.mark.slow
 def test_a_run_in_the_foreground_goes_on_as_well(tmp_path):
     words = ["experiment=scenes", f"runs_dir={tmp_path}", *WORDS]
     written = closed_terminal()
@@ -72,6 +74,7 @@ def begun(process, tmp_path):
     raise AssertionError("the run made no checkpoint")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ignored", [False, True], ids=["", "under nohup"])
 def test_a_closed_terminal_stops_a_sweep_in_order_unless_it_is_to_outlive_it(tmp_path, ignored):
     length = "train.epochs=6" if ignored else "train.epochs=400"

@@ -118,6 +118,7 @@ def states(plan: Plan, runs_dir) -> dict[str, tuple[str, str]]:
     return {row.arm: (row.state, row.detail) for row in describe(plan, runs_dir)}
 
 
+@pytest.mark.slow
 def test_a_child_starts_from_the_final_weights_of_its_parent_and_of_no_other_run(write_sweep, tmp_path, capsys):
     write_sweep("still: {start_from: small, train.lr: 0, train.min_lr: 0}, small: ")
     plan = load("grown", "smoke", TINY, [0, 1])
@@ -143,6 +144,7 @@ def test_a_child_starts_from_the_final_weights_of_its_parent_and_of_no_other_run
     assert "its weights.safetensors is not the file that the run wrote (its SHA-256 differs)" in why
 
 
+@pytest.mark.slow
 def test_a_failed_parent_keeps_its_children_from_starting_until_it_is_done(write_sweep, tmp_path, capsys):
     write_sweep("late: {start_from: grown}, grown: {start_from: small}, small: , lone: {model.fusion: mean}")
     plan = load("grown", "smoke", TINY, [0])
@@ -193,6 +195,7 @@ def test_a_child_waits_for_a_parent_that_is_run_elsewhere(write_sweep, tmp_path)
     assert not child.log.exists()
 
 
+@pytest.mark.slow
 def test_a_child_is_started_once_its_parent_is_done_elsewhere(write_sweep, tmp_path):
     write_sweep("small: , grown: {start_from: small}, lone: {model.fusion: mean}")
     plan = load("grown", "smoke", TINY, [0])

@@ -245,6 +245,7 @@ def run(*words, **environment):
     )
 
 
+@pytest.mark.slow
 def test_a_real_probe_prices_a_sweep_and_leaves_only_the_rate(tmp_path):
     runs, temporary = tmp_path / "runs", tmp_path / "tmp"
     temporary.mkdir()
@@ -285,6 +286,7 @@ def test_the_share_of_a_device_is_timed_without_the_others(tmp_path):
     assert (rate["steps_per_epoch"], rate["eval_images"]) == (2, 4), "of the whole batch and set"
 
 
+@pytest.mark.slow
 def test_a_probe_that_is_refused_says_why_in_one_line(tmp_path):
     config = resolve("scenes", {**TINY, "data.image_size": [65, 64]})
     with pytest.raises(SuiteError, match=r"^scenes of 65x64 px: both sides must be multiples of 32") as refused:
@@ -301,6 +303,7 @@ def test_a_missing_data_root_is_refused_before_anything_is_measured(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_measurement_leaves_nothing(tmp_path, number, code):
     words = ["price=ablation_offsets", "protocol=smoke", "arms=zero", *WORDS, f"runs_dir={tmp_path / 'runs'}"]

@@ -103,6 +103,7 @@ def test_arms_without_the_baseline_are_refused():
         load("ablation_offsets", "smoke", arms=["token", "axial"])
 
 
+@pytest.mark.slow
 def test_a_failing_run_affects_no_other_and_only_missing_runs_are_run_again(tmp_path, capsys):
     overrides = TINY | {"data.bad_image_tolerance": 0.5}
     plan = load("ablation_offsets", "smoke", overrides, [0], arms=["zero", "token", "axial"])
@@ -128,6 +129,7 @@ def test_a_failing_run_affects_no_other_and_only_missing_runs_are_run_again(tmp_
     assert len(retried.done) == 3
 
 
+@pytest.mark.slow
 def test_a_refused_run_names_the_cause_and_is_tried_again_by_the_next_launch(tmp_path):
     plan = load("ablation_offsets", "smoke", TINY, [0], arms=["zero"])
     folder = RunFolder(tmp_path / plan.runs[0].id)
@@ -141,6 +143,7 @@ def test_a_refused_run_names_the_cause_and_is_tried_again_by_the_next_launch(tmp
     assert local.launch(plan, tmp_path).exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_reported_as_dead_and_resumed(tmp_path):
     plan = load("ablation_offsets", "smoke", TINY | {"train.epochs": 40}, [0], arms=["zero"])
     folder = RunFolder(tmp_path / plan.runs[0].id)
@@ -157,6 +160,7 @@ def test_a_killed_run_is_reported_as_dead_and_resumed(tmp_path):
     assert local.launch(plan, tmp_path).exit_code == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_every_run_and_the_same_command_goes_on(tmp_path):
     words = [
         "sweep=ablation_offsets",
@@ -187,6 +191,7 @@ def test_ctrl_c_saves_every_run_and_the_same_command_goes_on(tmp_path):
     assert all(" trains " not in folder.log.read_text().split("interrupted by")[-1] for folder in folders)
 
 
+@pytest.mark.slow
 def test_a_signal_while_a_run_is_being_started_reaches_that_run(tmp_path, monkeypatch):
     plan = load("ablation_offsets", "smoke", TINY | {"train.epochs": 400}, [0], arms=["zero"])
     start = launcher.start
@@ -203,6 +208,7 @@ def test_a_signal_while_a_run_is_being_started_reaches_that_run(tmp_path, monkey
     assert state_of(RunFolder(tmp_path / plan.runs[0].id))[0] != DONE
 
 
+@pytest.mark.slow
 def test_a_run_whose_folder_is_removed_is_named_and_the_others_go_on(tmp_path, monkeypatch):
     plan = load("ablation_offsets", "smoke", TINY, [0], arms=["zero", "axial", "token"])
     first, second, third = plan.distinct()

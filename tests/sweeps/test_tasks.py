@@ -150,6 +150,7 @@ def test_states_say_which_task_a_run_is_of(write_sweep, tmp_path):
     assert "token_labelling" not in "".join(show.lines(describe(own, tmp_path))), "one task needs no name"
 
 
+@pytest.mark.slow
 def test_a_downstream_run_is_started_once_its_parent_is_done(write_sweep, tmp_path):
     write_sweep()
     plan = load("transfer", "smoke", TINY, [0], ["plain"])
