@@ -178,3 +178,17 @@ def test_an_empty_map_gives_an_empty_result(shape: tuple[int, ...]) -> None:
 def test_refuses_offsets_on_another_device() -> None:
     with pytest.raises(ValueError, match="x is on cpu, its offsets are on meta"):
         sample_axis(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 4, device="meta"), 2)
+
+
+def test_several_joint_samples_are_read_one_after_the_other() -> None:
+    x, dy, dx = inputs((2, 5, 4, 6, 9 * 3), 2.0)
+    cotangent = torch.randn(2, 5, 4, 9 * 6, generator=torch.Generator().manual_seed(1))
+    ours = sample_joint(x, dy, dx, samples=9)
+    single = [sample_joint(x, down, right) for down, right in zip(dy.chunk(9, -1), dx.chunk(9, -1))]
+    theirs = torch.cat(single, dim=-1)
+    torch.testing.assert_close(ours, theirs)
+    grads = [torch.autograd.grad(read, (x, dy, dx), cotangent) for read in (ours, theirs)]
+    for a, b in zip(*grads):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="27 offsets per token are not 2 samples"):
+        sample_joint(x, dy, dx, samples=2)
