@@ -44,6 +44,7 @@ def test_it_is_an_arm_of_a_sweep(folder):
     assert str(folder) not in json.dumps(plan.as_dict()["arms"]), "results keep no place on this machine"
 
 
+@pytest.mark.slow
 def test_its_arm_is_compared_with_others_and_two_versions_never_meet(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     words = ["my_sweep.yaml", "protocol=smoke", f"runs_dir={folder / 'runs'}", "seeds=[0]", *SHORT_RUN]
