@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 WHOLE = ("README.md", "probes.md")  # every number in these is checked
 SOURCE = re.compile(r"<!-- numbers: (.+) -->")
+PRINTED = re.compile(r"<!-- printed: (.+), (.+), (.+) -->")  # paper, table, metric
 RESULT = re.compile(r"accuracy|top-1|\bΔ|params|flops|miou|\bap\b", re.IGNORECASE)  # in a header
 NUMBER = re.compile(r"(?<![\w.])[+−-]?\d+(?:\.\d+)?")
 # Numbers in prose with a decimal point or a per cent sign that are no results, by document.
@@ -50,13 +51,15 @@ IN_PROSE = {
 
 @dataclass(frozen=True)
 class DocumentTable:
-    """A table of a document. sources: the words of the comment above it, if there is one."""
+    """A table of a document. sources: the words of the comment above it, if there is one; printed: of a table that
+    repeats what a paper prints, the paper, its table and the metric of the last column."""
 
     document: str
     line: int
     header: list[str]
     rows: list[list[str]]
     sources: tuple[str, ...]
+    printed: tuple[str, ...]
 
     def __str__(self) -> str:
         return f"{self.document}:{self.line}"
@@ -66,19 +69,22 @@ def tables() -> Iterator[DocumentTable]:
     for path in DOCUMENTS:
         lines = without_code(path.read_text(encoding="utf-8")).splitlines()
         above: tuple[str, ...] = ()
+        printed: tuple[str, ...] = ()
         for number, line in enumerate(lines):
             if match := SOURCE.fullmatch(line):
                 above = tuple(match[1].split())
+            if match := PRINTED.fullmatch(line):
+                printed = match.groups()
             if re.match(r"\|[ :|-]+\|$", line) and "-" in line:
                 rows = []
                 for row in lines[number + 1 :]:
                     if not row.startswith("|"):
                         break
                     rows.append(cells(row))
-                yield DocumentTable(path.name, number, cells(lines[number - 1]), rows, above)
-                above = ()
+                yield DocumentTable(path.name, number, cells(lines[number - 1]), rows, above, printed)
+                above = printed = ()
             elif line and not line.startswith(("|", "<!--")):
-                above = ()
+                above = printed = ()
 
 
 def without_code(text: str) -> str:
@@ -191,6 +197,14 @@ def test_numbers_of_a_table_are_those_of_its_source_to_the_last_digit(table):
     assert compared >= 6
 
 
+@pytest.mark.parametrize("table", [table for table in TABLES if table.printed], ids=str)
+def test_numbers_of_a_paper_are_those_that_it_prints(table):
+    paper, name, metric = table.printed
+    assert table.rows
+    for row, *_, stated in table.rows:
+        assert float(stated) == papers.number(paper, name, row, metric).value, f"{table}: {row}"
+
+
 def test_arms_of_several_results_are_the_same_runs_where_they_share_a_name():
     for words in {table.sources for table in MARKED}:
         seen: dict[str, set[str]] = {}
@@ -206,7 +220,7 @@ def test_tables_of_results_say_where_their_numbers_are_from():
         for table in TABLES
         if table.document in WHOLE and any(decimals(cell) for row in table.rows for cell in row)
     ]
-    assert [str(table) for table in (*results, *whole) if not table.sources] == []
+    assert [str(table) for table in (*results, *whole) if not table.sources + table.printed] == []
     assert {table.document for table in MARKED} >= set(WHOLE)
 
 
