@@ -169,6 +169,7 @@ def test_two_devices_replay_together(tmp_path, settings):
     assert "equal over steps" in folder.finished()["notes"][0]
 
 
+@pytest.mark.slow
 def test_the_same_code_and_a_run_without_checkpoints_have_nothing_to_replay(run, tmp_path, settings):
     assert finish(run, "--replay") == (0, "")
     fresh = frozen(tmp_path / "fresh", {**settings, "train.epochs": 2})

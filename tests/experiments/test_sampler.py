@@ -104,6 +104,7 @@ def test_a_sampler_that_was_asked_for_is_not_replaced(tmp_path, small_scenes, no
     assert str(caught.value) == f"machine.sampler=native cannot run here: {MISSING}"
 
 
+@pytest.mark.slow
 def test_going_on_with_another_sampler_is_noted(tmp_path, small_scenes):
     settings = {**small_scenes, "train.epochs": 8, "machine.sampler": "eager"}
     folder = frozen(tmp_path, settings)

@@ -129,6 +129,7 @@ def test_every_trained_number_of_the_papers_has_the_runs_that_are_planned_for_it
         assert {each["metric"] for each in without} <= {"miou_ms"}, "evaluate= judges at several scales"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["paper", "smoke"])
 def test_the_runs_of_the_papers_are_those_of_the_sweeps_parents_first(protocol):
     plan = load_collection("paper", protocol)

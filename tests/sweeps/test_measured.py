@@ -352,6 +352,7 @@ def test_an_excluded_run_is_named_by_every_page_and_is_not_trained_again(broken,
     assert not (labels / "m" / "excluded.csv").exists()
 
 
+@pytest.mark.slow
 def test_an_excluded_run_is_measured_again_on_request_and_the_first_value_stays_on_record(broken, labels, capsys):
     plan, runs_dir, words, run = broken
     first = json.loads((runs_dir / run / "summary.json").read_text())

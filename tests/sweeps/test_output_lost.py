@@ -97,6 +97,7 @@ def test_a_closed_terminal_stops_a_sweep_in_order_unless_it_is_to_outlive_it(tmp
         assert "stopped by SIGHUP" in complaint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["report=reach", "protocol=smoke"], ["complexity=xt"]], ids=str)
 def test_a_terminal_without_these_characters_gets_them_escaped(tmp_path, words):
     words = [*words, f"runs_dir={tmp_path}"] if "report=reach" in words else words

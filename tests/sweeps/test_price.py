@@ -280,6 +280,7 @@ def test_a_real_probe_prices_a_sweep_and_leaves_only_the_rate(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_share_of_a_device_is_timed_without_the_others(tmp_path):
     config = resolve("scenes", {**TINY, "data.eval_images": 4, "devices": 2, "machine.batch_per_device": 2})
     rate = rates.probe_here(config)
