@@ -182,7 +182,8 @@ class Launcher:
 
     def _cell(self, run: LaunchedRun) -> str:
         task = f"{run.task:<16} " if len({other.task for other in self.launch.runs}) > 1 else ""
-        return f"{run.arm:<12} {task}seed {run.seed}"
+        arm = max(12, *(len(other.arm) for other in self.launch.runs))  # characters
+        return f"{run.arm:<{arm}} {task}seed {run.seed}"
 
 
 def start(folder: RunFolder, code: Path, other_code: str | None = None) -> subprocess.Popen[bytes]:

@@ -39,8 +39,9 @@ COLOURS |= {INTERRUPTED: "yellow", UNKNOWN: "magenta", MEASURED: "green", EXCLUD
 def lines(rows: Sequence[RunStatus]) -> list[str]:
     """One line per run; the task is named where the rows have more than one."""
     several = _has_several_tasks(rows)
+    arm = max([12, *(len(row.arm) for row in rows)])  # characters
     return [
-        f"{row.arm:<12} {f'{row.task:<16} ' if several else ''}seed {row.seed}  {row.run:<44} {row.state:<11} "
+        f"{row.arm:<{arm}} {f'{row.task:<16} ' if several else ''}seed {row.seed}  {row.run:<44} {row.state:<11} "
         f"{_share(row):>5}  {row.detail}".rstrip()
         for row in rows
     ]
