@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import ConfigError, DataError, unknown
+from pasted_command import same_settings
 from reports import specification, specification_files
 from reports.content import compose, one_run
 from reports.content.compose import Results
@@ -21,7 +22,7 @@ from reports.formats.comparison import differences
 from reports.specification import SWEEP, Collection, PublishedTable, Specification
 from reports.specification_files import names, of_sweep
 from results import archive
-from results.collect import Plan, collect
+from results.collect import Collected, Plan, collect
 from results.fill import beside, filled
 from results.fingerprints import IsPresent
 from results.run_folders.recorded_run import OneRun
@@ -60,7 +61,8 @@ def report(
     is_present: whether a recorded code fingerprint is that of the present code; without it, pages do not say so.
     run_named: a run's id, or a part of it, the words of the command line, and for the message what else could be
     named → the folder of the run and what it records.
-    A sweep that no specification describes has a report, too, and so has a run.
+    A sweep that no specification describes has a report, too, and so has a run. A sweep of which no run has begun has
+    none: the message says how to start it, and the exit code is 1.
     """
     if run_named and not (options.check or "measured" in given) and specification_files.is_unknown(name):
         return _run(name, given, options, run_named)
@@ -137,6 +139,13 @@ def _sweep(
             raise missing or error from None
         others = beside if options.fresh else filled
         collected = others(collect(plan, runs_dir, states()), plan, measured())
+        if not _has_begun(collected):
+            start = same_settings("sweep", spec.sweep, options.words[1:])
+            print(
+                f"run.py: no run of {called(spec.sweep)} has begun in {runs_dir}; to start them: {start}",
+                file=sys.stderr,
+            )
+            return 1
         results = Results(spec, collected, plan, runs_dir, is_present=is_present)
         out = runs_dir / "reports" / results.name
     page = compose.page(spec, [results], mixed=options.mixed)
@@ -192,13 +201,17 @@ def _all_sweeps(
                 skipped.setdefault((protocol, str(error)), []).append(name)
                 continue
             collected = collect(plan, runs_dir, states())
-            begun = bool((collected.runs["state"] != NOT_RUN).any())
+            begun = _has_begun(collected)
             if protocol in of_papers or begun:  # one that has not begun has its committed results for itself
                 collected = filled(collected, plan, measured()) if begun else collected
                 prices = RunPrices(*hours()) if protocol in of_papers else None
                 results.append(Results(spec, collected, plan, runs_dir, is_present=is_present, prices=prices))
     lines = [f"protocol {protocol} of {', '.join(of)} is left out: {why}" for (protocol, why), of in skipped.items()]
     return results, lines, runs_dir
+
+
+def _has_begun(collected: Collected) -> bool:
+    return bool((collected.runs["state"] != NOT_RUN).any())
 
 
 def _check(spec: specification.Report, options: argparse.Namespace, is_present: IsPresent | None) -> int:

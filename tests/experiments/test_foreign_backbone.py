@@ -72,7 +72,7 @@ def test_an_arm_of_timms_stands_beside_ours_in_one_report(tmp_path, small_scenes
     for run in plan.runs:
         loop.run(frozen_run(tmp_path / "runs", run))
     options = argparse.Namespace(json=True, mixed=False, check=False, fresh=False)
-    planned = lambda sweep, words: (plan.as_dict(), tmp_path / "runs", dict, dict)  # noqa: E731
+    planned = lambda sweep, words: (plan.as_dict(), tmp_path / "runs", dict, dict, dict)  # noqa: E731
     assert report("beside", {"protocol": "smoke"}, options, planned) == 0
     rows = {row["arm"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
     assert rows["resnet"]["label"] == "ResNet-10-T" and rows["resnet"]["n"] == 1

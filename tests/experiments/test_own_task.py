@@ -148,7 +148,7 @@ def test_it_is_collected_and_reported(tmp_path, undisturbed, capsys):
         set(records) == {"eval/within_one", "eval_ema/within_one"} and records["eval_ema/within_one"].value() == value
     )
     options = argparse.Namespace(json=True, mixed=False, check=False, fresh=False)
-    assert report("boxes", {"protocol": "smoke"}, options, lambda sweep, words: (plan, runs_dir, dict, dict)) == 0
+    assert report("boxes", {"protocol": "smoke"}, options, lambda sweep, words: (plan, runs_dir, dict, dict, dict)) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["metric"], document["rows"][0]["mean"]) == ("eval_ema/within_one", pytest.approx(value, abs=1e-3))
     assert "Counts off by at most one" in next(runs_dir.glob("reports/*/report.md")).read_text()
@@ -194,7 +194,7 @@ def test_it_follows_another_task_in_a_sweep(tmp_path, monkeypatch):
     values = collected.finals("eval/within_one").set_index("arm")["value"]
     assert collected.warnings == [] and set(values.index) == {"zero", "axial"}
     options = argparse.Namespace(json=True, mixed=False, check=False, fresh=False)
-    assert report("transfer", {}, options, lambda sweep, words: (plan.as_dict(), runs_dir, dict, dict)) == 0
+    assert report("transfer", {}, options, lambda sweep, words: (plan.as_dict(), runs_dir, dict, dict, dict)) == 0
     page = next(runs_dir.glob("reports/*/report.md")).read_text()
     row = next(line for line in page.splitlines() if line.startswith("| axial") or line.startswith("| **axial"))
     accuracy = own.finished()["metrics"]["eval/token_accuracy"]

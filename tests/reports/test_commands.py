@@ -38,9 +38,26 @@ def planned(tmp_path):
         if words["protocol"] == "paper":
             plan["runs"] = [{**entry, "run": f"imagenet-{entry['run']}"} for entry in plan["runs"]]
         states = {entry["run"]: ("queued", "") for entry in plan["runs"]}
-        return plan, runs_dir, lambda: states, dict
+        return plan, runs_dir, lambda: states, dict, lambda: ({}, "device-hours on no machine")
 
     return plan_of
+
+
+@pytest.mark.parametrize("state", ["not run", "queued"])
+def test_a_sweep_of_which_no_run_has_begun_has_no_page_but_says_how_to_start_it(tmp_path, capsys, state):
+    plan = make_plan(seeds=(0, 1))
+    states = {entry["run"]: (state, "") for entry in plan["runs"]}
+    words = ["report=ablation_offsets", "protocol=smoke", "seeds=[0,1]"]
+    given = options(words=words)
+    code = commands.report("ablation_offsets", {}, given, lambda *_: (plan, tmp_path, lambda: states, dict, dict))
+    err = capsys.readouterr().err
+    if state == "queued":
+        assert code == 0 and not err
+    else:
+        assert code == 1 and f"no run of ablation_offsets has begun in {tmp_path}" in err and err.count("\n") == 1
+        assert (
+            "run.py sweep=ablation_offsets protocol=smoke 'seeds=[0,1]'" in err and not (tmp_path / "reports").exists()
+        )
 
 
 @pytest.fixture
@@ -66,7 +83,7 @@ def test_the_page_of_both_papers_has_running_and_committed_results(planned, tmp_
     macros = MACRO.findall((folder / "macros.tex").read_text())
     assert len(macros) == len(set(macros))
     assert (
-        "protocol paper of ablation_peg, ablation_v1, necks, resolution_384, variants is left out: paper needs images"
+        "protocol paper of ablation_peg, ablation_v1, mixers, necks, resolution_384, variants is left out: paper needs images"
         in err
     )
     assert "report.html" in out

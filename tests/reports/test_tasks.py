@@ -296,7 +296,7 @@ def by_hand(monkeypatch, tmp_path):
         plan = plan_of_tasks(sweep, list(arms), models=arms, tasks=["classification"], protocol="smoke")
         collected = collected_by_hand(plan, {("classification", arm): mean for arm, mean in zip(arms, (70.0, 71.5))})
         monkeypatch.setattr(commands, "collect", lambda *_: collected)
-        assert commands.report(name, {}, options(**given), lambda *_: (plan, tmp_path, dict, dict)) == 0
+        assert commands.report(name, {}, options(**given), lambda *_: (plan, tmp_path, dict, dict, dict)) == 0
         return tmp_path / "reports" / f"{sweep}-smoke"
 
     return report
