@@ -66,7 +66,7 @@ def status(name: str, given: dict[str, Any], options: argparse.Namespace) -> int
     if not is_sweep(name):
         return _status_of_run(name, given, options)
     devices = devices_of(name, given)
-    plan, runs_dir = planned(name, given, options.words[1:])
+    plan, runs_dir = planned(name, given, options.words[1:], compared=False)
     if options.watch and not options.json:
         watch(plan, runs_dir)
         return 0
@@ -142,7 +142,7 @@ def states(plan: Plan, runs_dir: Path) -> dict[str, tuple[str, str]]:
 
 def cancel(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     """Stops a sweep's runs: its launchers on this machine, and its Slurm jobs."""
-    plan, runs_dir = planned(name, given, options.words[1:])
+    plan, runs_dir = planned(name, given, options.words[1:], compared=False)
     from sweeps.local import stop
     from sweeps.slurm.cancel import cancel as cancel_jobs
 
@@ -231,16 +231,17 @@ def _list_runs(options: argparse.Namespace) -> int:
     return 0
 
 
-def planned(name: str, given: dict[str, Any], words: Sequence[str] = ()) -> tuple[Plan, Path]:
+def planned(name: str, given: dict[str, Any], words: Sequence[str] = (), *, compared: bool = True) -> tuple[Plan, Path]:
     """The plan that a sweep's name and the settings of a command line describe, and the folder of its run folders.
 
     words: those settings as they were written, for messages that name another command about the same runs.
+    compared: whether its arms are compared, so that the baseline must be among them.
     """
-    plan, runs_dir = _planned(name, given)
+    plan, runs_dir = _planned(name, given, compared=compared)
     return replace(plan, words=tuple(word for word in words if not word.startswith("gpus="))), runs_dir
 
 
-def _planned(name: str, given: dict[str, Any]) -> tuple[Plan, Path]:
+def _planned(name: str, given: dict[str, Any], *, compared: bool) -> tuple[Plan, Path]:
     site = read_site()
     runs_dir = runs_folder(given, site)
     seeds = given.pop("seeds", None)
@@ -256,7 +257,7 @@ def _planned(name: str, given: dict[str, Any]) -> tuple[Plan, Path]:
         return load_collection(name, protocol, given, seeds, tables, site), runs_dir
     if tables:
         raise ConfigError(f"tables= chooses parts of a collection, and {name} is one sweep: it takes arms= and tasks=")
-    return load(name, protocol, given, seeds, arms, site, tasks), runs_dir
+    return load(name, protocol, given, seeds, arms, site, tasks, compared=compared), runs_dir
 
 
 def devices_of(name: str, given: dict[str, Any]) -> int | None:

@@ -227,7 +227,8 @@ def report_outcome(outcome: Outcome, launch: Launch) -> None:
     mention_skipped(outcome.skipped_failed, outcome.excluded, outcome.unreadable)
     before = f" and {len(outcome.measured)} measured before" if outcome.measured else ""
     done = f"{len(outcome.done)} of {launch.total} runs done{before}"
-    further = f"for the table: {same_settings('report', launch.sweep, launch.words)}"
+    words = launch.words if launch.compared else [word for word in launch.words if not word.startswith("arms=")]
+    further = f"for the table: {same_settings('report', launch.sweep, words)}"
     if launch.of_tables:
         follow = same_settings("status", launch.sweep, launch.words)
         further = f"for its tables: {follow} (`collect=` keeps their results)"

@@ -48,6 +48,7 @@ class Launch:
     other_code: str | None
     runs: list[LaunchedRun]  # to be started, parents first
     total: int = 0  # runs of the plan
+    compared: bool = True  # whether the baseline is among the arms, as reports need it
     of_tables: bool = False  # of a collection, whose results are shown table by table
     words: list[str] = field(default_factory=list)  # the settings of the command line that planned them
     gpus: str | None = field(default_factory=lambda: os.environ.get(GPUS))

@@ -90,6 +90,7 @@ def _planned(
             refuse_unknown(run.config.init, runs_dir)
     launch.total, launch.words = len(plan.distinct()), list(plan.words)
     launch.of_tables = isinstance(plan, CollectionPlan)
+    launch.compared = launch.of_tables or plan.baseline in plan.labels
     say(f"{len(runs)} of {launch.total} runs to do, {launch.jobs} at a time")
     if not runs:
         return launch

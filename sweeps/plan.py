@@ -114,10 +114,13 @@ def load(
     arms: list[str] | None = None,
     site: Mapping[str, Any] | None = None,
     tasks: list[str] | None = None,
+    *,
+    compared: bool = True,
 ) -> Plan:
     """Plans a sweep. ``overrides`` are dotted keys for every run. ``seeds`` replace those of the file and of its arms.
-    ``arms`` chooses some of the sweep's arms, among them the baseline and whatever the chosen arms start from; without
-    it, those that have a recipe for the protocol are planned. ``tasks`` chooses some of its tasks.
+    ``arms`` chooses some of the sweep's arms, among them whatever the chosen arms start from and, if they are to be
+    ``compared``, the baseline; without it, those that have a recipe for the protocol are planned. ``tasks`` chooses
+    some of its tasks.
 
     Raises ConfigError for an unknown sweep, protocol, arm, task, key or value, DataError where classes must be counted
     and the data root is missing.
@@ -130,7 +133,7 @@ def load(
     if seeds is not None:
         check_seeds(seeds)
     parents = {arm: body.get("start_from") for arm, body in sweep["arms"].items()}
-    chosen = _chosen_arms(name, sweep, arms, protocol)
+    chosen = _chosen_arms(name, sweep, arms, protocol, compared=compared)
     first_task = first_task_of(sweep, protocol)
     resolving = ArmConfigs(name, sweep, protocol, words_by_task(overrides or {}, sweep, protocol), site)
     configs: dict[tuple[str, str], Config] = {}  # by task and arm, in the order in which runs are to be started
@@ -185,7 +188,9 @@ def _changed(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in long.items() if key != "model.name" and FIELDS[key].metadata["scientific"]}
 
 
-def _chosen_arms(name: str, sweep: Mapping[str, Any], arms: list[str] | None, protocol: str) -> list[str]:
+def _chosen_arms(
+    name: str, sweep: Mapping[str, Any], arms: list[str] | None, protocol: str, *, compared: bool
+) -> list[str]:
     """Names of the arms to plan, in the order of the sweep file; unless chosen, those with a recipe of the protocol."""
     chosen = [str(arm) for arm in arms or arms_with(protocol, sweep)]
     for arm in chosen:
@@ -196,7 +201,7 @@ def _chosen_arms(name: str, sweep: Mapping[str, Any], arms: list[str] | None, pr
         parent = sweep["arms"][arm].get("start_from")
         if parent and parent not in chosen:
             raise ConfigError(f"{word}: {arm!r} starts from {parent!r}, so {parent!r} must be among them")
-    if (baseline := sweep["baseline"][protocol]) not in chosen:
+    if compared and (baseline := sweep["baseline"][protocol]) not in chosen:
         raise ConfigError(f"{word}: differences are taken to {baseline!r}, so it must be among them")
     return [arm for arm in sweep["arms"] if arm in chosen]
 

@@ -44,7 +44,7 @@ def sweep(name: str, given: dict[str, Any], options: argparse.Namespace) -> int:
     devices = devices_of(name, given)
     if devices and (options.slurm or not options.dry_run):
         raise ConfigError("gpus= estimates a time, with --dry-run and without --slurm; --jobs limits runs at a time")
-    plan, runs_dir = planned(name, given, options.words[1:])
+    plan, runs_dir = planned(name, given, options.words[1:], compared=not (options.retry_failed or options.fresh))
     if not options.fresh:
         present = PresentData()
         for run in plan.distinct().values():
