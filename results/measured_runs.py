@@ -20,7 +20,7 @@ class MeasuredRun(NamedTuple):
     """A measurement of a run in measured results.
 
     code, data: its fingerprints; because: why it is left out, if it is; finished: when this measurement of the run and
-    its repeats there finished.
+    its repeats there finished; commit: of the code, where it is known.
     """
 
     label: str
@@ -28,6 +28,7 @@ class MeasuredRun(NamedTuple):
     data: str
     because: str
     finished: frozenset[str]
+    commit: str = ""
 
 
 def find(runs: Collection[str]) -> dict[str, list[MeasuredRun]]:
@@ -59,7 +60,7 @@ def find(runs: Collection[str]) -> dict[str, list[MeasuredRun]]:
                 known_facts.setdefault((run, row["finished"], row.get("device", "")), []).append((label, facts))
             known = frozenset({row.get("finished", ""), *repeated.get(run, ())})
             fingerprints = (row.get("code_fingerprint", ""), row.get("data_fingerprint", ""))
-            found.setdefault(run, []).append(MeasuredRun(label, *fingerprints, because, known))
+            found.setdefault(run, []).append(MeasuredRun(label, *fingerprints, because, known, row.get("commit", "")))
     _refuse_contradictions(known_facts)
     return found
 

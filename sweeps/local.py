@@ -101,7 +101,12 @@ def _planned(
     for run in runs:
         code.freeze(RunFolder(runs_dir / run.id), run.config)
     launch.runs = [LaunchedRun(r.id, r.arm, r.seed, r.task, r.parent, str(code.copies[r.id])) for r in runs]
-    for line in [*code.describe(), sentence(plan, runs_dir, collected=[*launch.measured, *launch.excluded])]:
+    finished = [run for run in plan.distinct().values() if run.id in launch.done]
+    for line in [
+        *code.describe(),
+        *code.about_done(runs_dir, finished),
+        sentence(plan, runs_dir, collected=[*launch.measured, *launch.excluded]),
+    ]:
         say(line)
     launch.write()
     launch.hold()

@@ -38,11 +38,11 @@ class MeasuredRuns:
     """Runs of a plan that are in measured results, by run id.
 
     counted: with the measurement that counts as the run's; others: with the labels that have the run of other code or
-    data, and which of these it is; fresh: measured runs are to be trained again.
+    data, which of these it is, and the commit of other code; fresh: measured runs are to be trained again.
     """
 
     counted: Mapping[str, MeasuredRun] = field(default_factory=dict)
-    others: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    others: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
     fresh: bool = False
 
     def state(self, run: str, own: State, submitted: SubmittedRun | None = None) -> State:
@@ -82,10 +82,12 @@ class MeasuredRuns:
             left_out = [run for run in measured if not (run in runs or run in done or self.counted[run].because)]
             if left_out and not self.fresh:
                 yield f"{_number(left_out)} measured already, in results/measured/{label}; --fresh trains them again"
-        for label, what in dict.fromkeys(self.others.values()):
-            other = [run for run, found in self.others.items() if found == (label, what) and run in runs]
+        for place in dict.fromkeys(self.others.values()):
+            other = [run for run, found in self.others.items() if found == place and run in runs]
+            label, what, commit = place
             if other:
-                yield f"{_number(other)} in results/measured/{label}, but of other {what}: trained again"
+                use = f"; --at {commit[:12]} takes that code, so that they count" if commit else ""
+                yield f"{_number(other)} in results/measured/{label}, but of other {what}: trained again{use}"
         if self.fresh and done:
             yield f"{_number(done)} done but not collected, so --fresh leaves them alone; collect=… into=LABEL first"
 
@@ -127,7 +129,8 @@ def find(
         if same:
             counted[run] = next((each for each in same if not each.because), same[0])
         else:
-            other[run] = (measurements[0].label, "data" if alike else "code")
+            first = measurements[0]
+            other[run] = (first.label, "data", "") if alike else (first.label, "code", first.commit)
     return MeasuredRuns(counted, other, fresh)
 
 

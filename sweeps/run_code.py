@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, dataclass
 from functools import cache
@@ -67,6 +67,23 @@ class Choice:
                 line += ", with which this sweep began; --new-code takes the present code for runs that have not begun"
             lines.append(line)
         return lines
+
+    def about_done(self, runs_dir: Path, done: Iterable[PlannedRun]) -> Iterator[str]:
+        """A line about the finished runs that other code computed than that of the runs to be started."""
+        other, commits, copies = [], set(), set(self.copies.values())
+        for run in done:
+            record = RunFolder(runs_dir / run.id).read_json(PROVENANCE)
+            accepted = accepted_codes(record)
+            if accepted and not any(run_fingerprint(run.config, copy) in accepted for copy in copies):
+                other.append(run.id)
+                commits.add(str(record.get("commit") or "COMMIT")[:12])
+        if other:
+            number = f"{len(other)} finished {'run is' if len(other) == 1 else 'runs are'} of other code"
+            yield (
+                f"{number}, e.g. {other[0]}, and a report refuses to average both; --at {min(commits)} takes "
+                "their code for the rest; to train all with this code: another runs_dir=PATH, or collect=… into=LABEL "
+                "and then --fresh, which repeats runs (some with arms=… seeds=…)"
+            )
 
     def refuse_other_code(self, runs_dir: Path) -> None:
         """Raises RunFolderError for runs that would refuse to go on with their copy of the code."""

@@ -90,7 +90,8 @@ def launch(
             repeat.set_aside(RunFolder(runs_dir / run_id))
         for run in missing:
             code.freeze(RunFolder(runs_dir / run.id), run.config)
-        for line in code.describe():
+        finished = [run for run in plan.distinct().values() if run.id in outcome.done]
+        for line in [*code.describe(), *code.about_done(runs_dir, finished)]:
             say(line)
         run_jobs = {run: newest.id for run, newest in alive.items()}
         with atomic_file.private():

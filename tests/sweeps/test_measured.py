@@ -33,11 +33,11 @@ MEASURED_CODE = "c0de5eed00000001"
 def label_of(labels):
     """Writes measured results of some runs, as far as a launch looks at them."""
 
-    def write(runs, name="m", code=None, data="", **more):
+    def write(runs, name="m", code=None, data="", commit="", **more):
         labels.joinpath(name).mkdir(parents=True, exist_ok=True)
         (labels / name / "about.yaml").write_text("{}\n")
-        lines = ["run,state,finished,device,code_fingerprint,data_fingerprint"]
-        lines += [f"{run.id},done,2031-01-01,cpu,{code or run_fingerprint(run.config)},{data}" for run in runs]
+        lines = ["run,state,finished,device,code_fingerprint,data_fingerprint,commit"]
+        lines += [f"{run.id},done,2031-01-01,cpu,{code or run_fingerprint(run.config)},{data},{commit}" for run in runs]
         (labels / name / "runs.csv").write_text("\n".join(lines) + "\n")
         for file, content in more.items():
             (labels / name / f"{file}.csv").write_text(content)
@@ -149,11 +149,12 @@ def test_a_measured_run_counts_only_for_the_data_it_was_trained_on(label_of, ima
 
 def test_a_measured_run_counts_only_for_the_code_that_a_launch_would_use(label_of, tmp_path, capsys, monkeypatch):
     plan = load("ablation_offsets", "smoke", SMALL, [0], arms=["zero", "axial"])
-    label_of(plan.runs, code=MEASURED_CODE)
+    label_of(plan.runs, code=MEASURED_CODE, commit="0123456789abcdef")
     found = measured.find(plan, tmp_path)
     assert states(plan, tmp_path, found) == {("zero", 0): NOT_RUN, ("axial", 0): NOT_RUN}
     assert list(found.sentences([run.id for run in plan.runs])) == [
-        "2 runs are in results/measured/m, but of other code: trained again"
+        "2 runs are in results/measured/m, but of other code: trained again; --at 0123456789ab takes that code, so that "
+        "they count"
     ]
     copy = tmp_path / "copy"  # the code of the measurement, as a commit or as the copy that the sweep began with
     monkeypatch.setattr("sweeps.snapshot.take_at", lambda runs_dir, commit: copy)

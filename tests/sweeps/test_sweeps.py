@@ -13,11 +13,12 @@ from collections.abc import Sequence
 
 import pytest
 
+import run as command_line
 from errors import ConfigError
 from experiments.config import ROOT
 from experiments.folder.run_folder import RunFolder
-from run_format import DONE, FAILED, INTERRUPTED, NOT_RUN, REFUSED
-from sweeps import launcher, local
+from run_format import DONE, FAILED, INTERRUPTED, NOT_RUN, PROVENANCE, REFUSED
+from sweeps import launcher, launches, local, run_code
 from sweeps.collection_file import is_collection
 from sweeps.plan import load, read_sweep, sweep_names
 from sweeps.status import describe, state_of
@@ -96,6 +97,44 @@ def test_arms_of_different_sweeps_with_one_config_are_one_run():
 def test_unknown_names_are_refused_with_the_nearest(given, names):
     with pytest.raises(ConfigError, match=f"did you mean '{names}'"):
         load(**({"name": "ablation_offsets", "protocol": "smoke"} | given))
+
+
+def test_a_retry_and_a_look_at_some_arms_need_no_baseline(tmp_path, capsys):
+    words = ["protocol=smoke", "seeds=[0]", "arms=[axial]", f"runs_dir={tmp_path}"]
+    for command in (
+        ["sweep=ablation_offsets", "--retry-failed", "--dry-run"], ["status=ablation_offsets"], ["cancel=ablation_offsets"]
+    ):  # fmt: skip
+        assert command_line.main([command[0], *words, *command[1:]]) == 0, capsys.readouterr().err
+    for command in ("sweep=ablation_offsets", "report=ablation_offsets", "collect=ablation_offsets"):
+        assert command_line.main([command, *words, *(["into=x"] if "collect" in command else [])]) == 2
+        assert "differences are taken to 'zero', so it must be among them" in capsys.readouterr().err
+
+
+def test_a_launch_says_when_finished_runs_are_of_other_code(tmp_path, monkeypatch, capsys):
+    plan = load("ablation_offsets", "smoke", TINY, [0], arms=["zero", "axial", "token"])
+    zero, axial, token = plan.distinct().values()
+    for run, code in ((zero, "other"), (axial, "of the copy")):
+        folder = RunFolder(tmp_path / run.id)
+        folder.freeze(run.config)
+        folder.write_json(PROVENANCE, {"code_fingerprint": code, "commit": "0123456789abcdef"})
+        end(folder)
+    monkeypatch.setattr("sweeps.run_code.run_fingerprint", lambda config, copy: "of the copy")
+    said: list[str] = []
+    local.prepare(plan, tmp_path, say=said.append)
+    (line,) = [line for line in said if "of other code" in line]
+    assert f"1 finished run is of other code, e.g. {zero.id}" in line and "--at 0123456789ab takes" in line
+    assert "runs_dir=PATH" in line and "--fresh" in line
+    RunFolder(tmp_path / zero.id).write_json(PROVENANCE, {"code_fingerprint": "of the copy"})
+    choice = run_code.choose(plan, [token], tmp_path)
+    assert not list(choice.about_done(tmp_path, [zero, axial]))
+
+
+def test_a_launch_without_the_baseline_names_the_report_of_all_arms(tmp_path, capsys):
+    words = ["protocol=smoke", "arms=[axial]"]
+    for compared, said in ((False, "report=ablation_offsets protocol=smoke\n"), (True, "'arms=[axial]'\n")):
+        launch = launches.Launch(tmp_path, "ablation_offsets", 1, None, [], words=words, compared=compared)
+        launcher.report_outcome(launcher.Outcome(), launch)
+        assert capsys.readouterr().out.endswith(said)
 
 
 def test_arms_without_the_baseline_are_refused():
