@@ -19,14 +19,16 @@ COUNT_SECONDS = 1.0  # for the images of one split
 
 
 def site(inputs: CheckInputs) -> Iterator[Finding]:
-    from experiments.config import merge, read_site, site_settings
+    from experiments.config import merge, read_site, site_settings, users_site
 
-    if not os.path.lexists(inputs.site_path):
+    files = [path for path in (inputs.site_path, users_site()) if os.path.lexists(path)]
+    if not files:
         yield Finding("site", ABSENT, "no site.yaml", "copy site.example.yaml to site.yaml to state data roots once")
         return
     entries = read_site(inputs.site_path)
     merge(site_settings(entries, dataset=""))  # each data set has a finding of its own
-    yield Finding("site", OK, f"{inputs.site_path} sets {', '.join(entries) or 'nothing'}")
+    sets = "sets" if len(files) == 1 else "set"
+    yield Finding("site", OK, f"{' and '.join(map(str, files))} {sets} {', '.join(entries) or 'nothing'}")
 
 
 def data(inputs: CheckInputs) -> Iterator[Finding]:

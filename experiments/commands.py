@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -13,6 +14,7 @@ from errors import ConfigError, RunFolderError
 from experiments import ROOT
 from experiments.paths import expanded
 
+RUNS_DIR = "ATM_RUNS_DIR"  # environment variable
 NEAREST = 3  # names in a message about one that there is not
 
 if TYPE_CHECKING:
@@ -112,10 +114,14 @@ def other_code(options: argparse.Namespace) -> str | None:
 def runs_folder(settings: dict[str, Any], site: dict[str, Any]) -> Path:
     """The folder of the run folders; takes ``runs_dir`` out of the settings of the command line.
 
-    There it is relative to the current directory; that of a site is absolute.
+    There, and in the environment variable ``ATM_RUNS_DIR``, which goes before a site, it is relative to the current
+    directory; that of a site is absolute.
     """
-    chosen = settings.pop("runs_dir", None) or site.get("runs_dir") or ROOT / "results" / "runs"
-    return expanded("runs_dir", str(chosen)).resolve()
+    if given := settings.pop("runs_dir", None):
+        return expanded("runs_dir", str(given)).resolve()
+    if in_environment := os.environ.get(RUNS_DIR):
+        return expanded(RUNS_DIR, in_environment).resolve()
+    return expanded("runs_dir", str(site.get("runs_dir") or ROOT / "results" / "runs")).resolve()
 
 
 def run_named(runs_dir: Path, name: str, alternatives: Sequence[str] = (), kind: str = "run") -> RunFolder:

@@ -281,11 +281,29 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
+def users_site() -> Path:
+    """Where a user has a site file for all checkouts."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "atm" / "site.yaml"
+
+
 def read_site(path: Path = ROOT / "site.yaml") -> dict[str, Any]:
     """Settings of this machine or cluster (``site.example.yaml`` shows them all); empty where there is no file.
 
-    Paths are absolute. Raises ConfigError.
+    What the checkout's file does not set is taken from the user's own. Paths are absolute. Raises ConfigError.
     """
+    return _below(_read_site(path), _read_site(users_site()))
+
+
+def _below(site: Mapping[str, Any], users: Mapping[str, Any]) -> dict[str, Any]:
+    """A site, and key by key what only the user's has."""
+    merged = {**users, **site}
+    for key in users.keys() & site.keys():
+        if isinstance(users[key], Mapping) and isinstance(site[key], Mapping):
+            merged[key] = _below(site[key], users[key])
+    return merged
+
+
+def _read_site(path: Path) -> dict[str, Any]:
     site = read_yaml(path, may_be_empty=True) if os.path.lexists(path) else {}
     for key in site:
         if key not in SITE:

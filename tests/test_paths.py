@@ -8,6 +8,7 @@ import pytest
 
 import experiments.config as config
 import run as command_line
+from errors import ConfigError
 from experiments.commands import runs_folder
 from experiments.config import read_site, resolve
 from experiments.identity import run_id
@@ -66,6 +67,40 @@ def test_paths_of_a_site_file_are_relative_to_it(tmp_path, elsewhere):
     assert resolve("tiny_imagenet", site=site).data.root == "/absolute"
     path.write_text("runs_dir: ~/runs\n")
     assert runs_folder({}, read_site(path)) == tmp_path / "user" / "runs"
+
+
+def test_what_a_checkouts_site_does_not_set_is_the_users_own(tmp_path, elsewhere, monkeypatch):
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    users = tmp_path / "user" / ".config" / "atm" / "site.yaml"
+    users.parent.mkdir(parents=True)
+    users.write_text(
+        "runs_dir: runs\ndata: {imagenet: {root: photographs, workers: 3}}\nslurm: {account: mine, partition: gpu}\n"
+    )
+    assert runs_folder({}, read_site(tmp_path / "absent.yaml")) == users.parent / "runs"
+    path = tmp_path / "site.yaml"
+    path.write_text("runs_dir: of-the-checkout\ndata: {imagenet: {root: images}}\nslurm: {partition: low}\n")
+    site = read_site(path)
+    config = resolve("imagenet", site=site)
+    assert runs_folder({}, site) == tmp_path / "of-the-checkout"
+    assert (config.data.root, config.data.workers) == (str(tmp_path / "images"), 3)
+    assert (config.slurm.account, config.slurm.partition) == ("mine", "low")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "nowhere"))
+    assert "account" not in read_site(path)["slurm"]
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(users.parent.parent))
+    users.write_text("runs: here\n")
+    with pytest.raises(ConfigError, match=r"site\.yaml: unknown key 'runs'"):
+        read_site(path)
+
+
+def test_the_environment_names_the_folder_of_runs_before_a_site_and_after_the_command_line(
+    tmp_path, elsewhere, monkeypatch
+):
+    monkeypatch.setenv("ATM_RUNS_DIR", "of-the-environment")
+    assert runs_folder({}, {"runs_dir": "/site"}) == elsewhere / "of-the-environment"
+    assert runs_folder({"runs_dir": "given"}, {}) == elsewhere / "given"
+    monkeypatch.setenv("ATM_RUNS_DIR", "~nobody-here/x")
+    with pytest.raises(ConfigError, match="ATM_RUNS_DIR=~nobody-here/x: no user"):
+        runs_folder({}, {})
 
 
 def test_paths_of_a_sweep_file_are_relative_to_it(tmp_path, elsewhere, monkeypatch):
