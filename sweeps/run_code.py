@@ -72,7 +72,9 @@ class Choice:
         """A line about the finished runs that other code computed than that of the runs to be started."""
         other, commits, copies = [], set(), set(self.copies.values())
         for run in done:
-            record = RunFolder(runs_dir / run.id).read_json(PROVENANCE)
+            record: dict[str, Any] = {}
+            with suppress(UnreadableError):  # a report names it
+                record = RunFolder(runs_dir / run.id).read_json(PROVENANCE)
             accepted = accepted_codes(record)
             if accepted and not any(run_fingerprint(run.config, copy) in accepted for copy in copies):
                 other.append(run.id)
