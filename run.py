@@ -70,7 +70,11 @@ COMMANDS = {
     }),
     "export": Command("measurements.commands:export", {
         "export=RUN to=hub into=FOLDER": "writes a finished run as a folder that timm loads, with a model card",
-    }),
+        "export=SWEEP|RUN to=tensorboard|csv [into=FOLDER]": "writes metrics and settings of runs in any state",
+    }, needs=("sweeps.commands:is_sweep", "sweeps.commands:planned"), names=SWEEPS),
+    "diff": Command("reports.commands:diff", {
+        "diff=RUN,RUN": "shows in which settings, code, data, packages and metrics two runs differ",
+    }, needs=("sweeps.commands:run_for_reports",), only_shows=True, names=RUNS),
     "predict": Command("measurements.commands:predict", {
         "predict=RUN images=PATH": "draws what a run of segmentation or detection sees in one or more images",
     }, needs=("reports.figures.segments", "reports.figures.boxes")),

@@ -158,3 +158,11 @@ def load(text: str | bytes, where: str, names: Collection[str] = ()) -> Any:
         line = f":{mark.line + 1}" if mark else ""
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
         raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from None
+
+
+def dotted(nested: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested keys and values as one level, with keys such as ``train.lr``; whatever the keys are."""
+    if not isinstance(nested, Mapping):
+        return {prefix: nested} if prefix else {}
+    parts = (dotted(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in nested.items())
+    return {key: value for part in parts for key, value in part.items()}

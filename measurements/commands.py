@@ -163,20 +163,38 @@ def evaluate(name: str, settings: dict[str, Any], options: argparse.Namespace) -
     return 0
 
 
-def export(name: str, settings: dict[str, Any], options: argparse.Namespace) -> int:
-    """Writes what ``to=`` names of finished runs into the folder ``into``."""
-    from experiments.commands import runs_folder
+def export(
+    name: str,
+    settings: dict[str, Any],
+    options: argparse.Namespace,
+    is_sweep: Callable[[str], bool],
+    planned: Callable[[str, dict[str, Any]], tuple[Any, Path]],
+) -> int:
+    """Writes what ``to=`` names of a run, or of the runs of a sweep, into a folder.
+
+    planned: a sweep's name and settings → its plan and the folder of its run folders.
+    """
+    from experiments.commands import run_named, runs_folder
     from experiments.config import read_site
     from experiments.paths import expanded
-    from measurements.export import TARGETS, target
+    from measurements.export import TARGETS, ExportRequest, target
 
-    to, into = settings.pop("to", None), settings.pop("into", None)
-    if to is None or into is None:
-        raise ConfigError(f"export={name}: give to=NAME ({', '.join(TARGETS)}) and into=FOLDER")
-    write, folder = target(str(to)), expanded("into", str(into))
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise ConfigError(f"into={into}: it is there already (valid: a new folder, or an empty one)")
-    document = write(name, runs_folder(settings, read_site()), settings, folder)
+    to, given = settings.pop("to", None), settings.pop("into", None)
+    if to is None:
+        raise ConfigError(f"export={name}: give to=NAME ({', '.join(TARGETS)})")
+    write, into = target(str(to)), None if given is None else expanded("into", str(given))
+    if is_sweep(name):
+        plan, runs_dir = planned(name, settings)
+        arms: dict[str, list[str]] = {}
+        for run in plan.runs:
+            arms.setdefault(run.id, []).append(run.arm)
+        joined = {run: ", ".join(dict.fromkeys(names)) for run, names in arms.items()}
+        request = ExportRequest(f"{plan.sweep}-{plan.protocol}", runs_dir, joined, {}, into)
+    else:
+        runs_dir = runs_folder(settings, read_site())
+        run = run_named(runs_dir, name).id
+        request = ExportRequest(run, runs_dir, {run: ""}, settings, into)
+    document = write(request)
     print(json.dumps(document) if options.json else "\n".join(document["written"]))
     return 0
 

@@ -13,7 +13,7 @@ from typing import Any
 from errors import ConfigError, DataError, unknown
 from pasted_command import same_settings
 from reports import specification, specification_files
-from reports.content import compose, one_run
+from reports.content import compose, one_run, two_runs
 from reports.content.compose import Results
 from reports.content.page import Page
 from reports.content.reproduction import RunPrices
@@ -256,3 +256,16 @@ def _pages(spec: specification.Report, results: Sequence[Results]) -> dict[str, 
             known = [*names(), *archive.labels()]
             raise ConfigError(f"reports/pages/{folder}: {unknown('report or committed results', folder, known)}")
     return pages
+
+
+def diff(name: str, given: dict[str, Any], options: argparse.Namespace, run_named: RunNamed) -> int:
+    """In what two runs differ. name: their ids, or parts of them, with a comma between."""
+    words = name.split(",")
+    if len(words) != 2 or not all(words):
+        raise ConfigError(f"diff={name}: name two runs, diff=RUN,RUN")
+    first, second = (run_named(word, given, "run", ())[1] for word in words)
+    if options.json:
+        print(json.dumps(two_runs.document(first, second)))
+    else:
+        terminal.print_section(two_runs.section(first, second))
+    return 0

@@ -45,8 +45,12 @@ def foreign(paths: list[Path]) -> dict[str, set[str]]:
     ("paths", "extras", "bundled"),
     [
         ([path for name, path in modules().items() if name.startswith("atm")], ["drawing"], {"triton"}),
-        (list(modules().values()), ["drawing", "suite", "shards"], {"triton"}),
-        (sorted((ROOT / "tests").rglob("*.py")), ["drawing", "suite", "dev", "clients"], {"triton", "tomli"}),
+        (list(modules().values()), ["drawing", "suite", "shards", "completion", "trackers"], {"triton"}),
+        (
+            sorted((ROOT / "tests").rglob("*.py")),
+            ["drawing", "suite", "dev", "clients", "trackers"],
+            {"triton", "tomli"},
+        ),
     ],
     ids=["atm", "suite", "tests"],
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 import atomic_file
 from errors import ConfigError, RunFolderError
 from experiments.backbones import is_timm
-from experiments.commands import run_named
 from experiments.data.drawn import normalisation
 from experiments.folder.run_folder import RunFolder
 from experiments.folder.weights import DENSE
@@ -22,6 +20,7 @@ from experiments.schema import Config
 from experiments.tasks.network import backbone
 from measurements import judged_weights
 from measurements.evaluation_settings import kind_taken_from
+from measurements.export import ExportRequest
 from measurements.export.model_card import LICENCE, ExportedRun, model_card, values_of
 from measurements.judged_weights import JudgedWeights
 from run_format import EXCLUDED, EXCLUSION, PROVENANCE
@@ -31,16 +30,23 @@ OF_THE_NETWORK = ("first_conv", "classifier", "fixed_input_size")  # of timm's c
 NORMS = "stage_norms."  # on the maps of ATMNet
 
 
-def export(name: str, runs_dir: Path, settings: dict[str, Any], into: Path) -> dict[str, Any]:
+def export(request: ExportRequest) -> dict[str, Any]:
     """Writes the network of a run with its averaged or raw weights, timm's config of it, and a model card.
 
     Of a classifier everything is in the folder, of a dense model ATMNet with the norms on its maps, without neck and
     head. Raises ConfigError, RunFolderError, WriteError in one line.
     """
+    name, into, settings = request.name, request.into, dict(request.settings)
+    if len(request.arms) > 1:
+        raise ConfigError(f"export={name} to=hub takes one run (the first of {len(request.arms)}: {min(request.arms)})")
+    if into is None:
+        raise ConfigError(f"export={name} to=hub: give into=FOLDER")
+    if into.is_file() or (into.is_dir() and any(into.iterdir())):
+        raise ConfigError(f"into={into}: it is there already (valid: a new folder, or an empty one)")
     kind = kind_taken_from(settings)
     if settings:
         raise ConfigError(f"export={name} to=hub takes no {next(iter(settings))} (valid: weights)")
-    folder = run_named(runs_dir, name)
+    folder = RunFolder(request.runs_dir / next(iter(request.arms)))
     config = folder.config()
     if because := folder.read_json(EXCLUSION).get("because"):
         raise RunFolderError(f"export={folder.id}: the run is {EXCLUDED}: {because}")

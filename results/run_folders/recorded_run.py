@@ -108,6 +108,12 @@ class OneRun:
     recorded: RecordedRun
     provenance: dict[str, Any]
 
+    def settings(self) -> dict[str, Any]:
+        """Dotted key → value of its frozen config."""
+        from yaml_files import dotted, load
+
+        return dotted(load(self.recorded.config or "{}", f"{self.recorded.run}/{run_format.CONFIG}"))
+
 
 def read_one(folder: Path) -> OneRun:
     """The run of a folder, by its own word on its seed and protocol."""
