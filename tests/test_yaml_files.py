@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import run as command_line
@@ -47,6 +47,7 @@ VALUES = st.recursive(
 )  # fmt: skip
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.text(st.characters(codec="utf-8", categories=["L", "N"]), min_size=1), VALUES, max_size=4))
 def test_whatever_is_written_is_read_back(content):
     assert load(write_yaml(content), "here") == content
