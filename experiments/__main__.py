@@ -52,11 +52,17 @@ def _train_here(folder: RunFolder, other_code: str | None, console: bool) -> Non
 
     from experiments.training.loop import run
 
-    if console and rank() == 0:
-        handler = logging.StreamHandler()
-        handler.setLevel(logging.INFO)
-        logging.getLogger("experiments").addHandler(handler)
-    run(folder, bar=console and rank() == 0 and sys.stderr.isatty(), other_code=other_code)
+    if not console or rank() != 0:
+        run(folder, other_code=other_code)
+        return
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.INFO)
+    log = logging.getLogger("experiments")
+    log.addHandler(handler)
+    try:
+        run(folder, bar=sys.stderr.isatty(), other_code=other_code)
+    finally:
+        log.removeHandler(handler)
 
 
 if __name__ == "__main__":

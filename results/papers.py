@@ -116,15 +116,19 @@ def load() -> pd.DataFrame:
     return _load().copy()
 
 
-def metrics(source: str, table: str, row: str, head: str = "classification", protocol: str | None = None) -> list[str]:
+@cache
+def metrics(
+    source: str, table: str, row: str, head: str = "classification", protocol: str | None = None
+) -> tuple[str, ...]:
     """The metrics that a row prints for a head, or those that it prints for the head under one protocol."""
     frame = _load()
     chosen = (frame["source"] == source) & (frame["table"] == table) & (frame["row"] == row) & (frame["head"] == head)
     if protocol is not None:
         chosen &= frame["protocol"] == protocol
-    return list(frame[chosen]["metric"])
+    return tuple(frame[chosen]["metric"])
 
 
+@cache
 def number(
     source: str, table: str, row: str, metric: str, head: str = "classification", protocol: str | None = None
 ) -> Number:
@@ -152,14 +156,15 @@ def _number(row: Any) -> Number:
     return Number(*place, value, row["printed"], row["unit"], row["note"], row["head"], row["protocol"], row["metric"])
 
 
-def numbers(source: str, table: str) -> list[Number]:
+@cache
+def numbers(source: str, table: str) -> tuple[Number, ...]:
     """Every number of one of a paper's tables, in printed order."""
     frame = _load()
     rows = frame[(frame["source"] == source) & (frame["table"] == table)]
     if rows.empty:
         known = (frame["source"] + " " + frame["table"]).unique()
         raise PublishedError(f"published numbers: {unknown('table', f'{source} {table}', known)}")
-    return [_number(row) for row in rows.to_dict("records")]
+    return tuple(_number(row) for row in rows.to_dict("records"))
 
 
 def margin(metric: str) -> float:

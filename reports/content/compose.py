@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
 from errors import SuiteError
@@ -46,17 +46,21 @@ class Results:
     alias: str | None = None
     is_present: IsPresent | None = None
     prices: RunPrices | None = None
+    _ablations: dict[bool, Ablation] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def name(self) -> str:
         return self.alias or self.label or f"{self.spec.name}-{self.plan['protocol']}"
 
     def ablation(self, mixed: bool = False) -> Ablation:
-        """Raises SuiteError where specification and plan contradict each other, and for mixed code or data."""
-        collected = self.collected
-        if self.is_present is not None:
-            collected = with_present_code(collected, self.plan, self.is_present)
-        return build(self.spec, collected, self.plan, mixed=mixed)
+        """Its tables, which are built once. Raises SuiteError where specification and plan contradict each other, and
+        for mixed code or data."""
+        if mixed not in self._ablations:
+            collected = self.collected
+            if self.is_present is not None:
+                collected = with_present_code(collected, self.plan, self.is_present)
+            self._ablations[mixed] = build(self.spec, collected, self.plan, mixed=mixed)
+        return self._ablations[mixed]
 
 
 def page(

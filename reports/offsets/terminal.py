@@ -18,7 +18,7 @@ from reports.offsets.page import COMPARED, COMPARED_SIDES, HEADER, SIDES, compar
 def show(measured: Measured) -> None:
     console = output.console()
     console.print(sentence(measured).replace("`", ""), style="dim", markup=False)
-    console.print(rich_table(HEADER, [list(map(text, row)) for row in rows(measured)], SIDES))
+    output.print_table(rich_table(HEADER, [list(map(text, row)) for row in rows(measured)], SIDES))
 
 
 def to_json(measured: Measured, files: list[Path]) -> str:
@@ -28,10 +28,9 @@ def to_json(measured: Measured, files: list[Path]) -> str:
 
 
 def show_comparison(plan: Mapping[str, Any], summary: Any, folders: Mapping[str, Path | str]) -> None:
-    console = output.console()
     labels = {arm["name"]: arm["label"] for arm in plan["arms"]}
     cells = compared(summary, labels, ranges=False)
-    console.print(rich_table(COMPARED, [list(map(text, row)) for row in cells], COMPARED_SIDES))
+    output.print_table(rich_table(COMPARED, [list(map(text, row)) for row in cells], COMPARED_SIDES))
     show_missing(folders)
 
 

@@ -411,7 +411,7 @@ def test_a_wrong_command_gets_one_line_that_names_the_valid_choice(tmp_path, sma
     (tmp_path / "text.pth").write_text("no weights")
     weights = str(done.path / "weights.safetensors")
     for words, says in (
-        ([done.id[:-1] + "z"], f"did you mean {done.id!r}"),
+        ([done.id[:-1] + "z"], f": {done.id!r}"),
         (["ablation_offset", "protocol=smoke"], "did you mean 'ablation_offsets'"),
         ([zero.id], "this model predicts no offsets (model.offsets=zero)"),
         ([started.id], "that run was not started yet"),

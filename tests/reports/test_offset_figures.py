@@ -6,6 +6,7 @@ import hashlib
 import io
 import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -152,7 +153,8 @@ terminal.to_json(measured, files); terminal.show(measured)
 assert "matplotlib" in sys.modules
 assert not {{"torch", "timm", "atm", "experiments", "sweeps"}} & set(sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}  # pytest sets it
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "layer_3_1" in done.stdout and "layer_3_7" not in done.stdout
     text = (folder / "report.md").read_text()
