@@ -237,6 +237,7 @@ OBJECTS = st.dictionaries(st.sampled_from(WORDS_OF_FILES), JSON, min_size=1, max
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(name=st.sampled_from(FILES), content=OBJECTS | JSON)
+@pytest.mark.slow
 def test_any_json_in_any_file(place, name, content):
     with Replaced(place.path(name)) as path:
         path.write_text(json.dumps(content) + "\n")
@@ -245,6 +246,7 @@ def test_any_json_in_any_file(place, name, content):
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(content=OBJECTS)
+@pytest.mark.slow
 def test_any_state_of_a_run_without_a_result(place, content):
     with Replaced(place.path(SUMMARY)), Replaced(place.path(STATE)) as path:
         path.write_text(json.dumps(content))
@@ -265,6 +267,7 @@ def test_reports_show_the_other_runs(place, name, tmp_path, monkeypatch):
 @given(
     name=st.sampled_from([n for n in FILES if n not in (LAUNCH, SUBMISSION, WEIGHTS)]), content=OBJECTS, data=st.data()
 )
+@pytest.mark.slow
 def test_any_value_of_any_key(place, name, content, data):
     """The file as it is, with some keys changed."""
     path = place.path(name)

@@ -77,6 +77,7 @@ def on_a_terminal(command, columns):
 
 
 @pytest.mark.parametrize("command", ["status", "report", "sweep", "price", "cancel", "logs", "list", "error"])
+@pytest.mark.slow
 def test_no_command_prints_what_a_terminal_obeys(runs_dir, command):
     more = ["--dry-run"] if command == "sweep" else []
     program = [sys.executable, "run.py", *words(command, runs_dir), *more]

@@ -52,6 +52,7 @@ def test_a_recipe_of_ones_own_has_runs_of_its_name(own, capsys):
     assert described["config"]["experiment"] == "mine" and described["config"]["model"]["offsets"] == "token"
 
 
+@pytest.mark.slow
 def test_a_sweep_of_ones_own_is_planned_trained_and_reported(own, capsys, tmp_path):
     sweep = ("own/comparison.yaml", "protocol=smoke", "machine.threads=1")
     code, out, err = said(capsys, f"sweep={sweep[0]}", *sweep[1:])

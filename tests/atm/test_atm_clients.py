@@ -145,6 +145,7 @@ def test_exports_with_dynamic_height_and_width(arm: dict) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("dynamo", [False, True])
 @pytest.mark.parametrize("arm", [{}, {"offsets": "joint"}, {"offsets": "random"}], ids=str)
+@pytest.mark.slow
 def test_onnxruntime_equals_pytorch_at_other_sizes(arm: dict, dynamo: bool, tmp_path: Path) -> None:
     _, _, runtime = (client(name) for name in ("onnx", "onnxscript", "onnxruntime"))
     model, path = nano(depths=[1, 1, 1, 1], **arm), str(tmp_path / "model.onnx")

@@ -43,6 +43,7 @@ def test_every_benchmark_has_help(name, capsys) -> None:
     assert exit_info.value.code == 0 and "--repeats" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_is_restored(run) -> None:
     before = torch.get_num_threads()
     run("mixer", "--threads", str(before + 1), "--batch", "1", "--image", "32")

@@ -70,6 +70,7 @@ def started(name: str, given: dict[str, Any], folder: Path) -> RunFolder:
 
 
 @pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.slow
 def test_every_recipe_trains(name, tmp_path, shared_images):
     recipe = resolve(name, {"init": "parent"})
     in_steps = recipe.train.steps is not None
@@ -112,6 +113,7 @@ SAMPLES = {
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_real_samples_are_read_trained_on_and_judged_by_every_recipe(tmp_path):
     assert len(ON_MASKS) >= 3
     for sample, (dataset, train, judged, classes) in SAMPLES.items():
@@ -133,6 +135,7 @@ def test_real_samples_are_read_trained_on_and_judged_by_every_recipe(tmp_path):
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_real_photographs_with_boxes_are_read_trained_on_and_judged_by_every_recipe(tmp_path):
     assert len(ON_BOXES) >= 8
     for sample, classes in {"coco-mini": 80, "bccd": 3}.items():

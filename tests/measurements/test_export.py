@@ -89,6 +89,7 @@ def card_of(folder: Path) -> tuple[dict, str]:
 
 
 @pytest.mark.parametrize("kind", ["ema", "raw"])
+@pytest.mark.slow
 def test_a_classifier_has_its_logits_in_a_fresh_process(classifier, tmp_path, capsys, kind):
     into, images = tmp_path / "hub", torch.randn(3, 3, 64, 64)
     assert export(classifier, into, f"weights={kind}", "--json") == 0
@@ -164,6 +165,7 @@ def test_timm_loads_it_from_the_hub_too(classifier, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_of_a_dense_model_the_backbone_is_exported_and_the_card_says_so(labeller, tmp_path):
     into, images = tmp_path / "hub", torch.randn(2, 3, 64, 64)
     assert export(labeller, into) == 0

@@ -149,6 +149,7 @@ def _pixel():
 PIXEL = _pixel()
 
 
+@pytest.mark.slow
 def test_words_that_do_not_go_together():
     with pytest.raises(ConfigError, match="--check compares the committed pages; seeds cannot change them"):
         commands.report("paper", {"seeds": [0]}, options(), None)

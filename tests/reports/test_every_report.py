@@ -48,6 +48,7 @@ def written(every_result, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_papers_tables_have_dense_results_beneath_every_kind_of_number(written):
     for number in range(2, 8):
         table = pd.read_csv(written / f"aaai_table{number}" / "table.csv")

@@ -279,6 +279,7 @@ def test_what_is_not_run_has_its_price_with_the_runs_that_it_starts_from(both_pa
     assert any("`price=paper` measures it" in line for line in section.legend)
 
 
+@pytest.mark.slow
 def test_what_is_not_run_says_under_which_protocols_its_arm_was_run():
     committed = [commands._labelled(label, None) for label in archive.labels()]
     table8 = compose.page("aaai_table8", committed, figures=False).sections[0]

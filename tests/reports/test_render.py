@@ -142,6 +142,7 @@ def test_any_text_becomes_balanced_latex_and_one_markdown_cell(text):
     assert "\n" not in markup.latex(text) and len(markup.markdown_row([text]).splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_bytes(report, finished, write_report, tmp_path):
     plan, runs_dir, _ = finished
     again = write_report(collect(plan, runs_dir), plan, tmp_path)

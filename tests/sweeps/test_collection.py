@@ -114,6 +114,7 @@ def test_every_trained_number_of_the_papers_is_one_planned_run_per_seed_and_noth
     assert {cell[0] for cell in planned - shown} == {"table8", "v1_table7"}
 
 
+@pytest.mark.slow
 def test_every_trained_number_of_the_papers_has_the_runs_that_are_planned_for_it_in_its_table(tmp_path):
     results = []
     for name in sorted({each.sweep for each in load_collection("paper").sweeps}):
@@ -265,6 +266,7 @@ def test_prices_are_summed_by_table_and_the_cheapest_cell_is_named(tmp_path, cap
     assert f"price={path}" in text
 
 
+@pytest.mark.slow
 def test_tables_of_the_papers_say_what_a_run_costs_that_is_not_run(tmp_path, capsys):
     plan = load_collection("paper", tables=["table8"], seeds=[0])
     rates = Rates(tmp_path / PRICES)
@@ -350,6 +352,7 @@ def test_a_launcher_that_is_killed_in_the_middle_leaves_a_graph_that_the_next_on
         pytest.param(None, 5, marks=[pytest.mark.chaos, pytest.mark.timeout(7200)]),  # all 31 runs
     ],
 )
+@pytest.mark.slow
 def test_the_papers_at_smoke_scale_outlive_kills_of_their_launcher_with_the_same_bits(tmp_path, tables, kills):
     words = tiny_words("sweep=paper", "protocol=smoke", "--jobs", "2", "train.epochs=4")
     words += [f"tables={json.dumps(tables)}"] * bool(tables)

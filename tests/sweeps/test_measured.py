@@ -326,6 +326,7 @@ def broken(trained, labels, tmp_path, capsys):
     return plan, runs_dir, words, next(run.id for run in plan.runs if (run.arm, run.seed) == ("axial", 1))
 
 
+@pytest.mark.slow
 def test_an_excluded_run_is_named_by_every_page_and_is_not_trained_again(broken, labels, capsys):
     plan, runs_dir, words, run = broken
     value = json.loads((runs_dir / run / "summary.json").read_text())["metrics"]["eval/token_accuracy"]

@@ -61,6 +61,7 @@ def test_a_file_gets_a_line_soon_and_then_once_a_minute(launch, tmp_path):
     assert len(said) == 4  # at 20, 80, 140 and 200 s
 
 
+@pytest.mark.slow
 def test_a_sweep_says_at_once_where_to_look_and_what_to_do_next(tmp_path):
     settings = [
         f"{key}={','.join(map(str, value)) if isinstance(value, list) else value}" for key, value in SMALL.items()

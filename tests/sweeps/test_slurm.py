@@ -441,6 +441,7 @@ def test_the_batch_script_is_the_golden_one(slurm, tmp_path):
     assert not (tmp_path / "runs").exists(), "a dry run writes nothing"
 
 
+@pytest.mark.slow
 def test_the_command_line_from_launch_to_cancel(slurm, tmp_path):
     words = ["protocol=smoke", "seeds=[0]", f"runs_dir={tmp_path / 'runs'}", "slurm.gpus_per_node=0"]
     words += [f"arms=[{','.join(SEVEN)}]", "train.lr=0.002"]  # runs that no committed result has
