@@ -412,7 +412,7 @@ def test_a_wrong_command_gets_one_line_that_names_the_valid_choice(tmp_path, sma
     weights = str(done.path / "weights.safetensors")
     for words, says in (
         ([done.id[:-1] + "z"], f": {done.id!r}"),
-        (["ablation_offset", "protocol=smoke"], "did you mean 'ablation_offsets'"),
+        (["ablation_offset", "protocol=smoke"], ": 'ablation_offsets'"),
         ([zero.id], "this model predicts no offsets (model.offsets=zero)"),
         ([started.id], "that run was not started yet"),
         ([done.id, "model.offsets=token"], f"offsets={weights} experiment=scenes model.offsets=…"),
