@@ -430,7 +430,7 @@ def test_a_wrong_command_gets_one_line_that_names_the_valid_choice(tmp_path, sma
         ([str(resnet), "experiment=scenes"], "resnet.pth holds no ATMNet"),
         ([str(tmp_path / "text.pth"), "experiment=scenes"], "not a checkpoint that can be read safely"),
         (["no/such.pth"], "offsets=no/such.pth: no such file"),
-        ([done.id, "--force"], "--force goes with experiment= and sweep=, not with offsets"),
+        ([done.id, "--force"], "--force goes with experiment= and config= and sweep=, not with offsets"),
     ):
         code = run.main([f"offsets={words[0]}", *words[1:], f"runs_dir={tmp_path}"])
         out, err = capsys.readouterr()
