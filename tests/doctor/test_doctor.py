@@ -152,7 +152,7 @@ def test_a_package_too_old_or_missing_is_named(tmp_path, monkeypatch):
     real, versions = software.version, {"timm": "1.0.2", "omegaconf": None, "mypy": None}
     monkeypatch.setattr(software, "version", lambda name: versions.get(name, real(name)))
     findings = findings_of(software.packages, inputs_of(tmp_path))
-    expect(findings["packages"], PROBLEM, "timm 1.0.2 (needed >=1.0.15)", "omegaconf missing")
+    expect(findings["packages"], PROBLEM, "timm 1.0.2 (needed >=1.0.31)", "omegaconf missing")
     expect(findings["development packages"], WARNING, "mypy missing")
 
 

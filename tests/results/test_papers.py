@@ -240,7 +240,7 @@ def test_numbers_are_looked_up_with_their_place_and_precision():
     assert (number.value, number.printed, number.decimals, number.model) == (3.89, "3.890", 3, "T")
     assert number.place == "AAAI Table 8 ①"
     assert papers.number("AAAI", "Fig. 2", "xT-A", "top1").value is None
-    assert papers.metrics("v1", "Table 7", "③") == ["params_m", "flops_g", "top1", "top1_difference"]
+    assert list(papers.metrics("v1", "Table 7", "③")) == ["params_m", "flops_g", "top1", "top1_difference"]
     longer = papers.number("AAAI", "Table 4", "ATMNet-L", "ap_box", "RetinaNet", "COCO, 3x MS")
     assert (longer.value, longer.model) == (48.1, "L")
 
