@@ -53,16 +53,16 @@ def refuse_control_characters(key: str, value: object) -> None:
         raise ConfigError(f"{key}={value!r}: contains a line break or another control character")
 
 
-def unknown(kind: str, name: object, valid: Iterable[str], meant: Iterable[str] = ()) -> str:
+def unknown(kind: str, name: object, valid: Iterable[str], meant: Iterable[str] = (), at_most: int = 40) -> str:
     """The message ``unknown arm 'axail'; did you mean 'axial'? (valid: …)``.
 
     meant: names that are known to be meant, first among the near ones. A list of more than 12 is left out if there are
-    near ones, and cut after 40.
+    near ones, and cut after ``at_most``.
     """
     names = sorted(map(str, valid))
     alike = get_close_matches(str(name), names, n=3, cutoff=0.8 if (known := list(meant)) else 0.5)
     near = list(dict.fromkeys([*known, *alike]))[:3]
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-    more = f" and {len(names) - 40} more" if len(names) > 40 else ""
-    listing = f" (valid: {', '.join(names[:40])}{more})" if names and (len(names) <= 12 or not near) else ""
+    more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
+    listing = f" (valid: {', '.join(names[:at_most])}{more})" if names and (len(names) <= 12 or not near) else ""
     return f"unknown {kind} {str(name)!r}{hint}{listing}"

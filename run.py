@@ -94,10 +94,8 @@ OPTIONS = {
     "--max-parallel": Option(("sweep", "price"), "number of Slurm jobs at a time, with --slurm", "N", positive),
     "--dry-run": Option(EXECUTE, "print what would be executed, and execute nothing"),
     "--retry-failed": Option(("sweep",), "also start runs that failed or were excluded before"),
-    "--replay": Option(
-        ("experiment", "config", "sweep"), "resume runs if changed code computes their last steps the same"
-    ),
-    "--force": Option(("experiment", "config", "sweep"), "resume runs although the code has changed, and mark them"),
+    "--replay": Option(EXECUTE, "resume runs if changed code computes their last steps the same"),
+    "--force": Option(EXECUTE, "resume runs although the code has changed, and mark them"),
     "--background": Option(("sweep",), "start the runs from a process of its own, and return"),
     "--nice": Option(("sweep",), "execute the runs at low priority"),
     "--at": Option(("sweep",), "start runs with the code of this commit", "COMMIT"),

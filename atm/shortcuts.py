@@ -54,14 +54,10 @@ def transformed() -> bool:
     return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
 
 
-# torch 2.6 cannot tell exporting from compiling
-_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
-
-
 def reaches(tokens: int, threshold: float) -> bool:
     """Whether ``tokens`` is at least ``threshold``. While ``torch.export`` records a size that is not fixed, the answer
     is False rather than a guard, which would limit the program to sizes with the same answer."""
-    if _exporting():
+    if torch.compiler.is_exporting():
         from torch.fx.experimental.symbolic_shapes import statically_known_true
 
         return statically_known_true(tokens >= threshold)

@@ -6,16 +6,15 @@ import argparse
 import json
 import os
 from collections.abc import Callable, Sequence
-from difflib import SequenceMatcher
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from errors import ConfigError, RunFolderError
+from errors import ConfigError, RunFolderError, unknown
 from experiments import ROOT
 from experiments.paths import expanded
 
 RUNS_DIR = "ATM_RUNS_DIR"  # environment variable
-NEAREST = 3  # names in a message about one that there is not
+NAMED = 3  # runs in a message about one that there is not, if none is near
 
 if TYPE_CHECKING:
     from experiments.folder.run_folder import RunFolder
@@ -139,11 +138,7 @@ def run_named(runs_dir: Path, name: str, alternatives: Sequence[str] = (), kind:
         raise RunFolderError(f"{name!r} is a part of {len(matches)} run ids, e.g. {', '.join(sorted(matches)[:3])}")
     if not ids and not alternatives:
         raise RunFolderError(f"unknown {kind} {name!r}: there is none in {runs_dir} yet")
-    alike = sorted([*ids, *alternatives], key=lambda each: -SequenceMatcher(None, name, each).ratio())[:NEAREST]
-    raise RunFolderError(
-        f"unknown {kind} {name!r}; the nearest of {len(ids) + len(alternatives)}: {', '.join(map(repr, alike))}; "
-        f"looked in {runs_dir}"
-    )
+    raise RunFolderError(f"{unknown(kind, name, [*ids, *alternatives], at_most=NAMED)}; looked in {runs_dir}")
 
 
 def run_names() -> list[str]:

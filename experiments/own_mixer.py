@@ -13,15 +13,13 @@ from pathlib import Path
 
 from errors import ConfigError, unknown
 from experiments.folder.normal_form import normal_form
-from experiments.paths import expanded
+from experiments.paths import FILE_AND_NAME, expanded
 from experiments.schema import Model
-
-MARK = ".py:"  # atm.mixers.FILE, which would import torch
 
 
 def is_own(mixer: object) -> bool:
     """Whether a value of ``model.mixer`` names a file."""
-    return isinstance(mixer, str) and MARK in mixer
+    return isinstance(mixer, str) and FILE_AND_NAME in mixer
 
 
 def file_of(mixer: str) -> Path:

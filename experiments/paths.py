@@ -8,6 +8,7 @@ from typing import Any
 
 from errors import ConfigError, refuse_control_characters
 
+FILE_AND_NAME = ".py:"  # in a mixer of one's own, PATH.py:NAME
 PATHS = ("runs_dir", "root", "data.root")  # keys of files that hold a path; init and model.mixer may be one, too
 
 
@@ -21,7 +22,7 @@ def with_absolute_paths(settings: Mapping[str, Any], folder: Path) -> dict[str, 
 def _is_path(key: str, value: Any) -> bool:
     if not isinstance(value, str) or value == "":
         return False
-    return key in PATHS or (key == "init" and is_file(value)) or (key == "model.mixer" and ".py:" in value)
+    return key in PATHS or (key == "init" and is_file(value)) or (key == "model.mixer" and FILE_AND_NAME in value)
 
 
 def expanded(key: str, path: str) -> Path:

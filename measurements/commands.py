@@ -69,7 +69,7 @@ def offsets(
         if is_file(name):
             model = source.of_file(name, runs_dir, settings, site)
         else:
-            model = source.of_run(run_named(runs_dir, name, sweep_names()), settings, site)
+            model = source.of_run(run_named(runs_dir, name, sweep_names(), "sweep or run"), settings, site)
         if asked:
             files = [intervene(model, asked, options.fresh)]
             about = interventions.read(files[0])

@@ -39,16 +39,20 @@ class JudgedFile:
     changed: tuple[str, ...] = ()
 
 
-def read_evaluations(runs_dir: Path) -> list[JudgedFile]:
-    """Every complete evaluation, the latest last. Those that cannot be read are passed over: nothing rests on them."""
-    found = []
+def read_evaluations(runs_dir: Path) -> tuple[list[JudgedFile], list[str]]:
+    """Every complete evaluation, the latest last, and a line about each that cannot be read."""
+    found, unreadable = [], []
     for folder in listed(runs_dir / EVALUATIONS):
         try:
             summary = keys_and_values(folder / SUMMARY, KINDS)
             found.append((str(summary.get("finished")), _judged(folder, summary)))
-        except (FileNotFoundError, NotADirectoryError, UnreadableError, KeyError, TypeError, ValueError):
+        except (FileNotFoundError, NotADirectoryError):  # not complete, or no folder
             continue
-    return [judged for _, judged in sorted(found, key=lambda each: each[0])]
+        except UnreadableError as error:
+            unreadable.append(f"an evaluation is left out: {error}")
+        except (KeyError, TypeError, ValueError) as error:
+            unreadable.append(f"an evaluation is left out: {folder / SUMMARY} is not as it was written ({error!r})")
+    return [judged for _, judged in sorted(found, key=lambda each: each[0])], unreadable
 
 
 def _judged(folder: Path, summary: Mapping[str, Any]) -> JudgedFile:

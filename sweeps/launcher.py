@@ -182,7 +182,7 @@ class Launcher:
 
     def _cell(self, run: LaunchedRun) -> str:
         task = f"{run.task:<16} " if len({other.task for other in self.launch.runs}) > 1 else ""
-        arm = max(12, *(len(other.arm) for other in self.launch.runs))  # characters
+        arm = max([12, *(len(other.arm) for other in self.launch.runs)])  # characters
         return f"{run.arm:<{arm}} {task}seed {run.seed}"
 
 

@@ -25,7 +25,7 @@ from reports.specification import (
 )
 from reports.specification_files import load
 from results.collect import Collected, Plan
-from results.evaluations import read_evaluations
+from results.evaluations import JudgedFile, read_evaluations
 from results.fingerprints import IsPresent, with_present_code
 
 
@@ -83,10 +83,12 @@ def page(
             left_out[each.name] = (each, f"{each.name} is left out: {error}.")
     specs = [load(name) for name in spec.reports] if isinstance(spec, Collection) else [spec]
     reports = tuple(each.name for each in specs)
-    ours = _ours(ablations, [each for each, _ in left_out.values()])
+    beside_papers = any(isinstance(each, PublishedTable) for each in specs)
+    evaluations, unreadable = _evaluations(ablations) if beside_papers else ([], [])
+    ours = _ours(ablations, [each for each, _ in left_out.values()], evaluations)
     shown = _Shown(ablations, ours, mixed, date, figures, reports)
     sections = [section for each in specs for section in _sections(each, shown)]
-    sentences = tuple(sentence for _, sentence in left_out.values())
+    sentences = (*(sentence for _, sentence in left_out.values()), *unreadable)
     if isinstance(spec, Collection):
         titles = {each.name: f"{each.spec.title}: {each.name}" for each in results}  # a sweep may have several sections
         sections = [replace(section, title=titles.get(section.name, section.title)) for section in sections]
@@ -114,7 +116,17 @@ class _Shown:
     reports: tuple[str, ...]
 
 
-def _ours(ablations: Sequence[tuple[Results, Ablation]], left_out: Iterable[Results]) -> OurResults:
+def _evaluations(ablations: Iterable[tuple[Results, Ablation]]) -> tuple[list[JudgedFile], list[str]]:
+    """What ``evaluate=`` found beside the run folders, and a line about each evaluation that cannot be read."""
+    found = [
+        read_evaluations(folder) for folder in dict.fromkeys(each.folder for each, _ in ablations if not each.label)
+    ]
+    return [each for judged, _ in found for each in judged], [line for _, lines in found for line in lines]
+
+
+def _ours(
+    ablations: Sequence[tuple[Results, Ablation]], left_out: Iterable[Results], evaluations: Sequence[JudgedFile]
+) -> OurResults:
     """What stands beside the papers' numbers. left_out: results that cannot be shown."""
     reproductions = [
         Reproduction(
@@ -127,8 +139,6 @@ def _ours(ablations: Sequence[tuple[Results, Ablation]], left_out: Iterable[Resu
         for table in (main, *main.further)
         if table.is_papers_protocol
     ]  # fmt: skip
-    folders = dict.fromkeys(each.folder for each, _ in ablations if not each.label)
-    evaluations = [evaluation for folder in folders for evaluation in read_evaluations(folder)]
     return OurResults(reproductions, _left_out(left_out), _elsewhere(ablations), evaluations)
 
 

@@ -206,7 +206,8 @@ def test_a_released_checkpoint_is_judged_with_its_averaged_weights(checkpoint, r
     found = evaluate(capsys, tmp_path, checkpoint, *words)
     assert found["weights"]["kind"] == "ema" and found["of"] == "xt" and not not_finite(found["metrics"])
     assert found["weights"]["released"] is True
-    (judged,) = read_evaluations(tmp_path)
+    (judged,), unreadable = read_evaluations(tmp_path)
+    assert not unreadable
     assert judged.released and (judged.model, judged.size, judged.images) == ("xt", (64, 64), 12)
     assert judged.metrics["top1"] == found["metrics"]["eval_ema/top1"] and judged.dataset == "imagenet"
     converted = tmp_path / "converted.safetensors"

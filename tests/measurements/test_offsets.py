@@ -411,8 +411,8 @@ def test_a_wrong_command_gets_one_line_that_names_the_valid_choice(tmp_path, sma
     (tmp_path / "text.pth").write_text("no weights")
     weights = str(done.path / "weights.safetensors")
     for words, says in (
-        ([done.id[:-1] + "z"], f": {done.id!r}"),
-        (["ablation_offset", "protocol=smoke"], ": 'ablation_offsets'"),
+        ([done.id[:-1] + "z"], f"did you mean {done.id!r}"),
+        (["ablation_offset", "protocol=smoke"], "did you mean 'ablation_offsets'"),
         ([zero.id], "this model predicts no offsets (model.offsets=zero)"),
         ([started.id], "that run was not started yet"),
         ([done.id, "model.offsets=token"], f"offsets={weights} experiment=scenes model.offsets=…"),
@@ -430,7 +430,7 @@ def test_a_wrong_command_gets_one_line_that_names_the_valid_choice(tmp_path, sma
         ([str(resnet), "experiment=scenes"], "resnet.pth holds no ATMNet"),
         ([str(tmp_path / "text.pth"), "experiment=scenes"], "not a checkpoint that can be read safely"),
         (["no/such.pth"], "offsets=no/such.pth: no such file"),
-        ([done.id, "--force"], "--force goes with experiment= and config= and sweep=, not with offsets"),
+        ([done.id, "--force"], "--force goes with experiment=, config= and sweep=, not with offsets"),
     ):
         code = run.main([f"offsets={words[0]}", *words[1:], f"runs_dir={tmp_path}"])
         out, err = capsys.readouterr()

@@ -119,11 +119,24 @@ def test_runs_judged_in_several_views_stand_beneath_the_second_column(tmp_path, 
     assert beneath("mIoU (%)").startswith("46.00 ± ")
 
 
-def test_what_cannot_be_read_is_passed_over(tmp_path):
-    assert read_evaluations(tmp_path) == []
+def test_what_cannot_be_read_is_left_out_and_named(tmp_path):
+    assert read_evaluations(tmp_path) == ([], [])
     write(tmp_path, "good")
+    (tmp_path / "evaluations" / "begun").mkdir()
     for name, content in (("torn", "{"), ("list", "[]"), ("empty", "{}")):
         (tmp_path / "evaluations" / name).mkdir()
         (tmp_path / "evaluations" / name / "summary.json").write_text(content)
     (tmp_path / "evaluations" / "file").write_text("")
-    assert [each.folder.name for each in read_evaluations(tmp_path)] == ["good"]
+    judged, unreadable = read_evaluations(tmp_path)
+    assert [each.folder.name for each in judged] == ["good"]
+    assert len(unreadable) == 3
+    for name, line in zip(
+        ("empty", "list", "torn"), sorted(unreadable, key=lambda line: line.partition("evaluations")[2])
+    ):
+        assert str(tmp_path / "evaluations" / name / "summary.json") in line
+    plan = made_up.plan_of_tasks("variants", ["t"], tasks=["classification"])
+    collected = made_up.collected_by_hand(plan, {("classification", "t"): 82.0})
+    spec = specification_files.of_sweep("variants")
+    results = [compose.Results(spec, collected, plan, tmp_path)]
+    assert set(compose.page("aaai_table1", results, figures=False).left_out) == set(unreadable)
+    assert not compose.page("variants", results, figures=False).left_out, "no evaluation stands on it"
