@@ -50,7 +50,7 @@ def test_the_example_is_planned_and_has_a_report(tmp_path, monkeypatch, capsys):
     (folder / "interval_page.yaml").write_text(page)
     monkeypatch.setenv("HOME", str(tmp_path))
     plan = load(str(folder / "interval.yaml"), "smoke")
-    assert len(plan.distinct()) == 9
+    assert len(plan.distinct()) == 12
     check_arms(sweep_report(yaml.safe_load(page) | {"name": "interval_page"}), list(plan.labels))
     words = ["protocol=smoke", f"runs_dir={tmp_path / 'runs'}"]
     assert command_line.main(["report=~/mine/interval_page.yaml", *words]) == 1
