@@ -107,7 +107,7 @@ def _mean(shape: torch.Size, dim: Any = None, keepdim: bool = False, **kwargs: A
 
 
 # The counter passes shapes in place of tensors and counts a multiply-accumulate as two operations, hence the factor 2.
-_ELEMENTWISE = {
+_OF_OPERATOR = {
     aten.native_layer_norm: _per_input_element(5),
     aten.native_batch_norm: _per_input_element(2),
     aten._native_batch_norm_legit_no_training: _per_input_element(2),
@@ -116,4 +116,8 @@ _ELEMENTWISE = {
     aten.mean: _mean,
     aten.upsample_bilinear2d: _per_output_element(4),
     aten.upsample_nearest2d: _per_output_element(1),
+}
+# torch 2.14 decomposes an operator whose overload is not named, and counts what it consists of.
+_ELEMENTWISE = _OF_OPERATOR | {
+    getattr(operator, overload): flops for operator, flops in _OF_OPERATOR.items() for overload in operator.overloads()
 }
