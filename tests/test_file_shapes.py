@@ -74,7 +74,13 @@ def test_values_of_sweep_files(tmp_path, monkeypatch):
     check(path, load(SWEEP, "mine"), lambda: plan("mine", "smoke"))
 
 
-@pytest.mark.parametrize("name", specification_files.names_in_folder())
+LARGE = ("necks", "variants")  # thousands of values each
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in specification_files.names_in_folder()],
+)
 def test_values_of_report_files(name, tmp_path, monkeypatch):
     content = read_yaml(specification_files.SPECS / f"{name}.yaml", specification_files.NAMES)
     monkeypatch.setattr(specification_files, "SPECS", tmp_path)

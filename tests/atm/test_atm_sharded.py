@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -57,5 +58,6 @@ def compare(rank: int, store: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_a_sharded_model_equals_the_whole_one(tmp_path: Path) -> None:
     mp.spawn(compare, (str(tmp_path / "store"),), nprocs=2)
