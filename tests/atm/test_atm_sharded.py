@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import timm
 import pytest
+import timm
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
