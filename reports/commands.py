@@ -19,7 +19,7 @@ from reports.content.page import Page
 from reports.content.reproduction import RunPrices
 from reports.formats import files, terminal
 from reports.formats.comparison import differences
-from reports.specification import SWEEP, Collection, PublishedTable, Specification
+from reports.specification import PROFILE, SWEEP, Collection, Profile, PublishedTable, Specification
 from reports.specification_files import names, of_sweep
 from results import archive
 from results.collect import Collected, Plan, collect
@@ -32,6 +32,7 @@ from yaml_files import called
 PAGES = Path(__file__).resolve().parent / "pages"  # the committed ones
 COLLECTED = "paper"  # the report that contains all others
 COMMITTED = "all"  # measured=all: every committed result and no run folder
+OWN_MIXER = "mixer"  # an arm more for each sweep of a profile
 OF_MANY_SWEEPS, ELSEWHERE = ("measured", "runs_dir", "seed", "seeds"), ("data.root", "machine.", "slurm.")
 States = Mapping[str, tuple[str, str]]  # run id → (state, cause), as the scheduler or the launcher sees them
 Labels = Mapping[str, Sequence[str]]  # measured results → their runs that count
@@ -80,16 +81,15 @@ def report(
         return _sweep(spec, str(label) if label is not None else None, given, options, planned, is_present)
     if label not in (None, COMMITTED):
         raise ConfigError(f"report={name} shows several sweeps: measured={COMMITTED} takes every committed result")
+    of_many = (*OF_MANY_SWEEPS, *((OWN_MIXER,) if isinstance(spec, Profile) else ()))
     for key in given:
-        if key not in OF_MANY_SWEEPS and not key.startswith(ELSEWHERE):
-            valid = ", ".join(OF_MANY_SWEEPS)
+        if key not in of_many and not key.startswith(ELSEWHERE):
+            valid = ", ".join(of_many)
             raise ConfigError(f"report={name} shows several sweeps, as they are planned: it takes {valid}, no {key}=")
     results, out = _committed(is_present), PAGES / name
     skipped: list[str] = []
     if label is None:
-        of_runs, skipped, runs_dir = _all_sweeps(
-            given, planned, is_present, only_papers=isinstance(spec, PublishedTable)
-        )
+        of_runs, skipped, runs_dir = _all_sweeps(given, planned, is_present, _shown(spec))
         taken = {each.name for each in of_runs}
         committed = [replace(each, alias=f"{each.name}-committed") if each.name in taken else each for each in results]
         results, out = [*of_runs, *committed], runs_dir / "reports" / name
@@ -186,15 +186,18 @@ def _committed(is_present: IsPresent | None) -> list[Results]:
 
 
 def _all_sweeps(
-    given: dict[str, Any], planned: Planned, is_present: IsPresent | None, *, only_papers: bool
+    given: dict[str, Any], planned: Planned, is_present: IsPresent | None, shown: Mapping[str, Sequence[str]]
 ) -> tuple[list[Results], list[str], Path]:
-    """Every sweep under the papers' protocol, and under any other that was begun; sentences on those not planned."""
+    """Sweeps under the papers' protocol, and under any other that was begun; sentences on those not planned.
+
+    shown: the protocols by sweep report.
+    """
     results, runs_dir = [], Path()
     skipped: dict[tuple[str, str], list[str]] = {}
-    for name in names(SWEEP):
+    for name, protocols in shown.items():
         spec = of_sweep(name)
         of_papers = [spec.papers.protocol] if spec.papers else []
-        for protocol in of_papers if only_papers else spec.protocols:
+        for protocol in protocols:
             try:
                 plan, runs_dir, states, measured, hours = planned(spec.sweep, {**given, "protocol": protocol})
             except DataError as error:
@@ -208,6 +211,16 @@ def _all_sweeps(
                 results.append(Results(spec, collected, plan, runs_dir, is_present=is_present, prices=prices))
     lines = [f"protocol {protocol} of {', '.join(of)} is left out: {why}" for (protocol, why), of in skipped.items()]
     return results, lines, runs_dir
+
+
+def _shown(spec: specification.Report) -> dict[str, Sequence[str]]:
+    """The reports of sweeps that a page of several takes its numbers from, and their protocols."""
+    sweeps = {name: of_sweep(name) for name in names(SWEEP)}
+    if isinstance(spec, Profile):
+        return {name: [spec.protocol] for name, each in sweeps.items() if each.sweep in spec.sweeps}
+    if isinstance(spec, PublishedTable):
+        return {name: [each.papers.protocol] for name, each in sweeps.items() if each.papers}
+    return {name: list(each.protocols) for name, each in sweeps.items()}
 
 
 def _has_begun(collected: Collected) -> bool:
@@ -242,7 +255,7 @@ def _check(spec: specification.Report, options: argparse.Namespace, is_present: 
 def _pages(spec: specification.Report, results: Sequence[Results]) -> dict[str, Results | None]:
     """Folders of the committed pages that belong to a report, and the results of those that show one sweep.
 
-    To the report of both papers belong the pages of all committed results.
+    To the report of both papers belong the pages of all committed results, and of profiles.
     """
     reports = spec.reports if isinstance(spec, Collection) else (spec.name,)
     everything = spec.name == COLLECTED
@@ -250,7 +263,7 @@ def _pages(spec: specification.Report, results: Sequence[Results]) -> dict[str, 
         str(each.label): each for each in results if everything or each.spec.name in reports
     }
     for folder in sorted(path.name for path in PAGES.iterdir()):
-        if folder in (spec.name, *reports):
+        if folder in (spec.name, *reports) or (everything and folder in names(PROFILE)):
             pages[folder] = None
         elif isinstance(spec, Collection) and folder not in {each.label for each in results}:
             known = [*names(), *archive.labels()]

@@ -11,7 +11,8 @@ from errors import SuiteError, unknown
 FIGURES = ("accuracy_flops", "forest", "reach", "examples", "learning_curves")  # of a sweep
 PUBLISHED_FIGURES = ("circles",)  # of a published table
 COMPLEXITY = "complexity"  # specs/complexity.yaml lists models to count; content.complexity reads it
-SWEEP, PUBLISHED, OFFSETS, COLLECTION = "sweep", "published", "offsets", "collection"  # kinds of reports
+# kinds of reports
+SWEEP, PUBLISHED, OFFSETS, COLLECTION, PROFILE = "sweep", "published", "offsets", "collection", "profile"
 SIDES = {"above": 1, "below": -1}
 
 
@@ -259,4 +260,67 @@ class Collection:
     statements: str = ""
 
 
-Report = Specification | PublishedTable | LearnedOffsets | Collection
+@dataclass(frozen=True)
+class Probe:
+    """A column of a profile: the metric that answers its question, its level by chance, and the mean from which on an
+    arm counts as able."""
+
+    label: str
+    metric: str
+    chance: float
+    mark: float
+
+
+@dataclass(frozen=True)
+class ProfileRow:
+    """An arm of a profile. mechanism: how it reads, a sentence."""
+
+    label: str
+    mechanism: str
+
+
+@dataclass(frozen=True)
+class ProfilePart:
+    """Rows of a profile whose runs are of the same sweeps. sweeps: by probe; rows: by arm."""
+
+    label: str
+    sweeps: dict[str, str]
+    rows: dict[str, ProfileRow]
+
+
+@dataclass(frozen=True)
+class DistanceFigure:
+    """Accuracy against distance of some arms of a sweep. name: of its file."""
+
+    name: str
+    sweep: str
+    arms: tuple[str, ...]
+    axis: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A report that sets arms of several sweeps in rows and probes in columns.
+
+    rates, others: what an arm is, in words, whose name is that of a row, ``_`` and this key: the same at another rate,
+    which counts for what the row can do at its best, or otherwise changed, which does not.
+    """
+
+    name: str
+    title: str
+    question: str
+    protocol: str
+    probes: dict[str, Probe]
+    parts: tuple[ProfilePart, ...]
+    rates: dict[str, str] = field(default_factory=dict)
+    others: dict[str, str] = field(default_factory=dict)
+    distances: tuple[DistanceFigure, ...] = ()
+
+    @property
+    def sweeps(self) -> tuple[str, ...]:
+        of_parts = (sweep for part in self.parts for sweep in part.sweeps.values())
+        return tuple(dict.fromkeys([*of_parts, *(each.sweep for each in self.distances)]))
+
+
+Report = Specification | PublishedTable | LearnedOffsets | Collection | Profile

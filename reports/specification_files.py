@@ -12,6 +12,7 @@ from reports.specification import (
     COLLECTION,
     COMPLEXITY,
     OFFSETS,
+    PROFILE,
     PUBLISHED,
     PUBLISHED_FIGURES,
     SWEEP,
@@ -19,12 +20,13 @@ from reports.specification import (
     Column,
     Figure,
     LearnedOffsets,
+    Profile,
     PublishedTable,
     Report,
     Specification,
     SpecificationError,
 )
-from reports.specification_parts import entries, make, make_figure, sweep_report
+from reports.specification_parts import entries, make, make_figure, profile, sweep_report
 
 SPECS = Path(__file__).resolve().parent / "specs"
 SWEEPS = SPECS.parents[1] / "sweeps"  # a sweep without a specification has a report too
@@ -148,6 +150,19 @@ def _offsets(name: str) -> LearnedOffsets:
     return make(LearnedOffsets, _content(name), f"report {name}")
 
 
+def _profile(name: str) -> Profile:
+    made = profile(_content(name))
+    for sweep in made.sweeps:
+        if sweep not in _sweeps():
+            raise SpecificationError(f"report {name}: {unknown('sweep', sweep, _sweeps())}")
+    for part in made.parts:
+        arms = {arm for sweep in part.sweeps.values() for arm in sweep_arms(sweep)}
+        for arm in part.rows:
+            if arm not in arms:
+                raise SpecificationError(f"report {name}, {part.label}: {unknown('arm', arm, arms)}")
+    return made
+
+
 def _sweep(name: str) -> Specification:
     return sweep_report(_content(name))
 
@@ -170,5 +185,5 @@ def _keys_and_values(path: Path) -> dict[str, Any]:
 
 
 KINDS: dict[str, Callable[[str], Report]] = {
-    SWEEP: _sweep, PUBLISHED: _published, OFFSETS: _offsets, COLLECTION: _collection,
+    SWEEP: _sweep, PUBLISHED: _published, OFFSETS: _offsets, COLLECTION: _collection, PROFILE: _profile,
 }  # fmt: skip

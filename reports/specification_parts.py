@@ -13,10 +13,15 @@ from reports.specification import (
     Arm,
     Contrast,
     Control,
+    DistanceFigure,
     Figure,
     FurtherMetric,
     Metric,
     Papers,
+    Probe,
+    Profile,
+    ProfilePart,
+    ProfileRow,
     Published,
     Specification,
     SpecificationError,
@@ -50,6 +55,24 @@ def sweep_report(content: dict[str, Any]) -> Specification:
         "contrasts": contrasts,
     }  # fmt: skip
     return make(Specification, {**content, **parts}, where)
+
+
+def profile(content: dict[str, Any]) -> Profile:
+    """A profile. content: the keys and values of its file, and its name. Raises SpecificationError."""
+    where = f"report {content['name']}"
+    probes = {key: make(Probe, value, f"{where}, probe {key}") for key, value in _section(content, "probes", where)}
+    parts = []
+    for value in entries(content, "parts", where):
+        rows = {
+            arm: make(ProfileRow, row, f"{where}, arm {arm}") for arm, row in _section(value, "rows", f"{where}, parts")
+        }
+        part = make(ProfilePart, {**value, "rows": rows}, f"{where}, parts")
+        for probe in part.sweeps:
+            if probe not in probes:
+                raise SpecificationError(f"{where}, {part.label}: {unknown('probe', probe, probes)}")
+        parts.append(part)
+    distances = [make(DistanceFigure, value, f"{where}, distances") for value in entries(content, "distances", where)]
+    return make(Profile, {**content, "probes": probes, "parts": parts, "distances": distances}, where)
 
 
 def check_arms(spec: Specification, planned: list[str]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
 from errors import SuiteError
-from reports.content import ablation, all_tasks, contrasts, published, remarks
+from reports.content import ablation, all_tasks, contrasts, profile, published, remarks
 from reports.content.build_table import build, is_papers
 from reports.content.page import Page, Section
 from reports.content.reproduction import OtherProtocol, OurResults, PrintedPlace, Reproduction, RunPrices
@@ -17,6 +17,7 @@ from reports.offsets import gathered, interventions
 from reports.specification import (
     Collection,
     LearnedOffsets,
+    Profile,
     PublishedTable,
     Report,
     Specification,
@@ -72,6 +73,8 @@ def page(
     for the report of one sweep; a page of several sweeps leaves out results that cannot be shown, and says so.
     """
     spec = load(report) if isinstance(report, str) else report
+    if isinstance(spec, Profile):
+        results = [each for each in results if each.plan["sweep"] in spec.sweeps]
     ablations: list[tuple[Results, Ablation]] = []
     left_out: dict[str, tuple[Results, str]] = {}
     for each in results:
@@ -204,6 +207,9 @@ def _differences(spec: Collection, ablations: Sequence[tuple[Results, Ablation]]
 def _sections(spec: Report, shown: _Shown) -> list[Section]:
     if isinstance(spec, Collection):
         raise SpecificationError(f"report {spec.name} is a collection itself, and cannot be part of another")
+    if isinstance(spec, Profile):
+        found = [profile.SweepResults(each.name, tables, each.folder, each.label) for each, tables in shown.ablations]
+        return [profile.section(spec, found, figures=shown.figures)]
     if isinstance(spec, PublishedTable):
         return [published.section(spec, shown.ours, figures=shown.figures)]
     if isinstance(spec, LearnedOffsets):

@@ -146,12 +146,27 @@ class SeedMean(Value):
     decimals: int
 
     def lines(self) -> tuple[Line, ...]:
-        mean, half, n = self.interval.mean, self.interval.half, Numeral(self.interval.n)
+        mean, half = self.interval.mean, self.interval.half
         spread = () if half is None else (" ± ", Numeral(half, self.decimals))
-        seeds: Line = (
-            ("(n = ", n, ")") if self.interval.n == self.planned else ("(", n, " of ", Numeral(self.planned), ")")
-        )
-        return ((Numeral(mean, self.decimals), *spread), seeds)
+        return ((Numeral(mean, self.decimals), *spread), _seeds(self.interval.n, self.planned))
+
+
+@dataclass(frozen=True)
+class SeedRange(Value):
+    """``97.2 [96.1, 98.0] (n = 3)``: a mean with the lowest and the highest seed; ``(2 of 3)`` where one is missing."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    planned: int
+    decimals: int
+
+    def lines(self) -> tuple[Line, ...]:
+        low, high = Numeral(self.low, self.decimals), Numeral(self.high, self.decimals)
+        span: Line = ("[", low, ", ", high, "]")
+        seeds = _seeds(self.n, self.planned)
+        return ((Numeral(self.mean, self.decimals),), *((span,) if self.n > 1 else ()), seeds)
 
 
 @dataclass(frozen=True)
@@ -390,6 +405,11 @@ class JudgedOnce(Value):
         if self.to_printed is None:
             return (first, about)
         return (first, about, ("Δ ", Numeral(self.to_printed, self.decimals, signed=True)))
+
+
+def _seeds(n: int, planned: int) -> Line:
+    """``(n = 3)``, or ``(2 of 3)``"""
+    return ("(n = ", Numeral(n), ")") if n == planned else ("(", Numeral(n), " of ", Numeral(planned), ")")
 
 
 def _ends(low: float, high: float, decimals: int) -> Line:

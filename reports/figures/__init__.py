@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from errors import SuiteError
 
 if TYPE_CHECKING:
+    from reports.content.profile import ProfileLine
     from reports.content.table import Ablation, TaskTable
-    from reports.specification import Figure, PublishedTable
+    from reports.specification import Figure, Profile, PublishedTable
     from results.papers import Number
     from results.statistics.estimates import Interval
 
@@ -78,6 +79,33 @@ def draw_differences(tables: Sequence[TaskTable]) -> Drawing | None:
     with style.theme():
         title = "Ours with their intervals, and the papers'"
         return drawing("forest", forest.forest(groups), forest.data(groups), title, forest.caption(groups))
+
+
+def draw_profile(
+    spec: Profile, lines: Sequence[ProfileLine], of_distances: Mapping[str, TaskTable | None]
+) -> tuple[list[Drawing], list[str]]:
+    """The map of a profile and its curves by distance, and a sentence about each that could not be drawn.
+
+    of_distances: by figure, the table whose curves it shows.
+    """
+    from reports.figures import profile_map, reach, style
+    from reports.specification import Figure
+
+    drawings, problems = [], []
+    with style.theme():
+        if drawn := profile_map.draw(spec, lines):
+            drawings.append(drawing("map", *drawn))
+    for each in spec.distances:
+        if (table := of_distances[each.name]) is None:
+            continue
+        try:
+            with style.theme():
+                if drawn := reach.draw(table, Figure("reach", each.title, each.axis, each.arms)):
+                    canvas, data, _, caption = drawn
+                    drawings.append(drawing(each.name, canvas, data, each.title, caption))
+        except FigureError as error:
+            problems.append(f"figure {each.name}: {error}")
+    return drawings, problems
 
 
 def drawing(name: str, canvas: Any, data: Any, title: str, caption: str) -> Drawing:
