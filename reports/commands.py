@@ -19,7 +19,7 @@ from reports.content.page import Page
 from reports.content.reproduction import RunPrices
 from reports.formats import files, terminal
 from reports.formats.comparison import differences
-from reports.specification import PROFILE, SWEEP, Collection, Profile, PublishedTable, Specification
+from reports.specification import FINDINGS, PROFILE, SWEEP, Collection, Findings, Profile, PublishedTable, Specification
 from reports.specification_files import names, of_sweep
 from results import archive
 from results.collect import Collected, Plan, collect
@@ -216,6 +216,8 @@ def _all_sweeps(
 def _shown(spec: specification.Report) -> dict[str, Sequence[str]]:
     """The reports of sweeps that a page of several takes its numbers from, and their protocols."""
     sweeps = {name: of_sweep(name) for name in names(SWEEP)}
+    if isinstance(spec, Findings):
+        return {name: spec.protocols(each.sweep) for name, each in sweeps.items() if each.sweep in spec.sweeps}
     if isinstance(spec, Profile):
         return {name: [spec.protocol] for name, each in sweeps.items() if each.sweep in spec.sweeps}
     if isinstance(spec, PublishedTable):
@@ -255,7 +257,7 @@ def _check(spec: specification.Report, options: argparse.Namespace, is_present: 
 def _pages(spec: specification.Report, results: Sequence[Results]) -> dict[str, Results | None]:
     """Folders of the committed pages that belong to a report, and the results of those that show one sweep.
 
-    To the report of both papers belong the pages of all committed results, and of profiles.
+    To the report of both papers belong the pages of all committed results, of profiles and of findings.
     """
     reports = spec.reports if isinstance(spec, Collection) else (spec.name,)
     everything = spec.name == COLLECTED
@@ -263,7 +265,7 @@ def _pages(spec: specification.Report, results: Sequence[Results]) -> dict[str, 
         str(each.label): each for each in results if everything or each.spec.name in reports
     }
     for folder in sorted(path.name for path in PAGES.iterdir()):
-        if folder in (spec.name, *reports) or (everything and folder in names(PROFILE)):
+        if folder in (spec.name, *reports) or (everything and folder in (*names(PROFILE), *names(FINDINGS))):
             pages[folder] = None
         elif isinstance(spec, Collection) and folder not in {each.label for each in results}:
             known = [*names(), *archive.labels()]

@@ -12,7 +12,8 @@ FIGURES = ("accuracy_flops", "forest", "reach", "examples", "learning_curves")  
 PUBLISHED_FIGURES = ("circles",)  # of a published table
 COMPLEXITY = "complexity"  # specs/complexity.yaml lists models to count; content.complexity reads it
 # kinds of reports
-SWEEP, PUBLISHED, OFFSETS, COLLECTION, PROFILE = "sweep", "published", "offsets", "collection", "profile"
+SWEEP, PUBLISHED, OFFSETS, COLLECTION = "sweep", "published", "offsets", "collection"
+PROFILE, FINDINGS = "profile", "findings"
 SIDES = {"above": 1, "below": -1}
 
 
@@ -323,4 +324,70 @@ class Profile:
         return tuple(dict.fromkeys([*of_parts, *(each.sweep for each in self.distances)]))
 
 
-Report = Specification | PublishedTable | LearnedOffsets | Collection | Profile
+@dataclass(frozen=True)
+class PrintedPair:
+    """Two numbers of one of the papers' tables whose difference bears on a claim: ``row`` minus ``baseline``.
+
+    label: the metric in words; side: above or below 0, where the papers say no more than that.
+    """
+
+    source: str
+    table: str
+    row: str
+    baseline: str
+    metric: str
+    label: str
+    head: str = "classification"
+    protocol: str | None = None
+    side: str = ""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What bears on a claim: a difference that the papers print, a contrast of the report of a sweep, or both.
+
+    expected: on which side of 0 the contrast is if the claim holds, ``above`` or ``below``.
+    """
+
+    printed: PrintedPair | None = None
+    sweep: str = ""
+    protocol: str = ""
+    plus: tuple[str, ...] = ()
+    minus: tuple[str, ...] = ()
+    expected: str = ""
+
+    def is_contrast(self, contrast: Contrast) -> bool:
+        return contrast.tested and (contrast.plus, contrast.minus) == (self.plus, self.minus)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """source: where it is made; limits: what the runs behind its evidence can and cannot tell."""
+
+    claim: str
+    source: str
+    evidence: tuple[Evidence, ...]
+    limits: str
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A report of claims and what has been found about each. plans: plans of analysis, files in ``docs/``."""
+
+    name: str
+    title: str
+    lead: str
+    claims: tuple[Claim, ...]
+    plans: tuple[str, ...] = ()
+
+    @property
+    def sweeps(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(each.sweep for claim in self.claims for each in claim.evidence if each.sweep))
+
+    def protocols(self, sweep: str) -> list[str]:
+        """Those under which a sweep bears on a claim."""
+        evidence = (each for claim in self.claims for each in claim.evidence)
+        return list(dict.fromkeys(each.protocol for each in evidence if each.sweep == sweep))
+
+
+Report = Specification | PublishedTable | LearnedOffsets | Collection | Profile | Findings

@@ -11,6 +11,7 @@ from errors import ConfigError, unknown
 from reports.specification import (
     COLLECTION,
     COMPLEXITY,
+    FINDINGS,
     OFFSETS,
     PROFILE,
     PUBLISHED,
@@ -18,7 +19,9 @@ from reports.specification import (
     SWEEP,
     Collection,
     Column,
+    Evidence,
     Figure,
+    Findings,
     LearnedOffsets,
     Profile,
     PublishedTable,
@@ -26,7 +29,7 @@ from reports.specification import (
     Specification,
     SpecificationError,
 )
-from reports.specification_parts import entries, make, make_figure, profile, sweep_report
+from reports.specification_parts import entries, findings, make, make_figure, profile, sweep_report
 
 SPECS = Path(__file__).resolve().parent / "specs"
 SWEEPS = SPECS.parents[1] / "sweeps"  # a sweep without a specification has a report too
@@ -91,6 +94,13 @@ def sweep_arms(name: str) -> list[str]:
     """
     path = SWEEPS / f"{name}.yaml" if yaml_files.called(name) == name else Path(name)
     return [str(arm) for arm in _keys_and_values(path).get("arms") or {}] if path.is_file() else []
+
+
+def arm_labels(sweep: str) -> dict[str, str]:
+    """Arm → what tables call it, of a sweep file in ``sweeps/``; nothing where there is no such file."""
+    path = SWEEPS / f"{sweep}.yaml"
+    arms = (_keys_and_values(path).get("arms") or {}) if path.is_file() else {}
+    return {str(name): str(arm.get("label", name)) for name, arm in arms.items()}
 
 
 def names_in_folder() -> list[str]:
@@ -160,7 +170,26 @@ def _profile(name: str) -> Profile:
         for arm in part.rows:
             if arm not in arms:
                 raise SpecificationError(f"report {name}, {part.label}: {unknown('arm', arm, arms)}")
+
+
+def _findings(name: str) -> Findings:
+    made = findings(_content(name))
+    for claim in made.claims:
+        for each in claim.evidence:
+            if each.sweep:
+                _check_evidence(each, of_sweep(each.sweep), f"report {name}, {claim.claim}")
     return made
+
+
+def _check_evidence(evidence: Evidence, report: Specification, where: str) -> None:
+    """Refuses a contrast that the report of its sweep does not test."""
+    if evidence.protocol not in report.protocols:
+        raise SpecificationError(f"{where}: {unknown('protocol', evidence.protocol, report.protocols)}")
+    tested = [contrast for contrast in report.contrasts if contrast.tested]
+    if not any(map(evidence.is_contrast, tested)):
+        own, *others = (" − ".join(map(" + ".join, (each.plus, each.minus))) for each in (evidence, *tested))
+        tests = f"those that it tests: {'; '.join(others)}" if others else "it tests none"
+        raise SpecificationError(f"{where}: report {report.name} tests no contrast {own}; {tests}")
 
 
 def _sweep(name: str) -> Specification:
@@ -186,4 +215,5 @@ def _keys_and_values(path: Path) -> dict[str, Any]:
 
 KINDS: dict[str, Callable[[str], Report]] = {
     SWEEP: _sweep, PUBLISHED: _published, OFFSETS: _offsets, COLLECTION: _collection, PROFILE: _profile,
+    FINDINGS: _findings,
 }  # fmt: skip

@@ -11,13 +11,17 @@ from reports.specification import (
     FIGURES,
     SIDES,
     Arm,
+    Claim,
     Contrast,
     Control,
+    Evidence,
     DistanceFigure,
     Figure,
+    Findings,
     FurtherMetric,
     Metric,
     Papers,
+    PrintedPair,
     Probe,
     Profile,
     ProfilePart,
@@ -73,6 +77,13 @@ def profile(content: dict[str, Any]) -> Profile:
         parts.append(part)
     distances = [make(DistanceFigure, value, f"{where}, distances") for value in entries(content, "distances", where)]
     return make(Profile, {**content, "probes": probes, "parts": parts, "distances": distances}, where)
+
+
+def findings(content: dict[str, Any]) -> Findings:
+    """A report of claims. content: the keys and values of its file, and its name. Raises SpecificationError."""
+    where = f"report {content['name']}"
+    claims = [_claim(each, f"{where}, claims") for each in entries(content, "claims", where)]
+    return make(Findings, {**content, "claims": claims}, where)
 
 
 def check_arms(spec: Specification, planned: list[str]) -> None:
@@ -147,6 +158,24 @@ def _check_place(place: Published, where: str) -> None:
         raise SpecificationError(f"{where}: side {place.side} needs the row that it is {place.side}, as baseline")
     if place.baseline and place.because:
         raise SpecificationError(f"{where}: has a verdict, as it names a baseline, and a reason for none (because)")
+
+
+def _claim(content: Any, where: str) -> Claim:
+    content = _mapping(content, where)
+    where = f"{where}, {content.get('claim')}"
+    return make(
+        Claim, {**content, "evidence": [_evidence(e, where) for e in entries(content, "evidence", where)]}, where
+    )
+
+
+def _evidence(content: Any, where: str) -> Evidence:
+    content = _mapping(content, where)
+    printed = make(PrintedPair, content["printed"], f"{where}, printed") if content.get("printed") else None
+    made = make(Evidence, {**content, "printed": printed}, where)
+    for side in (*([made.expected] if made.sweep else []), *([printed.side] if printed and printed.side else [])):
+        if side not in SIDES:
+            raise SpecificationError(f"{where}: {unknown('side', side, SIDES)}")
+    return made
 
 
 def _contrast(content: Any, where: str) -> Contrast:

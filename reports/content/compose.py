@@ -7,15 +7,17 @@ from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
 from errors import SuiteError
-from reports.content import ablation, all_tasks, contrasts, profile, published, remarks
+from reports.content import ablation, all_tasks, contrasts, findings, profile, published, remarks
 from reports.content.build_table import build, is_papers
 from reports.content.page import Page, Section
+from reports.content.profile import SweepResults
 from reports.content.reproduction import OtherProtocol, OurResults, PrintedPlace, Reproduction, RunPrices
 from reports.content.table import Ablation
 from reports.figures import draw_differences
 from reports.offsets import gathered, interventions
 from reports.specification import (
     Collection,
+    Findings,
     LearnedOffsets,
     Profile,
     PublishedTable,
@@ -28,6 +30,8 @@ from reports.specification_files import load
 from results.collect import Collected, Plan
 from results.evaluations import JudgedFile, read_evaluations
 from results.fingerprints import IsPresent, with_present_code
+
+PLANS = Path(__file__).resolve().parents[2] / "docs"  # plans of analysis
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def page(
     for the report of one sweep; a page of several sweeps leaves out results that cannot be shown, and says so.
     """
     spec = load(report) if isinstance(report, str) else report
-    if isinstance(spec, Profile):
+    if isinstance(spec, Profile | Findings):
         results = [each for each in results if each.plan["sweep"] in spec.sweeps]
     ablations: list[tuple[Results, Ablation]] = []
     left_out: dict[str, tuple[Results, str]] = {}
@@ -100,6 +104,8 @@ def page(
         if spec.statements:
             sections.append(remarks.statements(spec.statements))
         return Page(spec.name, spec.title, tuple(sections), " ".join(spec.lead.split()), sentences)
+    if isinstance(spec, Findings):
+        return Page(spec.name, spec.title, tuple(sections), spec.lead, sentences)
     # beside the table of one sweep, a page may have that of its interventions
     alone = len(sections) == 1 or [each.spec.name for each, _ in ablations] == [spec.name]
     name, title = (sections[0].name, sections[0].title) if alone else (spec.name, spec.title)
@@ -117,6 +123,9 @@ class _Shown:
     date: str
     figures: bool
     reports: tuple[str, ...]
+
+    def of_sweeps(self) -> list[SweepResults]:
+        return [SweepResults(each.name, tables, each.folder, each.label) for each, tables in self.ablations]
 
 
 def _evaluations(ablations: Iterable[tuple[Results, Ablation]]) -> tuple[list[JudgedFile], list[str]]:
@@ -208,8 +217,9 @@ def _sections(spec: Report, shown: _Shown) -> list[Section]:
     if isinstance(spec, Collection):
         raise SpecificationError(f"report {spec.name} is a collection itself, and cannot be part of another")
     if isinstance(spec, Profile):
-        found = [profile.SweepResults(each.name, tables, each.folder, each.label) for each, tables in shown.ablations]
-        return [profile.section(spec, found, figures=shown.figures)]
+        return [profile.section(spec, shown.of_sweeps(), figures=shown.figures)]
+    if isinstance(spec, Findings):
+        return list(findings.sections(spec, shown.of_sweeps(), PLANS, figures=shown.figures))
     if isinstance(spec, PublishedTable):
         return [published.section(spec, shown.ours, figures=shown.figures)]
     if isinstance(spec, LearnedOffsets):

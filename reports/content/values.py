@@ -250,7 +250,8 @@ class Printed(Value):
 class PrintedDifference(Value):
     """The difference of two printed numbers, or ``side``, above or below, where that is all the papers say.
 
-    against: the row it is to, where that is not the baseline; interval: where it lies if their runs scatter as ours.
+    against: the row it is to, where that is not the baseline; interval: where it lies if their runs scatter as ours;
+    of: the metric, where a column has several.
     """
 
     difference: float | None
@@ -258,6 +259,7 @@ class PrintedDifference(Value):
     against: str = ""
     side: str = ""
     interval: tuple[float, float] | None = None
+    of: str = ""
 
     def lines(self) -> tuple[Line, ...]:
         first: Line = (
@@ -268,6 +270,8 @@ class PrintedDifference(Value):
             lines.append(_ends(*self.interval, self.decimals))
         if self.against:
             lines.append((f"to {self.against}",))
+        if self.of:
+            lines.append((self.of,))
         return tuple(lines)
 
 

@@ -11,6 +11,7 @@ from errors import SuiteError
 
 if TYPE_CHECKING:
     from reports.content.profile import ProfileLine
+    from reports.content.findings import Finding
     from reports.content.table import Ablation, TaskTable
     from reports.specification import Figure, Profile, PublishedTable
     from results.papers import Number
@@ -106,6 +107,17 @@ def draw_profile(
         except FigureError as error:
             problems.append(f"figure {each.name}: {error}")
     return drawings, problems
+
+
+def draw_findings(found: Sequence[Finding]) -> list[Drawing]:
+    """The differences of a page of findings, a panel per sweep; none while there is none."""
+    from reports.figures import forest, style
+
+    if not (groups := forest.of_findings(found)):
+        return []
+    with style.theme():
+        canvas, data, caption = forest.forest(groups), forest.data(groups), forest.caption(groups)
+        return [drawing("forest", canvas, data, "The differences that were found", caption)]
 
 
 def drawing(name: str, canvas: Any, data: Any, title: str, caption: str) -> Drawing:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from reports.content.findings import Finding
     from reports.content.table import TaskTable
     from reports.specification import Figure
 
@@ -85,6 +86,23 @@ def of_table(table: TaskTable) -> ArmGroup:
     axis_label = f"Δ {metric.label} to {base} (points)"
     title = f"{table.spec.title}: {table.task}" if table.downstream else table.spec.title
     return ArmGroup(title, protocol, axis_label, tuple(entries), None if same or papers is None else papers.label)
+
+
+def of_findings(found: Sequence[Finding]) -> list[ArmGroup]:
+    """The contrasts of a page of findings by sweep and metric, each once, where any pair of runs has finished."""
+    by_table: dict[str, tuple[Finding, dict[str, Entry]]] = {}
+    for each in found:
+        if each.table is not None and each.row is not None and each.results is not None and each.n:
+            _, entries = by_table.setdefault(each.results.name, (each, {}))
+            entries[each.row.label] = Entry(each.row.label, each.row.label, "", each.row.difference, None)
+    return [
+        ArmGroup(
+            of.table.spec.title, f"protocol {of.table.protocol}", f"Δ {of.table.metric.label} (points)",
+            tuple(entries.values()),
+        )
+        for of, entries in by_table.values()
+        if of.table is not None
+    ]  # fmt: skip
 
 
 def forest(groups: Sequence[ArmGroup]) -> Any:
