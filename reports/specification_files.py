@@ -170,6 +170,7 @@ def _profile(name: str) -> Profile:
         for arm in part.rows:
             if arm not in arms:
                 raise SpecificationError(f"report {name}, {part.label}: {unknown('arm', arm, arms)}")
+    return made
 
 
 def _findings(name: str) -> Findings:
@@ -187,7 +188,8 @@ def _check_evidence(evidence: Evidence, report: Specification, where: str) -> No
         raise SpecificationError(f"{where}: {unknown('protocol', evidence.protocol, report.protocols)}")
     tested = [contrast for contrast in report.contrasts if contrast.tested]
     if not any(map(evidence.is_contrast, tested)):
-        own, *others = (" − ".join(map(" + ".join, (each.plus, each.minus))) for each in (evidence, *tested))
+        sides = [(each.plus, each.minus) for each in tested]
+        own, *others = (" − ".join(map(" + ".join, each)) for each in ((evidence.plus, evidence.minus), *sides))
         tests = f"those that it tests: {'; '.join(others)}" if others else "it tests none"
         raise SpecificationError(f"{where}: report {report.name} tests no contrast {own}; {tests}")
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from errors import SuiteError
 
 if TYPE_CHECKING:
-    from reports.content.profile import ProfileLine
     from reports.content.findings import Finding
+    from reports.content.profile import ProfileLine
     from reports.content.table import Ablation, TaskTable
     from reports.specification import Figure, Profile, PublishedTable
     from results.papers import Number

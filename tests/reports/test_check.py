@@ -44,7 +44,7 @@ def pages(tmp_path, monkeypatch):
 def test_the_committed_pages_are_what_the_committed_results_give(capsys):
     code, out, err = checked("paper", capsys)
     assert (code, err) == (0, "") and out.count(": as committed") == len(list(commands.PAGES.iterdir()))
-    assert {*archive.labels(), "paper", "profile"} == {path.name for path in commands.PAGES.iterdir()}
+    assert {*archive.labels(), "paper", "profile", "findings"} == {path.name for path in commands.PAGES.iterdir()}
 
 
 @pytest.mark.parametrize(

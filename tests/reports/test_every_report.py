@@ -69,7 +69,7 @@ def test_the_committed_folders_hold_every_state(both_papers):
 def test_all_reports_are_on_the_page_of_both_papers_but_those_of_our_own_questions():
     specs = {name: specification_files.of_sweep(name) for name in specification_files.names("sweep")}
     ours = [name for name, spec in specs.items() if spec.papers is None and name not in OF_TASKS] + [*OF_OTHERS]
-    assert ours and sorted(["paper", "profile", *LISTED, *ours]) == specification_files.names()
+    assert ours and sorted(["paper", "profile", "findings", *LISTED, *ours]) == specification_files.names()
     assert all(any(task.papers for task in specs[name].tasks.values()) for name in OF_TASKS)
 
 

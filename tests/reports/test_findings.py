@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from reports import specification_files
-from reports.content import build_table, findings
+from experiments.folder.present_code import is_present
+from reports import commands, specification_files
+from reports.content import build_table, compose, findings
 from reports.content.text import text
+from reports.formats import files
 from reports.specification import Claim, Contrast, Evidence, Findings, Metric, PrintedPair, SpecificationError
+from results import archive
+from tests.reports.latex import typeset
+from tests.reports.test_check import options
+from tests.reports.test_render import tables, unescaped_bars
 
 SWEEP = "ablation_offsets"
 PRINTED = PrintedPair("AAAI", "Table 8", "②", "①", "top1", "top-1")
@@ -88,6 +95,20 @@ def test_there_is_no_verdict_before_the_last_run(finished):
 def test_results_under_changed_settings_are_no_evidence(finished):
     table, row = shown(finished, changed={"train.epochs": 1})
     assert row[-1] == "not run" and not table.runs and row[3] == f"{SWEEP}, protocol smoke"
+
+
+@pytest.mark.slow
+def test_the_page_in_every_format_and_as_committed(tmp_path, capsys):
+    committed = [commands._labelled(label, None) for label in archive.labels()]
+    files.write(compose.page("findings", committed), tmp_path)
+    page = (tmp_path / "report.md").read_text()
+    for block in tables(page):
+        assert len({unescaped_bars(line) for line in block}) == 1 and len(block) > 2
+    assert not re.search(r"\b(nan|None)\b", page.replace("Amendments: None.", ""))
+    assert typeset(tmp_path, "table_alone").pages <= 2
+    capsys.readouterr()
+    assert commands.report("findings", {}, options(), None, is_present) == 0
+    assert capsys.readouterr().out == "findings: as committed\n"
 
 
 def test_every_claim_is_there_before_anything_has_run():
