@@ -262,7 +262,7 @@ class Collection:
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProbeColumn:
     """A column of a profile: the metric that answers its question, its level by chance, and the mean from which on an
     arm counts as able."""
 
@@ -312,7 +312,7 @@ class Profile:
     title: str
     question: str
     protocol: str
-    probes: dict[str, Probe]
+    probes: dict[str, ProbeColumn]
     parts: tuple[ProfilePart, ...]
     rates: dict[str, str] = field(default_factory=dict)
     others: dict[str, str] = field(default_factory=dict)
@@ -361,7 +361,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Claim:
+class StatedClaim:
     """source: where it is made; limits: what the runs behind its evidence can and cannot tell."""
 
     claim: str
@@ -377,7 +377,7 @@ class Findings:
     name: str
     title: str
     lead: str
-    claims: tuple[Claim, ...]
+    claims: tuple[StatedClaim, ...]
     plans: tuple[str, ...] = ()
 
     @property

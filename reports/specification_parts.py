@@ -11,7 +11,6 @@ from reports.specification import (
     FIGURES,
     SIDES,
     Arm,
-    Claim,
     Contrast,
     Control,
     DistanceFigure,
@@ -22,13 +21,14 @@ from reports.specification import (
     Metric,
     Papers,
     PrintedPair,
-    Probe,
+    ProbeColumn,
     Profile,
     ProfilePart,
     ProfileRow,
     Published,
     Specification,
     SpecificationError,
+    StatedClaim,
     TaskReport,
 )
 
@@ -64,7 +64,9 @@ def sweep_report(content: dict[str, Any]) -> Specification:
 def profile(content: dict[str, Any]) -> Profile:
     """A profile. content: the keys and values of its file, and its name. Raises SpecificationError."""
     where = f"report {content['name']}"
-    probes = {key: make(Probe, value, f"{where}, probe {key}") for key, value in _section(content, "probes", where)}
+    probes = {
+        key: make(ProbeColumn, value, f"{where}, probe {key}") for key, value in _section(content, "probes", where)
+    }
     parts = []
     for value in entries(content, "parts", where):
         rows = {
@@ -160,11 +162,11 @@ def _check_place(place: Published, where: str) -> None:
         raise SpecificationError(f"{where}: has a verdict, as it names a baseline, and a reason for none (because)")
 
 
-def _claim(content: Any, where: str) -> Claim:
+def _claim(content: Any, where: str) -> StatedClaim:
     content = _mapping(content, where)
     where = f"{where}, {content.get('claim')}"
     return make(
-        Claim, {**content, "evidence": [_evidence(e, where) for e in entries(content, "evidence", where)]}, where
+        StatedClaim, {**content, "evidence": [_evidence(e, where) for e in entries(content, "evidence", where)]}, where
     )
 
 

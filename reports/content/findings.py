@@ -13,7 +13,7 @@ from reports.content.profile import SweepResults
 from reports.content.table import ContrastRow, TaskTable
 from reports.content.values import NOTHING, PairedDifference, PrintedDifference, PValue, Text, Value
 from reports.figures import draw_findings
-from reports.specification import SIDES, Claim, Evidence, Findings, PrintedPair, SpecificationError
+from reports.specification import SIDES, Evidence, Findings, PrintedPair, SpecificationError, StatedClaim
 from reports.specification_files import arm_labels, of_sweep
 from results import fingerprints, papers
 from results.statistics.estimates import LEVEL
@@ -24,13 +24,13 @@ NOT_JUDGED, NOT_MEASURED = "not judged", "not measured"
 
 
 @dataclass(frozen=True)
-class Finding:
+class JudgedEvidence:
     """A claim's evidence and what has been found: the contrast in the results of its sweep. Without results, none.
 
     n, planned: pairs of runs that are finished and that are planned.
     """
 
-    claim: Claim
+    claim: StatedClaim
     evidence: Evidence
     results: SweepResults | None = None
     table: TaskTable | None = None
@@ -108,7 +108,7 @@ def sections(
     )
 
 
-def _find(spec: Findings, results: Sequence[SweepResults]) -> Iterator[Finding]:
+def _find(spec: Findings, results: Sequence[SweepResults]) -> Iterator[JudgedEvidence]:
     """Evidence in the order of the specification. Of several results of a sweep, those with most finished runs."""
     for claim in spec.claims:
         for evidence in claim.evidence:
@@ -120,14 +120,14 @@ def _find(spec: Findings, results: Sequence[SweepResults]) -> Iterator[Finding]:
                 and each.tables.first.protocol == evidence.protocol and not each.tables.first.changed
             ]  # fmt: skip
             best = max(of_this, key=lambda each: int((each.tables.runs["state"] == DONE).sum()), default=None)
-            yield next(_contrasts(claim, evidence, best), Finding(claim, evidence))
+            yield next(_contrasts(claim, evidence, best), JudgedEvidence(claim, evidence))
 
 
-def _contrasts(claim: Claim, evidence: Evidence, results: SweepResults | None) -> Iterator[Finding]:
+def _contrasts(claim: StatedClaim, evidence: Evidence, results: SweepResults | None) -> Iterator[JudgedEvidence]:
     for table in results.tables.tables if results else ():
         for row in table.contrasts:
             if evidence.is_contrast(row.contrast):
-                yield Finding(claim, evidence, results, table, row)
+                yield JudgedEvidence(claim, evidence, results, table, row)
 
 
 def _about(used: Iterable[SweepResults]) -> Iterator[str]:
@@ -139,7 +139,7 @@ def _about(used: Iterable[SweepResults]) -> Iterator[str]:
             yield from words.measured_by(done)
 
 
-def _grid(found: Sequence[Finding]) -> Grid:
+def _grid(found: Sequence[JudgedEvidence]) -> Grid:
     header = ("Claim", "Papers' Δ", "Here", "Results", "Δ, points [95 % over seeds]", "p (Holm)", "Verdict")
     groups: dict[str, list[tuple[Cell, ...]]] = {}
     for each in found:
@@ -157,13 +157,13 @@ def _grid(found: Sequence[Finding]) -> Grid:
     return Grid(header, "lrllrrl", tuple(map(tuple, groups.values())))
 
 
-def _place(found: Finding) -> str:
+def _place(found: JudgedEvidence) -> str:
     if found.results is None or found.table is None:
         return f"{found.evidence.sweep}, protocol {found.evidence.protocol}"
     return f"{found.results.name}, {found.table.metric.label}"
 
 
-def _difference(found: Finding) -> Value:
+def _difference(found: JudgedEvidence) -> Value:
     if found.row is None or found.row.difference is None or found.table is None:
         return NOTHING
     return PairedDifference(found.row.difference, found.table.metric.decimals)
@@ -187,7 +187,7 @@ def printed_numbers(pair: PrintedPair) -> tuple[papers.Number, papers.Number]:
     return first, second
 
 
-def _legend(spec: Findings, found: Sequence[Finding], plans: Path) -> Iterator[str]:
+def _legend(spec: Findings, found: Sequence[JudgedEvidence], plans: Path) -> Iterator[str]:
     yield (
         f"Verdicts follow from our numbers. *{AS_CLAIMED}*, *{OPPOSITE}*: the difference is not 0 (p below "
         f"{1 - LEVEL:.2f} after Holm's correction over the contrasts of its sweep's report), on the side that the "
@@ -208,7 +208,7 @@ def _amendments(plans: Path, name: str) -> str:
     return " ".join(after.partition("\n## ")[0].split())
 
 
-def _runs_of(found: Finding) -> Iterator[RunLine]:
+def _runs_of(found: JudgedEvidence) -> Iterator[RunLine]:
     """The runs behind a difference."""
     if found.table is None or found.row is None or found.results is None:
         return
@@ -219,7 +219,7 @@ def _runs_of(found: Finding) -> Iterator[RunLine]:
             yield ablation.run_line(arm, run, found.table.metric.metric, *where, task=found.results.name)
 
 
-def _runs(found: Iterable[Finding]) -> Iterator[RunLine]:
+def _runs(found: Iterable[JudgedEvidence]) -> Iterator[RunLine]:
     lines: Mapping[str, RunLine] = {run.id: run for each in found for run in _runs_of(each)}
     yield from lines.values()
 
@@ -233,7 +233,7 @@ def _printed_difference(pair: PrintedPair | None) -> float | str | None:
     return round(first.value - second.value, max(first.decimals, second.decimals))
 
 
-def _record(found: Finding) -> dict[str, Any]:
+def _record(found: JudgedEvidence) -> dict[str, Any]:
     difference = found.row.difference if found.row else None
     printed = found.evidence.printed
     runs = (

@@ -12,7 +12,7 @@ from reports.content.page import Cell, Grid, RunLine, Section
 from reports.content.table import Ablation, ArmRow, TaskTable
 from reports.content.values import NOTHING, SeedRange, State, Text, Value
 from reports.figures import draw_profile
-from reports.specification import Probe, Profile, ProfilePart
+from reports.specification import ProbeColumn, Profile, ProfilePart
 from reports.specification_files import sweep_arms
 from results import fingerprints
 from run_format import DONE, NOT_RUN
@@ -153,7 +153,7 @@ def _variant(spec: Profile, part: ProfilePart, arm: str) -> tuple[str, str, bool
     return of, {**spec.others, **spec.rates}[ending], ending in spec.rates
 
 
-def _cell(arm: str, probe: Probe, results: Iterable[SweepResults], planned: bool) -> ProbeCell:
+def _cell(arm: str, probe: ProbeColumn, results: Iterable[SweepResults], planned: bool) -> ProbeCell:
     """Of the results that have the arm, those with most seeds; of equal ones the first."""
     cells = []
     for each in results:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from errors import SuiteError
 
 if TYPE_CHECKING:
-    from reports.content.findings import Finding
+    from reports.content.findings import JudgedEvidence
     from reports.content.profile import ProfileLine
     from reports.content.table import Ablation, TaskTable
     from reports.specification import Figure, Profile, PublishedTable
@@ -109,7 +109,7 @@ def draw_profile(
     return drawings, problems
 
 
-def draw_findings(found: Sequence[Finding]) -> list[Drawing]:
+def draw_findings(found: Sequence[JudgedEvidence]) -> list[Drawing]:
     """The differences of a page of findings, a panel per sweep; none while there is none."""
     from reports.figures import forest, style
 

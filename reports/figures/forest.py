@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from reports.content.findings import Finding
+    from reports.content.findings import JudgedEvidence
     from reports.content.table import TaskTable
     from reports.specification import Figure
 
@@ -88,9 +88,9 @@ def of_table(table: TaskTable) -> ArmGroup:
     return ArmGroup(title, protocol, axis_label, tuple(entries), None if same or papers is None else papers.label)
 
 
-def of_findings(found: Sequence[Finding]) -> list[ArmGroup]:
+def of_findings(found: Sequence[JudgedEvidence]) -> list[ArmGroup]:
     """The contrasts of a page of findings by sweep and metric, each once, where any pair of runs has finished."""
-    by_table: dict[str, tuple[Finding, dict[str, Entry]]] = {}
+    by_table: dict[str, tuple[JudgedEvidence, dict[str, Entry]]] = {}
     for each in found:
         if each.table is not None and each.row is not None and each.results is not None and each.n:
             _, entries = by_table.setdefault(each.results.name, (each, {}))

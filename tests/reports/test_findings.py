@@ -14,7 +14,7 @@ from reports import commands, specification_files
 from reports.content import build_table, compose, findings
 from reports.content.text import text
 from reports.formats import files
-from reports.specification import Claim, Contrast, Evidence, Findings, Metric, PrintedPair, SpecificationError
+from reports.specification import Contrast, Evidence, Findings, Metric, PrintedPair, SpecificationError, StatedClaim
 from results import archive
 from tests.reports.latex import typeset
 from tests.reports.test_check import options
@@ -38,7 +38,7 @@ def shown(finished, *, expected="above", margin=None, contrast=(("axial",), ("to
         collected = replace(collected, runs=runs, metrics=metrics[left])
     results = findings.SweepResults("made up", build_table.build(spec, collected, plan), runs_dir, None)
     evidence = Evidence(PRINTED, SWEEP, plan["protocol"], *contrast, expected)
-    claim = Claim("It matters", "AAAI Table 8", (evidence,), "little")
+    claim = StatedClaim("It matters", "AAAI Table 8", (evidence,), "little")
     of = Findings("findings", "Title", "Lead", (claim,))
     table, scale = findings.sections(of, [results], Path("docs"), figures=False)
     assert [text(cell.value) for cell in scale.grid.rows[0]] == ["It matters", "little"]
@@ -82,7 +82,7 @@ def _arguments(finished):
     plan, runs_dir, collected = finished
     spec = replace(specification_files.of_sweep(SWEEP), contrasts=(Contrast(("axial",), ("token",)),))
     evidence = Evidence(None, SWEEP, plan["protocol"], ("axial",), ("token",), "above")
-    claim = Claim("It matters", "ours", (evidence,), "little")
+    claim = StatedClaim("It matters", "ours", (evidence,), "little")
     results = findings.SweepResults("made up", build_table.build(spec, collected, plan), runs_dir, None)
     return Findings("findings", "Title", "Lead", (claim,)), [results]
 
