@@ -136,8 +136,8 @@ def test_help_names_every_command_and_option():
     assert all(f"\n  {option} " in text for option in OPTIONS)
 
 
-def test_the_readme_names_every_command_and_no_other():
-    text = (ROOT / "README.md").read_text()
+def test_the_page_of_commands_names_every_command_and_no_other():
+    text = (ROOT / "docs" / "commands.md").read_text()
     assert set(re.findall(r"run\.py ([a-z]+)\b", text)) <= set(COMMANDS)
     assert [word for word in COMMANDS if f"`{word}=" not in text and f"run.py {word}" not in text] == []
 

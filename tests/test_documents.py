@@ -17,11 +17,13 @@ import pytest
 from reports import specification_files
 from results import archive, counts, papers
 from results.statistics.estimates import mean_interval, paired_difference
+from tests import readme_findings
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 WHOLE = ("README.md", "probes.md")  # every number in these is checked
 SOURCE = re.compile(r"<!-- numbers: (.+) -->")
+FINDINGS = "<!-- findings -->"
 PRINTED = re.compile(r"<!-- printed: (.+), (.+), (.+) -->")  # paper, table, metric
 RESULT = re.compile(r"accuracy|top-1|\bΔ|params|flops|miou|\bap\b", re.IGNORECASE)  # in a header
 NUMBER = re.compile(r"(?<![\w.])[+−-]?\d+(?:\.\d+)?")
@@ -52,7 +54,8 @@ IN_PROSE = {
 @dataclass(frozen=True)
 class DocumentTable:
     """A table of a document. sources: the words of the comment above it, if there is one; printed: of a table that
-    repeats what a paper prints, the paper, its table and the metric of the last column."""
+    repeats what a paper prints, the paper, its table and the metric of the last column; findings: whether it is that
+    of the findings' page."""
 
     document: str
     line: int
@@ -60,6 +63,7 @@ class DocumentTable:
     rows: list[list[str]]
     sources: tuple[str, ...]
     printed: tuple[str, ...]
+    findings: bool = False
 
     def __str__(self) -> str:
         return f"{self.document}:{self.line}"
@@ -81,7 +85,8 @@ def tables() -> Iterator[DocumentTable]:
                     if not row.startswith("|"):
                         break
                     rows.append(cells(row))
-                yield DocumentTable(path.name, number, cells(lines[number - 1]), rows, above, printed)
+                findings = FINDINGS in lines[max(0, number - 3) : number]
+                yield DocumentTable(path.name, number, cells(lines[number - 1]), rows, above, printed, findings)
                 above = printed = ()
             elif line and not line.startswith(("|", "<!--")):
                 above = printed = ()
@@ -205,6 +210,17 @@ def test_numbers_of_a_paper_are_those_that_it_prints(table):
         assert float(stated) == papers.number(paper, name, row, metric).value, f"{table}: {row}"
 
 
+def test_the_findings_in_readme_are_those_of_the_committed_results():
+    """``python -m tests.readme_findings`` writes them there."""
+    assert (
+        readme_findings.TABLE.search(readme_findings.README.read_text(encoding="utf-8"))[0] == readme_findings.table()
+    )
+
+
+def test_readme_stays_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
 def test_arms_of_several_results_are_the_same_runs_where_they_share_a_name():
     for words in {table.sources for table in MARKED}:
         seen: dict[str, set[str]] = {}
@@ -220,7 +236,11 @@ def test_tables_of_results_say_where_their_numbers_are_from():
         for table in TABLES
         if table.document in WHOLE and any(decimals(cell) for row in table.rows for cell in row)
     ]
-    assert [str(table) for table in (*results, *whole) if not table.sources + table.printed] == []
+    assert [
+        str(table)
+        for table in (*results, *whole)
+        if not table.sources + table.printed + (table.findings,) * table.findings
+    ] == []
     assert {table.document for table in MARKED} >= set(WHOLE)
 
 
