@@ -17,7 +17,7 @@ from experiments.folder.parent import refuse_unknown
 from experiments.folder.run_folder import RunFolder
 from pasted_command import same_settings
 from run_format import DONE, EXCLUDED, FAILED, MEASURED, QUEUED, RUNNING, UNREADABLE
-from sweeps import launches, measured, repeat, run_code
+from sweeps import launches, measured, near_runs, repeat, run_code
 from sweeps.collection import CollectionPlan
 from sweeps.launcher import POLL_SECONDS, Outcome, stop_process, work_off
 from sweeps.launches import Launch, LaunchedRun
@@ -160,7 +160,11 @@ def _choose_runs(
                 again.append(run.id)
     parents = measured.with_parents(plan, chosen, states)
     launch.measured = [run_id for run_id, state in states.items() if state == MEASURED and run_id not in parents]
-    for line in [*found.sentences({*chosen, *parents}, launch.done), *measured.about_parents(parents)]:
+    for line in [
+        *found.sentences({*chosen, *parents}, launch.done),
+        *measured.about_parents(parents),
+        *near_runs.sentences(plan, runs_dir, chosen),
+    ]:
         say(line)
     return [run for run in plan.distinct().values() if run.id in chosen or run.id in parents], again
 

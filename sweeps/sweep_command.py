@@ -18,7 +18,7 @@ from experiments.folder.run_folder import RunFolder
 from experiments.origin import PresentData, refuse_other_origin
 from pasted_command import same_settings
 from run_format import DONE, EXCLUDED, MEASURED
-from sweeps import launches, show
+from sweeps import launches, near_runs, show
 from sweeps.collection import CollectionPlan
 from sweeps.collection_state import CollectionState
 from sweeps.commands import as_document, devices_of, look, planned, watch
@@ -131,14 +131,15 @@ def _preview(plan: Plan, runs_dir: Path, options: argparse.Namespace, devices: i
             print(collection.document(devices, runs_dir=str(runs_dir)))
             return 0
         print(*collection.run_lines(), *collection.table_lines(), show.summary(plan, rows, runs_dir), sep="\n")
-        print(*found.sentences(to_do), *collection.time_lines(devices), sep="\n")
+        print(*found.sentences(to_do), *near_runs.sentences(plan, runs_dir, to_do), sep="\n")
+        print(*collection.time_lines(devices), sep="\n")
         return 0
     if options.json:
         cost = known(plan, runs_dir, collected=found.left_alone())
         print(as_document(plan, runs_dir, rows, price=cost.as_dict() if cost else None))
         return 0
     print(*show.lines(rows), show.summary(plan, rows, runs_dir), *found.sentences(to_do), sep="\n")
-    print(sentence(plan, runs_dir, collected=found.left_alone()))
+    print(*near_runs.sentences(plan, runs_dir, to_do), sentence(plan, runs_dir, collected=found.left_alone()), sep="\n")
     return 0
 
 
@@ -164,7 +165,10 @@ def _scripts(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
         return 0
     for batch, text in batches:
         print(f"# {batch.name}: {', '.join(batch.runs)}\n{text}")
-    runs = sum(len(batch.runs) for batch, _ in batches)
+    to_do = [run for batch, _ in batches for run in batch.runs]
+    for line in near_runs.sentences(plan, runs_dir, to_do, ["--slurm"]):
+        print(f"# {line}")
+    runs = len(to_do)
     print(f"# {runs} runs in {len(batches)} calls of sbatch; nothing was submitted")
     print(f"# {sentence(plan, runs_dir, ON_SLURM, found.left_alone())}")
     return 0
