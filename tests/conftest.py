@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -22,6 +23,17 @@ PROCESSOR_SECONDS = "processor seconds"
 def processor_seconds() -> float:
     """Of this process and of those that it has started and waited for."""
     return sum(os.times()[:4]) + forks.processor_seconds()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Takes away what developers have set for runs of their own: their site file and variables such as ATM_RUNS_DIR."""
+    environment = pytest.MonkeyPatch()
+    config.add_cleanup(environment.undo)
+    for name in [name for name in os.environ if name.startswith("ATM_")]:
+        environment.delenv(name)
+    empty = TemporaryDirectory(prefix="atm-tests-", ignore_cleanup_errors=True)  # a browser writes its own into it
+    config.add_cleanup(empty.cleanup)
+    environment.setenv("XDG_CONFIG_HOME", empty.name)
 
 
 IN_SHARED_FIXTURES: list[float] = []  # seconds of each
