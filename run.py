@@ -138,6 +138,7 @@ keys:
   images=N layer=layer_3_1 query=[0.5,0.5]         offsets: number of images, and the reads to draw over some of them
   interventions=true         offsets: all of shuffled_tokens, shuffled_images, mean, zero, rounded, or name some;
                              with images=N on so many, with layer=layer_3_1 in this layer alone
+  mixer=PATH.py:NAME         of a sweep: a mixer of your own as one more arm, e.g. of sweep=profile
   PATH.yaml                  in place of a NAME: an experiment, sweep or report of your own
   command=NAME --help        says what NAME is, e.g. the arms and protocols of a sweep
   any other setting of experiments/schema.py, e.g. train.epochs=5 model.offsets=token

@@ -89,7 +89,7 @@ def report(
     results, out = _committed(is_present), PAGES / name
     skipped: list[str] = []
     if label is None:
-        of_runs, skipped, runs_dir = _all_sweeps(given, planned, is_present, _shown(spec))
+        of_runs, skipped, runs_dir = _all_sweeps(spec, given, planned, is_present)
         taken = {each.name for each in of_runs}
         committed = [replace(each, alias=f"{each.name}-committed") if each.name in taken else each for each in results]
         results, out = [*of_runs, *committed], runs_dir / "reports" / name
@@ -186,20 +186,23 @@ def _committed(is_present: IsPresent | None) -> list[Results]:
 
 
 def _all_sweeps(
-    given: dict[str, Any], planned: Planned, is_present: IsPresent | None, shown: Mapping[str, Sequence[str]]
+    shown: specification.Report, given: dict[str, Any], planned: Planned, is_present: IsPresent | None
 ) -> tuple[list[Results], list[str], Path]:
-    """Sweeps under the papers' protocol, and under any other that was begun; sentences on those not planned.
-
-    shown: the protocols by sweep report.
-    """
+    """The sweeps of a page of several, under the papers' protocol, and under any other that was begun; sentences on
+    those not planned."""
     results, runs_dir = [], Path()
     skipped: dict[tuple[str, str], list[str]] = {}
-    for name, protocols in shown.items():
+    for name, protocols in _shown(shown).items():
         spec = of_sweep(name)
+        words = given
+        if isinstance(shown, Profile) and not any(
+            part.own and spec.sweep in part.sweeps.values() for part in shown.parts
+        ):
+            words = {key: value for key, value in given.items() if key != OWN_MIXER}
         of_papers = [spec.papers.protocol] if spec.papers else []
         for protocol in protocols:
             try:
-                plan, runs_dir, states, measured, hours = planned(spec.sweep, {**given, "protocol": protocol})
+                plan, runs_dir, states, measured, hours = planned(spec.sweep, {**words, "protocol": protocol})
             except DataError as error:
                 skipped.setdefault((protocol, str(error)), []).append(name)
                 continue
@@ -213,7 +216,7 @@ def _all_sweeps(
     return results, lines, runs_dir
 
 
-def _shown(spec: specification.Report) -> dict[str, Sequence[str]]:
+def _shown(spec: specification.Report) -> dict[str, list[str]]:
     """The reports of sweeps that a page of several takes its numbers from, and their protocols."""
     sweeps = {name: of_sweep(name) for name in names(SWEEP)}
     if isinstance(spec, Findings):

@@ -282,11 +282,13 @@ class ProfileRow:
 
 @dataclass(frozen=True)
 class ProfilePart:
-    """Rows of a profile whose runs are of the same sweeps. sweeps: by probe; rows: by arm."""
+    """Rows of a profile whose runs are of the same sweeps. sweeps: by probe; rows: by arm; own: whether a mixer of
+    one's own stands among them."""
 
     label: str
     sweeps: dict[str, str]
     rows: dict[str, ProfileRow]
+    own: bool = False
 
 
 @dataclass(frozen=True)

@@ -57,9 +57,10 @@ def load_collection(
     seeds: list[int] | None = None,
     tables: list[str] | None = None,
     site: Mapping[str, Any] | None = None,
+    mixer: str | None = None,
 ) -> CollectionPlan:
     """Plans the tables of a collection, or some of them. ``seeds`` replace those of the file, the rest is that of
-    ``plan.load``.
+    ``plan.load``: with ``mixer``, that mixer and the baseline of every sweep.
 
     Raises ConfigError as that does, and for an unknown table.
     """
@@ -76,7 +77,9 @@ def load_collection(
     for sweep in dict.fromkeys(part.sweep for parts in chosen.values() for part in parts):
         of_sweep = [part for parts in chosen.values() for part in parts if part.sweep == sweep]
         tasks = [task for part in of_sweep for task in part.tasks if protocol in part.protocols(task)]
-        plans[sweep] = load(sweep, protocol, overrides, seeds or content.seeds[protocol], None, site, tasks)
+        plans[sweep] = load(
+            sweep, protocol, overrides, seeds or content.seeds[protocol], None, site, tasks, mixer=mixer
+        )
     cells = {table: [cell for part in parts for cell in _cells(part, plans[part.sweep])]
              for table, parts in chosen.items()}  # fmt: skip
     for table, of_table in cells.items():

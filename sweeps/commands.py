@@ -249,15 +249,18 @@ def _planned(name: str, given: dict[str, Any], *, compared: bool) -> tuple[Plan,
         seeds = one if isinstance(one := given.pop("seed"), list) else [one]
     arms, tasks = _names(given, "arms", "zero,axial"), _names(given, "tasks", "classification")
     tables, protocol = _names(given, "tables", "table1,table8"), given.pop("protocol", "paper")
+    mixer = given.pop("mixer", None)
+    if mixer is not None and not isinstance(mixer, str):
+        raise ConfigError(f"mixer={mixer}: give a mixer of your own, e.g. mixer=roll.py:Roll")
     if "gpus" in given:
         raise ConfigError("gpus= asks how long a collection takes, of status= and of sweep= with --dry-run")
     if is_collection(name):
         if arms or tasks:
             raise ConfigError(f"{name} is a collection, whose parts are tables: choose some with tables=[…]")
-        return load_collection(name, protocol, given, seeds, tables, site), runs_dir
+        return load_collection(name, protocol, given, seeds, tables, site, mixer), runs_dir
     if tables:
         raise ConfigError(f"tables= chooses parts of a collection, and {name} is one sweep: it takes arms= and tasks=")
-    return load(name, protocol, given, seeds, arms, site, tasks, compared=compared), runs_dir
+    return load(name, protocol, given, seeds, arms, site, tasks, compared=compared, mixer=mixer), runs_dir
 
 
 def devices_of(name: str, given: dict[str, Any]) -> int | None:

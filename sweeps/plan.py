@@ -16,6 +16,7 @@ from experiments.schema import FIELDS, Config
 from experiments.tasks.registry import task_entry
 from sweeps.arm_configs import ArmConfigs, first_task_of, words_by_task
 from sweeps.collapse import own_keys_of, refuse_collapse
+from sweeps.own_arm import with_mixer
 from sweeps.sweep_file import (
     ARM_PARTS,
     SWEEPS,
@@ -116,11 +117,13 @@ def load(
     tasks: list[str] | None = None,
     *,
     compared: bool = True,
+    mixer: str | None = None,
 ) -> Plan:
     """Plans a sweep. ``overrides`` are dotted keys for every run. ``seeds`` replace those of the file and of its arms.
     ``arms`` chooses some of the sweep's arms, among them whatever the chosen arms start from and, if they are to be
     ``compared``, the baseline; without it, those that have a recipe for the protocol are planned. ``tasks`` chooses
-    some of its tasks.
+    some of its tasks. With ``mixer``, a mixer of one's own is an arm as well, and without ``arms`` it and the baseline
+    are planned.
 
     Raises ConfigError for an unknown sweep, protocol, arm, task, key or value, DataError where classes must be counted
     and the data root is missing.
@@ -132,6 +135,9 @@ def load(
         )
     if seeds is not None:
         check_seeds(seeds)
+    if mixer is not None:
+        sweep, own_arm = with_mixer(name, sweep, mixer)
+        arms = arms or [sweep["baseline"][protocol], own_arm]
     parents = {arm: body.get("start_from") for arm, body in sweep["arms"].items()}
     chosen = _chosen_arms(name, sweep, arms, protocol, compared=compared)
     first_task = first_task_of(sweep, protocol)

@@ -16,7 +16,7 @@ NEEDED = {"direction", "distance", "correct", "count"}
 
 
 def draw(table: TaskTable, figure: Figure) -> tuple[Any, Any, str, str] | None:
-    """The figure, its data, title and caption; None where no finished run has a reach curve."""
+    """The figure, its data, title and caption; None where no finished run of these arms has a reach curve."""
     curves = table.collected.curves
     curves = curves[curves["curve"] == "reach"]
     if curves.empty:
@@ -30,6 +30,8 @@ def draw(table: TaskTable, figure: Figure) -> tuple[Any, Any, str, str] | None:
     tokens = summed.groupby(["direction", "distance"])["count"].sum()
     share = tokens / tokens.groupby("direction").transform("sum")
     shown = summary[summary["arm"].isin(figure.arms)] if figure.arms else summary
+    if shown.empty:
+        return None
     drawn = shown[[share[place] >= DRAWN for place in zip(shown["direction"], shown["distance"])]]
     directions = [d for d in ("horizontal", "vertical") if d in set(summary["direction"])]
     directions += sorted(set(summary["direction"]) - set(directions))
