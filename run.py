@@ -28,6 +28,9 @@ COMMANDS = {
     "price": Command("sweeps.commands:price", {
         "price=NAME [--fresh]": "estimates the device-hours of a sweep from a short probe of each set-up",
     }, about=SWEEP, names=SWEEPS),
+    "plan": Command("sweeps.seed_plan:plan_seeds", {
+        "plan=NAME resolve=0.5 [key=value …]": "says how many seeds resolve 0.5 points of difference, from pilot runs",
+    }, only_shows=True, about=SWEEP, names=SWEEPS),
     "status": Command("sweeps.commands:status", {
         "status=NAME": "shows the state of each run of a sweep",
         "status=RUN": "shows the state, progress and metrics of one run, and where its files are",
@@ -106,7 +109,7 @@ OPTIONS = {
     ),
     "--undo": Option(("exclude",), "take an exclusion back"),
     "--watch": Option(("status", "sweep", "logs"), "follow until nothing runs any more"),
-    "--mixed": Option(("report", "offsets"), "average runs of different code or data, and mark the averages"),
+    "--mixed": Option(("report", "offsets", "plan"), "average runs of different code or data, and mark the averages"),
     "--check": Option(("report",), "compare the committed pages with newly made ones"),
     "--note": Option(("collect",), "what a reader should know about the results", "TEXT"),
 }
@@ -139,6 +142,7 @@ keys:
   interventions=true         offsets: all of shuffled_tokens, shuffled_images, mean, zero, rounded, or name some;
                              with images=N on so many, with layer=layer_3_1 in this layer alone
   mixer=PATH.py:NAME         of a sweep: a mixer of your own as one more arm, e.g. of sweep=profile
+  power=0.8 comparisons=N confidence=0.8 metric=NAME  plan: of the test, in its family (Holm); in the pilots' deviation
   PATH.yaml                  in place of a NAME: an experiment, sweep or report of your own
   command=NAME --help        says what NAME is, e.g. the arms and protocols of a sweep
   any other setting of experiments/schema.py, e.g. train.epochs=5 model.offsets=token

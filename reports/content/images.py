@@ -30,13 +30,19 @@ class ImageComparisons:
 
     def contrast(self, plus: Sequence[str], minus: Sequence[str]) -> NewImages | None:
         """The same of the arms of ``plus`` minus those of ``minus``."""
+        differences = self.differences(plus, minus)
+        return None if differences is None else new_images(differences)
+
+    def differences(self, plus: Sequence[str], minus: Sequence[str]) -> np.ndarray | None:
+        """The arms of ``plus`` minus those of ``minus``, float64 [seeds, images] in points; None for fewer than two
+        seeds."""
         import numpy as np
 
         rows = [
             sum(records[arm].contributions() for arm in plus) - sum(records[arm].contributions() for arm in minus)
             for records in self._of_seeds([*plus, *minus])
         ]
-        return new_images(np.stack(rows)) if len(rows) > 1 else None
+        return np.stack(rows) if len(rows) > 1 else None
 
     def mcnemar(self, arm: str, against: str) -> float | None:
         """p of McNemar's test for a single pair of runs that were right or wrong image by image, else None."""

@@ -160,7 +160,7 @@ def minimal_detectable_difference(sd: float, n: int, level: float = LEVEL, power
     """
     if n < 2 or sd <= 0:
         return None
-    return _detectable_effect(n, level, power) * sd / math.sqrt(n)
+    return detectable_effect(n, level, power) * sd / math.sqrt(n)
 
 
 def t_quantile(freedom: float, level: float) -> float:
@@ -199,7 +199,7 @@ def _estimate(values: Sequence[float], level: float) -> tuple[float, float | Non
 
 
 @cache
-def _detectable_effect(n: int, level: float, power: float) -> float:
+def detectable_effect(n: int, level: float, power: float) -> float:
     """The detectable difference in standard errors: the noncentrality at which the test has this power."""
     from scipy import optimize, stats
 
