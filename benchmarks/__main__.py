@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import output
 from benchmarks import (
+    acceptance,
     bookkeeping,
     checkpoint,
     collector,
@@ -30,7 +31,7 @@ from errors import ConfigError, SuiteError
 # Each has the functions `add_arguments(parser)`, `measure(options)` and `table(report)`.
 MODULES = (
     sampler, mixer, model, memory, resolution, segmentation, detection, loader, checkpoint, startup, bookkeeping,
-    collector,
+    collector, acceptance,
 )  # fmt: skip
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     output.print_table(benchmark.table(report))
     if options.json:
         options.json.write_text(json.dumps(asdict(report), indent=2) + "\n")
-    return 0
+    return getattr(report, "exit_code", 0)  # 1 where an acceptance missed a line
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -63,7 +64,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     for name, benchmark in BENCHMARKS.items():
         description = (benchmark.__doc__ or "").splitlines()[0]
         subparser = benchmarks.add_parser(name, help=description, description=description)
-        subparser.add_argument("--repeats", type=positive, default=7, help="timed turns of each, interleaved")
+        if benchmark is not acceptance:  # it sets its own
+            subparser.add_argument("--repeats", type=positive, default=7, help="timed turns of each, interleaved")
         subparser.add_argument("--json", type=Path, metavar="PATH", help="also write the measurements to this file")
         benchmark.add_arguments(subparser)
     if arguments and not arguments[0].startswith("-"):

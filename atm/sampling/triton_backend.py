@@ -13,17 +13,10 @@ import triton.language as tl
 from torch import Tensor
 
 from atm.sampling import triton_kernels
+from atm.sampling.block_sizes import block_sizes
 
-# Elements of a tile of tokens x channels: 8 for each of the 128 threads of 4 warps. That is enough loads in flight to
-# hide their latency, and few enough that a thread's 64-bit addresses stay in registers.
-TILE = 1024
-# Channels of such a tile: 64 divides every width of the published models (64, 128, 320, 512), and the lanes of a warp
-# still read adjacent channels of one or two tokens.
-TILE_CHANNELS = 64
 # Channels of a program that loops over tokens: one for each lane of its only warp.
 LANES = 32
-# Tokens of a line whose input gradient one such program sums, in 32 registers of every lane.
-TARGETS = 32
 # Fused multiply-adds are enabled explicitly, because bits would change with the default of Triton's version.
 TILE_LAUNCH = {"num_warps": 4, "enable_fp_fusion": True}
 LANE_LAUNCH = {"num_warps": 1, "enable_fp_fusion": True}
@@ -56,7 +49,7 @@ def axis_forward(x: Tensor, offsets: Tensor, dim: int, out: Tensor) -> None:
     """
     x, offsets, out = _lines(dim, x, offsets, out)
     lines, size, channels = x.shape[1:]
-    tile = _tile(size, channels)
+    tile = _tile(x, size)
     with _device(x):
         triton_kernels.axis_forward_kernel[_grid(x, tile["TOKENS"], tile["CHANNELS"])](
             *(x, *x.stride()),
@@ -88,9 +81,9 @@ def axis_backward(
     grad, x, offsets, grad_x, grad_offsets = _lines(dim, grad, x, offsets, grad_x, grad_offsets)
     lines, size, channels = x.shape[1:]
     sharing = channels // offsets.shape[3]
-    tile = _group_tile(size, channels, sharing)
+    tile = _group_tile(x, size, sharing)
     compute = _compute_dtype(x, offsets)
-    targets = min(TARGETS, triton.next_power_of_2(size))
+    targets = min(block_sizes(x.device).targets, triton.next_power_of_2(size))
     with _device(x):
         triton_kernels.axis_offset_gradient_kernel[_grid(x, tile["TOKENS"], tile["GROUPS"] * sharing)](
             *(x, *x.stride()),
@@ -124,7 +117,7 @@ def joint_forward(x: Tensor, dy: Tensor, dx: Tensor, out: Tensor) -> None:
     x, out: [B, H, W, C] in any float dtype; dy, dx: [B, H, W, G].
     """
     height, width, channels = x.shape[1:]
-    tile = _tile(width, channels)
+    tile = _tile(x, width)
     with _device(x):
         triton_kernels.joint_forward_kernel[_grid(x, tile["TOKENS"], tile["CHANNELS"])](
             *(x, *x.stride()),
@@ -155,7 +148,7 @@ def joint_backward(
     """
     batch, height, width, channels = x.shape
     sharing = channels // dy.shape[3]
-    tile = _group_tile(width, channels, sharing)
+    tile = _group_tile(x, width, sharing)
     compute = _compute_dtype(x, dy, dx)
     with _device(x):
         triton_kernels.joint_offset_gradient_kernel[_grid(x, tile["TOKENS"], tile["GROUPS"] * sharing)](
@@ -200,17 +193,19 @@ def _mean(grad: Tensor, grad_mean: Tensor | None) -> tuple[Tensor, int, int, boo
     return (grad, 0, 0, False) if grad_mean is None else (grad_mean, *grad_mean.stride(), True)
 
 
-def _tile(size: int, channels: int) -> dict[str, int]:
-    """The size of a tile of tokens x channels on a line of ``size`` tokens."""
-    block = min(TILE_CHANNELS, triton.next_power_of_2(channels))
-    return {"TOKENS": min(TILE // block, triton.next_power_of_2(size)), "CHANNELS": block}
+def _tile(x: Tensor, size: int) -> dict[str, int]:
+    """The size of a tile of tokens x channels on a line of ``size`` tokens of ``x``."""
+    sizes = block_sizes(x.device)
+    block = min(sizes.tile_channels, triton.next_power_of_2(x.shape[3]))
+    return {"TOKENS": min(sizes.tile // block, triton.next_power_of_2(size)), "CHANNELS": block}
 
 
-def _group_tile(size: int, channels: int, sharing: int) -> dict[str, int]:
+def _group_tile(x: Tensor, size: int, sharing: int) -> dict[str, int]:
     """The size of a tile whose channels are summed by group: groups are whole and padded to a power of two."""
+    sizes = block_sizes(x.device)
     padded = triton.next_power_of_2(sharing)
-    groups = min(triton.next_power_of_2(channels // sharing), max(1, TILE_CHANNELS // padded))
-    tokens = min(max(1, TILE // (groups * padded)), triton.next_power_of_2(size))
+    groups = min(triton.next_power_of_2(x.shape[3] // sharing), max(1, sizes.tile_channels // padded))
+    tokens = min(max(1, sizes.tile // (groups * padded)), triton.next_power_of_2(size))
     return {"TOKENS": tokens, "GROUPS": groups, "PADDED": padded}
 
 

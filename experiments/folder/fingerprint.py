@@ -131,6 +131,7 @@ EXEMPT = {
     "atm/reads.py": "shows where a model reads",
     "atm/released.py": "reads released checkpoints; a run's identity has the weights it starts from",
     "atm/sampling/backends.py": BACKEND,
+    "atm/sampling/block_sizes.py": "sizes of parts that are computed at a time; none that changes a bit is kept",
     "atm/sampling/composed.py": BACKEND,
     "atm/sampling/eager.py": BACKEND,
     "atm/sampling/native.cpp": BACKEND,

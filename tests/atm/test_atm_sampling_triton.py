@@ -114,6 +114,7 @@ def assert_close(ours: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         )
 
 
+@pytest.mark.gpu
 class TestKernels:
     __test__ = RUNS_HERE
 
@@ -291,6 +292,7 @@ def test_are_not_available_without_a_gpu() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.gpu
 @pytest.mark.skipif(RUNS_HERE, reason="the kernels run in this process already")
 def test_kernels_under_the_interpreter() -> None:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"{__file__}::TestKernels"]
