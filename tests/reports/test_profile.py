@@ -35,6 +35,7 @@ def results(sweep, means, label=None, changed=None, commit="abc"):
         if isinstance(mean, tuple):  # the last seeds are still to be run
             missing = (collected.runs["arm"] == arm) & (collected.runs["seed"] >= mean[1])
             collected.runs.loc[missing, "state"] = "not run"
+            collected.metrics = collected.metrics[~collected.metrics["run"].isin(collected.runs[missing]["run"])]
     spec = specification_files.of_sweep(sweep)
     return Results(spec, collected, plan, commands.PAGES, label)
 
