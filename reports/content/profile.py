@@ -82,8 +82,13 @@ class ProfileLine:
 
     def commits(self) -> list[str]:
         """The commits that measured it, in the order of the probes."""
-        found = (str(commit)[:8] for runs in self.frames for commit in runs["commit"].dropna() if commit)
+        found = (commit[:8] for runs in self.frames for commit in _commits(runs))
         return list(dict.fromkeys(found))
+
+
+def _commits(runs: pd.DataFrame) -> list[str]:
+    """Those of finished runs."""
+    return [str(commit) for commit in runs[runs["state"] == DONE]["commit"].dropna() if commit]
 
 
 def section(spec: Profile, results: Sequence[SweepResults], *, figures: bool = True) -> Section:
@@ -260,7 +265,7 @@ def _records(spec: Profile, lines: Sequence[ProfileLine]) -> Iterator[dict[str, 
             cell = line.cells[name]
             row, runs = cell.row, cell.runs
             values = list(row.values.values()) if row else []
-            commits = [str(commit) for commit in runs["commit"].dropna() if commit] if runs is not None else []
+            commits = _commits(runs) if runs is not None else []
             highest = None if line.of else best(lines, line.part, line.arm, name)
             yield {
                 "part": line.part.label,

@@ -61,9 +61,8 @@ def test_a_cell_has_mean_range_and_number_of_seeds_and_says_what_is_missing():
     low, high = numbers["low"], numbers["high"]
     assert axial["Search (%)"] == f"90.0 [{low:.1f}, {high:.1f}] (n = 3)" and low < 90 < high
     assert of(section, "window")["Search (%)"].endswith("(2 of 3)")
-    assert {of(section, label)["Search (%)"] for label in ("halo", "global, PEG")} == {
-        "not run"
-    }  # of the plan, the file
+    of_plan_and_file = {of(section, label)["Search (%)"] for label in ("halo", "global, PEG")}
+    assert of_plan_and_file == {"not run"}
     assert axial["Match (%)"] == "not run"
     assert of(section, "random, no PEG", "Offset modes")["Search (%)"] == "not run"
     assert axial["Commit"] == "abc" and of(section, "halo")["Commit"] == "–"
