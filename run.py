@@ -67,6 +67,10 @@ COMMANDS = {
         "offsets=… interventions=true": "judges models whose offsets are shuffled, averaged, zeroed or rounded",
     }, needs=("sweeps.plan:sweep_names", "sweeps.commands:planned", "reports.offsets.page", "reports.offsets.terminal",
               "reports.offsets.interventions", "reports.formats.terminal:print_section")),
+    "reach": Command("measurements.commands:reach", {
+        "reach=RUN|FILE|SWEEP|timm/NAME [key=value …]": "measures and draws the effective receptive field",
+    }, needs=("sweeps.commands:is_sweep", "sweeps.commands:planned", "reports.receptive_field.page",
+              "reports.formats.terminal:print_section"), names=SWEEPS),
     "evaluate": Command("measurements.commands:evaluate", {
         "evaluate=RUN [key=value …]": "judges a finished run again, as it was or with other images, sizes, views",
         "evaluate=FILE experiment=NAME model=…": "judges a weights file: ours, timm's or the authors'",
@@ -105,11 +109,14 @@ OPTIONS = {
     "--new-code": Option(("sweep",), "start runs that have not begun with the present code, in a sweep that has"),
     "--yes": Option(("prune",), "remove; without it, only print what would be removed"),
     "--fresh": Option(
-        ("sweep", "price", "offsets", "evaluate", "report"), "measure again what was measured before; show the new runs"
+        ("sweep", "price", "offsets", "reach", "evaluate", "report"),
+        "measure again what was measured before; show the new runs",
     ),
     "--undo": Option(("exclude",), "take an exclusion back"),
     "--watch": Option(("status", "sweep", "logs"), "follow until nothing runs any more"),
-    "--mixed": Option(("report", "offsets", "plan"), "average runs of different code or data, and mark the averages"),
+    "--mixed": Option(
+        ("report", "offsets", "reach", "plan"), "average runs of different code or data, and mark the averages"
+    ),
     "--check": Option(("report",), "compare the committed pages with newly made ones"),
     "--note": Option(("collect",), "what a reader should know about the results", "TEXT"),
 }
@@ -139,6 +146,7 @@ keys:
                              that names its task and data
   weights=ema|raw            evaluate, export: averaged weights, or those that the optimizer moved
   images=N layer=layer_3_1 query=[0.5,0.5]         offsets: number of images, and the reads to draw over some of them
+  images=N stage=3           reach: number of images, and the stage whose map is looked at, the last without it
   interventions=true         offsets: all of shuffled_tokens, shuffled_images, mean, zero, rounded, or name some;
                              with images=N on so many, with layer=layer_3_1 in this layer alone
   mixer=PATH.py:NAME         of a sweep: a mixer of your own as one more arm, e.g. of sweep=profile

@@ -1,4 +1,4 @@
-"""The commands ``offsets=``, ``complexity``, ``collect=complexity``, ``evaluate=``, ``export=`` and ``predict=``.
+"""The commands ``offsets=``, ``reach=``, ``complexity``, ``evaluate=``, ``export=`` and ``predict=``.
 
 Pages and tables belong to ``reports`` and plans to ``sweeps``, rooms above this one; run.py passes their functions.
 """
@@ -81,6 +81,52 @@ def offsets(
             print(terminal.to_json(measured, files)) if options.json else terminal.show(measured)
     if not options.json:
         print(f"{len(files)} files, first of all {files[0]}" if len(files) > 1 else files[0])
+    return 0
+
+
+def reach(
+    name: str,
+    settings: dict[str, Any],
+    options: argparse.Namespace,
+    is_sweep: Callable[[str], bool],
+    planned: Callable[[str, dict[str, Any]], tuple[Any, Path]],
+    page: ModuleType,
+    print_section: Callable[[Any], None],
+) -> int:
+    """Measures and draws the effective receptive field of a run, of a weights file, of a network of timm, or of all
+    finished runs of a sweep's own task."""
+    from experiments.commands import run_named, runs_folder
+    from experiments.config import read_site
+    from experiments.paths import is_file
+    from measurements.receptive_field import source
+
+    request = source.FieldRequest.taken_from(settings)
+    if is_sweep(name):
+        plan, runs_dir = planned(name, settings)
+        plan = replace(plan, runs=[run for run in plan.runs if run.task == plan.tasks[0].name])
+        sources = source.of_sweep({run: each.config for run, each in plan.distinct().items()}, runs_dir)
+        from measurements.receptive_field.measure import measure_all  # loads torch, which takes seconds
+
+        folders = measure_all(sources, request, options.fresh)
+        out = runs_dir / "reports" / f"receptive_field-{plan.sweep}-{plan.protocol}"
+        section, files = page.compare(plan.as_dict(), folders, out, options.mixed)
+    else:
+        site = read_site()
+        runs_dir = runs_folder(settings, site)
+        if is_timm(name):
+            model = source.of_timm(name, runs_dir, settings, site)
+        elif is_file(name):
+            model = source.of_file(name, runs_dir, settings, site)
+        else:
+            model = source.of_run(run_named(runs_dir, name), settings, site)
+        from measurements.receptive_field.measure import measure as measure_one
+
+        section, files = page.write(model.name, measure_one(model, request, options.fresh))
+    if options.json:
+        print(page.to_json(section, files))
+    else:
+        print_section(section)
+        print(f"{len(files)} files, first of all {files[0]}")
     return 0
 
 

@@ -111,6 +111,7 @@ WITH_TORCH = (
     "measurements.offsets.measure",
     "measurements.offsets.model",
     "measurements.offsets.statistics",
+    "measurements.receptive_field.measure",
 )
 TORCH = {"torch", "torchvision", "timm"}
 # Modules that only read results do not even load these when they are imported, but only when they are called.

@@ -57,7 +57,7 @@ def measure(source: OffsetSource, request: OffsetRequest, fresh: bool = False) -
     count = min(request.images, len(task.eval_set))  # type: ignore[arg-type]
     measurement = Measurement(model, request, count)
     with image_bar(source.name, count) as advance:
-        for images in _images(config, task.eval_set, count, device):
+        for images in evaluation_images(config, task.eval_set, count, device):
             measurement.add(images)
             advance(len(images))
     about = {
@@ -169,7 +169,7 @@ class Measurement:
         return tokens
 
 
-def _images(config: Config, dataset: Any, count: int, device: torch.device) -> Iterator[Tensor]:
+def evaluation_images(config: Config, dataset: Any, count: int, device: torch.device) -> Iterator[Tensor]:
     """Batches of the evaluation set's images; an unreadable one is an error, as in every evaluation."""
     batches = Batches(dataset, BATCH, config.seed, shuffle=False, workers=config.data.workers, device=device)
     ledger = Ledger(dataset, 0.0)

@@ -1,0 +1,1 @@
+"""Pages of measured effective receptive fields. Never imports torch."""
