@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from atm.mixers import MixerOptions, TokenMixer
 from atm.mlp import Mlp
-from atm.offsets import OffsetLayer, PositionalEncodingGenerator, opens_set
+from atm.offsets import OffsetLayer, PositionalEncodingGenerator, channels_first, opens_set
 from atm.recompute import recomputable, recomputation
 from atm.shortcuts import is_plain, recorded
 
@@ -96,7 +96,7 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, H, W, C_in]. Returns [B, H', W', C], H' = ceil(H / 2) where the stage downsamples."""
-        x = self.downsample(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        x = self.downsample(channels_first(x)).permute(0, 2, 3, 1).contiguous()
         offsets: Tensor | None = None
         for j, block in enumerate(self.blocks):
             if self.opens_set[j]:

@@ -197,7 +197,20 @@ class PositionalEncodingGenerator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, H, W, C]. Returns the same shape."""
-        return x + self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return x + self.conv(channels_first(x)).permute(0, 2, 3, 1)
+
+
+def channels_first(x: Tensor) -> Tensor:
+    """x: [B, H, W, C], contiguous. Returns [B, C, H, W], as the input of a convolution.
+
+    In half precision it is a view. Otherwise it is contiguous, too: convolutions sum in another order where channels
+    are the last axis in memory, and float32 keeps the bits that it has always had.
+    """
+    x = x.permute(0, 3, 1, 2)
+    return x if x.dtype in (torch.bfloat16, torch.float16) else x.contiguous()
+
+
+fx.wrap("channels_first")
 
 
 def opens_set(block: int, depth: int, interval: int) -> bool:

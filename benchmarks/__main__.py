@@ -20,6 +20,7 @@ from benchmarks import (
     memory,
     mixer,
     model,
+    profile,
     resolution,
     sampler,
     segmentation,
@@ -31,7 +32,7 @@ from errors import ConfigError, SuiteError
 # Each has the functions `add_arguments(parser)`, `measure(options)` and `table(report)`.
 MODULES = (
     sampler, mixer, model, memory, resolution, segmentation, detection, loader, checkpoint, startup, bookkeeping,
-    collector, acceptance,
+    collector, profile, acceptance,
 )  # fmt: skip
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 
@@ -64,8 +65,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     for name, benchmark in BENCHMARKS.items():
         description = (benchmark.__doc__ or "").splitlines()[0]
         subparser = benchmarks.add_parser(name, help=description, description=description)
-        if benchmark is not acceptance:  # it sets its own
-            subparser.add_argument("--repeats", type=positive, default=7, help="timed turns of each, interleaved")
+        subparser.add_argument("--repeats", type=positive, default=7, help="timed turns of each, interleaved")
         subparser.add_argument("--json", type=Path, metavar="PATH", help="also write the measurements to this file")
         benchmark.add_arguments(subparser)
     if arguments and not arguments[0].startswith("-"):

@@ -75,6 +75,7 @@ class AcceptanceReport:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Device, size, sections and the limit of time."""
+    parser.set_defaults(repeats=5)
     gpu = torch.cuda.is_available()
     parser.add_argument("--device", default="cuda" if gpu else "cpu", help="cpu, cuda or cuda:1 (default: a GPU)")
     parser.add_argument(
@@ -94,7 +95,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measure(options: argparse.Namespace) -> AcceptanceReport:
     """Runs every check; one that fails stops no other, one that does not begin within the limit is a missed line."""
     device = open_device(options.device)
-    place = Place(options.device, (options.size or ("full" if device.type == "cuda" else "tiny")) == "tiny")
+    tiny = (options.size or ("full" if device.type == "cuda" else "tiny")) == "tiny"
+    place = Place(options.device, tiny, 1 if tiny else options.repeats)
     name = torch.cuda.get_device_name(device) if place.on_gpu else options.device
     started = perf_counter()
     end = started + (options.limit or LIMIT_S[device.type])

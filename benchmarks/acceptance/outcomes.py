@@ -11,10 +11,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Place:
-    """Where and how large: ``tiny`` shapes take seconds on a CPU and say nothing about speed."""
+    """Where and how large: ``tiny`` shapes take seconds on a CPU and say nothing about speed. repeats: turns of times."""
 
     device_name: str
     tiny: bool
+    repeats: int = 1
 
     @property
     def device(self) -> torch.device:

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from run_format import METRICS, STATE, WEIGHTS
 
 DRAWN_CLASSES = 20
 MINUTE_S = 60.0
+SAID = "said.txt"  # standard error of the run's processes
 COMPARED = (METRICS, WEIGHTS)
 
 
@@ -47,18 +49,17 @@ def killed_and_resumed(place: Place) -> list[Outcome]:
         with _started(undisturbed) as whole, _started(folder) as first:
             while not list(folder.checkpoints.glob("step-*.json")):
                 if first.poll() is not None:
-                    raise RunFailed(f"the run ended before it could be killed: {_last_line(first)}")
+                    raise RunFailed(f"the run ended before it could be killed: {_last_line(folder)}")
                 time.sleep(0.02)
             first.kill()
             first.wait()
             step = folder.read_json(STATE).get("step")
             with _started(folder) as second:
-                for process in (whole, second):
+                for each, process in ((undisturbed, whole), (folder, second)):
                     if process.wait() != 0:
-                        raise RunFailed(f"a run ended with code {process.returncode}: {_last_line(process)}")
-        differing = [
-            name for name in COMPARED if (undisturbed.path / name).read_bytes() != (folder.path / name).read_bytes()
-        ]
+                        raise RunFailed(f"a run ended with code {process.returncode}: {_last_line(each)}")
+        whole_files, files = ([(each.path / name).read_bytes() for name in COMPARED] for each in (undisturbed, folder))
+    differing = [name for name, one, other in zip(COMPARED, whole_files, files) if one != other]
     detail = f"killed at step {step}; {' and '.join(differing)} differ" if differing else f"killed at step {step}"
     return [Outcome("the same bits", not differing, detail)]
 
@@ -87,7 +88,7 @@ def minute_of_tiny(place: Place) -> list[Outcome]:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             if process.wait() not in (0, 128 + signal.SIGTERM):
-                raise RunFailed(f"the run ended with code {process.returncode}: {_last_line(process)}")
+                raise RunFailed(f"the run ended with code {process.returncode}: {_last_line(folder)}")
         rows = [json.loads(line) for line in (folder.path / METRICS).read_text().splitlines()]
         state = folder.read_json(STATE)
     losses = [row["train/loss"] for row in rows]
@@ -105,13 +106,20 @@ def _frozen(runs_dir: Path, recipe: str, settings: dict[str, Any], place: Place)
     return folder
 
 
-def _started(folder: RunFolder) -> subprocess.Popen[str]:
-    return subprocess.Popen(command(folder), cwd=ROOT, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+@contextmanager
+def _started(folder: RunFolder) -> Iterator[subprocess.Popen[bytes]]:
+    """The run's process, which is killed if it is left before it ends."""
+    with (folder.path / SAID).open("ab") as said:
+        process = subprocess.Popen(command(folder), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=said)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
-def _last_line(process: subprocess.Popen[str]) -> str:
-    assert process.stderr is not None
-    return (process.stderr.read().strip().splitlines() or ["it said nothing"])[-1]
+def _last_line(folder: RunFolder) -> str:
+    return ((folder.path / SAID).read_text().strip().splitlines() or ["it said nothing"])[-1]
 
 
 def _draw(root: Path, images: int) -> None:

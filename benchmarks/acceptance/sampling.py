@@ -73,10 +73,10 @@ def tuned_block_sizes(place: Place) -> list[Outcome]:
                     calls[str(values)] = _timed(place, sizes)
                 refused += not same
             if calls:
-                times = interleave(calls, 1 if place.tiny else 5, place.device)
+                times = interleave(calls, place.repeats, place.device)
                 best = by_name[min(times, key=lambda name: times[name].median)]
         speed = interleave(
-            {"default": _timed(place, default), "best": _timed(place, best)}, 1 if place.tiny else 5, place.device
+            {"default": _timed(place, default), "best": _timed(place, best)}, place.repeats, place.device
         )
     path = None if place.tiny else keep(device_name(place.device), best)
     described = ", ".join(f"{key}={value}" for key, value in vars(best).items())
