@@ -23,13 +23,14 @@ FAINT = 0.85  # width of a family's lines and outlines; those of a highlighted o
 
 @dataclass(frozen=True)
 class ModelPoint:
-    """One model. accuracy, sd in the axis' unit; models of one family are joined; ours: measured, not printed."""
+    """One model. accuracy, and half of its interval, in the axis' unit; models of one family are joined; ours:
+    measured, not printed."""
 
     label: str
     flops_g: float
     params_m: float
     accuracy: float
-    sd: float | None
+    half: float | None
     family: str
     ours: bool
 
@@ -87,15 +88,15 @@ def draw_bubbles(
             edgecolor="white" if point.ours else colours[point.family],
             linewidth=0.7 if point.ours else FAINT * (1 + strong),
         )  # fmt: skip
-        if point.sd:
+        if point.half:
             axes.errorbar(
-                point.flops_g, point.accuracy, yerr=point.sd, color=colours[point.family], capsize=2.5,
+                point.flops_g, point.accuracy, yerr=point.half, color=colours[point.family], capsize=2.5,
                 elinewidth=1.1, zorder=3.5,
             )  # fmt: skip
     axes.set_xlabel("FLOPs (G)")
     axes.set_ylabel(axis_label)
     axes.figure.draw_without_rendering()  # type: ignore[union-attr]
-    legend = _size_legend(axes, [point.params_m for point in points], scale)
+    legend = _legend(axes, points, scale)
     labels = _labels(axes, points, diameters, colours, highlight, ink)
     beside_points(axes, labels, [legend], _family_lines(axes, points), size=7.5)
 
@@ -120,10 +121,10 @@ def _labels(
             texts[id(lonely)] = family if len(of_family) > 1 else lonely.label
     labels = []
     for point, diameter in zip(points, diameters):
-        sd, strong = point.sd or 0.0, point.family in highlight
+        half, strong = point.half or 0.0, point.family in highlight
         labels.append(
             LabelledPoint(
-                point.flops_g, point.accuracy, point.accuracy - sd, point.accuracy + sd, texts.get(id(point), ""),
+                point.flops_g, point.accuracy, point.accuracy - half, point.accuracy + half, texts.get(id(point), ""),
                 colours[point.family], marker=diameter + 1, bold=strong, ink=ink or colours[point.family],
             )
         )  # fmt: skip
@@ -145,9 +146,9 @@ def _colours(families: Sequence[str], highlight: Collection[str]) -> dict[str, A
 def _limits(axes: Axes, points: Sequence[ModelPoint], bottom: float | None) -> None:
     """Room for the largest circle and the labels on all sides."""
     xs, ys = [point.flops_g for point in points], [point.accuracy for point in points]
-    sds = [point.sd or 0.0 for point in points]
+    halves = [point.half or 0.0 for point in points]
     width = max(xs) - min(xs) or max(xs) * 0.2 or 1.0
-    low, high = min(y - sd for y, sd in zip(ys, sds)), max(y + sd for y, sd in zip(ys, sds))
+    low, high = min(y - half for y, half in zip(ys, halves)), max(y + half for y, half in zip(ys, halves))
     height = high - low or 1.0
     axes.set_xlim(min(xs) - 0.16 * width, max(xs) + 0.12 * width)
     axes.set_xticks(
@@ -156,13 +157,20 @@ def _limits(axes: Axes, points: Sequence[ModelPoint], bottom: float | None) -> N
     axes.set_ylim(low - 0.1 * height if bottom is None else bottom, high + 0.1 * height)
 
 
-def _size_legend(axes: Axes, params: Sequence[float], scale: float) -> Box:
-    """A few circles with their parameters at the lower right, where models of much computation rarely are."""
+def _legend(axes: Axes, points: Sequence[ModelPoint], scale: float) -> Box:
+    """A few circles with their parameters, and what filled and hollow ones are, at the lower right, where models of
+    much computation rarely are."""
+    params, kinds = [point.params_m for point in points], {"measured here": True, "as printed": False}
     handles = [
         axes.scatter(
             [], [], s=scale * value, facecolor="white", edgecolor=style.GREY, linewidth=0.8, label=f"{value:g} M"
         )
         for value in _nice_sizes(params)
+    ]
+    handles += [
+        axes.scatter([], [], s=36, facecolor=style.GREY if ours else "white", edgecolor=style.GREY, label=name)
+        for name, ours in kinds.items()
+        if any(point.ours is ours for point in points)
     ]
     legend = axes.legend(
         handles=handles, title="Parameters", loc="lower right", fontsize=7.5, title_fontsize=7.5, frameon=False,

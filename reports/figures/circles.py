@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from reports.figures import FigureError
+from reports.figures import FigureError, lines
 from reports.figures.bubbles import ModelPoint, bubbles
 
 if TYPE_CHECKING:
@@ -33,12 +33,14 @@ def draw(
     shown = [point for point in points if figure.bottom is None or point.accuracy >= figure.bottom]
     # ours stand beside the printed one of their name, filled: a second label would only be in the way
     unlabelled = [replace(point, label="") if point.ours else point for point in points]
-    canvas = bubbles(unlabelled, figure.axis, highlight=figure.highlight, bottom=figure.bottom)
+    seeds = [interval.n for interval in ours.values()]
+    axis = figure.axis + (lines.axis_words(seeds, "bars") if seeds else "")
+    canvas = bubbles(unlabelled, axis, highlight=figure.highlight, bottom=figure.bottom)
     data = pd.DataFrame([{**vars(point), "source": "ours" if point.ours else "papers"} for point in points])
     data = data.drop(columns="ours").rename(columns={"accuracy": figure.metric}).round(4)
     clauses = [f"{figure.axis} against FLOPs at {figure.protocol}, as printed (hollow)"]
     if any(point.ours for point in points):
-        clauses.append("and as measured here (filled, error bars: one standard deviation over seeds)")
+        clauses.append(f"and as measured here (filled; {lines.seed_words(seeds, 'error bars')})")
     caption = " ".join(clauses) + ". Areas of circles: parameters; lines join models of one family."
     if len(shown) < len(points):
         below = ", ".join(f"{point.label} ({point.accuracy:g})" for point in points if point not in shown)
@@ -58,7 +60,7 @@ def _points(numbers: Sequence[Number], ours: Mapping[Number, Interval], figure: 
         flops, params, accuracy = (float(row[metric].value or 0) for metric in (*NEEDED, figure.metric))
         points.append(ModelPoint(label, flops, params, accuracy, None, family(label), False))
         if (mean := ours.get(row[figure.metric])) is not None:
-            points.append(ModelPoint(label, flops, params, mean.mean, mean.sd, family(label), True))
+            points.append(ModelPoint(label, flops, params, mean.mean, mean.half, family(label), True))
     return points
 
 

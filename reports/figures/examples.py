@@ -24,6 +24,7 @@ IGNORED = -1
 PANEL = 1.4  # inches, width of a square scene
 FADE = 0.62  # how far the scene is faded to white below the tiles
 INSET = 0.09  # of a tile's side, left free at each edge
+LEGEND = 0.25  # inches, height
 ARROWS = 16  # per image, so that each can be followed; from the top left on, evenly among the labelled tokens
 Arrays = dict[str, Any]
 
@@ -46,7 +47,8 @@ def draw(table: TaskTable, figure: Figure) -> tuple[Any, Any, str, str] | None:
     height, width = truth["images"].shape[1:3]
     panel = PANEL * min(1.6, max(1.0, width / height))  # inches of width
     tall, caption_room = panel * height / width, 0.2
-    canvas = style.new_figure(len(columns) * panel * 1.05, count * (tall + caption_room))
+    whole = count * (tall + caption_room) + LEGEND
+    canvas = style.new_figure(len(columns) * panel * 1.05, whole)
     grid = canvas.subplots(count, len(columns), squeeze=False)
     for scene in range(count):
         for column, (title, tokens) in enumerate(columns):
@@ -57,7 +59,8 @@ def draw(table: TaskTable, figure: Figure) -> tuple[Any, Any, str, str] | None:
             if scene == 0:
                 axes.set_title(title, fontsize=9, pad=4)
     arrows = " Arrows lead from some of the tokens to the places that they name." if "places" in truth else ""
-    bottom = caption_room / (count * (tall + caption_room))
+    bottom = (caption_room + LEGEND) / whole
+    _legend(canvas, "places" in truth)
     canvas.subplots_adjust(left=0, right=1, top=1, bottom=bottom, wspace=0.05, hspace=caption_room / tall)
     rows = [row for arm, arrays in examples.items() for row in _records(arm, seed, arrays, count)]
     caption = (
@@ -159,7 +162,7 @@ def _panel(
     if judged and tokens is not None:
         known = labels != IGNORED
         right = int((tokens[scene] == labels)[known].sum())
-        axes.set_xlabel(f"{right} of {int(known.sum())}", fontsize=7, labelpad=2, color=style.GREY)
+        axes.set_xlabel(f"{right} of {int(known.sum())} right", fontsize=7, labelpad=2, color=style.GREY)
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     axes.set_xticks([])
@@ -194,6 +197,23 @@ def draw_arrows(axes: Any, arrays: Arrays, scene: int, most: int = ARROWS, colou
                 },
             )
             line.arrow_patch.set_path_effects([outline])
+
+
+def _legend(canvas: Any, arrows: bool) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles: list[Any] = [
+        Patch(color=style.GREY, label="token, in the colour of its class"),
+        Line2D([], [], linestyle="none", marker="x", color=style.INK, label="wrong prediction"),
+    ]
+    if arrows:
+        handles.append(Line2D([], [], color=style.INK, marker=">", markevery=[1], label="place that a token names"))
+        handles[-1].set_data([0, 1], [0, 0])
+    canvas.legend(
+        handles=handles, loc="lower left", ncols=3, fontsize=7.5, frameon=False, borderpad=0, borderaxespad=0,
+        handlelength=1.6, columnspacing=1.4,
+    )  # fmt: skip
 
 
 def _records(arm: str, seed: int, arrays: Arrays, count: int) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from reports.content.findings import JudgedEvidence
-    from reports.content.table import TaskTable
+    from reports.content.table import ArmRow, TaskTable
     from reports.specification import Figure
 
 COLOUR = "#0072b2"
 ROW, HEAD, FOOT, GAP = 0.24, 0.45, 0.42, 0.12  # inches of height: a row, a group's headings, its axis, between groups
 LETTER, BOLD_LETTER = 0.062, 0.092  # inches per letter of a row's label and of a heading, about
 OURS, THEIRS, MARGIN = 3.4, 1.7, 0.5  # inches of width: the panels of both, and the number of seeds
+LEGEND_COLUMNS = 2
+LONGEST_STATE = 28  # letters; the table has more of it
 AIR = 0.08  # of a panel's width
 
 
@@ -30,7 +33,7 @@ class Entry:
     """One arm against another, in points; ours is None where no pair of runs has finished.
 
     new_images: ours over seeds and images; papers: the papers' difference; other_model: it is of another model, so
-    that only its sign can be compared.
+    that only its sign can be compared; pairs: their number, or as in the table why there is none.
     """
 
     arm: str
@@ -40,6 +43,7 @@ class Entry:
     papers: float | None
     other_model: bool = False
     new_images: NewImages | None = None
+    pairs: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def of_table(table: TaskTable) -> ArmGroup:
             label = row.label if arm == table.baseline else f"{row.label} − {against}"
             difference = printed.difference if printed else None
             other = same and printed is not None and not printed.same_protocol
-            entries.append(Entry(row.arm, label, against, ours, difference, other, images))
+            entries.append(Entry(row.arm, label, against, ours, difference, other, images, _pairs(row, ours)))
     metric = table.metric
     papers = table.papers
     protocol = papers.label if papers and same else f"protocol {table.protocol}"
@@ -109,10 +113,12 @@ def forest(groups: Sequence[ArmGroup]) -> Any:
     """One panel per group with its own scale, as high as it has rows; a second one where the papers' scale differs."""
     left = LETTER * max(len(entry.label) for group in groups for entry in group.entries) + 0.15
     apart = any(_is_apart(group) for group in groups)
-    width = left + OURS + MARGIN + apart * (THEIRS + 0.2)
+    margin = max(MARGIN, 0.15 + LETTER * max(len(entry.pairs) for group in groups for entry in group.entries))
+    width = left + OURS + margin + apart * (THEIRS + 0.2)
     width = max(width, *(BOLD_LETTER * len(group.title) for group in groups))
     heights = [HEAD + ROW * len(group.entries) + FOOT for group in groups]
-    total = sum(heights) + GAP * (len(groups) - 1) + ROW  # the last for the legend
+    marks = _legend([entry for group in groups for entry in group.entries])
+    total = sum(heights) + GAP * (len(groups) - 1) + ROW * math.ceil(len(marks) / LEGEND_COLUMNS)
     canvas = style.new_figure(width, total)
     top = total
     for group, height in zip(groups, heights):
@@ -121,10 +127,13 @@ def forest(groups: Sequence[ArmGroup]) -> Any:
         _ours(ours, group)
         canvas.text(0, top / total, group.title, fontweight="bold", fontsize=9.5, va="top")
         if _is_apart(group):
-            start = left + OURS + MARGIN + 0.2
+            start = left + OURS + margin + 0.2
             _theirs(canvas.add_axes((start / width, bottom / total, THEIRS / width, tall / total)), group)
         top -= height + GAP
-    _legend(canvas, left / width, [entry for group in groups for entry in group.entries if entry.papers is not None])
+    canvas.legend(
+        marks.values(), marks, loc="lower left", bbox_to_anchor=(left / width, 0.0), ncols=LEGEND_COLUMNS,
+        frameon=False, fontsize=8, borderpad=0, borderaxespad=0, columnspacing=1.2, handletextpad=0.5,
+    )  # fmt: skip
     return canvas
 
 
@@ -149,8 +158,8 @@ def data(groups: Sequence[ArmGroup]) -> pd.DataFrame:
 def caption(groups: Sequence[ArmGroup]) -> str:
     sentences = [
         f"Differences in points, paired by seed, with the {100 * LEVEL:.0f} % t-interval over seeds on these images, "
-        "not corrected for the number of rows; n pairs of runs at the right. Without an interval: one pair, or pairs "
-        "that differ by the same amount."
+        "not corrected for the number of rows; n pairs of runs, or those of all planned, at the right. Without an "
+        "interval: one pair, or pairs that differ by the same amount."
     ]
     if any(entry.new_images for group in groups for entry in group.entries):
         sentences.append("Thin lines: the interval over seeds and images.")
@@ -178,12 +187,19 @@ def _ours(axes: Axes, group: ArmGroup) -> None:
             axes.plot(ours.mean, y, "o", color=COLOUR, markersize=5.5, markeredgecolor="white", mew=0.6, zorder=4)
         if entry.papers is not None and group.papers_label is None:
             _diamond(axes, entry.papers, y, style.GREY if entry.other_model else style.INK)
-        count = "no pair" if ours is None else f"n = {ours.n}"
         axes.annotate(
-            count, (1, y), xycoords=("axes fraction", "data"), xytext=(5, 0), textcoords="offset points",
+            entry.pairs, (1, y), xycoords=("axes fraction", "data"), xytext=(5, 0), textcoords="offset points",
             fontsize=7.5, color=style.GREY, va="center",
         )  # fmt: skip
     _widen(axes)
+
+
+def _pairs(row: ArmRow, ours: Difference | None) -> str:
+    """How many pairs of runs there are of those planned, or the state of the arm's runs, as the table has it."""
+    if ours is not None:
+        return f"n = {ours.n}" if ours.n == row.planned else f"{ours.n} of {row.planned}"
+    state = "no pair" if row.values else row.state
+    return state if len(state) <= LONGEST_STATE else f"{state[: LONGEST_STATE - 1].rstrip()}…"
 
 
 def _theirs(axes: Axes, group: ArmGroup) -> None:
@@ -220,18 +236,16 @@ def _widen(axes: Axes) -> None:
     axes.set_xlim(low - air, high + air)
 
 
-def _legend(canvas: Any, x: float, with_papers: Sequence[Entry]) -> None:
+def _legend(entries: Sequence[Entry]) -> dict[str, Any]:
+    """What each mark of the figure means → the mark."""
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=COLOUR, marker="o", markersize=5.5, markeredgecolor="white", linewidth=1.6)]
-    names = [f"ours, mean and {100 * LEVEL:.0f} % interval over seeds"]
+    mean = Line2D([], [], color=COLOUR, marker="o", markersize=5.5, markeredgecolor="white", linewidth=1.6)
+    marks = {f"ours, mean and {100 * LEVEL:.0f} % interval over n pairs of seeds": mean}
+    if any(entry.new_images for entry in entries):
+        marks["interval over seeds and images"] = Line2D([], [], color=COLOUR, marker="|", markersize=4, linewidth=0.9)
     for other, name, colour in ((False, "papers", style.INK), (True, "papers, another model", style.GREY)):
-        if any(entry.other_model is other for entry in with_papers):
-            diamond = Line2D([], [], linestyle="none", marker="D", markersize=5.5, markerfacecolor="white")
-            diamond.set_markeredgecolor(colour)
-            handles.append(diamond)
-            names.append(name)
-    canvas.legend(
-        handles, names, loc="lower left", bbox_to_anchor=(x, 0.0), ncols=3, frameon=False, fontsize=8, borderpad=0,
-        borderaxespad=0, columnspacing=1.2, handletextpad=0.5,
-    )  # fmt: skip
+        if any(entry.papers is not None and entry.other_model is other for entry in entries):
+            marks[name] = Line2D([], [], linestyle="none", marker="D", markersize=5.5, markerfacecolor="white")
+            marks[name].set_markeredgecolor(colour)
+    return marks

@@ -32,6 +32,9 @@ class Box:
         beside = self.right <= other.left or other.right <= self.left
         return not (beside or self.top <= other.bottom or other.top <= self.bottom)
 
+    def grown(self, by: float) -> Box:
+        return Box(self.left - by, self.bottom - by, self.right + by, self.top + by)
+
     def within(self, other: Box) -> bool:
         beside = self.left >= other.left and self.right <= other.right
         return beside and self.bottom >= other.bottom and self.top <= other.top
@@ -99,7 +102,8 @@ def beside_points(
         text.set_fontweight("bold" if point.bold else "normal")
         extent = text.get_window_extent(renderer)
         room = (extent.width + 2 * GAP * pixel, extent.height + 2 * GAP * pixel)
-        box, anchor, far = _free_place(centres[index], room, frame, taken, leaders, pixel, point.marker / 2 - 4)
+        others = centres[:index] + centres[index + 1 :]
+        box, anchor, far = _free_place(centres[index], room, frame, taken, leaders, pixel, point.marker / 2 - 4, others)
         taken.append(box)
         placed[index] = box
         middle = ((box.left + box.right) / 2, (box.bottom + box.top) / 2)
@@ -156,17 +160,23 @@ def _free_place(
     leaders: list[Line],
     pixel: float,
     wider: float = 0,
+    others: Sequence[tuple[float, float]] = (),
 ) -> tuple[Box, tuple[float, float], bool]:
     """The first place with nothing in its way; the least bad one if there is none.
 
     Overlapping weighs more than a leader that runs through something. Returns the box, the end of the leader at it,
     and whether it is so far away as to need one. wider: how much the marker's radius is larger than usual, in points.
+    others: centres of other points; a label that is nearer to one of them than to its own is taken for the other's,
+    so that it needs a leader too where no other place is left.
     """
     best: tuple[int, Box, tuple[float, float], bool] | None = None
     for box, anchor, far in _places(centre, size, frame, pixel, wider):
         faults = 10 * (sum(box.overlaps(other) for other in taken) + 2 * (not box.within(frame)))
         if best is not None and faults >= best[0]:
             continue
+        own = min(math.dist(_nearest(box, centre), centre), RADII[2] * pixel)
+        if any(math.dist(_nearest(box, other), other) < own for other in others):
+            faults, far = faults + 5, True
         faults += sum(box.crossed_by(*leader) for leader in leaders)
         if far:  # the leader may leave its own marker, but not run through others
             length = math.dist(centre, anchor)

@@ -37,8 +37,8 @@ def draw(table: TaskTable, figure: Figure) -> tuple[Any, Any, str, str] | None:
     axes.set_ylim(min(shown) - air, max(shown) + air)
     style.percent_axis(axes, metric.unit)
     axes.set_xlabel("Training step")
-    axes.set_ylabel(f"{metric.label} ({metric.unit})")
+    axes.set_ylabel(f"{metric.label} ({metric.unit}){lines.axis_words(summary['n'], 'band')}")
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     lines.finish(canvas, [(axes, ends)])
-    caption = f"{metric.label} during training: mean over finished seeds; {lines.band_words(summary)}."
+    caption = f"{metric.label} during training: mean over finished seeds; {lines.seed_words(summary['n'], 'band')}."
     return canvas, summary.round(4), "Learning curves", caption

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from reports.figures import style
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from reports.content.table import TaskTable
 
 MARKED = 9  # markers per line, about
-ENOUGH = 3  # seeds for an interval in a figure; that of two is thirteen times as wide as they lie apart
 
 
 def over_seeds(points: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -32,22 +31,30 @@ def over_seeds(points: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def with_intervals(summary: pd.DataFrame, points: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """``over_seeds`` with low and high the t-interval of the mean, where there are ``ENOUGH`` seeds for one."""
+    """``over_seeds`` with low and high the t-interval of the mean; both are the mean where there is no interval."""
     samples = points.groupby(["arm", *by], observed=True)["value"].agg(list)
     summary = summary.astype({"low": float, "high": float})
-    for index, row in summary[summary["n"] >= ENOUGH].iterrows():
+    for index, row in summary[summary["n"] > 1].iterrows():
         estimate = mean_interval(dict(enumerate(samples[(row["arm"], *(row[key] for key in by))])))
         if estimate.low is not None:
             summary.loc[index, ["low", "high"]] = estimate.low, estimate.high
     return summary
 
 
-def band_words(summary: pd.DataFrame) -> str:
-    """What the bands of ``with_intervals`` are, for the caption."""
-    interval, span = f"the {100 * LEVEL:.0f} % t-interval of the mean", "the lowest to the highest seed"
-    if (summary["n"] < ENOUGH).all():
-        return f"band: {span}"
-    return f"band: {interval}" + ("" if (summary["n"] >= ENOUGH).all() else f", or {span} of fewer than {ENOUGH} seeds")
+def seed_words(seeds: Collection[int], mark: str) -> str:
+    """What bands and error bars are in every figure, for its caption.
+
+    seeds: their number, of each mean; mark: what shows the interval.
+    """
+    if max(seeds) < 2:
+        return f"no {mark.lower()}: one seed each"
+    none = ", none of a single seed" if min(seeds) < 2 else ""
+    return f"{mark}: the {100 * LEVEL:.0f} % t-interval of the mean over seeds{none}"
+
+
+def axis_words(seeds: Collection[int], mark: str) -> str:
+    """The same in short, for the figure itself, as a further line of an axis label."""
+    return f"\n{mark}: {100 * LEVEL:.0f} % interval over seeds" if max(seeds) > 1 else f"\nno {mark}: one seed each"
 
 
 def lines(axes: Axes, summary: pd.DataFrame, x: str, table: TaskTable) -> list[tuple[float, float, str, Any]]:

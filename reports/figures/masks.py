@@ -18,6 +18,7 @@ PANEL = 1.7  # inches, width
 FADE = 0.75  # how far an image is faded to white below its errors
 UNKNOWN = (235, 235, 235)  # colour of a pixel without a label
 WRONG = (213, 36, 28)  # colour of an error
+MARKS = {"error": WRONG, "no label": UNKNOWN}  # in the legend behind the classes
 TALLEST = 1.5  # of a panel's width; a higher image is drawn narrower
 GAP, LINE = 0.07, 0.17  # inches, between panels and of a line of words
 LEGEND = 1.1  # inches, width of an entry of the legend
@@ -41,7 +42,7 @@ def draw(titles: Mapping[str, str], seed: int, examples: Mapping[str, Arrays]) -
 
     in_row = max(1, int((1 + len(examples)) * PANEL / LEGEND))
     heights = [min(TALLEST, crop[0].stop / crop[1].stop) * PANEL for crop in crops]
-    legend = LINE * (1 + -(-len(named) // in_row))
+    legend = LINE * (1 + -(-(len(named) + len(MARKS)) // in_row))
     top = legend + sum(2 * height + GAP + 2 * LINE for height in heights) + LINE
     canvas = style.new_figure((1 + len(examples)) * (PANEL + GAP), top)
     edge = top - LINE  # of the next image, inches from the bottom
@@ -127,6 +128,10 @@ def _legend(canvas: Any, named: Mapping[int, str], palette: NDArray[np.uint8], i
     patches = [
         Patch(facecolor=palette[number] / 255, edgecolor="#bdbdbd", linewidth=0.5, label=_short(name))
         for number, name in named.items()
+    ]
+    patches += [
+        Patch(facecolor=[part / 255 for part in colour], edgecolor="#bdbdbd", linewidth=0.5, label=name)
+        for name, colour in MARKS.items()
     ]
     canvas.legend(
         handles=patches, loc="lower center", ncols=in_row, fontsize=7, frameon=False, handlelength=1.2,

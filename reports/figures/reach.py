@@ -26,7 +26,8 @@ def draw(table: TaskTable, figure: Figure) -> tuple[Any, Any, str, str] | None:
     counted = curves[curves["count"] > 0]
     summed = counted.groupby(["arm", "seed", "direction", "distance"], as_index=False)[["correct", "count"]].sum()
     summed["value"] = 100 * summed["correct"] / summed["count"]
-    summary = lines.over_seeds(summed, ["direction", "distance"])
+    places = ["direction", "distance"]
+    summary = lines.with_intervals(lines.over_seeds(summed, places), summed, places)
     tokens = summed.groupby(["direction", "distance"])["count"].sum()
     share = tokens / tokens.groupby("direction").transform("sum")
     shown = summary[summary["arm"].isin(figure.arms)] if figure.arms else summary
@@ -47,13 +48,13 @@ def draw(table: TaskTable, figure: Figure) -> tuple[Any, Any, str, str] | None:
         axes.set_xlim(min(0.0, float(part["distance"].min())), float(part["distance"].max()))
     first = panels[0][0]
     style.percent_axis(first, "%")
-    first.set_ylabel("Accuracy (%)")
+    first.set_ylabel(f"Accuracy (%){lines.axis_words(drawn['n'], 'band')}")
     width = len(directions) * (PANEL + gutter)
     canvas.subplots_adjust(left=0, right=1 - gutter / width, wspace=gutter / PANEL)
     lines.finish(canvas, panels)
     caption = (
         "Accuracy of the tokens at each distance from the evidence for their class, by direction: mean over finished "
-        "seeds; the band spans the lowest and highest seed. Distances of fewer than "
+        f"seeds; {lines.seed_words(drawn['n'], 'band')}. Distances of fewer than "
         f"{DRAWN:.0%} of the tokens are not drawn."
     )
     if figure.arms:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from reports.figures import style
+from reports.figures import lines, style
 from reports.offsets import DIRECTIONS
 from reports.offsets.depth import QUANTITIES, from_zero, layer_axis
 from reports.offsets.measured import Measured
+from results.statistics.estimates import mean_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +20,8 @@ BY = ["arm", "layer", "direction", "scope"]
 
 
 def over_seeds(plan: Mapping[str, Any], measured: Mapping[str, Measured]) -> pd.DataFrame:
-    """Per arm, layer, direction and scope: mean, lowest and highest seed of every measure, and n, the number of seeds.
+    """Per arm, layer, direction and scope: mean, lowest and highest seed of every measure, half of the interval of its
+    mean, and n, the number of seeds.
 
     measured: by run id; runs that are missing there are left out.
     """
@@ -35,9 +38,14 @@ def over_seeds(plan: Mapping[str, Any], measured: Mapping[str, Measured]) -> pd.
     named = {
         f"{measure}_{statistic}": (measure, function)
         for measure in MEASURES
-        for statistic, function in (("mean", "mean"), ("low", "min"), ("high", "max"))
+        for statistic, function in (("mean", "mean"), ("low", "min"), ("high", "max"), ("half", _half))
     }
     return runs.groupby(BY, sort=False).agg(n=("seed", "nunique"), **named).round(6).reset_index()  # type: ignore[call-overload, no-any-return]
+
+
+def _half(values: Iterable[float]) -> float:
+    half = mean_interval(dict(enumerate(values))).half
+    return math.nan if half is None else half
 
 
 def layers_of(summary: pd.DataFrame) -> list[str]:
@@ -57,14 +65,13 @@ def draw(plan: Mapping[str, Any], summary: pd.DataFrame) -> tuple[Any, pd.DataFr
         for axes, (column, title) in zip(axes_row, QUANTITIES.items()):
             for place, arm in enumerate(arms):
                 of_arm = drawn[(drawn["arm"] == arm) & (drawn["direction"] == direction)].set_index("layer")
-                mean, low, high = (
-                    of_arm[f"{column}_{statistic}"].reindex(layers).to_numpy(float)
-                    for statistic in ("mean", "low", "high")
+                mean, half = (
+                    of_arm[f"{column}_{statistic}"].reindex(layers).to_numpy(float) for statistic in ("mean", "half")
                 )
-                # beside one another, or the seeds' ranges of different arms could not be told apart
+                # beside one another, or the bars of different arms could not be told apart
                 xs = [number + 0.055 * (place - (len(arms) - 1) / 2) for number in range(len(layers))]
                 axes.errorbar(
-                    xs, mean, yerr=[mean - low, high - mean], color=styles[arm].colour, marker=styles[arm].marker,
+                    xs, mean, yerr=half, color=styles[arm].colour, marker=styles[arm].marker,
                     linestyle=styles[arm].dash, linewidth=1.4, markersize=4.6, elinewidth=1.0, capsize=1.8,
                     markeredgecolor="white", markeredgewidth=0.5, label=labels[arm],
                 )  # fmt: skip
@@ -74,13 +81,14 @@ def draw(plan: Mapping[str, Any], summary: pd.DataFrame) -> tuple[Any, pd.DataFr
                 axes.set_title(title, loc="left")
                 axes.set_xlabel("")
         axes_row[0].set_ylabel(direction.capitalize(), fontweight="bold")
+    canvas.text(0.995, -0.03, lines.axis_words(drawn["n"], "bars").strip(), ha="right", fontsize=8, color=style.GREY)
     canvas.subplots_adjust(left=0.065, right=0.995, top=0.86, bottom=0.12, wspace=0.22, hspace=0.14)
     handles, names = grid[0][0].get_legend_handles_labels()
     canvas.legend(
         handles, names, loc="upper left", bbox_to_anchor=(0.06, 1.005), ncols=6, frameon=False, handlelength=3.2
     )
     caption = (
-        "Over all tokens of all images: mean over finished seeds, bars from the lowest to the highest seed. Markers of "
+        f"Over all tokens of all images: mean over finished seeds; {lines.seed_words(drawn['n'], 'bars')}. Markers of "
         "one layer stand side by side for readability. Arms without offsets are not drawn."
     )
     return canvas, summary, "Offsets by depth and arm", caption

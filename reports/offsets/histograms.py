@@ -37,7 +37,7 @@ def draw(measured: Measured) -> tuple[Any, pd.DataFrame, str, str]:
         axes = grid[number // columns][number % columns]
         drawn.append(_panel(axes, measured, layer))
         if number % columns == 0:
-            axes.set_ylabel("Reads (% per token)")
+            axes.set_ylabel("Reads (%)\nby quarter token")
         if number + columns >= len(layers):
             axes.set_xlabel("Offset (tokens)")
     for number in range(len(layers), rows * columns):
@@ -49,8 +49,9 @@ def draw(measured: Measured) -> tuple[Any, pd.DataFrame, str, str]:
     about = measured.about
     caption = (
         f"Offsets of the centre token over {about['images']:,} images, each counted for every channel that reads with "
-        "it. The horizontal axis is all that the centre token can reach at the layer's resolution; reads outside "
-        "are in the line above each panel (horizontal, vertical) and not drawn. Positive is to the right and down. "
+        "it: the share of a direction's reads in each quarter of a token. The horizontal axis is all that the centre "
+        "token can reach at the layer's resolution; reads outside are in the line above each panel (horizontal, "
+        "vertical) and not drawn. Positive is to the right and down. "
         "layer_i_j: block j of stage i; blocks that are not shown reuse the offsets of the block before."
     )
     return canvas, pd.concat(drawn, ignore_index=True), "Offsets of the centre token", caption
@@ -68,7 +69,7 @@ def _panel(axes: Axes, measured: Measured, layer: str) -> pd.DataFrame:
         of_direction = bins[bins["direction"] == direction]
         inside = of_direction[np.isfinite(of_direction["left"]) & np.isfinite(of_direction["right"])]
         edges = np.append(inside["left"].to_numpy(), inside["right"].iloc[-1])
-        axes.stairs((inside["share"] / (inside["right"] - inside["left"])).to_numpy(), edges, **LOOKS[direction])
+        axes.stairs(inside["share"].to_numpy(), edges, **LOOKS[direction])
         limits.append((edges[0], edges[-1]))
         outside.append(f"{100 * (1 - inside['reads'].sum() / of_direction['reads'].sum()):.1f} %")
     rows, columns = about["map"]

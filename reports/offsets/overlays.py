@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PANEL = 1.75  # inches, width of a square image
+LINE = 0.19  # inches, of the legend
 FADE, GREYED = 0.4, 0.6  # how far the image is faded to white and to grey below the circles
 FAINTEST = 0.18  # opacity of a place that hardly any channel reads
 ARROWS = {"horizontal": "→ ", "vertical": "↓ ", "joint": ""}
@@ -27,9 +28,11 @@ def draw(measured: Measured) -> tuple[Any, pd.DataFrame, str, str]:
     height, width = overlays["images"].shape[1:3]
     panel = PANEL * min(1.6, max(1.0, width / height))
     tall, below = panel * height / width, 0.22
-    canvas = style.new_figure(queries * panel * 1.05, pictures * (tall + below))
-    grid = canvas.subplots(pictures, queries, squeeze=False)
     joint = about["offsets"] == "joint"
+    key = LINE * (1 if joint else 2)
+    whole = pictures * (tall + below) + key
+    canvas = style.new_figure(queries * panel * 1.05, whole)
+    grid = canvas.subplots(pictures, queries, squeeze=False)
     chosen = measured.statistics["layer"] == about["overlay_layer"]
     sharing = int(measured.statistics.loc[chosen, "sharing"].iloc[0])
     rows = []
@@ -39,9 +42,8 @@ def draw(measured: Measured) -> tuple[Any, pd.DataFrame, str, str]:
             places["reads"] *= sharing
             _panel(grid[picture][query], overlays, picture, query, places, 72 * panel)
             rows.append(places.assign(image=int(overlays["indices"][picture]), query=query))
-    canvas.subplots_adjust(
-        left=0, right=1, top=1, bottom=below / (pictures * (tall + below)), wspace=0.05, hspace=below / tall
-    )
+    canvas.subplots_adjust(left=0, right=1, top=1, bottom=(below + key) / whole, wspace=0.05, hspace=below / tall)
+    _legend(canvas, ["joint"] if joint else list(ARROWS)[:2])
     colours = "" if joint else ", orange along the row and blue along the column"
     beyond = "" if joint else ", along the row (→) and the column (↓)"
     numbers = ", ".join(str(number) for number in overlays["indices"].tolist())
@@ -109,6 +111,21 @@ def _panel(axes: Axes, overlays: dict[str, Any], picture: int, query: int, place
     axes.grid(False)
     for spine in axes.spines.values():
         spine.set(visible=True, color="#bdbdbd", linewidth=0.6)
+
+
+def _legend(canvas: Any, directions: list[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    look: dict[str, Any] = {"linestyle": "none", "markeredgecolor": "black", "markeredgewidth": 0.6}
+    words = {"horizontal": "read along the row (→)", "vertical": "read along the column (↓)", "joint": "read"}
+    handles = [Line2D([], [], marker="*", markersize=9, color="white", label="token that reads", **look)]
+    handles += [Line2D([], [], marker="o", color=COLOURS[each], label=words[each], **look) for each in directions]
+    faint = (COLOURS[directions[0]], FAINTEST)
+    handles.append(Line2D([], [], marker="o", markerfacecolor=faint, label="by few channels", **look))
+    canvas.legend(
+        handles=handles, loc="lower left", ncols=2 if len(directions) > 1 else 3, fontsize=7, frameon=False,
+        borderpad=0, borderaxespad=0, handlelength=1.2, handletextpad=0.4, columnspacing=1.2, labelspacing=0.3,
+    )  # fmt: skip
 
 
 def _outside(places: pd.DataFrame) -> str:

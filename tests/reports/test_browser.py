@@ -53,6 +53,23 @@ def test_every_link_and_picture_is_there(view, pages, name):
     assert every(driver, "link, iframe, [src]:not(img), img:not([src^='data:'])", "e.outerHTML") == []
 
 
+@pytest.mark.parametrize("width", [1400, 1920])
+def test_a_wide_screen_shows_every_verdict_whole(view, width):
+    driver = view("ablation", width=width)
+    ends = every(
+        driver,
+        ".wide .tone > span",
+        "[e.getBoundingClientRect().right, e.closest('.wide').getBoundingClientRect().right]",
+    )
+    assert ends and all(badge <= table for badge, table in ends)
+
+
+def test_a_narrow_screen_scrolls_figures_rather_than_shrinking_them(view):
+    driver = view("ablation", width=400)
+    pictures = every(driver, "figure img", "[e.getBoundingClientRect().width, Number(e.getAttribute('width'))]")
+    assert pictures and all(shown >= own for shown, own in pictures)
+
+
 @pytest.mark.parametrize("name", ["ablation", "tricky"])
 def test_a_narrow_screen_scrolls_the_table_and_not_the_page(view, name):
     driver = view(name, width=400)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -17,11 +18,12 @@ from matplotlib.axes import Axes
 
 from reports import specification, specification_files
 from reports.content import build_table
-from reports.figures import accuracy_flops, bubbles, draw, forest, learning_curves, lines, style
+from reports.figures import accuracy_flops, bubbles, draw, forest, labels, learning_curves, lines, reach, style
 from reports.figures.labels import Box, LabelledPoint, _spread, beside_points
 from results import archive, papers
 from results.collect import collect
 from results.statistics.estimates import mean_interval
+from results.statistics.images import NewImages
 from tests.results.synthetic import make_plan, make_runs, run_id
 
 
@@ -77,6 +79,14 @@ def test_accuracy_flops_shows_the_table(drawn, finished):
     finals = finished[2].finals("eval/token_accuracy").groupby("arm")["value"]
     assert shown["mean"].to_dict() == pytest.approx(finals.mean().to_dict(), abs=1e-3)
     assert shown["sd"].to_dict() == pytest.approx(finals.std().to_dict(), abs=1e-3)
+    for arm, interval in finals.apply(interval_of).items():
+        assert tuple(shown.loc[arm, ["low", "high"]]) == pytest.approx(interval, abs=1e-3)
+    assert "95 % t-interval" in drawn["accuracy_flops"].caption
+
+
+def interval_of(values):
+    interval = mean_interval(dict(enumerate(values)))
+    return interval.low, interval.high
 
 
 def test_reach_is_accuracy_by_distance(drawn, finished):
@@ -86,7 +96,7 @@ def test_reach_is_accuracy_by_distance(drawn, finished):
     expected = 100 * here["correct"] / here["count"]
     point = shown.query("arm == 'axial' and direction == 'vertical' and distance == 160").iloc[0]
     assert (point["mean"], point["low"], point["high"]) == pytest.approx(
-        (expected.mean(), expected.min(), expected.max()), abs=1e-3
+        (expected.mean(), *interval_of(expected)), abs=1e-3
     )
     assert point["n"] == 3 and len(shown) == 7 * 2 * 16
 
@@ -105,7 +115,7 @@ def test_learning_curves_have_intervals_of_the_mean(drawn, finished):
     expected = mean_interval(dict(zip(metrics["seed"], metrics["value"])))
     point = shown.query("arm == 'joint' and step == 600").iloc[0]
     assert (point["low"], point["high"], point["n"]) == pytest.approx((expected.low, expected.high, 3), abs=1e-3)
-    assert drawn["learning_curves"].caption.endswith("band: the 95 % t-interval of the mean.")
+    assert drawn["learning_curves"].caption.endswith("band: the 95 % t-interval of the mean over seeds.")
 
 
 def some_seeds(values):
@@ -114,21 +124,46 @@ def some_seeds(values):
 
 
 @pytest.mark.parametrize(
-    ("values", "band", "words"),
+    ("values", "bar"),
     [
-        ([1.0], (1.0, 1.0), "band: the lowest to the highest seed"),
-        ([1.0, 2.0], (1.0, 2.0), "band: the lowest to the highest seed"),
-        ([1.0, 2.0, 3.0], (-0.484, 4.484), "band: the 95 % t-interval of the mean"),
-        ([2.0, 2.0, 2.0], (2.0, 2.0), "band: the 95 % t-interval of the mean"),
+        ([1.0], (1.0, 1.0)),
+        ([1.0, 2.0], (-4.853, 7.853)),
+        ([1.0, 2.0, 3.0], (-0.484, 4.484)),
+        ([2.0, 2.0, 2.0], (2.0, 2.0)),
     ],
 )
-def test_bands_are_intervals_where_there_are_seeds_enough(values, band, words):
+def test_bands_and_bars_are_the_interval_of_the_mean_and_nothing_else(values, bar):
     points = some_seeds(values)
     summary = lines.with_intervals(lines.over_seeds(points, ["step"]), points, ["step"])
-    assert tuple(summary.loc[0, ["low", "high"]]) == pytest.approx(band, abs=1e-3)
-    assert lines.band_words(summary) == words
-    both = pd.concat([summary, summary.assign(n=2)])
-    assert len(values) < 3 or lines.band_words(both).endswith("or the lowest to the highest seed of fewer than 3 seeds")
+    assert tuple(summary.loc[0, ["low", "high"]]) == pytest.approx(bar, abs=1e-3)
+    half = mean_interval(dict(enumerate(values))).half
+    assert half == (None if bar[0] == bar[1] else pytest.approx((bar[1] - bar[0]) / 2, abs=1e-3))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "caption", "axis"),
+    [
+        ([1, 1], "no band: one seed each", "no band: one seed each"),
+        ([2, 3], "band: the 95 % t-interval of the mean over seeds", "band: 95 % interval over seeds"),
+        (
+            [1, 3],
+            "band: the 95 % t-interval of the mean over seeds, none of a single seed",
+            "band: 95 % interval over seeds",
+        ),
+    ],
+)
+def test_caption_and_figure_say_what_a_band_is(seeds, caption, axis):
+    assert lines.seed_words(seeds, "band") == caption and lines.axis_words(seeds, "band") == f"\n{axis}"
+
+
+def test_every_figure_with_bars_or_bands_says_in_itself_what_they_are(finished):
+    plan, _, collected = finished
+    made = built(collected, plan)
+    for module in (accuracy_flops, reach, learning_curves):
+        canvas = module.draw(made, specification.Figure(module.__name__.rpartition(".")[2]))[0]
+        assert canvas.axes[0].get_ylabel().endswith(": 95 % interval over seeds")
+    legend = forest.forest([forest.of_table(made)]).legends[0]
+    assert legend.get_texts()[0].get_text() == "ours, mean and 95 % interval over n pairs of seeds"
 
 
 def test_a_wide_interval_does_not_stretch_the_learning_curves(finished):
@@ -201,6 +236,65 @@ def test_a_forest_without_results_is_not_drawn_and_with_some_says_which(finished
     rows = (*made.rows[:2], replace(made.rows[2], difference=None), *rows[3:4])
     texts = [text.get_text() for text in forest.forest([forest.of_table(replace(made, rows=rows))]).axes[0].texts]
     assert texts == ["n = 3", "no pair", "no pair"]
+    some = replace(made.rows[2], planned=5)
+    entries = forest.of_table(replace(made, rows=(*made.rows[:2], some)))
+    assert [entry.pairs for entry in entries.entries] == ["n = 3", "3 of 5"], "as the table says it"
+    waiting = replace(made.rows[2], difference=None, values={}, interval=None, state="interrupted 40 %")
+    entries = forest.of_table(replace(made, rows=(*made.rows[:2], waiting)))
+    texts = [text.get_text() for text in forest.forest([entries]).axes[0].texts]
+    assert "interrupted 40 %" in texts  # as the table says
+
+
+def test_marks_of_a_forest_are_all_in_its_legend(finished):
+    plan, _, collected = finished
+    group = forest.of_table(built(collected, plan))
+    plain = forest.forest([group]).legends[0].get_texts()
+    images = NewImages(1.0, -1.0, 3.0, 0.5, 4.0, 3, 100)
+    with_images = replace(group, entries=tuple(replace(entry, new_images=images) for entry in group.entries))
+    added = {text.get_text() for text in forest.forest([with_images]).legends[0].get_texts()}
+    assert added - {text.get_text() for text in plain} == {"interval over seeds and images"}
+
+
+def crowd(finished, values):
+    """Arms of the same FLOPs and of such accuracies, one seed each where a value is a number."""
+    plan, _, collected = finished
+    made = built(collected, plan)
+    rows = [
+        replace(row, flops_g=flops, values=dict(enumerate(of_seeds)), interval=mean_interval(dict(enumerate(of_seeds))))
+        for row, (flops, of_seeds) in zip(made.rows, values)
+    ]
+    return replace(made, rows=tuple(rows))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [(1.0, [70.0])] * 4,
+        [(1.0, [70.0, 71.0, 72.0])] * 7,
+        [(1.0, [70.0]), (1.0, [70.05]), (2.0, [71.0])],
+        [(1.0, [70.0, 70.4, 70.8]), (1.001, [70.1, 70.2, 70.7]), (1.002, [71.0, 71.2, 71.1]), (1.5, [60.0, 61.0])],
+    ],
+)
+def test_no_marker_hides_another_and_every_label_is_at_its_own(finished, values, monkeypatch):
+    """Of equal FLOPs and accuracies too."""
+    boxes = []
+    placed = labels.beside_points
+    monkeypatch.setattr(accuracy_flops, "beside_points", lambda *given: boxes.extend(placed(*given)))
+    made = crowd(finished, values)
+    with style.theme():
+        axes = accuracy_flops.draw(made, specification.Figure("accuracy_flops"))[0].axes[0]
+    half = accuracy_flops.MARKER / 2 * axes.figure.dpi / 72
+    markers = [line for line in axes.lines if line.get_marker() in style.MARKERS]
+    centres = [axes.transData.transform((line.get_xdata()[0], line.get_ydata()[0])) for line in markers]
+    assert len(centres) == len(boxes) == len(values)
+    around = [Box(x - half, y - half, x + half, y + half) for x, y in centres]
+    assert not [1 for i, box in enumerate(around) for other in around[:i] if box.overlaps(other)]
+    assert not [1 for box in boxes for marker in around if box.overlaps(marker)]
+    assert not [1 for i, box in enumerate(boxes) for other in boxes[:i] if box.overlaps(other)]
+    leaders = {line.get_color() for line in axes.lines if line.get_marker() == "None" and len(line.get_xdata()) == 2}
+    for number, (box, line) in enumerate(zip(boxes, markers)):
+        away = [math.dist(labels._nearest(box, centre), centre) for centre in centres]
+        assert away[number] == min(away) or line.get_color() in leaders, made.rows[number].label
 
 
 def published_models():

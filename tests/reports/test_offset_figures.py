@@ -187,10 +187,10 @@ def test_histograms_are_drawn_over_the_range_that_the_centre_can_reach(measured)
         assert axes.texts[0].get_text().startswith(f"{rows} × {columns} tokens of")
         horizontal, vertical = axes.patches
         values, edges, _ = horizontal.get_data()
-        # 75 % of the reads in a bin of a quarter token
-        assert (values.max(), edges[values.argmax()]) == (300, 1.0)
+        # 75 % of the reads in one bin
+        assert (values.max(), edges[values.argmax()]) == (75, 1.0)
         values, edges, _ = vertical.get_data()
-        assert (values.max(), edges[values.argmax()]) == (400, 0.0)
+        assert (values.max(), edges[values.argmax()]) == (100, 0.0)
         assert horizontal.get_fill() and not vertical.get_fill(), "distinguishable without colour"
     assert data.groupby(["layer", "direction"])["share"].sum().round(6).eq(100).all()
     assert "4 images" in caption
