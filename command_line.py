@@ -95,7 +95,7 @@ def dispatch(words: list[str], tables: Tables) -> int:
             raise ConfigError(f"{word} and {key} are two commands: give one of them")
     for option, row in tables.options.items():
         if getattr(parsed, option.removeprefix("--").replace("-", "_")) and word not in row.commands:
-            *others, last = (f"{taker}=" for taker in row.commands)
+            *others, last = (taker + "=" * tables.commands[taker].named for taker in row.commands)
             takers = f"{', '.join(others)} and {last}" if others else last
             raise ConfigError(f"{option} goes with {takers}, not with {word}")
     if command.only_shows:

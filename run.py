@@ -91,13 +91,14 @@ COMMANDS = {
     }, named=False, settings=False, only_shows=True),
     "doctor": Command("doctor.commands:doctor", {
         "doctor [experiment=NAME key=value …]": "checks whether this machine is ready and says how to correct problems",
+        "doctor … --slurm": "makes the same checks on a node of the cluster, in a short job",
     }, named=False, settings=False, only_shows=True),
 }  # fmt: skip
 
 EXECUTE = ("experiment", "config", "sweep")
 OPTIONS = {
     "--jobs": Option(("sweep",), "number of runs at a time", "N", positive),
-    "--slurm": Option(("sweep", "price"), "use Slurm jobs instead of this machine"),
+    "--slurm": Option(("sweep", "price", "doctor"), "use Slurm jobs instead of this machine"),
     "--max-parallel": Option(("sweep", "price"), "number of Slurm jobs at a time, with --slurm", "N", positive),
     "--dry-run": Option(EXECUTE, "print what would be executed, and execute nothing"),
     "--retry-failed": Option(("sweep",), "also start runs that failed or were excluded before"),

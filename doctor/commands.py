@@ -17,4 +17,8 @@ def doctor(name: str, settings: dict[str, Any], options: argparse.Namespace) -> 
     """
     if name:
         raise ConfigError(f"doctor takes no name; doctor experiment={name} checks what that run needs")
+    if options.slurm:
+        from doctor.on_a_node import examine_on_a_node
+
+        return examine_on_a_node(options.words[1:], as_json=options.json)
     return 0 if show(examine(options.words[1:]), options.json) else 1

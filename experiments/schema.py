@@ -294,6 +294,11 @@ class Slurm:
     max_timeouts: int = setting(
         20, "times a job may reach its time limit and be queued again", within="[0, inf)", scientific=False
     )
+    python: str | None = setting(
+        None,
+        "command that starts Python in a job, e.g. apptainer exec --nv IMAGE python3; null = the Python of the launch",
+        scientific=False,
+    )
     setup: list[str] = setting([], "shell lines before the run, e.g. module load cuda", scientific=False)
     options: list[str] = setting([], "further sbatch options, e.g. --exclude=node7", scientific=False)
     shared: bool = setting(

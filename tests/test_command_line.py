@@ -58,7 +58,7 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         (["sweep=ablation_offsets", "protocol=papr"], "'paper'"),
         (["sweep=ablation_offsets", "protocol=smoke", "seeds=3"], "seeds=[0,1,2]"),
         (["sweep=ablation_offsets", "--jobs", "0"], "at least 1"),
-        (["experiment=scenes", "--slurm"], "--slurm goes with sweep= and price=, not with experiment"),
+        (["experiment=scenes", "--slurm"], "--slurm goes with sweep=, price= and doctor, not with experiment"),
         (["report=ablation_offsets", "--jobs", "2"], "--jobs goes with sweep=, not with report"),
         (["logs=scenes", "protocol=smoke"], "takes runs_dir=PATH and nothing else"),
         (["sweep=ablation_offsets"], "needs images: set data.root=PATH"),

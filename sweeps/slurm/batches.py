@@ -24,7 +24,7 @@ from sweeps.slurm.cluster import SlurmError, refusal
 from sweeps.slurm.resources import Resources
 
 # until Python handles them, the signals with which Slurm announces the end of a job would kill it: no requeue
-PYTHON = shlex.join(["sh", "-c", 'trap "" USR2 TERM; exec "$0" "$@"', sys.executable])
+UNHARMED = ["sh", "-c", 'trap "" USR2 TERM; exec "$0" "$@"']
 SUBMIT_SECONDS = 300.0  # for an answer of sbatch; signals wait for as long
 NEVER = 10**9  # time-outs after which submitit gives up; the job counts them itself
 
@@ -94,6 +94,16 @@ def _throttled(groups: list[list[JobBatch]], max_parallel: int) -> list[JobBatch
     return ordered
 
 
+def python_command(words: Sequence[str]) -> str:
+    """The shell command that starts Python in a job. words: of ``slurm.python``, the last of them the interpreter.
+
+    What goes before it starts a container, whose own program, unlike a shell, hands no ignored signal on: inside, the
+    signals are ignored anew.
+    """
+    *container, interpreter = words or [sys.executable]
+    return shlex.join([*UNHARMED, *container, *(UNHARMED if container else []), interpreter])
+
+
 class Executor(SlurmExecutor):  # type: ignore[misc]
     """submitit's executor, which can also give the batch script on a machine without Slurm."""
 
@@ -116,7 +126,7 @@ def executor(batch: JobBatch, folder: Path, jobs: Mapping[str, str], run_jobs: M
     extra = {**parameters.pop("additional_parameters"), "chdir": str(batch.code)}
     if batch.parents:
         extra["kill-on-invalid-dep"] = "yes"  # otherwise the job would wait for a failed parent forever
-    submitting = Executor(folder, max_num_timeout=NEVER, python=PYTHON)
+    submitting = Executor(folder, max_num_timeout=NEVER, python=python_command(batch.resources.python))
     submitting.update_parameters(
         job_name=batch.name,
         array_parallelism=batch.at_once or len(batch.runs),

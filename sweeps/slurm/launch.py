@@ -216,7 +216,7 @@ def refuse_unfit(runs: list[PlannedRun], runs_dir: Path, limits: Limits) -> None
             refuse_unknown(run.config.init, runs_dir)
     if runs and not runs[0].config.slurm.shared:
         shared.check(runs_dir, "runs_dir", limits)
-        if not Path(sys.prefix).is_relative_to("/usr"):  # nodes have the packages of the system
+        if not (runs[0].config.slurm.python or Path(sys.prefix).is_relative_to("/usr")):  # nodes have these packages
             shared.check(Path(sys.prefix), "the Python environment", limits)
 
 

@@ -72,7 +72,7 @@ def _measure(
             for number, (_, run) in enumerate(missing):
                 config, out = submission.folder / f"{run.id}.yaml", submission.folder / f"{run.id}.json"
                 atomic_file.write(config, write_yaml(run.config.as_dict()))
-                resources = _one_device(Resources.of(run.config))
+                resources = Resources.of(run.config).on_one_device(MINUTES)
                 batch = JobBatch(f"price.{submission.id}.{number}", resources, (run.id,), code)
                 if max_parallel and number >= max_parallel:
                     batch = replace(batch, after=(f"price.{submission.id}.{number - max_parallel}",))
@@ -84,18 +84,6 @@ def _measure(
     finally:
         if jobs:
             cluster.cancel(list(jobs.values()))  # no matter that some have ended
-
-
-def _one_device(resources: Resources) -> Resources:
-    """The resources of a probe, which trains one device's share of the batch."""
-    return replace(
-        resources,
-        nodes=1,
-        tasks_per_node=1,
-        gpus_per_node=min(1, resources.gpus_per_node),
-        time_minutes=min(MINUTES, resources.time_minutes),
-        signal_seconds=min(30, resources.signal_seconds),
-    )
 
 
 def _wait(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, replace
 from typing import Any
 
 from errors import ConfigError, unknown
@@ -46,6 +47,7 @@ class Resources:
     mem_gb: float | None
     time_minutes: int
     signal_seconds: int
+    python: tuple[str, ...]  # words of the command that starts it; empty: the Python of the launch
     setup: tuple[str, ...]
     options: tuple[str, ...]
 
@@ -66,8 +68,20 @@ class Resources:
             mem_gb=slurm.mem_gb,
             time_minutes=slurm.time_minutes,
             signal_seconds=slurm.signal_seconds,
+            python=_words(slurm.python or ""),
             setup=tuple(slurm.setup),
             options=tuple(slurm.options),
+        )
+
+    def on_one_device(self, minutes: int) -> Resources:
+        """Of a short job with one process, which takes at most so long."""
+        return replace(
+            self,
+            nodes=1,
+            tasks_per_node=1,
+            gpus_per_node=min(1, self.gpus_per_node),
+            time_minutes=min(minutes, self.time_minutes),
+            signal_seconds=min(30, self.signal_seconds),
         )
 
     def parameters(self) -> dict[str, Any]:
@@ -118,6 +132,13 @@ class Resources:
             valid = ", ".join(sorted(limits.partitions))
             raise SlurmError(f"the cluster has no default partition: set slurm.partition to one of {valid}")
         return names
+
+
+def _words(command: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(command))
+    except ValueError as error:
+        raise ConfigError(f"slurm.python={command}: not a command of a shell: {error}") from None
 
 
 def _options(options: tuple[str, ...]) -> dict[str, Any]:

@@ -17,11 +17,12 @@ import pytest
 
 import ask_program
 import run
-from doctor import data, examination, hardware, programs, software, storage
+from doctor import data, examination, hardware, on_a_node, programs, software, storage
 from doctor.finding import ABSENT, OK, PROBLEM, ROOT, WARNING, CheckInputs, Finding, guarded
-from errors import ConfigError, DataError
+from errors import ConfigError, DataError, SuiteError
 from experiments.data import registry
 from experiments.folder import provenance
+from sweeps.slurm.cluster import Limits, Partition
 
 NO_SITE = Path("/no/site.yaml")
 
@@ -427,6 +428,30 @@ def test_slurm_that_answers_in_part_in_full_and_not_at_all(tmp_path, program, mo
     monkeypatch.setattr(ask_program, "ANSWER_SECONDS", 0.5)
     program("scontrol", "exec sleep 200")
     expect(findings_of(programs.slurm, inputs)["slurm"], PROBLEM, "Unable to contact", "timed out")
+
+
+def test_on_a_node_the_doctor_gets_what_runs_of_the_site_get(tmp_path, monkeypatch):
+    site = tmp_path / "site.yaml"
+    site.write_text(
+        "machine: {devices: 8}\nslurm: {nodes: 2, partition: gpu, account: vision, mem_gb: 3, time_minutes: 24:00:00, "
+        "python: apptainer exec box.sif python3, setup: [module load apptainer], options: [--exclusive]}\n"
+    )
+    monkeypatch.setattr(on_a_node, "Cluster", lambda: SimpleNamespace(limits=lambda: LIMITS))
+    monkeypatch.setattr(on_a_node, "parse_inputs", lambda words: examination.parse_inputs(words, site))
+    *options, bash, flag, script = on_a_node.job(["experiment=scenes", "data.workers=3"], as_json=True)
+    assert options[0] == "srun" and [bash, flag] == ["bash", "-c"]
+    given = {"--nodes=1", "--ntasks=1", "--gpus-per-node=1", "--partition=gpu", "--account=vision", "--mem=3072M"}
+    assert {*given, "--time=10", "--cpus-per-task=4", "--exclusive"} <= set(options)
+    load, doctor = script.splitlines()
+    assert load == "module load apptainer" and doctor.startswith("exec sh -c ") and "box.sif sh -c" in doctor
+    assert doctor.endswith(f"python3 {ROOT / 'run.py'} doctor experiment=scenes data.workers=3 --json")
+    assert on_a_node.job([], as_json=False)[-1].endswith("run.py doctor")
+    site.write_text("slurm: {partition: gpus}\n")
+    with pytest.raises(SuiteError, match="unknown partition 'gpus'; did you mean 'gpu'"):
+        on_a_node.job([], as_json=False)
+
+
+LIMITS = Limits(1001, {"gpu": Partition("gpu", default=True, up=True, max_minutes=None)}, frozenset())
 
 
 def test_no_slurm_and_no_latex_are_no_fault(tmp_path, program, monkeypatch):

@@ -362,6 +362,39 @@ def test_the_price_is_measured_where_the_runs_will_be(cluster, tmp_path) -> None
     assert "1 done used" in run("status=ablation_offsets")
 
 
+def test_the_doctor_examines_a_node_as_runs_find_it(cluster, tmp_path, monkeypatch, capfd) -> None:
+    from doctor import examination, on_a_node
+
+    site = tmp_path / "site.yaml"
+    site.write_text(f"machine: {{device: cpu}}\nslurm: {{setup: [export OF_THE_SITE=1], python: {_box(tmp_path)}}}\n")
+    monkeypatch.setattr(on_a_node, "parse_inputs", lambda words: examination.parse_inputs(words, site))
+    on_a_node.examine_on_a_node([f"runs_dir={tmp_path}"], as_json=True)
+    found = capfd.readouterr()
+    checks = {check["name"]: check for check in json.loads(found.out)["checks"]}
+    assert checks["python"]["verdict"] == "ok" and str(tmp_path) in checks["run folder"]["message"], found
+    assert (tmp_path / "entered").read_text().splitlines()[0].startswith("1 job ")
+
+
+def _box(folder: Path) -> str:
+    """A command that enters what stands for a container: it notes the variable of the site and the job, if any."""
+    box = folder / "box"
+    box.write_text(f'#!/bin/sh\necho "$OF_THE_SITE job $SLURM_JOB_ID" >> {folder}/entered\nexec "$@"\n')
+    box.chmod(0o755)
+    return f"{box} {sys.executable}"
+
+
+def test_a_run_in_a_container_is_preempted_and_ends_with_the_same_bits(cluster, tmp_path, undisturbed) -> None:
+    plan, folder = one_run({"slurm.python": _box(tmp_path)}, tmp_path)
+    reference = undisturbed(plan.runs[0])
+    launch(plan, tmp_path, our_cluster.Cluster())
+    wait_for_checkpoint(folder)
+    cluster.run("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 4")
+    wait_for(plan, tmp_path, QUEUED)
+    wait_for(plan, tmp_path, DONE)
+    assert attempts.read(folder).counts["preempted"] == 1 and len((tmp_path / "entered").read_text().splitlines()) == 2
+    assert_as_undisturbed(folder, reference)
+
+
 def test_a_job_that_is_killed_is_resumed_by_the_next_launch(cluster, tmp_path, undisturbed) -> None:
     plan, folder = one_run({}, tmp_path)
     reference = undisturbed(plan.runs[0])

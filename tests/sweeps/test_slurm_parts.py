@@ -189,10 +189,33 @@ def test_a_line_break_in_the_name_of_a_job_is_tolerated():
     assert {number: each.name for number, each in jobs.items()} == {"7": "a", "8_1": "c|d"}
 
 
-def test_python_ignores_signals_until_it_handles_them():
+# starts a command, as a program in Go does that was itself started with ignored signals
+CONTAINER = """
+import os, signal, sys
+for number in (signal.SIGUSR2, signal.SIGTERM):
+    assert signal.getsignal(number) == signal.SIG_IGN
+    signal.signal(number, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("words", [(), (sys.executable,), (sys.executable, "-c", CONTAINER, sys.executable)])
+def test_python_ignores_signals_until_it_handles_them_also_in_a_container(words):
     asked = "import signal; print(*map(int, map(signal.getsignal, (12, 15))))"
-    done = subprocess.run([*shlex.split(batches.PYTHON), "-c", asked], capture_output=True, text=True, check=True)
+    command = [*shlex.split(batches.python_command(words)), "-c", asked]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1", "1"], "SIG_IGN"
+
+
+def test_the_command_of_python_is_read_as_a_shell_reads_it_but_nothing_in_it_is_expanded():
+    def words(command):
+        return Resources.of(load("ablation_offsets", "smoke", {"slurm.python": command}, [0]).runs[0].config).python
+
+    assert words("apptainer exec --bind '/my data' image.sif python3")[3] == "/my data"
+    assert "'$HOME/python'" in batches.python_command(words("$HOME/python"))
+    assert words(None) == words("") == ()
+    with pytest.raises(ConfigError, match=r"slurm\.python=sh -c 'exit: not a command"):
+        words("sh -c 'exit")
 
 
 def test_a_batch_knows_its_jobs():
