@@ -18,7 +18,7 @@ import torch
 
 import atomic_file
 from atm import sampling
-from errors import RunFailed, UnreadableError
+from errors import DataError, RunFailed, UnreadableError
 from experiments.config import write_yaml
 from experiments.folder import provenance
 from experiments.folder.fingerprint import run_fingerprint
@@ -33,6 +33,7 @@ from measurements import judged_weights
 from measurements.evaluation_settings import changed, deciding, several_views
 from measurements.judged_weights import JudgedWeights
 from measurements.judging import batch_size, evaluator
+from measurements.predict import class_names
 from results.records import pack
 from results.run_folders.numbers import not_finite
 from results.run_folders.summary_file import notes
@@ -42,17 +43,22 @@ from run_format import CONFIG, EVALUATIONS, EXAMPLES, PROVENANCE, RECORDS, SUMMA
 
 @dataclass(frozen=True)
 class JudgedRun:
-    """What a run recorded of itself. metrics: of its last evaluation; notes: on its result."""
+    """What a run recorded of itself.
+
+    metrics: of its last evaluation; notes: on its result; classes: their names in order, where it was judged by class.
+    """
 
     frozen: Config
     metrics: Mapping[str, float]
     provenance: Mapping[str, Any]
     notes: list[str] = field(default_factory=list)
+    classes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, folder: RunFolder) -> JudgedRun:
         summary = folder.finished()
-        return cls(folder.config(), summary["metrics"], folder.read_json(PROVENANCE), notes(summary))
+        classes = class_names(summary) if "classes" in (summary.get("curves") or {}) else []
+        return cls(folder.config(), summary["metrics"], folder.read_json(PROVENANCE), notes(summary), tuple(classes))
 
 
 def evaluate(
@@ -66,11 +72,14 @@ def evaluate(
     """The folder and the summary of an evaluation; the same evaluation by the same code is not repeated.
 
     name: of a run or of a file; run: the run that the weights are of. Raises ConfigError where the weights do not fit,
-    RunFailed for an image that cannot be read.
+    DataError for data of other classes, RunFailed for an image that cannot be read.
     """
     code = run_fingerprint(config)
     device = prepare(config, Group())
     task = build_task(config)
+    if run and run.classes and run.classes != (here := tuple(task.eval_set.class_names)):  # type: ignore[attr-defined]
+        odd = next((pair for pair in zip(run.classes, here) if pair[0] != pair[1]), (len(run.classes), len(here)))
+        raise DataError(f"data.root={config.data.root}: not the classes of {name}: {odd[1]} here, {odd[0]} there")
     model = task.build_model()
     judged_weights.load(model, weights, config)
     key = {

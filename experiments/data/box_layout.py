@@ -97,13 +97,7 @@ def check_boxes(config: Config) -> None:
     The files of annotations are read and checked whole; that every image is there is found when a split is listed.
     """
     data = config.data
-    root = resolve_root(config)
-    if data.reader:
-        raise DataError(f"data.reader={data.reader}: images with boxes are read from folders; set data.reader=''")
-    if not root.is_dir():
-        raise DataError(f"data.root={data.root}: not a folder; unpack the archive and give the folder that it holds")
-    if not (root / ANNOTATIONS).is_dir():
-        raise DataError(f"data.root={data.root}: no folder {ANNOTATIONS!r} in it; expected {_layout()}{_nearest(root)}")
+    root = _checked_root(config)
     train, judged = (_find(root, split) for split in (data.train_split, data.eval_split))
     for one, other in zip(train, judged):
         if one.resolve() == other.resolve():
@@ -116,14 +110,37 @@ def check_boxes(config: Config) -> None:
         odd = [name for name in (*trained, *asked) if (name in trained) != (name in asked)]
         difference = f"e.g. {', '.join(odd[:3])}" if odd else "in another order"
         raise DataError(f"{train[1]} and {judged[1].name} name different categories, {difference}")
-    if config.task == "detection" and config.detect.head in WITH_MASKS:
-        for _, path in (train, judged):
-            if read_annotations(path).objects.outlines is None:
-                raise DataError(
-                    f"{path}: boxes without masks, which detect.head={config.detect.head} learns; set "
-                    "detect.head=faster_rcnn or retinanet"
-                )
+    for _, path in (train, judged):
+        _refuse_without_masks(config, path)
     set_classes(config, len(trained))
+
+
+def check_judged_boxes(config: Config) -> None:
+    """``check_boxes`` for an evaluation, which needs the split that is judged and no other."""
+    _, path = _find(_checked_root(config), config.data.eval_split)
+    _refuse_without_masks(config, path)
+    set_classes(config, len(read_annotations(path).classes))
+
+
+def _checked_root(config: Config) -> Path:
+    data = config.data
+    root = resolve_root(config)
+    if data.reader:
+        raise DataError(f"data.reader={data.reader}: images with boxes are read from folders; set data.reader=''")
+    if not root.is_dir():
+        raise DataError(f"data.root={data.root}: not a folder; unpack the archive and give the folder that it holds")
+    if not (root / ANNOTATIONS).is_dir():
+        raise DataError(f"data.root={data.root}: no folder {ANNOTATIONS!r} in it; expected {_layout()}{_nearest(root)}")
+    return root
+
+
+def _refuse_without_masks(config: Config, path: Path) -> None:
+    wanted = config.task == "detection" and config.detect.head in WITH_MASKS
+    if wanted and read_annotations(path).objects.outlines is None:
+        raise DataError(
+            f"{path}: boxes without masks, which detect.head={config.detect.head} learns; set "
+            "detect.head=faster_rcnn or retinanet"
+        )
 
 
 def box_listings(config: Config) -> tuple[BoxListing, BoxListing]:
@@ -141,6 +158,11 @@ def box_listings(config: Config) -> tuple[BoxListing, BoxListing]:
             f"{train.file.path}: none of its {len(train)} images has {LEAST_SIDE} px a side and an object to learn from"
         )
     return _without_identities(trained), _without_identities(judged)
+
+
+def judged_boxes(config: Config) -> BoxListing:
+    """The images that are judged, wherever others are. Raises DataError where they cannot be listed."""
+    return _without_identities(_listed(*_find(Path(config.data.root or ""), config.data.eval_split)))
 
 
 def box_fingerprint(config: Config) -> str:

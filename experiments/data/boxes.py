@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from errors import DataError
 from experiments.data.batch import READABLE, unreadable
-from experiments.data.box_layout import BoxListing, box_listings
+from experiments.data.box_layout import BoxListing, box_listings, judged_boxes
 from experiments.data.box_transforms import BoxAugment, BoxView, LabelledObjects, canvas_of
 from experiments.data.labelled_boxes import ImageTruth, LabelledBoxes
 from experiments.data.listing import printable, spread
@@ -180,13 +180,14 @@ class Boxes(ReplacesUnreadable[Tensor], Dataset[BoxSample]):
 def open_boxes(config: Config, training: bool, augment: BoxAugment | None = None, with_masks: bool = False) -> Boxes:
     """The split that is trained on, with ``augment`` or its defaults, or the one that is judged, of a checked config.
 
-    Raises DataError where they cannot be listed or share an image, and where masks are asked for and there are none.
+    Raises DataError where it cannot be listed or shares an image that is to be trained on with the other, and where
+    masks are asked for and there are none.
     """
     data = config.data
-    train, judged = box_listings(config)
     if training:
+        train, _ = box_listings(config)
         return Boxes(train, augment or BoxAugment(), config.seed, data.train_images, data.train_split, with_masks)
-    return Boxes(judged, None, config.seed, data.eval_images, data.eval_split, with_masks)
+    return Boxes(judged_boxes(config), None, config.seed, data.eval_images, data.eval_split, with_masks)
 
 
 def _padded(sample: BoxSample, canvas: tuple[int, int]) -> BoxSample:

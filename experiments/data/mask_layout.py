@@ -7,7 +7,7 @@ of them. ADE20K itself comes without it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -60,14 +60,7 @@ def check_masks(config: Config) -> None:
     That every image of a split has its mask is found when the split is listed; labels are checked when they are read.
     """
     data = config.data
-    root = resolve_root(config)
-    if data.reader:
-        raise DataError(f"data.reader={data.reader}: images with masks are read from folders; set data.reader=''")
-    if not root.is_dir():
-        raise DataError(f"data.root={data.root}: not a folder; unpack the archive and give the folder that it holds")
-    for folder in (IMAGES, MASKS):
-        if not (root / folder).is_dir():
-            raise DataError(f"data.root={data.root}: no folder {folder!r} in it; expected {_layout()}{_nearest(root)}")
+    root = _checked_root(config)
     train, judged = (_folders(root, split)[0].path for split in (data.train_split, data.eval_split))
     if train.resolve() == judged.resolve():
         raise DataError(
@@ -77,20 +70,46 @@ def check_masks(config: Config) -> None:
     set_classes(config, len(class_names(root, data.dataset)))
 
 
+def check_judged_masks(config: Config) -> None:
+    """``check_masks`` for an evaluation, which needs the split that is judged and no other."""
+    root = _checked_root(config)
+    _folders(root, config.data.eval_split)
+    set_classes(config, len(class_names(root, config.data.dataset)))
+
+
+def _checked_root(config: Config) -> Path:
+    data = config.data
+    root = resolve_root(config)
+    if data.reader:
+        raise DataError(f"data.reader={data.reader}: images with masks are read from folders; set data.reader=''")
+    if not root.is_dir():
+        raise DataError(f"data.root={data.root}: not a folder; unpack the archive and give the folder that it holds")
+    for folder in (IMAGES, MASKS):
+        if not (root / folder).is_dir():
+            raise DataError(f"data.root={data.root}: no folder {folder!r} in it; expected {_layout()}{_nearest(root)}")
+    return root
+
+
 def mask_listings(config: Config) -> tuple[MaskListing, MaskListing]:
     """The pairs that are trained on and judged, of a checked config.
 
     Raises DataError where a split cannot be listed, an image has no mask or a mask no image, or splits share an image.
     """
-    data = config.data
-    root = Path(data.root or "")
-    classes = class_names(root, data.dataset)
-    images, masks = (dict(files(root / folder)) for folder in (IMAGES, MASKS))
-    train, judged = (
-        _paired(_folders(root, split), images, masks, classes) for split in (data.train_split, data.eval_split)
-    )
+    train, judged = _listed(config, config.data.train_split, config.data.eval_split)
     refuse_shared(train.images, judged.images)
     return train.without_identities(), judged.without_identities()
+
+
+def judged_masks(config: Config) -> MaskListing:
+    """The pairs that are judged, wherever others are. Raises DataError where they cannot be listed."""
+    return next(_listed(config, config.data.eval_split)).without_identities()
+
+
+def _listed(config: Config, *splits: str) -> Iterator[MaskListing]:
+    root = Path(config.data.root or "")
+    classes = class_names(root, config.data.dataset)
+    images, masks = (dict(files(root / folder)) for folder in (IMAGES, MASKS))
+    return (_paired(_folders(root, split), images, masks, classes) for split in splits)
 
 
 def mask_fingerprint(config: Config) -> str:

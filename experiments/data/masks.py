@@ -17,7 +17,7 @@ from errors import DataError
 from experiments.data.batch import ImageBatch, unreadable
 from experiments.data.listing import Listing, printable, spread
 from experiments.data.mask_layout import IGNORED as IGNORED
-from experiments.data.mask_layout import MaskListing, mask_listings
+from experiments.data.mask_layout import MaskListing, judged_masks, mask_listings
 from experiments.data.mask_transforms import MaskAugment
 from experiments.data.modes import SIXTEEN_BITS, to_rgb
 from experiments.data.order import SampleKey, stream
@@ -101,13 +101,13 @@ class Masks(ReplacesUnreadable[tuple[Tensor, Tensor]], Dataset[tuple[Tensor, Ten
 def open_masks(config: Config, training: bool, augment: MaskAugment | None = None) -> Masks:
     """The split that is trained on, with ``augment`` or its defaults, or the one that is judged, of a checked config.
 
-    Raises DataError where they cannot be listed or share an image.
+    Raises DataError where it cannot be listed, or shares an image that is to be trained on with the other.
     """
     data = config.data
-    train, judged = mask_listings(config)
     if training:
+        train, _ = mask_listings(config)
         return Masks(train, augment or MaskAugment(), config.seed, data.train_images, data.train_split)
-    return Masks(judged, None, config.seed, data.eval_images, data.eval_split)
+    return Masks(judged_masks(config), None, config.seed, data.eval_images, data.eval_split)
 
 
 def labels(image: Image.Image, classes: int) -> NDArray[np.uint8]:

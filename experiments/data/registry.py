@@ -51,12 +51,14 @@ LABELLED_PIXELS = DatasetEntry(
     "experiments.data.mask_layout:check_masks",
     "experiments.data.images:pixels",
     "experiments.data.mask_layout:mask_fingerprint",
+    "experiments.data.mask_layout:check_judged_masks",
     tasks=("segmentation",),
 )
 LABELLED_BOXES = DatasetEntry(
     "experiments.data.box_layout:check_boxes",
     "experiments.data.images:pixels",
     "experiments.data.box_layout:box_fingerprint",
+    "experiments.data.box_layout:check_judged_boxes",
     tasks=("detection",),
 )
 DRAWN_FOR = ("token_labelling", "segmentation")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from scipy import stats
 
 import run
 from atm import released
+from errors import DataError
 from experiments.config import resolve
-from experiments.data.registry import check_root
+from experiments.data.registry import check_judged, check_root
 from experiments.folder.run_folder import RunFolder
 from experiments.identity import run_id
+from experiments.tasks.registry import build_task
 from experiments.training import loop
 from experiments.training.evaluation import Evaluator
 from measurements.evaluation_settings import KINDS
@@ -28,6 +31,7 @@ from run_format import CONFIG, PROVENANCE, RECORDS, SUMMARY, WEIGHTS
 from tests.atm.test_atm_released import Reference
 from tests.conftest import write_images
 from tests.experiments.box_folders import write_boxes
+from tests.experiments.mask_folders import write_pairs
 
 COMMON = {"data.image_size": [64, 64], "train.ema_decay": 0.5, "data.workers": 0, "machine.threads": 1}
 EPOCH = {"train.epochs": 1, "train.warmup_epochs": 0, "data.train_images": 8, "train.batch_size": 4}
@@ -171,6 +175,34 @@ def test_a_classifier_is_judged_at_another_size_and_on_images_elsewhere(runs, ro
     other = evaluate(capsys, folder.path.parent, folder.id, f"data.root={moved}")
     assert other["folder"] != found["folder"]
     assert other["notes"] == ["these are not the images that the run was judged on"]
+
+
+def test_only_the_images_that_are_judged_need_to_be_there(runs, roots, tmp_path, capsys):
+    folder = runs["detection"]
+    moved = shutil.copytree(roots["detection"], tmp_path / "moved")
+    shutil.rmtree(moved / "train2017")
+    (moved / "annotations" / "instances_train2017.json").unlink()
+    found = evaluate(capsys, folder.path.parent, folder.id, f"data.root={moved}")
+    assert found["metrics"] == found["own"] and found["notes"] == []
+    path = moved / "annotations" / "instances_val2017.json"
+    path.write_text(path.read_text().replace('"dog"', '"dingo"'))
+    said = refusal(capsys, folder.path.parent, folder.id, f"data.root={moved}")
+    assert "not the classes of" in said and "dingo here, dog there" in said
+
+
+def test_masks_of_training_need_not_be_there_for_an_evaluation(tmp_path):
+    root = write_pairs(tmp_path / "pairs")
+    config = resolve("camvid", {"data.dataset": "masks", "data.root": str(root), "data.eval_split": "validation"})
+    with_both = build_task(deepcopy(config)).eval_set.fingerprint()
+    for side in ("images", "annotations"):
+        shutil.rmtree(root / side / "training")
+    with pytest.raises(DataError, match="no folder for the train"):
+        check_root(deepcopy(config))
+    check_judged(config)
+    task = build_task(config)
+    assert config.data.num_classes == 3 and task.eval_set.fingerprint() == with_both
+    with pytest.raises(DataError):
+        len(task.train_set)  # a training needs both
 
 
 def test_a_file_is_judged_as_its_run_was(runs, roots, capsys):
