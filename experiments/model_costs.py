@@ -102,12 +102,17 @@ def heads_of(dim: int, head_dim: int) -> int:
     return min(divisors, key=lambda heads: abs(heads - dim / head_dim))
 
 
+def opening_blocks(depth: int, interval: int | str | None) -> list[int]:
+    """The blocks of a stage that have new offsets (``atm.offsets.opens_set``). interval: of the config."""
+    every = depth if interval == "stage" else int(interval or 1)
+    return [j for j in range(depth) if j % every == 0 and (j < depth - 1 or depth == 1)]
+
+
 @cache
 def _stage(frame: Frame, stage: int, dim: int, height: int, width: int) -> Cost:
     """The blocks of a stage, with its PEG and the layers that give it offsets."""
     tokens, depth = height * width, frame.depths[stage]
-    interval = depth if frame.interval == "stage" else int(frame.interval or 1)
-    opening = [j for j in range(depth) if j % interval == 0 and (j < depth - 1 or depth == 1)]
+    opening = opening_blocks(depth, frame.interval)
     hidden = int(dim * frame.mlp_ratios[stage])
     total = (_norm(dim, tokens) * 2 + _linear(dim, hidden, tokens) + _linear(hidden, dim, tokens)) * depth
     if frame.peg:

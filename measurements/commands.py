@@ -42,12 +42,12 @@ def offsets(
 
     asked = InterventionRequest.taken_from(settings)
     request = source.OffsetRequest.taken_from(settings)
-    if name in sweep_names():
+    if name.endswith(".yaml") or name in sweep_names():
         plan, runs_dir = planned(name, settings)
         # an arm has one place in the comparison: its offsets after the sweep's own task
         plan = replace(plan, runs=[run for run in plan.runs if run.task == plan.tasks[0].name])
         sources = source.of_sweep({run: each.config for run, each in plan.distinct().items()}, runs_dir)
-        out = runs_dir / "reports" / f"{'interventions' if asked else 'offsets'}-{name}-{plan.protocol}"
+        out = runs_dir / "reports" / f"{'interventions' if asked else 'offsets'}-{plan.sweep}-{plan.protocol}"
         if asked:
             found = intervene_all(sources, asked, options.fresh)
             section, files = interventions.compare(plan.as_dict(), found, out, options.mixed)

@@ -46,13 +46,13 @@ def test_the_example_is_planned_and_has_a_report(tmp_path, monkeypatch, capsys):
     sweep, page = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
     folder = tmp_path / "mine"
     folder.mkdir()
-    (folder / "interval.yaml").write_text(sweep)
-    (folder / "interval_page.yaml").write_text(page)
+    (folder / "fusion.yaml").write_text(sweep)
+    (folder / "fusion_page.yaml").write_text(page)
     monkeypatch.setenv("HOME", str(tmp_path))
-    plan = load(str(folder / "interval.yaml"), "smoke")
+    plan = load(str(folder / "fusion.yaml"), "smoke")
     assert len(plan.distinct()) == 12
-    check_arms(sweep_report(yaml.safe_load(page) | {"name": "interval_page"}), list(plan.labels))
+    check_arms(sweep_report(yaml.safe_load(page) | {"name": "fusion_page"}), list(plan.labels))
     words = ["protocol=smoke", f"runs_dir={tmp_path / 'runs'}"]
-    assert command_line.main(["report=~/mine/interval_page.yaml", *words]) == 1
-    assert "no run of interval has begun" in capsys.readouterr().err
-    assert command_line.main(["sweep=~/mine/interval.yaml", *words, "--dry-run"]) == 0
+    assert command_line.main(["report=~/mine/fusion_page.yaml", *words]) == 1
+    assert "no run of fusion has begun" in capsys.readouterr().err
+    assert command_line.main(["sweep=~/mine/fusion.yaml", *words, "--dry-run"]) == 0
