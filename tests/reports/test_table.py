@@ -236,6 +236,7 @@ def test_every_specification_loads_and_its_numbers_were_published(tmp_path):
     ours = [
         "campaign_bccd",
         "campaign_camvid",
+        "campaign_mixers",
         "campaign_tiny",
         "detection",
         "diagonal",

@@ -12,8 +12,11 @@ import yaml
 
 from experiments.config import ROOT
 from reports import specification_files
+from results.statistics.estimates import minimal_detectable_difference
+from results.statistics.planning import corrected_level
+from results.statistics.verdicts import chance_of_agreement
 
-CAMPAIGNS = ("campaign_tiny", "campaign_camvid", "campaign_bccd")
+CAMPAIGNS = ("campaign_tiny", "campaign_mixers", "campaign_camvid", "campaign_bccd")
 PLANS = {name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in CAMPAIGNS}
 SWEEPS = {name: yaml.safe_load((ROOT / "sweeps" / f"{name}.yaml").read_text(encoding="utf-8")) for name in CAMPAIGNS}
 # what a plan calls an arm, where that is not its label
@@ -53,13 +56,26 @@ def words_of(name) -> dict[str, str]:
     return {arm: label.removesuffix(", PEG") for arm, label in labels.items()} | TINY_WORDS
 
 
-@pytest.mark.parametrize(("name", "number"), [("campaign_tiny", 13), ("campaign_camvid", 5), ("campaign_bccd", 5)])
+@pytest.mark.parametrize(
+    ("name", "number"), [("campaign_tiny", 13), ("campaign_mixers", 8), ("campaign_camvid", 5), ("campaign_bccd", 5)]
+)
 def test_the_report_makes_the_planned_comparisons(name, number):
     words, spec = words_of(name), specification_files.of_sweep(name)
     planned = re.findall(r"^\| \d+ \| (.+?) − (.+?) \|", PLANS[name], re.M)
     tested = [contrast for contrast in spec.contrasts if contrast.tested]
     assert len(tested) == number and all(len(contrast.arms) == 2 for contrast in tested)
     assert [(words[contrast.plus[0]], words[contrast.minus[0]]) for contrast in tested] == planned
+
+
+def test_the_power_that_the_campaign_of_mixers_states_is_that_of_its_test():
+    """Deviation → smallest difference, alone and at the strictest level of Holm's correction, and chance of equivalence."""
+    rows = re.findall(r"^\| (0\.\d) \| ([\d.]+) \| ([\d.]+) \| (\d+) % \|$", PLANS["campaign_mixers"], re.M)
+    assert len(rows) == 3
+    for row in rows:
+        sd, alone, corrected, equivalent = map(float, row)
+        assert alone == round(minimal_detectable_difference(sd, 3), 2)
+        assert corrected == round(minimal_detectable_difference(sd, 3, corrected_level(8)), 2)
+        assert equivalent == round(100 * chance_of_agreement(sd, 0.0, 3, 0.5))
 
 
 @pytest.mark.parametrize(
