@@ -11,7 +11,7 @@ from errors import ConfigError
 from experiments.backbones import check_name, is_timm, read_variants
 from experiments.equal_cost import matched_widths
 from experiments.model_costs import WINDOW, map_sizes
-from experiments.own_mixer import complete_own_mixer, is_own
+from experiments.own_mixer import complete_installed_mixer, complete_own_mixer, is_installed, is_own
 from experiments.schema import MIXERS, OFFSET_MODES, PREDICTED, RANDOM_SPREAD, SHIFT_WIDTH, Config, Model
 
 # Only networks of ``atm`` have these switches. Those of offsets are not for every mixer.
@@ -91,8 +91,10 @@ def _complete_mixer(config: Config) -> None:
     model = config.model
     if is_own(model.mixer):
         complete_own_mixer(model)
+    elif is_installed(model):
+        complete_installed_mixer(model)
     elif model.mixer_source is not None:
-        raise ConfigError(f"model.mixer_source={model.mixer_source}: model.mixer={model.mixer} is not in a file")
+        raise ConfigError(f"model.mixer_source={model.mixer_source}: model.mixer={model.mixer} is not your own")
     if model.mixer in WINDOWED:
         if model.window_size is None:
             model.window_size = _window_of(config)

@@ -1,8 +1,8 @@
-"""A token mixer of one's own in a file, ``model.mixer=PATH.py:NAME``. Must not import torch.
+"""A token mixer of one's own, in a file (``model.mixer=PATH.py:NAME``) or in an installed package. No torch.
 
-The file is a part of what the run is: the hash of its source, without comments and docstrings, is a setting that is
-frozen with the run, and the path is none. So an edited file makes other runs, and a run is never trained with another
-version of the file than the one that it was planned with.
+Its source is a part of what the run is: the hash of it, without comments and docstrings, is a setting that is frozen
+with the run, and its path is none. So an edited source makes other runs, and a run is never trained with another
+version than the one that it was planned with. Other runs do not depend on it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 from errors import ConfigError, unknown
 from experiments.folder.normal_form import normal_form
 from experiments.paths import FILE_AND_NAME, expanded
-from experiments.schema import Model
+from experiments.plugin import module_file, plugin_module
+from experiments.schema import MIXERS, Model
 
 
 def is_own(mixer: object) -> bool:
@@ -45,6 +46,31 @@ def complete_own_mixer(model: Model) -> None:
     names = list(_top_level(tree))
     if name not in names:
         raise ConfigError(f"model.mixer={model.mixer}: {unknown(f'name in {path.name}', name, names)}")
+    _freeze(model, path)
+
+
+def complete_installed_mixer(model: Model) -> None:
+    """The same for the module of an installed package; nothing for a mixer of the suite. Raises ConfigError."""
+    if (module := _installed(model)) is not None:
+        _freeze(model, module_file(module))
+
+
+def refuse_other_version(model: Model) -> None:
+    """Raises ConfigError where the mixer of an installed package is not the one that the run was planned with."""
+    if model.mixer_source is not None and not is_own(model.mixer):
+        complete_installed_mixer(model)
+
+
+def is_installed(model: Model) -> bool:
+    """Whether the mixer is one that an installed package registers."""
+    return _installed(model) is not None
+
+
+def _installed(model: Model) -> str | None:
+    return None if model.mixer is None or model.mixer in MIXERS else plugin_module("atm.mixers", model.mixer)
+
+
+def _freeze(model: Model, path: Path) -> None:
     source = source_hash(path)
     if model.mixer_source not in (None, source):
         raise ConfigError(

@@ -44,7 +44,7 @@ class Model:
         neutral="atm",
     )
     mixer_source: str | None = setting(
-        None, "hash of the file of your own mixer; null = as the file is now", pattern=r"[0-9a-f]{16}", neutral=None
+        None, "hash of the source of your own mixer; null = as it is now", pattern=r"[0-9a-f]{16}", neutral=None
     )
     window_size: int | None = setting(
         None,

@@ -3,8 +3,8 @@
 It covers the modules of ``atm/`` and ``experiments/`` that compute, each in a normal form without comments, docstrings
 and formatting that is the same for every Python from 3.10 on. Of ``experiments/tasks`` and ``experiments/data`` it
 covers the modules that the run's own task imports, directly or through others, so that another task or data set can be
-added. Modules of other packages that register a task, mixer or data set are covered, too, where a run uses them. The
-file of a mixer of one's own is a part of the run's id instead (``experiments.own_mixer``).
+added. Modules of other packages that register a task or data set are covered, too, where a run uses them. The source of
+a mixer of one's own, in a file or a package, is a part of the run's id instead (``experiments.own_mixer``).
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from importlib.machinery import PathFinder
-from importlib.metadata import entry_points
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from errors import ConfigError
 from experiments import ROOT
 from experiments.folder.normal_form import normal_form
+from experiments.own_mixer import refuse_other_version
+from experiments.plugin import module_file, plugin_module
 from experiments.tasks.registry import task_entry
 from yaml_files import read_yaml
 
@@ -159,6 +157,7 @@ EXEMPT = {
     "experiments/origin.py": "compares what a run rests on with what it began with",
     "experiments/own_mixer.py": SETTINGS,
     "experiments/paths.py": SETTINGS,
+    "experiments/plugin.py": "finds sources",
     "experiments/schema.py": SETTINGS,
     "experiments/segment_completion.py": SETTINGS,
     "experiments/setting.py": SETTINGS,
@@ -195,16 +194,18 @@ EXEMPT = {
 
 
 def run_fingerprint(config: Config, root: Path = ROOT) -> str:
-    """The code fingerprint for a run, which also covers a mixer or data set of another package that it uses.
+    """The code fingerprint for a run, which also covers a data set of another package that it uses.
 
-    Computed once per process, also where sources are edited meanwhile.
+    Computed once per process, also where sources are edited meanwhile. Raises ConfigError where its mixer is of a
+    package that is not the one that the run was planned with.
     """
-    return chosen_fingerprint(config.task, config.model.mixer, config.data.dataset, root)
+    refuse_other_version(config.model)
+    return chosen_fingerprint(config.task, config.data.dataset, root)
 
 
-def chosen_fingerprint(task: str, mixer: str | None, dataset: str, root: Path = ROOT) -> str:
-    """The same of a run of which only the names of its task, mixer and data set are known."""
-    return _together(_run_modules(task, mixer, dataset, root))
+def chosen_fingerprint(task: str, dataset: str, root: Path = ROOT) -> str:
+    """The same of a run of which only the names of its task and data set are known."""
+    return _together(_run_modules(task, dataset, root))
 
 
 def run_modules(config: Config, root: Path = ROOT) -> dict[str, str]:
@@ -212,13 +213,13 @@ def run_modules(config: Config, root: Path = ROOT) -> dict[str, str]:
 
     Computed once per process, as ``run_fingerprint`` is.
     """
-    return _run_modules(config.task, config.model.mixer, config.data.dataset, root)
+    return _run_modules(config.task, config.data.dataset, root)
 
 
 @cache  # the runs of a sweep share it
-def _run_modules(task: str, mixer: str | None, dataset: str, root: Path) -> dict[str, str]:
-    plugins = [plugin_module("atm.mixers", mixer), plugin_module("atm.datasets", dataset)]
-    return _modules(task, root, [module for module in plugins if module])
+def _run_modules(task: str, dataset: str, root: Path) -> dict[str, str]:
+    plugin = plugin_module("atm.datasets", dataset)
+    return _modules(task, root, [plugin] if plugin else [])
 
 
 def code_fingerprint(task: str, root: Path = ROOT, plugins: Iterable[str] = ()) -> str:
@@ -233,7 +234,7 @@ def _modules(task: str, root: Path, plugins: Iterable[str]) -> dict[str, str]:
     task_module = task_entry(task).module.partition(":")[0]
     files = {path: root / path for path in covered(task_module, root)}
     foreign = {name for name in (task_module, *plugins) if name.partition(".")[0] not in ROOMS}
-    files |= {name: _file_of(name) for name in sorted(foreign)}
+    files |= {name: module_file(name) for name in sorted(foreign)}
     return {name: _digest(path) for name, path in files.items()}
 
 
@@ -253,7 +254,7 @@ def covered(task_module: str, root: Path = ROOT) -> list[str]:
         return [modules[name] for name in _imports(path) if name in modules]
 
     pending = [path for path in present if not path.startswith(PER_TASK)]
-    pending += [modules[task_module]] if task_module in modules else imported(_file_of(task_module))
+    pending += [modules[task_module]] if task_module in modules else imported(module_file(task_module))
     reached: set[str] = set()
     while pending:
         path = pending.pop()
@@ -283,24 +284,6 @@ def _imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def plugin_module(group: str, name: str | None) -> str | None:
-    """The module behind an entry point of a group; None for a name that no installed package registers."""
-    point = next((point for point in entry_points(group=group) if point.name == name), None)
-    return point.module if point else None
-
-
-def _file_of(module: str) -> Path:
-    """The source file of an importable module; neither it nor the package that it is in is imported."""
-    package, *rest = module.split(".")
-    spec = PathFinder.find_spec(package) or find_spec(package)
-    for part in rest:
-        package = f"{package}.{part}"
-        spec = PathFinder.find_spec(package, spec.submodule_search_locations) if spec else None
-    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-        raise ConfigError(f"module {module} has no source file: is its package installed?")
-    return Path(spec.origin)
 
 
 def _digest(path: Path) -> str:

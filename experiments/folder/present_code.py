@@ -8,7 +8,8 @@ from typing import Any
 from errors import SuiteError
 from experiments.config import read_recipe
 from experiments.data.registry import DATASETS
-from experiments.folder.fingerprint import chosen_fingerprint, plugin_module
+from experiments.folder.fingerprint import chosen_fingerprint
+from experiments.plugin import plugin_module
 from experiments.schema import MIXERS, Config, Data
 
 
@@ -16,7 +17,8 @@ def is_present(recorded: str, experiment: str, settings: Mapping[str, Any]) -> b
     """Whether ``recorded``, the code fingerprint of a run, is that of the same run by the code of this checkout.
 
     experiment: the run's recipe; settings: dotted keys that its sweep changed, as far as they choose a task, a mixer or
-    a data set. None where it cannot be told: the recipe, the task, the mixer or the data set is not here.
+    a data set. None where it cannot be told: the recipe, the task, the mixer or the data set is not here. Which version
+    of a mixer of one's own it is, the run's id says.
     """
     try:
         chosen = {**read_recipe(experiment), **settings}
@@ -24,7 +26,7 @@ def is_present(recorded: str, experiment: str, settings: Mapping[str, Any]) -> b
         mixer = chosen.get("model.mixer")
         if not recorded or not (mixer in (None, *MIXERS) or plugin_module("atm.mixers", mixer)):
             return None
-        same = chosen_fingerprint(task, mixer, dataset) == recorded
+        same = chosen_fingerprint(task, dataset) == recorded
     except SuiteError:
         return None
     # the name of a data set of another package that is missing looks like that of a folder of images

@@ -160,7 +160,7 @@ def test_mlps_widen_with_their_stage():
         ({"model.window_size": 7}, "model.mixer=atm has no windows"),
         ({"model.mixer": "window", "model.offsets": "joint"}, "model.mixer=window has no such switch"),
         ({"model.mixer": "deform", "model.offset_sharing": 2}, "model.mixer=deform has no such switch"),
-        ({"model.mixer_source": "0123456789abcdef"}, "model.mixer=atm is not in a file"),
+        ({"model.mixer_source": "0123456789abcdef"}, "model.mixer=atm is not your own"),
     ],
 )
 def test_contradictions_are_refused_in_a_line(settings, says):

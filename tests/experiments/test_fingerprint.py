@@ -139,15 +139,14 @@ def test_a_task_of_another_package_is_covered_with_what_it_imports(tmp_path, mon
     assert code_fingerprint("boxing") != before
 
 
-def test_a_mixer_of_another_package_is_covered(tmp_path, monkeypatch):
-    mixer = tmp_path / "my_pool.py"
-    mixer.write_text("SIZE = 3\n")
+def test_a_data_set_of_another_package_is_covered(tmp_path, monkeypatch):
+    (tmp_path / "my_cells.py").write_text("SIZE = 3\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(fingerprint, "plugin_module", lambda group, name: "my_pool" if name == "pool" else None)
+    monkeypatch.setattr(fingerprint, "plugin_module", lambda group, name: "my_cells" if name == "cells" else None)
     config = resolve("scenes")
     assert run_fingerprint(config) == code_fingerprint("token_labelling")
-    config.model.mixer = "pool"
-    assert run_fingerprint(config) == code_fingerprint("token_labelling", plugins=["my_pool"])
+    config.data.dataset = "cells"
+    assert run_fingerprint(config) == code_fingerprint("token_labelling", plugins=["my_cells"])
     assert run_fingerprint(config) != code_fingerprint("token_labelling")
     fingerprint._run_modules.cache_clear()
 

@@ -10,7 +10,9 @@ import pytest
 import timm
 
 from errors import ConfigError
+from experiments import own_mixer
 from experiments.config import ROOT, from_dict, resolve
+from experiments.folder.fingerprint import run_fingerprint
 from experiments.identity import run_id
 from experiments.tasks.network import backbone
 from run import main
@@ -115,3 +117,25 @@ def test_timm_makes_a_network_with_it(folder):
         timm.create_model("atmnet_nano", mixer=f"{folder / 'none.py'}:Roll")
     with pytest.raises(ValueError, match="has no 'Rol'"):
         timm.create_model("atmnet_nano", mixer=f"{folder / 'roll.py'}:Rol")
+
+
+@pytest.fixture
+def installed(folder, monkeypatch):
+    """The mixer as a package registers it, ``model.mixer=rolled``."""
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr("experiments.config.plugin_names", lambda group: ("rolled",) if group == "atm.mixers" else ())
+    monkeypatch.setattr(own_mixer, "plugin_module", lambda group, name: "roll" if name == "rolled" else None)
+    return folder / "roll.py"
+
+
+def test_the_source_of_an_installed_mixer_is_in_the_id_of_its_runs_and_in_no_fingerprint(installed):
+    """So a run of axial beside it has the fingerprint of its runs, and reports average no two versions."""
+    config, axial = resolve("scenes", {"model.mixer": "rolled"}), resolve("scenes")
+    assert config.model.mixer_source == own_mixer.source_hash(installed) and axial.model.mixer_source is None
+    assert run_fingerprint(config) == run_fingerprint(axial)
+    installed.write_text(f"# a comment\n{SOURCE}")
+    assert run_id(resolve("scenes", {"model.mixer": "rolled"})) == run_id(config)
+    installed.write_text(SOURCE.replace("roll(1", "roll(2"))
+    assert run_id(resolve("scenes", {"model.mixer": "rolled"})) != run_id(config)
+    with pytest.raises(ConfigError, match=r"model.mixer=rolled: roll.py was edited: it is"):
+        run_fingerprint(config)  # which a run asks for when it begins and when it is resumed

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from experiments.config import ROOT, resolve
-from experiments.folder import fingerprint, present_code
+from experiments.folder import present_code
 from experiments.folder.fingerprint import run_fingerprint
 from experiments.folder.present_code import is_present
 
@@ -59,17 +59,13 @@ def test_a_mixer_of_another_package_counts_where_it_is_installed(tmp_path, monke
     mixer = tmp_path / "my_pool.py"
     mixer.write_text("SIZE = 3\n")
     monkeypatch.syspath_prepend(tmp_path)
-    for module in (fingerprint, present_code):
-        monkeypatch.setattr(module, "plugin_module", lambda group, name: "my_pool" if name == "pool" else None)
     config = resolve("scenes")
-    config.model.mixer = "pool"
+    config.model.mixer = "my_pool"
     recorded = run_fingerprint(config)
-    assert is_present(recorded, "scenes", {"model.mixer": "pool"}) is True
-    assert is_present(recorded, "scenes", {}) is False
-    fingerprint._run_modules.cache_clear()
-    mixer.write_text("SIZE = 5\n")
-    assert is_present(recorded, "scenes", {"model.mixer": "pool"}) is False
-    fingerprint._run_modules.cache_clear()
+    assert is_present(recorded, "scenes", {"model.mixer": "my_pool"}) is None, "not installed"
+    monkeypatch.setattr(present_code, "plugin_module", lambda group, name: "my_pool" if name == "my_pool" else None)
+    assert is_present(recorded, "scenes", {"model.mixer": "my_pool"}) is True
+    assert is_present(recorded, "scenes", {}) is True, "its version is in the run's id, so no other run hangs on it"
 
 
 def test_it_does_not_import_torch():
