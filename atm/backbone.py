@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from atm.block import Stage
 from atm.mixer import check_modes
-from atm.mixers import MixerOptions, find_mixer, needs_peg, refuse_offset_switches, takes_offsets
+from atm.mixers import MixerOptions, checked_mixer, needs_peg, refuse_offset_switches, takes_offsets
 from atm.offsets import INIT_STD, RANDOM_SPREAD, SHIFT_WIDTH, check_switches, offset_layer
 
 
@@ -110,7 +110,7 @@ class ATMNet(nn.Module):
                     interval=intervals[i],
                     offsets=partial(new_offsets, groups=groups[i]) if offsets != "zero" else None,
                     peg=peg,
-                    mixer=find_mixer(mixer),
+                    mixer=checked_mixer(mixer),
                     options=MixerOptions(offsets, samples, fusion, stage=i, size=sizes[i], window=window_size),
                 )
                 for i in range(len(dims))

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from atm.mixer import ActiveTokenMixer
@@ -124,6 +125,40 @@ def _of_file(name: str) -> Callable[[int, MixerOptions], TokenMixer]:
     if not hasattr(sys.modules[module_name], attribute):
         raise ValueError(f"the mixer {name!r}: {file.name} has no {attribute!r}")
     return getattr(sys.modules[module_name], attribute)
+
+
+def checked_mixer(name: str) -> Callable[[int, MixerOptions], TokenMixer]:
+    """``find_mixer``; one that is none of ours is tried on zeros when it is built, where it takes no offsets.
+
+    Calling it raises ValueError where the mixer cannot be built from its width and options, or does not return tokens
+    of the shape that it was given.
+    """
+    make = find_mixer(name)
+    if name in MIXERS or getattr(make, "takes_offsets", False):
+        return make
+
+    def build(dim: int, options: MixerOptions) -> TokenMixer:
+        try:
+            mixer = make(dim, options)
+        except TypeError as error:
+            raise ValueError(f"the mixer {name!r} cannot be built from (dim, options): {error}") from error
+        tokens = torch.zeros(1, *options.size, dim)
+        training = mixer.training
+        try:
+            with torch.no_grad():
+                mixed = mixer.eval()(tokens, None)
+        except Exception as error:
+            raise ValueError(f"the mixer {name!r} fails for tokens {list(tokens.shape)}: {error}") from error
+        finally:
+            mixer.train(training)
+        if mixed.shape != tokens.shape:
+            raise ValueError(
+                f"the mixer {name!r} returns {list(mixed.shape)} for tokens {list(tokens.shape)}: both must be alike, "
+                "[B, H, W, C]"
+            )
+        return mixer
+
+    return build
 
 
 def takes_offsets(name: str) -> bool:

@@ -32,10 +32,11 @@ from results.collect import Plan
 from results.papers import Contradiction
 from results.statistics.estimates import LEVEL
 from results.statistics.verdicts import Verdict
-from run_format import CONFIG, LOG, METRICS, PROVENANCE, SUMMARY
+from run_format import CONFIG, DONE, LOG, METRICS, PROVENANCE, SUMMARY
 
 SIZES = ("Params (M)", "FLOPs (G)")
 TIME = "ms / image"
+NOT_RECORDED = "not recorded"  # a metric that finished runs lack
 
 
 def section(
@@ -205,9 +206,11 @@ def configs(ablation: Ablation, plan: Plan) -> dict[str, str]:
 
 
 def result(row: ArmRow, decimals: int) -> Value:
-    """The mean over seeds, or the state of runs that have none."""
+    """The mean over seeds, or the state of runs that have none; of finished ones, that they lack the metric."""
     if row.interval is not None:
         return SeedMean(row.interval, row.planned, decimals)
+    if row.planned and row.state == DONE:
+        return State(NOT_RECORDED)
     return State(row.state) if row.planned else NOTHING
 
 

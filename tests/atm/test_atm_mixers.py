@@ -207,5 +207,34 @@ def test_refuses_unknown_mixers_and_switches(installed: None, arguments: dict, m
         nano(**arguments)
 
 
+WRONG = {
+    "NoOptions": ("def __init__(self, dim):", "x", r"NoOptions' cannot be built from \(dim, options\): .*positional"),
+    "Short": (
+        "def __init__(self, dim, options):",
+        "x[:, 1:]",
+        r"Short' returns \[1, 55, 56, 16\] for tokens \[1, 56, 56, 16\]",
+    ),
+    "Fails": ("def __init__(self, dim, options):", "x @ x", r"Fails' fails for tokens \[1, 56, 56, 16\]: .*size"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_mixer_that_does_not_keep_to_its_contract_is_named_when_it_is_built(name: str, tmp_path: Path) -> None:
+    head, returned, message = WRONG[name]
+    source = f"""from torch import nn
+
+
+class {name}(nn.Module):
+    {head}
+        super().__init__()
+
+    def forward(self, x, offsets=None):
+        return {returned}
+"""
+    (tmp_path / "wrong.py").write_text(source)
+    with pytest.raises(ValueError, match=message):
+        nano(mixer=f"{tmp_path / 'wrong.py'}:{name}")
+
+
 def test_the_schema_lists_the_built_in_mixers() -> None:
     assert tuple(MIXERS) == schema.MIXERS
