@@ -16,6 +16,7 @@ from experiments.folder.run_folder import RunFolder
 from run import main
 from run_format import INTERRUPTED, METRICS, PROVENANCE
 from sweeps.plan import load
+from tests.atm.clients import client
 
 ROWS = [{"step": step, "epoch": step // 2, "train/loss": 2.0 / step} for step in (1, 2, 3)]
 EVALUATED = {"step": 3, "eval/token_accuracy": 41.5}
@@ -124,7 +125,7 @@ def test_without_tensorboard_the_package_is_named(runs, capsys, monkeypatch):
 
 
 def test_tensorboard_reads_the_scalars_and_settings(runs):
-    pytest.importorskip("tensorboard")
+    client("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
