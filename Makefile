@@ -64,6 +64,7 @@ clean:  ## remove the virtual environment; run folders stay
 
 # rebuilt whenever the lock file changes; `ready` is written last, so an incomplete installation is never used
 .venv/ready: requirements.lock
+	@if [ -L .venv ]; then echo ".venv is a link to an environment that others use: set it up there" >&2; exit 2; fi
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "Python 3.10 or newer is needed: make PYTHON=python3.12 ..." >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
