@@ -130,7 +130,7 @@ def _legend(canvas: Any, named: Mapping[int, str], palette: NDArray[np.uint8], i
         for number, name in named.items()
     ]
     patches += [
-        Patch(facecolor=tuple(part / 255 for part in colour), edgecolor="#bdbdbd", linewidth=0.5, label=name)
+        Patch(facecolor=[part / 255 for part in colour], edgecolor="#bdbdbd", linewidth=0.5, label=name)
         for name, colour in MARKS.items()
     ]
     canvas.legend(
