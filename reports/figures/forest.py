@@ -32,18 +32,18 @@ AIR = 0.08  # of a panel's width
 class Entry:
     """One arm against another, in points; ours is None where no pair of runs has finished.
 
-    new_images: ours over seeds and images; papers: the papers' difference; other_model: it is of another model, so
-    that only its sign can be compared; pairs: their number, or as in the table why there is none.
+    pairs: their number, or as in the table why there is none; papers: the papers' difference; other_model: it is of
+    another model, so that only its sign can be compared; new_images: ours over seeds and images.
     """
 
     arm: str
     label: str
     against: str
     ours: Difference | None
+    pairs: str
     papers: float | None
     other_model: bool = False
     new_images: NewImages | None = None
-    pairs: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def of_table(table: TaskTable) -> ArmGroup:
             label = row.label if arm == table.baseline else f"{row.label} − {against}"
             difference = printed.difference if printed else None
             other = same and printed is not None and not printed.same_protocol
-            entries.append(Entry(row.arm, label, against, ours, difference, other, images, _pairs(row, ours)))
+            entries.append(Entry(row.arm, label, against, ours, _pairs(row, ours), difference, other, images))
     metric = table.metric
     papers = table.papers
     protocol = papers.label if papers and same else f"protocol {table.protocol}"
@@ -98,7 +98,8 @@ def of_findings(found: Sequence[JudgedEvidence]) -> list[ArmGroup]:
     for each in found:
         if each.table is not None and each.row is not None and each.results is not None and each.n:
             _, entries = by_table.setdefault(each.results.name, (each, {}))
-            entries[each.row.label] = Entry(each.row.label, each.row.label, "", each.row.difference, None)
+            label, pairs = each.row.label, _count(each.n, each.planned)
+            entries[label] = Entry(label, label, "", each.row.difference, pairs, None)
     return [
         ArmGroup(
             of.table.spec.title, f"protocol {of.table.protocol}", f"Δ {of.table.metric.label} (points)",
@@ -194,10 +195,15 @@ def _ours(axes: Axes, group: ArmGroup) -> None:
     _widen(axes)
 
 
+def _count(n: int, planned: int) -> str:
+    """As the table says it."""
+    return f"n = {n}" if n == planned else f"{n} of {planned}"
+
+
 def _pairs(row: ArmRow, ours: Difference | None) -> str:
     """How many pairs of runs there are of those planned, or the state of the arm's runs, as the table has it."""
     if ours is not None:
-        return f"n = {ours.n}" if ours.n == row.planned else f"{ours.n} of {row.planned}"
+        return _count(ours.n, row.planned)
     state = "no pair" if row.values else row.state
     return state if len(state) <= LONGEST_STATE else f"{state[: LONGEST_STATE - 1].rstrip()}…"
 

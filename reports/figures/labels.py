@@ -176,7 +176,7 @@ def _free_place(
             continue
         own = min(math.dist(_nearest(box, centre), centre), RADII[2] * pixel)
         if any(math.dist(_nearest(box, other), other) < own for other in others):
-            faults, far = faults + 5, True
+            faults, far = faults + 1, True
         faults += sum(box.crossed_by(*leader) for leader in leaders)
         if far:  # the leader may leave its own marker, but not run through others
             length = math.dist(centre, anchor)

@@ -37,7 +37,7 @@ def draw(measured: Measured) -> tuple[Any, pd.DataFrame, str, str]:
         axes = grid[number // columns][number % columns]
         drawn.append(_panel(axes, measured, layer))
         if number % columns == 0:
-            axes.set_ylabel("Reads (%)\nby quarter token")
+            axes.set_ylabel("Reads (%)\nper quarter token")
         if number + columns >= len(layers):
             axes.set_xlabel("Offset (tokens)")
     for number in range(len(layers), rows * columns):

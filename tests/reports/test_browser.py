@@ -53,15 +53,21 @@ def test_every_link_and_picture_is_there(view, pages, name):
     assert every(driver, "link, iframe, [src]:not(img), img:not([src^='data:'])", "e.outerHTML") == []
 
 
-@pytest.mark.parametrize("width", [1400, 1920])
-def test_a_wide_screen_shows_every_verdict_whole(view, width):
-    driver = view("ablation", width=width)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1400, 1920])
+def test_every_verdict_is_shown_whole(view, width, scheme):
+    """On a narrow screen once the table is scrolled to its end."""
+    driver = view("ablation", width=width, scheme=scheme)
+    if width > 400:
+        assert not any(every(driver, ".wide", "e.scrollWidth > e.clientWidth"))
+    driver.execute_script("document.querySelector('.wide').scrollLeft = 1e6")
+    right = "e.getBoundingClientRect().right"
     ends = every(
         driver,
         ".wide .tone > span",
-        "[e.getBoundingClientRect().right, e.closest('.wide').getBoundingClientRect().right]",
+        f"[{right}, ...['td', '.wide'].map((s) => e.closest(s)).map((e) => {right})]",
     )
-    assert ends and all(badge <= table for badge, table in ends)
+    assert ends and all(badge <= min(cell, table) for badge, cell, table in ends)
 
 
 def test_a_narrow_screen_scrolls_figures_rather_than_shrinking_them(view):
