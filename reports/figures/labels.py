@@ -96,13 +96,14 @@ def beside_points(
     leaders = list(lines)
     placed: dict[int, Box] = {}
     labelled = [index for index, point in enumerate(points) if point.text]
+    coloured = all(point.ink == point.colour for point in points)  # then no text is taken for another point's
     for index in sorted(labelled, key=lambda i: (-centres[i][1], centres[i][0])):
         point = points[index]
         text = axes.text(0, 0, point.text, fontsize=size, color=point.ink, ha="center", va="center", zorder=6)
         text.set_fontweight("bold" if point.bold else "normal")
         extent = text.get_window_extent(renderer)
         room = (extent.width + 2 * GAP * pixel, extent.height + 2 * GAP * pixel)
-        others = centres[:index] + centres[index + 1 :]
+        others = () if coloured else (*centres[:index], *centres[index + 1 :])
         box, anchor, far = _free_place(centres[index], room, frame, taken, leaders, pixel, point.marker / 2 - 4, others)
         taken.append(box)
         placed[index] = box

@@ -130,8 +130,8 @@ def _legend(canvas: Any, named: Mapping[int, str], palette: NDArray[np.uint8], i
         for number, name in named.items()
     ]
     patches += [
-        Patch(facecolor=[part / 255 for part in colour], edgecolor="#bdbdbd", linewidth=0.5, label=name)
-        for name, colour in MARKS.items()
+        Patch(facecolor=(red / 255, green / 255, blue / 255), edgecolor="#bdbdbd", linewidth=0.5, label=name)
+        for name, (red, green, blue) in MARKS.items()
     ]
     canvas.legend(
         handles=patches, loc="lower center", ncols=in_row, fontsize=7, frameon=False, handlelength=1.2,

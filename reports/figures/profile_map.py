@@ -64,6 +64,12 @@ def draw(spec: Profile, lines: Sequence[ProfileLine]) -> tuple[Any, Any, str, st
                 records.append({**of_arm, "mean": round(mean, 4), "from": source.arm})
         place += 1
     axes.set(xlim=(0, len(spec.probes)), ylim=(place, 0))
+    axes.text(
+        len(spec.probes), place + 0.3,
+        f"mean over seeds, %; dark: 100, light: chance; bold: at the mark\nhatched: not run; {OTHER_RATE}: at another "
+        "learning rate",
+        ha="right", va="top", fontsize=7, color=style.GREY,
+    )  # fmt: skip
     axes.set_yticks([])
     axes.xaxis.tick_top()
     axes.set_xticks([column + 0.5 for column in range(len(spec.probes))], list(spec.probes))

@@ -68,6 +68,7 @@ def fields(arms: Sequence[FieldsOfArm]) -> tuple[Any, Any, str, str]:
 def by_distance(arms: Sequence[FieldsOfArm]) -> tuple[Any, Any, str, str]:
     """The share of the gradient within a distance, and below it accuracy at that distance where a run has it."""
     import pandas as pd
+    from matplotlib.lines import Line2D
 
     curve = _curves(arms)
     ways = DIRECTIONS[:2]
@@ -105,8 +106,11 @@ def by_distance(arms: Sequence[FieldsOfArm]) -> tuple[Any, Any, str, str]:
         axes.set_xlabel("Distance (px)")
         axes.set_xlim(left=0)
     handles, labels = grid[0][0].get_legend_handles_labels()
+    states = [state for state in STATES if any(state in arm.states for arm in arms)]
+    handles += [Line2D([], [], color=style.GREY, linestyle=DASHES[state], linewidth=1.3) for state in states]
+    labels += [STATES[state] for state in states]
     canvas.legend(handles, labels, loc="upper left", bbox_to_anchor=(0.08, 1.0), ncols=4, frameon=False, fontsize=7.5)
-    top = 1 - (0.2 * (1 + (len(arms) - 1) // 4) + 0.3) / canvas.get_figheight()
+    top = 1 - (0.2 * (1 + (len(labels) - 1) // 4) + 0.3) / canvas.get_figheight()
     canvas.subplots_adjust(left=0.09, right=0.99, top=top, bottom=0.1, wspace=0.08, hspace=0.12)
     caption = (
         "Above, the share of the gradient of the centre token that lies within a distance along the row (horizontal) "
