@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 LARGEST = 17.0  # points, diameter of the largest circle
 SMALLEST = 2.5  # points: smaller ones would not be seen; only far below the largest model
 SIZES = 3  # circles in the legend
+CORNERS = ("lower right", "lower left", "upper left", "upper right")  # for the legend, the preferred one first
 FAINT = 0.85  # width of a family's lines and outlines; those of a highlighted one are twice as wide
 
 
@@ -158,8 +159,8 @@ def _limits(axes: Axes, points: Sequence[ModelPoint], bottom: float | None) -> N
 
 
 def _legend(axes: Axes, points: Sequence[ModelPoint], scale: float) -> Box:
-    """A few circles with their parameters, and what filled and hollow ones are, at the lower right, where models of
-    much computation rarely are."""
+    """A few circles with their parameters, and what filled and hollow ones are, in a corner without models: the lower
+    right if possible, as models of much computation are rarely there."""
     params, kinds = [point.params_m for point in points], {"measured here": True, "as printed": False}
     handles = [
         axes.scatter(
@@ -172,13 +173,21 @@ def _legend(axes: Axes, points: Sequence[ModelPoint], scale: float) -> Box:
         for name, ours in kinds.items()
         if any(point.ours is ours for point in points)
     ]
-    legend = axes.legend(
-        handles=handles, title="Parameters", loc="lower right", fontsize=7.5, title_fontsize=7.5, frameon=False,
-        labelcolor=style.GREY, labelspacing=0.8, borderpad=0.3, handletextpad=0.6,
-    )  # fmt: skip
-    legend.get_title().set_color(style.GREY)
-    axes.figure.draw_without_rendering()  # type: ignore[union-attr]
-    return Box(*legend.get_window_extent().extents)
+    reach = LARGEST / 2 * axes.figure.dpi / 72
+    centres = axes.transData.transform([(point.flops_g, point.accuracy) for point in points])
+    circles = [Box(x, y, x, y).grown(reach) for x, y in centres]
+    box = Box(0, 0, 0, 0)
+    for corner in (*CORNERS, CORNERS[0]):  # the first one again, where none is free
+        legend = axes.legend(
+            handles=handles, title="Parameters", loc=corner, fontsize=7.5, title_fontsize=7.5, frameon=False,
+            labelcolor=style.GREY, labelspacing=0.8, borderpad=0.3, handletextpad=0.6,
+        )  # fmt: skip
+        legend.get_title().set_color(style.GREY)
+        axes.figure.draw_without_rendering()  # type: ignore[union-attr]
+        box = Box(*legend.get_window_extent().extents)
+        if not any(box.overlaps(circle) for circle in circles):
+            break
+    return box
 
 
 def _nice_sizes(params: Sequence[float]) -> list[float]:

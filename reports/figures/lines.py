@@ -90,9 +90,12 @@ def finish(canvas: Any, panels: list[tuple[Axes, list[tuple[float, float, str, A
 
 
 def chance_line(axes: Axes, chance: float | None) -> None:
+    from matplotlib.patheffects import withStroke
+
     if chance is not None:
         axes.axhline(chance, color=style.GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-        axes.annotate(
+        text = axes.annotate(
             "chance", (0, chance), xycoords=("axes fraction", "data"), xytext=(4, 3), textcoords="offset points",
-            fontsize=7.5, color=style.GREY,
+            fontsize=7.5, color=style.GREY, zorder=6,
         )  # fmt: skip
+        text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])  # legible on lines at chance
