@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LARGEST = 17.0  # points, diameter of the largest circle
 SMALLEST = 2.5  # points: smaller ones would not be seen; only far below the largest model
 SIZES = 3  # circles in the legend
-CORNERS = ("lower right", "lower left", "upper left", "upper right")  # for the legend, the preferred one first
+CORNERS: tuple[Any, ...] = ("lower right", "lower left", "upper left", "upper right")  # for the legend, in this order
 FAINT = 0.85  # width of a family's lines and outlines; those of a highlighted one are twice as wide
 
 

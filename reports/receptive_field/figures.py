@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 PANEL, ACROSS = 1.45, 6  # inches of a map, and how many stand side by side
 COLOURS = "cividis"
-DASHES = {"before": (0, (2, 1.5)), "after": "-"}
+DASHES: dict[str, Any] = {"before": (0, (2, 1.5)), "after": "-"}
 
 
 def fields(arms: Sequence[FieldsOfArm]) -> tuple[Any, Any, str, str]:
