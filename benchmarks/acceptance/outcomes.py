@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Place:
-    """Where and how large: ``tiny`` shapes take seconds on a CPU and say nothing about speed. repeats: turns of times."""
+    """Where and how large: ``tiny`` shapes take seconds on a CPU and say nothing about speed. repeats: timed turns."""
 
     device_name: str
     tiny: bool

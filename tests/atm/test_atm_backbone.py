@@ -50,6 +50,24 @@ def far_reading(**kwargs) -> ATMNet:
     return model
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_channels_are_last_in_memory_for_blocks_and_first_for_convolutions_in_float32(half: bool) -> None:
+    """An addition of two layouts takes four times as long; convolutions of another layout would change bits."""
+    model = nano()
+    blocks, convolutions = [], []
+    for name, module in model.named_modules():
+        if name.endswith(("downsample", "peg.conv")) and isinstance(module, nn.Conv2d):
+            module.register_forward_pre_hook(lambda _, inputs: convolutions.append(inputs[0]))
+        if type(module).__name__ == "Block":
+            module.register_forward_pre_hook(lambda _, inputs: blocks.append(inputs[0]))
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        model(image())
+    assert len(blocks) == 8 and all(x.is_contiguous() for x in blocks)
+    layout = torch.channels_last if half else torch.contiguous_format
+    assert len(convolutions) == 7 and all(x.is_contiguous(memory_format=layout) for x in convolutions)
+    assert {x.dtype for x in [*blocks, *convolutions]} == {torch.bfloat16 if half else torch.float32}
+
+
 def test_every_variant_of_the_file_is_registered() -> None:
     assert sorted(timm.list_models("atmnet_*")) == sorted(f"atmnet_{variant}" for variant in VARIANTS)
     file = yaml.safe_load(Path(atm.__file__).with_name("variants.yaml").read_text())
