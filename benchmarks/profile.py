@@ -30,7 +30,7 @@ MODULE = "module "  # begins the names of the profiler's ranges
 
 
 @dataclass(frozen=True)
-class PartTime:
+class ProfiledPart:
     """An operator or module in one phase of the fastest step. share: of the phase's time. Of operators: calls, 1e9
     bytes of inputs and outputs, and the ratio of that rate to a copy's; None for views and modules."""
 
@@ -55,7 +55,7 @@ class ProfileReport(Conditions):
     shown: int
     copy_gb_per_s: float
     ms: dict[str, float]
-    rows: list[PartTime]
+    rows: list[ProfiledPart]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,7 +91,7 @@ def measure(options: argparse.Namespace) -> ProfileReport:
         for (kind, name), (part_s, calls) in sorted(divided.parts.items(), key=lambda item: -item[1][0]):
             gbytes = divided.moved[name] / 1e9 if kind == "operator" and divided.moved[name] else None
             rows.append(
-                PartTime(
+                ProfiledPart(
                     phase=phase,
                     kind=kind,
                     name=name,

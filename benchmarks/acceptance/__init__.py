@@ -11,7 +11,7 @@ import torch
 from rich.table import Table
 
 from benchmarks.acceptance import runs, sampling, speed, training
-from benchmarks.acceptance.outcomes import Check, Place
+from benchmarks.acceptance.outcomes import Check, CheckedDevice
 from benchmarks.acceptance.worker import Worker
 from benchmarks.choices import one_of, positive
 from benchmarks.timing import open_device
@@ -96,7 +96,7 @@ def measure(options: argparse.Namespace) -> AcceptanceReport:
     """Runs every check; one that fails stops no other, one that does not begin within the limit is a missed line."""
     device = open_device(options.device)
     tiny = (options.size or ("full" if device.type == "cuda" else "tiny")) == "tiny"
-    place = Place(options.device, tiny, 1 if tiny else options.repeats)
+    place = CheckedDevice(options.device, tiny, 1 if tiny else options.repeats)
     name = torch.cuda.get_device_name(device) if place.on_gpu else options.device
     started = perf_counter()
     end = started + (options.limit or LIMIT_S[device.type])
@@ -105,7 +105,7 @@ def measure(options: argparse.Namespace) -> AcceptanceReport:
     return AcceptanceReport(name, torch.__version__, size, perf_counter() - started, lines)
 
 
-def _lines(section: str, place: Place, end: float) -> Iterator[AcceptanceLine]:
+def _lines(section: str, place: CheckedDevice, end: float) -> Iterator[AcceptanceLine]:
     interpreted = {"TRITON_INTERPRET": "1"} if section == "sampling" and not place.on_gpu else {}
     worker = Worker({**ENVIRONMENT, **interpreted})
     try:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Place:
+class CheckedDevice:
     """Where and how large: ``tiny`` shapes take seconds on a CPU and say nothing about speed. repeats: timed turns."""
 
     device_name: str
@@ -27,7 +27,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CheckResult:
     """One thing that a check found. held: None for a time at tiny shapes, which is not judged."""
 
     what: str
@@ -40,14 +40,14 @@ class Check:
     """``call`` returns what it found; any exception is a missed line, and so is a call of more than ``limit_s``."""
 
     name: str
-    call: Callable[[Place], list[Outcome]]
+    call: Callable[[CheckedDevice], list[CheckResult]]
     limit_s: float = 120.0
 
 
-def within(what: str, results: list[Tensor], expected: list[Tensor], tolerance: float) -> Outcome:
+def within(what: str, results: list[Tensor], expected: list[Tensor], tolerance: float) -> CheckResult:
     """Whether each result differs from the expected one by at most ``tolerance`` of the largest value (or of 1)."""
     worst = max(distance(a, b) for a, b in zip(results, expected, strict=True))
-    return Outcome(what, worst <= tolerance, f"largest difference {worst:.1e}, at most {tolerance:.1e}")
+    return CheckResult(what, worst <= tolerance, f"largest difference {worst:.1e}, at most {tolerance:.1e}")
 
 
 def distance(result: Tensor, expected: Tensor) -> float:
@@ -59,7 +59,7 @@ def distance(result: Tensor, expected: Tensor) -> float:
     return float(difference.nan_to_num(float("inf")))
 
 
-def same_bits(what: str, repeats: list[list[Tensor]]) -> Outcome:
+def same_bits(what: str, repeats: list[list[Tensor]]) -> CheckResult:
     """Whether all repeats have the same bits."""
     differing = sum(not all(map(torch.equal, repeat, repeats[0])) for repeat in repeats[1:])
-    return Outcome(what, not differing, f"{differing} of {len(repeats) - 1} repeats differ")
+    return CheckResult(what, not differing, f"{differing} of {len(repeats) - 1} repeats differ")

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torchvision.io import write_jpeg
 
-from benchmarks.acceptance.outcomes import Outcome, Place
+from benchmarks.acceptance.outcomes import CheckedDevice, CheckResult
 from errors import RunFailed
 from experiments.config import ROOT, resolve
 from experiments.folder.run_folder import RunFolder
@@ -30,7 +30,7 @@ SAID = "said.txt"  # standard error of the run's processes
 COMPARED = (METRICS, WEIGHTS)
 
 
-def killed_and_resumed(place: Place) -> list[Outcome]:
+def killed_and_resumed(place: CheckedDevice) -> list[CheckResult]:
     """A run that is killed by SIGKILL after a checkpoint and started again ends with the bits of one that is not."""
     settings = {
         "data.image_size": [64, 64],
@@ -61,10 +61,10 @@ def killed_and_resumed(place: Place) -> list[Outcome]:
         whole_files, files = ([(each.path / name).read_bytes() for name in COMPARED] for each in (undisturbed, folder))
     differing = [name for name, one, other in zip(COMPARED, whole_files, files) if one != other]
     detail = f"killed at step {step}; {' and '.join(differing)} differ" if differing else f"killed at step {step}"
-    return [Outcome("the same bits", not differing, detail)]
+    return [CheckResult("the same bits", not differing, detail)]
 
 
-def minute_of_tiny(place: Place) -> list[Outcome]:
+def minute_of_tiny(place: CheckedDevice) -> list[CheckResult]:
     """Protocol tiny with the published mixer for a minute, on drawn images in the layout of Tiny-ImageNet.
 
     Held if the run ends by itself, or by the signal after a minute, with a finite loss that is lower than at first.
@@ -95,10 +95,10 @@ def minute_of_tiny(place: Place) -> list[Outcome]:
     falls = all(map(isfinite, losses)) and losses[-1] < losses[0]
     rate = state.get("images_per_s")
     speed = f", {rate:.0f} images/s" if rate else ""
-    return [Outcome("", falls, f"{state.get('step')} steps{speed}, loss {losses[0]:.3f} to {losses[-1]:.3f}")]
+    return [CheckResult("", falls, f"{state.get('step')} steps{speed}, loss {losses[0]:.3f} to {losses[-1]:.3f}")]
 
 
-def _frozen(runs_dir: Path, recipe: str, settings: dict[str, Any], place: Place) -> RunFolder:
+def _frozen(runs_dir: Path, recipe: str, settings: dict[str, Any], place: CheckedDevice) -> RunFolder:
     threads = {"machine.threads": 1} if not place.on_gpu else {}
     config = resolve(recipe, {**settings, **threads, "machine.device": place.device_name})
     folder = RunFolder(runs_dir / run_id(config))

@@ -14,7 +14,7 @@ from atm import sampling
 from atm.sampling import reference
 from atm.sampling.block_sizes import GRID, BlockSizes, device_name, keep, trying
 from atm.variants import VARIANTS
-from benchmarks.acceptance.outcomes import Outcome, Place, same_bits, within
+from benchmarks.acceptance.outcomes import CheckedDevice, CheckResult, same_bits, within
 from benchmarks.timing import interleave
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -27,7 +27,7 @@ Shape = tuple[int, int, int]
 Read = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 
 
-def kernels(place: Place) -> list[Outcome]:
+def kernels(place: CheckedDevice) -> list[CheckResult]:
     """Outputs and gradients of all reads in every type against the formula in float64, and their bits when repeated."""
     outcomes = []
     with _backend("triton"):
@@ -48,7 +48,7 @@ def kernels(place: Place) -> list[Outcome]:
     return outcomes
 
 
-def tuned_block_sizes(place: Place) -> list[Outcome]:
+def tuned_block_sizes(place: CheckedDevice) -> list[CheckResult]:
     """Times the kernels at the sizes of a small grid, and keeps the fastest that give the bits of the defaults."""
     default = BlockSizes()
     grid = TINY_GRID if place.tiny else GRID
@@ -81,7 +81,7 @@ def tuned_block_sizes(place: Place) -> list[Outcome]:
     path = None if place.tiny else keep(device_name(place.device), best)
     described = ", ".join(f"{key}={value}" for key, value in vars(best).items())
     return [
-        Outcome(
+        CheckResult(
             "block sizes",
             True,
             f"{described}: {speed['best'].over(speed['default']):.2f} of the defaults' time; {tried} tried, {refused} "
@@ -100,7 +100,7 @@ def _backend(name: str) -> Iterator[None]:
         sampling.use(before)
 
 
-def _shapes(place: Place) -> list[Shape]:
+def _shapes(place: CheckedDevice) -> list[Shape]:
     """Maps of the checks: the stages of xT at 224 px, and odd sizes."""
     if place.tiny:
         return [(2, 4, 2)]
@@ -140,7 +140,7 @@ def _differentiated(read: Read, x: Tensor, offsets: Tensor) -> list[Tensor]:
     return [*(output.detach() for output in outputs), *torch.autograd.grad(outputs, inputs, gradients)]
 
 
-def _all_reads(place: Place, dtype: torch.dtype) -> list[Tensor]:
+def _all_reads(place: CheckedDevice, dtype: torch.dtype) -> list[Tensor]:
     return [
         tensor
         for shape, joint in product(_shapes(place), (False, True))
@@ -148,7 +148,7 @@ def _all_reads(place: Place, dtype: torch.dtype) -> list[Tensor]:
     ]
 
 
-def _timed(place: Place, sizes: BlockSizes) -> Callable[[], object]:
+def _timed(place: CheckedDevice, sizes: BlockSizes) -> Callable[[], object]:
     """Axial reads of every stage of xT in bfloat16, forward and backward."""
     batch = [
         [t.repeat(1 if place.tiny else 32, 1, 1, 1) for t in _inputs(shape, torch.bfloat16, place.device, 1)]

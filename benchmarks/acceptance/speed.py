@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from benchmarks import memory, mixer, model, resolution, sampler
-from benchmarks.acceptance.outcomes import Outcome, Place
+from benchmarks.acceptance.outcomes import CheckedDevice, CheckResult
 from benchmarks.timing import open_device
 
 T, XT = "atmnet_t", "atmnet_xt"
@@ -25,7 +25,7 @@ MOST_MEMORY = {"small batch": 0.6, "large batch": 0.5}  # of the network on defo
 MOST_PER_PIXEL = 1.25  # of the time at the first size
 
 
-def sampled(place: Place) -> list[Outcome]:
+def sampled(place: CheckedDevice) -> list[CheckResult]:
     """Sampler and FC against deform_conv2d, and the sampler's bandwidth."""
     report = _measure(sampler, place, *_batch(place, cpu=8, gpu=128))
     slowest = max(report.rows, key=lambda row: row.ratio)
@@ -42,7 +42,7 @@ def sampled(place: Place) -> list[Outcome]:
     return outcomes
 
 
-def mixed(place: Place) -> list[Outcome]:
+def mixed(place: CheckedDevice) -> list[CheckResult]:
     """The mixer against four matrix products."""
     report = _measure(mixer, place, *_batch(place, cpu=8, gpu=128))
     slowest = max(report.rows, key=lambda row: row.ratio)
@@ -50,7 +50,7 @@ def mixed(place: Place) -> list[Outcome]:
     return [_at_most("the slowest stage", place, slowest.ratio, MOST_PRODUCTS, f"of four products, {where}")]
 
 
-def networks(place: Place) -> list[Outcome]:
+def networks(place: CheckedDevice) -> list[CheckResult]:
     """T against peers of its accuracy, xT against the network on deform_conv2d and the large product."""
     names = ["atmnet_nano", "atmnet_nano_deform"] if place.tiny else [T, CONVNEXT, SWIN, XT, DEFORM]
     layout = ["--channels-last"] if place.on_gpu else []
@@ -70,7 +70,7 @@ def networks(place: Place) -> list[Outcome]:
     return outcomes
 
 
-def memory_of_a_step(place: Place) -> list[Outcome]:
+def memory_of_a_step(place: CheckedDevice) -> list[CheckResult]:
     """xT's peak memory against that of the network on deform_conv2d, at a small and a large batch."""
     names = ["atmnet_nano", "atmnet_nano_deform"] if place.tiny else [XT, DEFORM]
     outcomes = []
@@ -81,7 +81,7 @@ def memory_of_a_step(place: Place) -> list[Outcome]:
     return outcomes
 
 
-def resolutions(place: Place) -> list[Outcome]:
+def resolutions(place: CheckedDevice) -> list[CheckResult]:
     """Time per pixel from small images to large ones."""
     words = ["--model", "atmnet_nano", "--sizes", "32,64"] if place.tiny else ["--model", XT]
     report = _measure(resolution, place, *words)
@@ -90,7 +90,7 @@ def resolutions(place: Place) -> list[Outcome]:
     return [_at_most("the slowest size", place, slowest.ratio, MOST_PER_PIXEL, detail)]
 
 
-def _measure(benchmark: ModuleType, place: Place, *words: str) -> Any:
+def _measure(benchmark: ModuleType, place: CheckedDevice, *words: str) -> Any:
     """The report of a benchmark: on a GPU in bfloat16."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=place.repeats)
@@ -101,16 +101,16 @@ def _measure(benchmark: ModuleType, place: Place, *words: str) -> Any:
     return benchmark.measure(parser.parse_args([*words, *threads, "--device", place.device_name, "--dtype", dtype]))
 
 
-def _batch(place: Place, cpu: int, gpu: int) -> list[str]:
+def _batch(place: CheckedDevice, cpu: int, gpu: int) -> list[str]:
     if place.tiny:
         return ["--batch", "2", "--image", "32"]
     return ["--batch", str(gpu if place.on_gpu else cpu)]
 
 
-def _at_least(what: str, place: Place, value: float, goal: str, detail: str) -> Outcome:
+def _at_least(what: str, place: CheckedDevice, value: float, goal: str, detail: str) -> CheckResult:
     least = GOALS[goal][place.on_gpu]
-    return Outcome(what, None if place.tiny else value >= least, f"{value:.2f}, at least {least:g}: {detail}")
+    return CheckResult(what, None if place.tiny else value >= least, f"{value:.2f}, at least {least:g}: {detail}")
 
 
-def _at_most(what: str, place: Place, value: float, most: float, detail: str) -> Outcome:
-    return Outcome(what, None if place.tiny else value <= most, f"{value:.2f}, at most {most:g}: {detail}")
+def _at_most(what: str, place: CheckedDevice, value: float, most: float, detail: str) -> CheckResult:
+    return CheckResult(what, None if place.tiny else value <= most, f"{value:.2f}, at most {most:g}: {detail}")

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from atm import ATMNet, sampling
 from atm.variants import VARIANTS
-from benchmarks.acceptance.outcomes import Outcome, Place, distance, same_bits, within
+from benchmarks.acceptance.outcomes import CheckedDevice, CheckResult, distance, same_bits, within
 
 TINY = {"dims": [16, 32], "depths": [1, 2], "mlp_ratios": 2, "offset_sharing": [2, 4], "offset_interval": 1}
 NANO = {key: value for key, value in VARIANTS["nano"].items() if key != "drop_path"}
@@ -24,7 +24,7 @@ CLASSES = 10
 TOLERANCE = 1e-3
 
 
-def autocast(place: Place) -> list[Outcome]:
+def autocast(place: CheckedDevice) -> list[CheckResult]:
     """Logits and gradients with our sampler under autocast against float64: no further away than with the formula."""
     outcomes = []
     exact = _results(_network(place).double(), _images(place).double())
@@ -42,11 +42,11 @@ def autocast(place: Place) -> list[Outcome]:
         ours, formula = (sum(each) / len(each) for each in distances)
         name = str(dtype).removeprefix("torch.")
         detail = f"mean error {ours:.1e}, with the formula {formula:.1e}"
-        outcomes.append(Outcome(name, ours <= 1.5 * formula + 1e-3, detail))
+        outcomes.append(CheckResult(name, ours <= 1.5 * formula + 1e-3, detail))
     return outcomes
 
 
-def channels_last(place: Place) -> list[Outcome]:
+def channels_last(place: CheckedDevice) -> list[CheckResult]:
     """Logits and gradients of channels-last images and convolutions."""
     expected = _results(_network(place), _images(place))
     network = _network(place).to(memory_format=torch.channels_last)
@@ -54,7 +54,7 @@ def channels_last(place: Place) -> list[Outcome]:
     return [within("", results, expected, TOLERANCE)]
 
 
-def compiled(place: Place) -> list[Outcome]:
+def compiled(place: CheckedDevice) -> list[CheckResult]:
     """Logits and gradients of the compiled network, in one graph."""
     network = _network(place, 1 if place.tiny else None)  # a CPU compiles for minutes
     expected = _results(network, _images(place))
@@ -62,7 +62,7 @@ def compiled(place: Place) -> list[Outcome]:
     return [within("in one graph", _results(network, _images(place), forward), expected, TOLERANCE)]
 
 
-def loss_scaling(place: Place) -> list[Outcome]:
+def loss_scaling(place: CheckedDevice) -> list[CheckResult]:
     """float16 with a GradScaler: the loss falls, and a step with an infinite gradient changes no weight."""
     network, images = _network(place), _images(place)
     classes = torch.arange(len(images), device=place.device) % CLASSES
@@ -86,12 +86,12 @@ def loss_scaling(place: Place) -> list[Outcome]:
     kept = all(map(torch.equal, before, network.parameters())) and scaler.get_scale() < scale
     falls = losses[-1] < losses[0]
     return [
-        Outcome("the loss falls", falls, f"{losses[0]:.3f} to {losses[-1]:.3f} in five steps"),
-        Outcome("an infinite gradient", kept, "no weight changed" if kept else "a weight or the scale is wrong"),
+        CheckResult("the loss falls", falls, f"{losses[0]:.3f} to {losses[-1]:.3f} in five steps"),
+        CheckResult("an infinite gradient", kept, "no weight changed" if kept else "a weight or the scale is wrong"),
     ]
 
 
-def data_parallel(place: Place) -> list[Outcome]:
+def data_parallel(place: CheckedDevice) -> list[CheckResult]:
     """The gradients under DDP in a group of one process: NCCL on a GPU, gloo on the CPU."""
     backend = "nccl" if place.on_gpu else "gloo"
     expected = _results(_network(place), _images(place))
@@ -112,7 +112,7 @@ def data_parallel(place: Place) -> list[Outcome]:
     return [within(backend, results, expected, TOLERANCE)]
 
 
-def repeated(place: Place) -> list[Outcome]:
+def repeated(place: CheckedDevice) -> list[CheckResult]:
     """The bits of logits and gradients under PyTorch's deterministic algorithms."""
     torch.use_deterministic_algorithms(True)
     try:
@@ -122,7 +122,7 @@ def repeated(place: Place) -> list[Outcome]:
     return [same_bits("", runs)]
 
 
-def _network(place: Place, stages: int | None = None) -> ATMNet:
+def _network(place: CheckedDevice, stages: int | None = None) -> ATMNet:
     """The same random weights every time. Offsets reach over several tokens, as after training.
 
     stages: None for all.
@@ -137,7 +137,7 @@ def _network(place: Place, stages: int | None = None) -> ATMNet:
     return network.to(place.device)
 
 
-def _images(place: Place) -> Tensor:
+def _images(place: CheckedDevice) -> Tensor:
     size = 32 if place.tiny else 96
     return torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0)).to(place.device)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from benchmarks.acceptance.outcomes import Check, Outcome, Place
+from benchmarks.acceptance.outcomes import Check, CheckedDevice, CheckResult
 
 
 class Worker:
@@ -20,7 +20,7 @@ class Worker:
         self.environment = dict(environment)
         self.process: multiprocessing.process.BaseProcess | None = None
 
-    def run(self, check: Check, place: Place, limit_s: float) -> list[Outcome]:
+    def run(self, check: Check, place: CheckedDevice, limit_s: float) -> list[CheckResult]:
         """What a check found; one missed line in one sentence if it raises an exception, dies or takes too long."""
         if self.process is None:
             self._start()
@@ -36,7 +36,7 @@ class Worker:
         if missed is None:
             return outcomes
         self.close()  # after an error on a GPU, a process can do nothing more
-        return [Outcome("", False, missed)]
+        return [CheckResult("", False, missed)]
 
     def close(self) -> None:
         """Ends the process and those that it started."""

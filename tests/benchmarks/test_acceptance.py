@@ -13,10 +13,10 @@ from atm.sampling import block_sizes
 from atm.sampling.block_sizes import GRID, BlockSizes, keep, kept
 from benchmarks.__main__ import main
 from benchmarks.acceptance import SECTIONS
-from benchmarks.acceptance.outcomes import Check, Outcome, Place, distance, same_bits, within
+from benchmarks.acceptance.outcomes import Check, CheckedDevice, CheckResult, distance, same_bits, within
 from benchmarks.acceptance.worker import Worker
 
-PLACE = Place("cpu", tiny=True)
+PLACE = CheckedDevice("cpu", tiny=True)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -39,19 +39,19 @@ def test_every_line_is_held(accepted) -> None:
     assert code == 0
 
 
-def ten(place: Place) -> list[Outcome]:
-    return [Outcome("ten", True, "10")]
+def ten(place: CheckedDevice) -> list[CheckResult]:
+    return [CheckResult("ten", True, "10")]
 
 
-def raising(place: Place) -> list[Outcome]:
+def raising(place: CheckedDevice) -> list[CheckResult]:
     raise ValueError("not here\nnor there")
 
 
-def dying(place: Place) -> list[Outcome]:
+def dying(place: CheckedDevice) -> list[CheckResult]:
     os._exit(3)
 
 
-def hanging(place: Place) -> list[Outcome]:
+def hanging(place: CheckedDevice) -> list[CheckResult]:
     time.sleep(600)
     return []
 
