@@ -13,6 +13,7 @@ import pytest
 from experiments.config import ROOT, parse_overrides, resolve
 from experiments.data.registry import check_root
 from experiments.identity import run_id
+from run import main
 from tests.conftest import write_images
 
 BLOCKS = re.findall(r"^```diff\n(.*?)^```", (ROOT / "docs" / "own_parts.md").read_text(), re.MULTILINE | re.DOTALL)
@@ -68,3 +69,16 @@ def test_a_run_uses_all_parts_of_the_page_and_the_ids_of_others_stay(tmp_path):
     config = resolve("tiny_imagenet", parse_overrides([f"data.root={images}", *SMALL]))
     check_root(config)
     assert run("--dry-run", "--json")["run"] == run_id(config)
+
+
+@pytest.mark.slow
+def test_the_recipe_of_the_page_trains_on_class_folders(tmp_path):
+    (recipe,) = re.findall(
+        r"^```yaml\n(.*?)^```", (ROOT / "docs" / "own_parts.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    (tmp_path / "birds.yaml").write_text(recipe)
+    images = write_images(tmp_path / "images", classes=4)
+    words = [f"experiment={tmp_path / 'birds.yaml'}", f"data.root={images}", f"runs_dir={tmp_path / 'runs'}"]
+    assert main([*words, "train.epochs=1", "train.warmup_epochs=0", "train.batch_size=4", "data.workers=0"]) == 0
+    (config,) = (tmp_path / "runs").glob("birds-*/config.yaml")
+    assert "dataset: birds" in config.read_text() and "num_classes: 4" in config.read_text()
