@@ -154,9 +154,9 @@ class SeedPlan:
         seeds = planning.seeds_needed(request.resolve, upper, *test)
         images = pilots.images()
         on_images = planning.seeds_on_images(request.resolve, upper, images, images.images, *test) if images else None
-        further = (
-            planning.images_needed(request.resolve, upper, images, FURTHER * seeds, *test) if images and seeds else None
-        )
+        further = None
+        if images and seeds and on_images is None:
+            further = planning.images_needed(request.resolve, upper, images, FURTHER * seeds, *test)
         each, hardware = _hours(pilots, planned)
         by_sd = planning.seeds_needed(request.resolve, spread.sd, *test)
         return cls(

@@ -46,20 +46,20 @@ def pilots(folder, arms=FINALS, seeds=(0, 1, 2)):
 
 def test_committed_results_are_pilots(capsys):
     collected = archive.read(archive.folder(PEG.partition("=")[2]))
-    finals = collected.finals("eval_ema/top1")
+    finals = collected.finals("eval/top1")
     by_arm = [dict(zip(rows["seed"], rows["value"])) for _, rows in finals.groupby("arm")]
     spread = planning.paired_spread(by_arm)
     found = document(capsys, "plan=ablation_peg", PEG, "resolve=0.5", "comparisons=3")
     assert (found["sd"], found["degrees_of_freedom"]) == (pytest.approx(spread.sd), 6)
     assert found["sd_upper"] == pytest.approx(planning.upper_bound(Spread(spread.sd, 6), 0.8))
     assert found["seeds"] == planning.seeds_needed(0.5, found["sd_upper"], 1 - 0.05 / 3) > found["seeds_by_sd"]
-    assert found["metric"] == "eval_ema/top1" and found["hours_two_arms"] == pytest.approx(
+    assert found["metric"] == "eval/top1" and found["hours_two_arms"] == pytest.approx(
         2 * found["seeds"] * found["hours_per_run"]
     )
 
 
 def test_some_arms_and_another_metric_are_chosen_by_name(capsys):
-    words = ("plan=reach", "measured=reach-smoke", "resolve=2", "arms=[axial,joint]")
+    words = ("plan=search", "measured=search-smoke", "resolve=2", "arms=[axial,joint]")
     deep = document(capsys, *words, "metric=eval/token_accuracy_deep")
     assert deep["pilots"]["runs"] == 6 and deep["degrees_of_freedom"] == 2
     assert deep["sd"] > document(capsys, *words)["sd"]
@@ -95,9 +95,9 @@ def test_too_few_pilots_are_refused_in_one_line(tmp_path, capsys):
         (("plan=ablation_peg", PEG, "resolve=-1"), "resolve=-1: give a number above 0"),
         (("plan=ablation_peg", PEG, "resolve=1", "power=80"), "power=80: give a number between 0.05 and 1"),
         (("plan=ablation_peg", PEG, "resolve=1", "comparisons=0"), "comparisons=0"),
-        (("plan=ablation_peg", PEG, "resolve=1", "arms=[zero,axail]"), "did you mean 'axial'"),
+        (("plan=ablation_peg", PEG, "resolve=1", "arms=[zero,zero_pge]"), "did you mean 'zero_peg'"),
         (("plan=ablation_peg", PEG, "resolve=1", "arms=zero"), "name at least two"),
-        (("plan=ablation_peg", PEG, "resolve=1", "metric=eval_ema/top2"), "did you mean 'eval_ema/top1'"),
+        (("plan=ablation_peg", PEG, "resolve=1", "metric=eval/top2"), "did you mean 'eval/top1'"),
         (("plan=ablation_peg", PEG, "resolve=1", "train.lr=1"), "names results; train.lr cannot change them"),
         (("plan=reach", PEG, "resolve=1"), "is of sweep ablation_peg, and plan=reach of reach"),
         (("plan=paper", "resolve=1"), "plans seeds of one sweep, and paper shows several"),
