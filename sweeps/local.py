@@ -17,7 +17,7 @@ from experiments.folder.parent import refuse_unknown
 from experiments.folder.run_folder import RunFolder
 from pasted_command import same_settings
 from run_format import DONE, EXCLUDED, FAILED, MEASURED, QUEUED, RUNNING, UNREADABLE
-from sweeps import launches, measured, near_runs, repeat, run_code
+from sweeps import equal_arms, launches, measured, near_runs, repeat, run_code
 from sweeps.collection import CollectionPlan
 from sweeps.launcher import POLL_SECONDS, Outcome, stop_process, work_off
 from sweeps.launches import Launch, LaunchedRun
@@ -163,6 +163,7 @@ def _choose_runs(
     for line in [
         *found.sentences({*chosen, *parents}, launch.done),
         *measured.about_parents(parents),
+        *equal_arms.sentences(plan),
         *near_runs.sentences(plan, runs_dir, chosen),
     ]:
         say(line)

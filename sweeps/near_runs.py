@@ -26,7 +26,6 @@ from experiments.tasks.registry import sections_of_other_tasks
 from pasted_command import same_settings
 from results import archive
 from run_format import CONFIG, STATE, SUMMARY
-from sweeps import equal_arms
 from sweeps.collection import CollectionPlan
 from sweeps.plan import SWEEPS, Plan, PlannedRun, sweep_names
 from sweeps.sweep_file import ARM_PARTS, read_sweep
@@ -40,13 +39,11 @@ Values = tuple[str, ...]  # of the settings of a run, as YAML writes them, in th
 
 
 def sentences(plan: Plan, runs_dir: Path, to_do: Collection[str], options: Iterable[str] = ()) -> Iterator[str]:
-    """A line for arms that are one network, and one for each setting in which alone runs that exist differ from planned
-    ones, with how to use them.
+    """A line for each setting in which alone runs that exist differ from planned ones, and how to use them.
 
     There is none about a sweep that has begun, as its settings were chosen then. to_do: the planned runs that a launch
     would train; options: those of the command line that belong to the command that uses the other runs.
     """
-    yield from equal_arms.sentences(plan)
     runs = [run for run in plan.distinct().values() if run.id in to_do and not run.parent]
     if not runs or any(_has_begun(runs_dir / run) for run in plan.distinct()):
         return

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from experiments.folder.run_folder import RunFolder
 from experiments.origin import PresentData, refuse_other_origin
 from pasted_command import same_settings
 from run_format import DONE, EXCLUDED, MEASURED
-from sweeps import launches, near_runs, show
+from sweeps import equal_arms, launches, near_runs, show
 from sweeps.collection import CollectionPlan
 from sweeps.collection_state import CollectionState
 from sweeps.commands import as_document, devices_of, look, planned, watch
@@ -131,7 +132,7 @@ def _preview(plan: Plan, runs_dir: Path, options: argparse.Namespace, devices: i
             print(collection.document(devices, runs_dir=str(runs_dir)))
             return 0
         print(*collection.run_lines(), *collection.table_lines(), show.summary(plan, rows, runs_dir), sep="\n")
-        print(*found.sentences(to_do), *near_runs.sentences(plan, runs_dir, to_do), sep="\n")
+        print(*found.sentences(to_do), *_about(plan, runs_dir, to_do), sep="\n")
         print(*collection.time_lines(devices), sep="\n")
         return 0
     if options.json:
@@ -139,8 +140,14 @@ def _preview(plan: Plan, runs_dir: Path, options: argparse.Namespace, devices: i
         print(as_document(plan, runs_dir, rows, price=cost.as_dict() if cost else None))
         return 0
     print(*show.lines(rows), show.summary(plan, rows, runs_dir), *found.sentences(to_do), sep="\n")
-    print(*near_runs.sentences(plan, runs_dir, to_do), sentence(plan, runs_dir, collected=found.left_alone()), sep="\n")
+    print(*_about(plan, runs_dir, to_do), sentence(plan, runs_dir, collected=found.left_alone()), sep="\n")
     return 0
+
+
+def _about(plan: Plan, runs_dir: Path, to_do: Collection[str], options: Iterable[str] = ()) -> Iterator[str]:
+    """What should be known of a plan before its runs are started."""
+    yield from equal_arms.sentences(plan)
+    yield from near_runs.sentences(plan, runs_dir, to_do, options)
 
 
 def _measured(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> MeasuredRuns:
@@ -166,7 +173,7 @@ def _scripts(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
     for batch, text in batches:
         print(f"# {batch.name}: {', '.join(batch.runs)}\n{text}")
     to_do = [run for batch, _ in batches for run in batch.runs]
-    for line in near_runs.sentences(plan, runs_dir, to_do, ["--slurm"]):
+    for line in _about(plan, runs_dir, to_do, ["--slurm"]):
         print(f"# {line}")
     runs = len(to_do)
     print(f"# {runs} runs in {len(batches)} calls of sbatch; nothing was submitted")

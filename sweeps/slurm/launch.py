@@ -15,7 +15,7 @@ from experiments.folder.claim import holder_of, take
 from experiments.folder.parent import refuse_unknown
 from experiments.folder.run_folder import RunFolder
 from run_format import DONE, EXCLUDED, FAILED, MEASURED, RUNNING, UNREADABLE
-from sweeps import measured, near_runs, repeat, run_code, snapshot
+from sweeps import equal_arms, measured, near_runs, repeat, run_code, snapshot
 from sweeps.measured import MeasuredRuns
 from sweeps.plan import Plan, PlannedRun
 from sweeps.slurm import shared
@@ -71,7 +71,8 @@ def launch(
         submitted = find(runs_dir, plan.distinct(), cluster)
         found = measured.find(plan, runs_dir, at=at, new_code=new_code, other_code=other_code, fresh=fresh)
         outcome, missing, alive = choose(plan, runs_dir, submitted, retry_failed, found)
-        for line in [*outcome.remarks, *near_runs.sentences(plan, runs_dir, [run.id for run in missing], ["--slurm"])]:
+        about = near_runs.sentences(plan, runs_dir, [run.id for run in missing], ["--slurm"])
+        for line in [*outcome.remarks, *equal_arms.sentences(plan), *about]:
             say(line)
         if not missing:
             return outcome
