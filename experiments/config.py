@@ -326,8 +326,13 @@ def site_settings(site: Mapping[str, Any], dataset: str) -> dict[str, Any]:
     settings = {f"data.{k}": v for k, v in _entries(_entries(site, "data"), dataset).items()}
     for section in ("machine", "slurm"):
         settings.update({f"{section}.{k}": v for k, v in _entries(site, section).items()})
-    for key in settings:
-        if FIELDS[_checked_key(key)].metadata["scientific"]:
+    for key, value in settings.items():
+        try:
+            field = FIELDS[_checked_key(key)]
+            _typed(key, value)
+        except ConfigError as error:
+            raise ConfigError(f"site.yaml: {error}") from None
+        if field.metadata["scientific"]:
             raise ConfigError(f"site.yaml: {key} decides a run's numbers; set it in a recipe or on the command line")
     return settings
 

@@ -64,14 +64,18 @@ def with_present_code(collected: Collected, plan: Plan, is_present: IsPresent) -
     """The same with the column PRESENT_CODE in its runs table."""
     runs = collected.runs
     experiments = {task["name"]: task.get("experiment") or "" for task in tasks_of(plan, runs["task"])}
-    mixers = {arm["name"]: (arm.get("config") or {}).get("mixer") for arm in plan["arms"]}
+    models = {arm["name"]: arm.get("config") or {} for arm in plan["arms"]}
+    mixers = {arm: (model.get("mixer"), model.get("mixer_source")) for arm, model in models.items()}
     words = {True: "yes", False: "no", None: ""}
     known: dict[tuple[str, str, Any], str] = {}
     column = []
     for code, task, arm, state in zip(runs["code_fingerprint"], runs["task"], runs["arm"], runs["state"]):
-        key = (str(code or ""), str(experiments.get(task, "")), mixers.get(arm))
+        key = (str(code or ""), str(experiments.get(task, "")), mixers.get(arm, (None, None)))
         if state == DONE and key not in known:
-            settings = {**(plan.get("changed") or {}), "model.mixer": key[2]}
+            mixer, source = key[2]
+            settings = {**(plan.get("changed") or {}), "model.mixer": mixer}
+            if source is not None:
+                settings["model.mixer_source"] = source
             known[key] = words[is_present(key[0], key[1], settings)]
         column.append(known[key] if state == DONE else "")
     return replace(collected, runs=runs.assign(**{PRESENT_CODE: column}))

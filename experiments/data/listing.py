@@ -133,12 +133,13 @@ def find_split(root: Path, split: str) -> Split:
         if name in names and (root / archive).is_file():
             return Split(root / archive)
     inside = folders(root)
-    holds = f"it holds {', '.join(inside[:5])}" if inside else "it is empty"
+    more = ", …" if len(inside) > 5 else ""
+    holds = f"it holds {', '.join(inside[:5])}{more}" if inside else "it is empty"
     if not inside and (packed := in_order([entry.name for entry in _entries(root) if not _is_hidden(entry.name)])):
         holds = f"it holds no folders, only {', '.join(map(printable, packed[:5]))}; unpack archives"
     below = [name for name in inside if any((root / name / each).is_dir() for each in names)]
-    near = f"; did you mean data.root={root / below[0]}?" if len(below) == 1 else ""
-    raise DataError(f"data.root={root}: no folder for the {split} split; {holds}{near}")
+    near = f"did you mean data.root={root / below[0]}?" if len(below) == 1 else "a split is a folder, such as train or val"
+    raise DataError(f"data.root={root}: no folder for the {split} split; {holds}; {near}")
 
 
 def _refuse_two(root: Path, split: str, found: Sequence[str]) -> None:

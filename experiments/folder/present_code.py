@@ -17,14 +17,15 @@ def is_present(recorded: str, experiment: str, settings: Mapping[str, Any]) -> b
     """Whether ``recorded``, the code fingerprint of a run, is that of the same run by the code of this checkout.
 
     experiment: the run's recipe; settings: dotted keys that its sweep changed, as far as they choose a task, a mixer or
-    a data set. None where it cannot be told: the recipe, the task, the mixer or the data set is not here. Which version
-    of a mixer of one's own it is, the run's id says.
+    a data set. None where it cannot be told: the recipe, the task, the mixer or the data set is not here. A mixer of
+    one's own, which has ``model.mixer_source``, is no part of it: which version of its file it is, the run's id says.
     """
     try:
         chosen = {**read_recipe(experiment), **settings}
         task, dataset = str(chosen.get("task", Config.task)), str(chosen.get("data.dataset", Data.dataset))
         mixer = chosen.get("model.mixer")
-        if not recorded or not (mixer in (None, *MIXERS) or plugin_module("atm.mixers", mixer)):
+        own = chosen.get("model.mixer_source") is not None
+        if not recorded or not (own or mixer in (None, *MIXERS) or plugin_module("atm.mixers", mixer)):
             return None
         same = chosen_fingerprint(task, dataset) == recorded
     except SuiteError:

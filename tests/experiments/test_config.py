@@ -122,6 +122,19 @@ def test_site_may_not_change_numbers():
         resolve("tiny_imagenet", site={"data": {"tiny_imagenet": {"image_size": [32, 32]}}})
 
 
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"slurm": {"partitions": "gpu"}}, "site.yaml: unknown key 'slurm.partitions'; did you mean 'slurm.partition'"),
+        ({"slurm": {"cpus_per_task": "four"}}, "site.yaml: .*slurm.cpus_per_task"),
+        ({"data": {"scenes": {"wrokers": 2}}}, "site.yaml: unknown key 'data.wrokers'"),
+    ],
+)
+def test_a_wrong_entry_of_a_site_names_the_file(entry, message):
+    with pytest.raises(ConfigError, match=message):
+        resolve("scenes", site=entry)
+
+
 def test_the_example_of_a_site_is_one():
     site = read_yaml(ROOT / "site.example.yaml")
     for dataset in site["data"]:

@@ -68,6 +68,13 @@ def test_a_mixer_of_another_package_counts_where_it_is_installed(tmp_path, monke
     assert is_present(recorded, "scenes", {}) is True, "its version is in the run's id, so no other run hangs on it"
 
 
+def test_a_mixer_in_a_file_is_no_part_of_the_code():
+    recorded = run_fingerprint(resolve("scenes"))
+    own = {"model.mixer": "Roll", "model.mixer_source": "0123456789abcdef"}
+    assert is_present(recorded, "scenes", own) is True
+    assert is_present(OTHER, "scenes", own) is False
+
+
 def test_it_does_not_import_torch():
     code = (
         "import sys; from experiments.folder.present_code import is_present\n"
