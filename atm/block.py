@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from timm.layers import DropPath
 from timm.models import checkpoint
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from atm.mixers import MixerOptions, TokenMixer
@@ -14,6 +14,8 @@ from atm.mlp import Mlp
 from atm.offsets import OffsetLayer, PositionalEncodingGenerator, channels_first, opens_set
 from atm.recompute import recomputable, recomputation
 from atm.shortcuts import is_plain, recorded
+
+fx.wrap("channels_first")  # which looks at the type of its tokens; torch.fx wants this in every module that calls it
 
 
 class Block(nn.Module):

@@ -68,7 +68,7 @@ def profile(content: dict[str, Any]) -> Profile:
         key: make(ProbeColumn, value, f"{where}, probe {key}") for key, value in _section(content, "probes", where)
     }
     parts = []
-    for value in entries(content, "parts", where):
+    for value in (_mapping(each, f"{where}, parts") for each in entries(content, "parts", where)):
         rows = {
             arm: make(ProfileRow, row, f"{where}, arm {arm}") for arm, row in _section(value, "rows", f"{where}, parts")
         }

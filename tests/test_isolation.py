@@ -21,7 +21,7 @@ def test_the_same_where_the_user_has_both(tmp_path):
     site.parent.mkdir()
     site.write_text("no_such_key: 1\n")
     theirs = {"XDG_CONFIG_HOME": str(tmp_path), "HOME": str(tmp_path), RUNS_DIR: str(tmp_path), "ATM_CACHE_DIR": "/x"}
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{__file__}::{FIRST}"]
+    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"{__file__}::{FIRST}"]
     ended = subprocess.run(words, cwd=ROOT, env=os.environ | theirs, capture_output=True, text=True)
     assert ended.returncode == 0 and "1 passed" in ended.stdout, ended.stdout + ended.stderr
 

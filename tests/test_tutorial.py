@@ -49,7 +49,7 @@ def test_its_commands_one_after_the_other(mine, capsys):
     assert main([*trained, runs_dir, *SHORT, "--jobs", "1"]) == 0
     assert main([*status, runs_dir, *SHORT, "--json"]) == 0
     assert {run["state"] for run in json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]} == {"done"}
-    assert main([*report, runs_dir, *SHORT]) == 0
+    assert main([*report, runs_dir, *SHORT, "--json"]) == 0
     assert "row and column means" in capsys.readouterr().out
     assert list((mine.parent / "runs" / "reports").glob("means-smoke*/report.html"))
     assert main([*seeds, runs_dir, *SHORT]) == 0

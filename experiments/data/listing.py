@@ -138,7 +138,9 @@ def find_split(root: Path, split: str) -> Split:
     if not inside and (packed := in_order([entry.name for entry in _entries(root) if not _is_hidden(entry.name)])):
         holds = f"it holds no folders, only {', '.join(map(printable, packed[:5]))}; unpack archives"
     below = [name for name in inside if any((root / name / each).is_dir() for each in names)]
-    near = f"did you mean data.root={root / below[0]}?" if len(below) == 1 else "a split is a folder, such as train or val"
+    near = (
+        f"did you mean data.root={root / below[0]}?" if len(below) == 1 else "a split is a folder, such as train or val"
+    )
     raise DataError(f"data.root={root}: no folder for the {split} split; {holds}; {near}")
 
 
