@@ -160,10 +160,12 @@ def _scripts(plan: Plan, runs_dir: Path, options: argparse.Namespace) -> int:
     """The batch scripts that would be submitted, also on a machine without Slurm."""
     from sweeps.slurm.launch import scripts
 
-    cluster = None
+    cluster: Cluster | None = None
     try:
         cluster = Cluster()
+        cluster.limits()  # the programs can be here, and no cluster behind them
     except SlurmError as error:
+        cluster = None
         print(f"run.py: {error}; shown as for a cluster of the usual limits", file=sys.stderr)
     found = _measured(plan, runs_dir, options)
     batches = scripts(plan, runs_dir, cluster, options.max_parallel, options.retry_failed, found)

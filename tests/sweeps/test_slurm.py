@@ -19,6 +19,7 @@ from errors import SuiteError
 from experiments.config import ROOT
 from experiments.folder.claim import take
 from experiments.folder.run_folder import RunFolder
+from run import main
 from run_format import CANCELLED, DONE, FAILED, INTERRUPTED, NOT_RUN, QUEUED, RUNNING, UNKNOWN
 from sweeps import show
 from sweeps.plan import load
@@ -499,3 +500,17 @@ def test_watching_goes_on_while_slurm_does_not_answer_and_ends_when_nothing_runs
     assert {row.state for row in rows} == {CANCELLED} and next(answers, None) is None
     shown = capsys.readouterr().out.splitlines()
     assert len(shown) == 3 * 7 + 1, "a line whenever a state has changed, and the summary"
+
+
+def test_batch_scripts_are_shown_where_slurms_programs_have_no_cluster(tmp_path, monkeypatch, capsys):
+    for program in ("sbatch", "scontrol", "squeue", "sacct"):
+        (tmp_path / program).write_text(
+            "#!/bin/sh\necho 'error: Could not establish a configuration source' >&2\nexit 1\n"
+        )
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    words = ["sweep=ablation_offsets", "protocol=smoke", "--slurm", "--dry-run", "arms=[zero,axial]", "seeds=[0]"]
+    assert main([*words, f"runs_dir={tmp_path / 'runs'}"]) == 0
+    shown = capsys.readouterr()
+    assert "#SBATCH" in shown.out and "nothing was submitted" in shown.out
+    assert "Could not establish a configuration source; shown as for a cluster of the usual limits" in shown.err
