@@ -1,1 +1,1 @@
-"""Over which distance the centre of a network's map hangs on the image: its effective receptive field."""
+"""Over which distance the centre of a network's map depends on the image: its effective receptive field."""

@@ -128,17 +128,15 @@ def _map(network: Any, inputs: Tensor, stage: int | None) -> Tensor:
     """The output of a stage before any norm, [B, C, H, W]; stage: from 1, None for the last."""
     if not hasattr(network, "forward_intermediates"):
         raise ConfigError(f"{type(network).__name__} gives no maps: timm has no forward_intermediates for it")
-    try:
+    tokens: Tensor
+    try:  # timm answers so to other image sizes, and to stages that are not there
         (tokens,) = network.forward_intermediates(
             inputs, indices=1 if stage is None else [stage - 1], norm=False, output_fmt="NCHW", intermediates_only=True
         )
-    except (
-        AssertionError,
-        IndexError,
-    ) as error:  # timm's answers to other image sizes, and to stages that are not there
+    except (AssertionError, IndexError) as error:
         where = f"data.image_size={list(inputs.shape[-2:])}" if stage is None else f"stage={stage}"
         raise ConfigError(f"{type(network).__name__} takes no {where}: {error}") from None
-    return tokens  # type: ignore[no-any-return]
+    return tokens
 
 
 def _networks(source: FieldSource, task: Task) -> dict[str, nn.Module]:

@@ -10,9 +10,8 @@ from errors import SuiteError
 from reports.content import ablation, all_tasks, contrasts, findings, profile, published, remarks
 from reports.content.build_table import build, is_papers
 from reports.content.page import Page, Section
-from reports.content.profile import SweepResults
 from reports.content.reproduction import OtherProtocol, OurResults, PrintedPlace, Reproduction, RunPrices
-from reports.content.table import Ablation
+from reports.content.table import Ablation, SweepResults
 from reports.figures import draw_differences
 from reports.offsets import gathered, interventions
 from reports.specification import (

@@ -9,18 +9,18 @@ from typing import Any
 
 from reports.content import ablation, contrasts, words
 from reports.content.page import Cell, Grid, RunLine, Section
-from reports.content.profile import SweepResults
-from reports.content.table import ContrastRow, TaskTable
+from reports.content.table import ContrastRow, SweepResults, TaskTable
 from reports.content.values import NOTHING, PairedDifference, PrintedDifference, PValue, Text, Value
 from reports.figures import draw_findings
 from reports.specification import SIDES, Evidence, Findings, PrintedPair, SpecificationError, StatedClaim
 from reports.specification_files import arm_labels, of_sweep
 from results import fingerprints, papers
 from results.statistics.estimates import LEVEL
-from run_format import DONE, NOT_RUN
+from run_format import DONE, EXCLUDED, FAILED, NOT_RUN
 
 AS_CLAIMED, OPPOSITE, NO_DIFFERENCE = "as claimed", "opposite", "no difference"
 NOT_JUDGED, NOT_MEASURED = "not judged", "not measured"
+ENDED = (DONE, FAILED, EXCLUDED)  # states of runs that nothing is to be expected of any more
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,18 @@ class JudgedEvidence:
         """By rule, from the contrast's own test, which is corrected over the contrasts of its sweep's report.
 
         *as claimed* and *opposite*: different from 0, on the side of the claim or on the other. *no difference*: not
-        different, and equivalent within the margin. No verdict before every planned pair of runs has finished.
+        different, and equivalent within the margin. No verdict before every planned pair of runs has finished, nor
+        before the others of the sweep have ended, whose tests are corrected together with this one.
         """
         if not self.evidence.sweep:
             return NOT_MEASURED
-        if self.row is None or self.table is None or not self.n:
+        if self.row is None or self.table is None or self.results is None or not self.n:
             return NOT_RUN
         if self.n < self.planned:
             return f"{self.n} of {self.planned} seeds"
+        states = self.results.tables.runs["state"]
+        if (ended := int(states.isin(ENDED).sum())) < len(states):
+            return f"{ended} of {len(states)} runs of the sweep"
         judged = contrasts.judged(self.table, self.row).split(", ")
         margin = self.table.metric.margin
         within = f"within ±{margin:g}" if margin is not None else ""
@@ -94,7 +98,7 @@ def sections(
         about=" ".join(_about(used)),
         cautions=tuple(dict.fromkeys(line for each in used for line in (*each.tables.mixed, *each.tables.left_out))),
         grid=_grid(found),
-        legend=tuple(_legend(spec, found, plans)),
+        legend=tuple(_legend(spec, plans)),
         drawings=tuple(draw_findings(found) if figures else ()),
         runs=tuple(_runs(found)),
         records=tuple(_record(each) for each in found),
@@ -172,10 +176,10 @@ def _difference(found: JudgedEvidence) -> Value:
 def _printed(pair: PrintedPair | None) -> Value:
     if pair is None:
         return NOTHING
-    first, second = printed_numbers(pair)
-    if first.value is None or second.value is None:
+    difference = _printed_difference(pair)
+    if difference is None:
         return PrintedDifference(None, 0, side=pair.side, of=pair.label)
-    return PrintedDifference(first.value - second.value, max(first.decimals, second.decimals), of=pair.label)
+    return PrintedDifference(difference, _decimals(pair), of=pair.label)
 
 
 def printed_numbers(pair: PrintedPair) -> tuple[papers.Number, papers.Number]:
@@ -187,14 +191,14 @@ def printed_numbers(pair: PrintedPair) -> tuple[papers.Number, papers.Number]:
     return first, second
 
 
-def _legend(spec: Findings, found: Sequence[JudgedEvidence], plans: Path) -> Iterator[str]:
+def _legend(spec: Findings, plans: Path) -> Iterator[str]:
     yield (
         f"Verdicts follow from our numbers. *{AS_CLAIMED}*, *{OPPOSITE}*: the difference is not 0 (p below "
         f"{1 - LEVEL:.2f} after Holm's correction over the contrasts of its sweep's report), on the side that the "
         f"claim says or on the other. *{NO_DIFFERENCE}*: not so, and it lies within the margin of that report. "
         f"*{contrasts.NOT_RESOLVED}*: neither, which does not show that there is none. *{NOT_JUDGED}*: one pair of "
-        "runs. There is no verdict before the last planned run has finished, and none is about the papers' own "
-        "trainings."
+        "runs. There is no verdict before the last planned run of the sweep has ended, and none is about the papers' "
+        "own trainings."
     )
     for name in spec.plans:
         yield f"Plan of analysis: docs/{name}.md, made before its first run. Amendments: {_amendments(plans, name)}"
@@ -202,7 +206,7 @@ def _legend(spec: Findings, found: Sequence[JudgedEvidence], plans: Path) -> Ite
 
 def _amendments(plans: Path, name: str) -> str:
     """What a plan of analysis lists as changed since, on one line."""
-    _, heading, after = (plans / f"{name}.md").read_text().partition("\n## Amendments\n")
+    _, heading, after = (plans / f"{name}.md").read_text(encoding="utf-8").partition("\n## Amendments\n")
     if not heading:
         raise SpecificationError(f"docs/{name}.md is no plan of analysis: it has no section Amendments")
     return " ".join(after.partition("\n## ")[0].split())
@@ -224,13 +228,16 @@ def _runs(found: Iterable[JudgedEvidence]) -> Iterator[RunLine]:
     yield from lines.values()
 
 
-def _printed_difference(pair: PrintedPair | None) -> float | str | None:
-    if pair is None:
-        return None
+def _printed_difference(pair: PrintedPair) -> float | None:
+    """None where the papers say only on which side it is."""
     first, second = printed_numbers(pair)
     if first.value is None or second.value is None:
-        return pair.side
-    return round(first.value - second.value, max(first.decimals, second.decimals))
+        return None
+    return round(first.value - second.value, _decimals(pair))
+
+
+def _decimals(pair: PrintedPair) -> int:
+    return max(number.decimals for number in printed_numbers(pair))
 
 
 def _record(found: JudgedEvidence) -> dict[str, Any]:
@@ -244,7 +251,8 @@ def _record(found: JudgedEvidence) -> dict[str, Any]:
         "papers": f"{printed.source} {printed.table}, {printed.row} − {printed.baseline}, {printed.label}"
         if printed
         else "",
-        "papers_difference": _printed_difference(printed),
+        "papers_difference": _printed_difference(printed) if printed else None,
+        "papers_side": printed.side if printed else "",
         "sweep": found.evidence.sweep,
         "protocol": found.evidence.protocol if found.evidence.sweep else "",
         "results": found.results.name if found.results else "",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports.content import ablation, words
 from reports.content.page import Cell, Grid, RunLine, Section
-from reports.content.table import Ablation, ArmRow, TaskTable
+from reports.content.table import ArmRow, SweepResults, TaskTable
 from reports.content.values import NOTHING, SeedRange, State, Text, Value
 from reports.figures import draw_profile
 from reports.specification import ProbeColumn, Profile, ProfilePart
@@ -21,16 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DECIMALS = 1
-
-
-@dataclass(frozen=True)
-class SweepResults:
-    """The tables of one sweep's results, by name, with where they lie: run folders, or the measured ones ``label``."""
-
-    name: str
-    tables: Ablation
-    folder: Path
-    label: str | None
 
 
 @dataclass(frozen=True)

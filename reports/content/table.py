@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports.specification import SIDES, Contrast, Metric, Papers, Published, Specification
@@ -255,6 +256,16 @@ class Ablation:
     @property
     def mixed(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(chain.from_iterable(table.mixed for table in self.tables)))
+
+
+@dataclass(frozen=True)
+class SweepResults:
+    """The tables of one sweep's results, by name, with where they lie: run folders, or the measured ones ``label``."""
+
+    name: str
+    tables: Ablation
+    folder: Path
+    label: str | None
 
 
 def detectable(table: TaskTable, n: int) -> float | None:

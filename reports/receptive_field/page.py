@@ -25,7 +25,7 @@ LEGEND = (
     "the stage before any norm.",
     "A radius: the distance in px from the centre token within which 50 or 90 % of the gradient lie; horizontal and "
     "vertical count one coordinate alone, any: the straight line. In brackets the lowest and the highest seed.",
-    "Fresh: the network as the run's seed begins it. What a gradient reaches is what a token *could* hang on near "
+    "Fresh: the network as the run's seed begins it. What a gradient reaches is what a token *could* depend on near "
     "these images, not what it needs: compare it with accuracy by distance.",
 )
 

@@ -65,7 +65,7 @@ def test_a_mixer_of_another_package_counts_where_it_is_installed(tmp_path, monke
     assert is_present(recorded, "scenes", {"model.mixer": "my_pool"}) is None, "not installed"
     monkeypatch.setattr(present_code, "plugin_module", lambda group, name: "my_pool" if name == "my_pool" else None)
     assert is_present(recorded, "scenes", {"model.mixer": "my_pool"}) is True
-    assert is_present(recorded, "scenes", {}) is True, "its version is in the run's id, so no other run hangs on it"
+    assert is_present(recorded, "scenes", {}) is True, "its version is in the run's id, so no other run depends on it"
 
 
 def test_a_mixer_in_a_file_is_no_part_of_the_code():

@@ -12,6 +12,7 @@ import yaml
 from experiments.folder.present_code import is_present
 from reports import commands, specification_files
 from reports.content import build_table, compose, findings
+from reports.content.table import SweepResults
 from reports.content.text import text
 from reports.formats import files
 from reports.specification import Contrast, Evidence, Findings, Metric, PrintedPair, SpecificationError, StatedClaim
@@ -36,7 +37,7 @@ def shown(finished, *, expected="above", margin=None, contrast=(("axial",), ("to
         runs.loc[runs["seed"].isin(drop), "state"] = "running"
         left = ~metrics["run"].isin(runs[runs["seed"].isin(drop)]["run"])
         collected = replace(collected, runs=runs, metrics=metrics[left])
-    results = findings.SweepResults("made up", build_table.build(spec, collected, plan), runs_dir, None)
+    results = SweepResults("made up", build_table.build(spec, collected, plan), runs_dir, None)
     evidence = Evidence(PRINTED, SWEEP, plan["protocol"], *contrast, expected)
     claim = StatedClaim("It matters", "AAAI Table 8", (evidence,), "little")
     of = Findings("findings", "Title", "Lead", (claim,))
@@ -83,13 +84,26 @@ def _arguments(finished):
     spec = replace(specification_files.of_sweep(SWEEP), contrasts=(Contrast(("axial",), ("token",)),))
     evidence = Evidence(None, SWEEP, plan["protocol"], ("axial",), ("token",), "above")
     claim = StatedClaim("It matters", "ours", (evidence,), "little")
-    results = findings.SweepResults("made up", build_table.build(spec, collected, plan), runs_dir, None)
+    results = SweepResults("made up", build_table.build(spec, collected, plan), runs_dir, None)
     return Findings("findings", "Title", "Lead", (claim,)), [results]
 
 
 def test_there_is_no_verdict_before_the_last_run(finished):
     _, row = shown(finished, drop=(2,))
     assert row[-1] == "2 of 3 seeds" and row[4].endswith("(n = 2)")
+
+
+def test_there_is_none_either_before_the_runs_of_other_arms_have_ended(finished):
+    """Their tests are corrected together with this one."""
+    spec, (results,) = _arguments(finished)
+    first, *others = results.tables.tables
+    runs = results.tables.runs.copy()
+    of_zero = (runs["arm"] == "zero") & (runs["seed"] == 2)
+    for state, verdict in (("running", f"{len(runs) - 1} of {len(runs)} runs of the sweep"), ("failed", None)):
+        runs.loc[of_zero, "state"] = state
+        tables = replace(results.tables, tables=(first, *others), runs=runs)
+        (found,) = findings._find(spec, [replace(results, tables=tables)])
+        assert found.verdict == (verdict or next(findings._find(*_arguments(finished))).verdict)
 
 
 def test_results_under_changed_settings_are_no_evidence(finished):
