@@ -143,14 +143,15 @@ def checked_mixer(name: str) -> Callable[[int, MixerOptions], TokenMixer]:
         except TypeError as error:
             raise ValueError(f"the mixer {name!r} cannot be built from (dim, options): {error}") from error
         tokens = torch.zeros(1, *options.size, dim)
-        training = mixer.training
+        training = {module: module.training for module in mixer.modules()}
         try:
             with torch.no_grad():
                 mixed = mixer.eval()(tokens, None)
         except Exception as error:
             raise ValueError(f"the mixer {name!r} fails for tokens {list(tokens.shape)}: {error}") from error
         finally:
-            mixer.train(training)
+            for module, mode in training.items():
+                module.training = mode
         if mixed.shape != tokens.shape:
             raise ValueError(
                 f"the mixer {name!r} returns {list(mixed.shape)} for tokens {list(tokens.shape)}: both must be alike, "
