@@ -12,7 +12,7 @@ from experiments.config import SHORT, get, merge, resolve, scientific
 from experiments.data.registry import check_judged, is_drawn
 from experiments.paths import expanded
 from experiments.schema import FIELDS, Config
-from measurements.offsets.source import of_this_machine
+from measurements.finished_run import of_this_machine
 
 KINDS = ("ema", "raw")  # averaged weights, and those that the optimizer moved
 

@@ -31,6 +31,7 @@ from experiments.schema import Config
 from experiments.tasks.registry import build_task
 from experiments.training.devices import Group, prepare
 from experiments.training.progress import image_bar
+from measurements.finished_run import is_measured
 from measurements.offsets.model import build, offset_layers
 from measurements.offsets.source import NO_OFFSETS, OffsetRequest, OffsetSource
 from measurements.offsets.statistics import Layer
@@ -48,7 +49,7 @@ def measure(source: OffsetSource, request: OffsetRequest, fresh: bool = False) -
     """
     queries = [list(query) for query in request.queries]
     key = {"version": VERSION, **source.key(images=request.images, layer=request.layer, queries=queries)}
-    if not fresh and _is_current(source, key):
+    if not fresh and is_measured(source.out / ABOUT, key):
         return source.out
     config = deepcopy(source.config)
     device = prepare(config, Group())
@@ -207,19 +208,6 @@ def _write(source: OffsetSource, about: dict[str, Any], measurement: Measurement
         atomic_file.write(source.out / name, content)
     about["files"] = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     atomic_file.write(source.out / ABOUT, json.dumps(about, indent=1) + "\n")
-
-
-def _is_current(source: OffsetSource, key: dict[str, Any]) -> bool:
-    """Whether the files are complete and were measured with the same ``key``."""
-    try:
-        about = json.loads((source.out / ABOUT).read_text())
-        whole = all(
-            hashlib.sha256((source.out / name).read_bytes()).hexdigest() == digest
-            for name, digest in about["files"].items()
-        )
-        return whole and bool(about["key"] == key)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
 
 
 def _csv(rows: list[dict[str, Any]]) -> bytes:

@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from errors import ConfigError, RunFolderError, unknown
-from experiments.config import SHORT, get, merge, resolve, scientific, site_settings
+from experiments.config import resolve, scientific
 from experiments.data.registry import check_judged
-from experiments.folder.parent import why_unfinished
 from experiments.folder.run_folder import RunFolder
-from experiments.schema import FIELDS, Config
+from experiments.schema import Config
+from measurements.finished_run import config_of_run, why_left_out, why_unmeasured
 from results.file_hash import sha256
 from results.run_folders.interventions import FOLDER
-from run_format import EXCLUDED, EXCLUSION, PROVENANCE, WEIGHTS
+from run_format import PROVENANCE, WEIGHTS
 
 IMAGES = 1000  # v1 Fig. 3
 QUERIES = ((0.5, 0.5), (0.25, 0.3), (0.75, 0.7))
-LOCATION = ("data.root", "data.reader")  # settings that say where a data set is, which differs between machines
 NO_OFFSETS = "this model predicts no offsets"
 
 
@@ -102,30 +101,14 @@ def of_run(folder: RunFolder, settings: Mapping[str, Any], site: Mapping[str, An
 
     Raises ConfigError or RunFolderError in one line.
     """
-    frozen = folder.config()
-    merge(settings)  # refuses unknown keys
-    for key in settings:
-        if FIELDS[(long := SHORT.get(key, key))].metadata["scientific"]:
-            raise ConfigError(
-                f"offsets={folder.id} measures the run as it is, and {key} would change it; for other settings give "
-                f"its weights file: offsets={folder.path / WEIGHTS} experiment={frozen.experiment} {long}=…"
-            )
-    return of_planned(folder, merge({key: get(frozen, key) for key in FIELDS}, of_this_machine(frozen, site), settings))
-
-
-def of_this_machine(frozen: Config, site: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a site for a run: how to execute, and where the data are if not where the run had them."""
-    local = site_settings(site, frozen.data.dataset)
-    if frozen.data.root and Path(frozen.data.root).exists():
-        local = {key: value for key, value in local.items() if key not in LOCATION}
-    return local
+    return of_planned(folder, config_of_run(folder, settings, site, "offsets"))
 
 
 def of_sweep(runs: Mapping[str, Config], runs_dir: Path) -> dict[str, OffsetSource | str]:
     """The runs of a sweep by id; for a run that has nothing to measure, the reason as text."""
     folders = {run: RunFolder(runs_dir / run) for run in runs}
     return {
-        run: _why_left_out(folders[run]) or _why_nothing(folders[run], config) or of_planned(folders[run], config)
+        run: why_left_out(folders[run]) or _why_nothing(folders[run], config) or of_planned(folders[run], config)
         for run, config in runs.items()
     }
 
@@ -166,18 +149,9 @@ def of_file(name: str, runs_dir: Path, settings: Mapping[str, Any], site: Mappin
     return replace(source, out=runs_dir / FOLDER / f"{weights.stem}-{source.sha256[:8]}")
 
 
-def _why_left_out(folder: RunFolder) -> str | None:
-    because = folder.read_json(EXCLUSION).get("because")
-    return f"{EXCLUDED}: {because}" if because else None
-
-
 def _why_nothing(folder: RunFolder, config: Config) -> str | None:
     """Why a run has nothing to measure; None if it has."""
-    if not folder.finished():
-        return why_unfinished(folder)
-    if not (folder.path / WEIGHTS).is_file():
-        return f"the run is done, but its {WEIGHTS} is missing"
-    return _why_no_offsets(config)
+    return why_unmeasured(folder) or _why_no_offsets(config)
 
 
 def _why_no_offsets(config: Config) -> str | None:

@@ -29,6 +29,7 @@ from experiments.tasks.network import backbone
 from experiments.tasks.registry import build_task
 from experiments.training.devices import Group, prepare
 from experiments.training.progress import image_bar
+from measurements.finished_run import is_measured
 from measurements.offsets.measure import evaluation_images, limited
 from measurements.receptive_field.source import FieldRequest, FieldSource
 
@@ -43,7 +44,7 @@ def measure(source: FieldSource, request: FieldRequest, fresh: bool = False) -> 
     Raises ConfigError where the network gives no maps or the weights do not fit it.
     """
     key = {"version": VERSION, **source.key(request)}
-    if not fresh and _is_current(source.out, key):
+    if not fresh and is_measured(source.out / ABOUT, key):
         return source.out
     config = deepcopy(source.config)
     device = prepare(config, Group())
@@ -155,13 +156,3 @@ def _with(source: FieldSource, state: Mapping[str, Tensor]) -> nn.Module:
     network: nn.Module = timm.create_model(name, num_classes=0, **arguments)
     weights.load_backbone(network, state, source.name)
     return network
-
-
-def _is_current(folder: Path, key: Mapping[str, Any]) -> bool:
-    """Whether the files are complete and were measured with the same ``key``."""
-    try:
-        about = json.loads((folder / ABOUT).read_text())
-        digest = hashlib.sha256((folder / MAPS).read_bytes()).hexdigest()
-        return bool(about["files"][MAPS] == digest and about["key"] == json.loads(json.dumps(key)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False

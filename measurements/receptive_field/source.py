@@ -10,14 +10,13 @@ from typing import Any
 
 from errors import ConfigError, RunFolderError
 from experiments.backbones import TIMM, check_name
-from experiments.config import SHORT, get, merge, resolve, scientific
+from experiments.config import resolve, scientific
 from experiments.data.registry import check_judged
-from experiments.folder.parent import why_unfinished
 from experiments.folder.run_folder import RunFolder
-from experiments.schema import FIELDS, Config
-from measurements.offsets.source import of_this_machine
+from experiments.schema import Config
+from measurements.finished_run import config_of_run, why_left_out, why_unmeasured
 from results.file_hash import sha256
-from run_format import EXCLUDED, EXCLUSION, PROVENANCE, WEIGHTS
+from run_format import PROVENANCE, WEIGHTS
 
 IMAGES = 64
 FOLDER = "receptive_field"  # in a run's folder, and in runs_dir for files and networks of timm
@@ -63,17 +62,10 @@ class FieldSource:
 
 def of_run(folder: RunFolder, settings: Mapping[str, Any], site: Mapping[str, Any]) -> FieldSource:
     """A finished run as it is. Raises ConfigError or RunFolderError in one line."""
-    frozen = folder.config()
-    merge(settings)  # refuses unknown keys
-    for key in settings:
-        if FIELDS[SHORT.get(key, key)].metadata["scientific"]:
-            raise ConfigError(
-                f"reach={folder.id} measures the run as it is, and {key} would change it; for other settings give its "
-                f"weights file: reach={folder.path / WEIGHTS} experiment={frozen.experiment} …"
-            )
+    config = config_of_run(folder, settings, site, "reach")
     if reason := _why_nothing(folder):
         raise RunFolderError(f"reach={folder.id}: {reason}")
-    return _finished(folder, merge({key: get(frozen, key) for key in FIELDS}, of_this_machine(frozen, site), settings))
+    return _finished(folder, config)
 
 
 def of_sweep(runs: Mapping[str, Config], runs_dir: Path) -> dict[str, FieldSource | str]:
@@ -112,8 +104,4 @@ def _finished(folder: RunFolder, config: Config) -> FieldSource:
 
 
 def _why_nothing(folder: RunFolder) -> str | None:
-    if because := folder.read_json(EXCLUSION).get("because"):
-        return f"{EXCLUDED}: {because}"
-    if not folder.finished():
-        return why_unfinished(folder)
-    return None if (folder.path / WEIGHTS).is_file() else f"the run is done, but its {WEIGHTS} is missing"
+    return why_left_out(folder) or why_unmeasured(folder)
