@@ -11,6 +11,7 @@ from results import archive
 from run import main
 from sweeps.collection import load_collection
 from sweeps.plan import load
+from sweeps.sweep_file import read_sweep
 from tests.experiments.test_own_mixer import SHORT_RUN, SOURCE
 from tests.results.synthetic import make_run
 
@@ -96,3 +97,12 @@ def test_its_row_stands_on_the_page_of_the_profile(folder, capsys, monkeypatch):
     assert {row["probe"]: row["n"] for row in own if row["n"]} == {"search": 3}
     modes = [row for row in section["rows"] if row["part"] == "Offset modes" and row["probe"] == "search"]
     assert {row["results"] for row in modes if row["n"]} == {"search-smoke"}
+
+
+def test_the_sweeps_of_the_profile_have_the_same_arms_seeds_and_baseline():
+    """Each repeats them, so that each can be read, and run, alone; tuned arms are those of one probe."""
+    first, *others = (read_sweep(f"{probe}_mixers") for probe in PROBES)
+    for other in others:
+        arms = {name: arm for name, arm in other["arms"].items() if not name.endswith("_tuned")}
+        assert arms == {name: arm for name, arm in first["arms"].items() if not name.endswith("_tuned")}
+        assert (other["seeds"], other["baseline"]) == (first["seeds"], first["baseline"])
